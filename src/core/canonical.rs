@@ -1,0 +1,146 @@
+//! One byte string per jsonb scalar: two scalars that jsonb calls equal have equal bytes, and no others.
+//!
+//! Strings are their UTF-8 bytes, without Unicode normalisation, because jsonb compares bytes.
+
+/// What a token or filter leaf is about; the byte is part of every token, so it never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// JSON null.
+    Null = 0,
+    /// JSON false.
+    False = 1,
+    /// JSON true.
+    True = 2,
+    /// A number, see [`number`].
+    Number = 3,
+    /// A string, or a whole text value.
+    String = 4,
+    /// Not a value: the bits that keep the paths of short tokens apart. 5 to 8 are reserved for empty
+    /// objects, empty arrays, key existence and range buckets.
+    Path = 9,
+}
+
+/// The bytes are not a finite number in the form jsonb stores.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a finite numeric in its stored form")]
+pub struct NumberError;
+
+const SHORT_FORM: u16 = 0x8000;
+const FORM_MASK: u16 = 0xC000;
+const SPECIAL: u16 = 0xC000;
+const NEGATIVE_LONG: u16 = 0x4000;
+const NEGATIVE_SHORT: u16 = 0x2000;
+
+/// Appends the canonical form of a stored numeric: sign (0 or 1), exponent of ten (i32 big-endian),
+/// then the decimal digits without leading or trailing zeros. Zero is sign 0, exponent 0, no digits.
+///
+/// `stored` is the numeric without its length word (numeric.c, `NumericShort` and `NumericLong`).
+pub fn number(stored: &[u8], out: &mut Vec<u8>) -> Result<(), NumberError> {
+    let (negative, weight, groups) = parts(stored)?;
+    let digits = decimal_digits(groups)?;
+    let leading = digits.iter().take_while(|digit| **digit == b'0').count();
+    let significant = &digits[leading..];
+    let trailing = significant.iter().rev().take_while(|digit| **digit == b'0').count();
+    let kept = &significant[..significant.len() - trailing];
+    if kept.is_empty() {
+        out.extend_from_slice(&[0; 5]);
+        return Ok(());
+    }
+    let last_group = i32::from(weight) + 1 - (groups.len() / 2) as i32;
+    let exponent = last_group * 4 + trailing as i32;
+    out.push(u8::from(negative));
+    out.extend_from_slice(&exponent.to_be_bytes());
+    out.extend_from_slice(kept);
+    Ok(())
+}
+
+/// Sign, weight of the first base-10000 digit, and the digits' bytes.
+fn parts(stored: &[u8]) -> Result<(bool, i16, &[u8]), NumberError> {
+    let (head, rest) = split_u16(stored)?;
+    match head & FORM_MASK {
+        SPECIAL => Err(NumberError),
+        SHORT_FORM => {
+            // Seven bits, sign-extended.
+            let weight = ((head << 9) as i16) >> 9;
+            Ok((head & NEGATIVE_SHORT != 0, weight, rest))
+        }
+        sign => {
+            let (weight, digits) = split_u16(rest)?;
+            Ok((sign == NEGATIVE_LONG, weight as i16, digits))
+        }
+    }
+}
+
+fn split_u16(bytes: &[u8]) -> Result<(u16, &[u8]), NumberError> {
+    let (head, rest) = bytes.split_first_chunk::<2>().ok_or(NumberError)?;
+    Ok((u16::from_le_bytes(*head), rest))
+}
+
+fn decimal_digits(groups: &[u8]) -> Result<Vec<u8>, NumberError> {
+    let mut digits = Vec::with_capacity(groups.len() * 2);
+    let pairs = groups.chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return Err(NumberError);
+    }
+    for pair in pairs {
+        let group = u16::from_le_bytes([pair[0], pair[1]]);
+        if group > 9999 {
+            return Err(NumberError);
+        }
+        digits.extend([group / 1000, group / 100 % 10, group / 10 % 10, group % 10].map(|d| b'0' + d as u8));
+    }
+    Ok(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn short(negative: bool, scale: u16, weight: i16, groups: &[u16]) -> Vec<u8> {
+        let sign = if negative { NEGATIVE_SHORT } else { 0 };
+        let head = SHORT_FORM | sign | scale << 7 | (weight as u16 & 0x7F);
+        [head].iter().chain(groups).flat_map(|n| n.to_le_bytes()).collect()
+    }
+
+    fn long(negative: bool, weight: i16, groups: &[u16]) -> Vec<u8> {
+        let head = if negative { NEGATIVE_LONG } else { 0 };
+        [head, weight as u16].iter().chain(groups).flat_map(|n| n.to_le_bytes()).collect()
+    }
+
+    fn canonical(stored: &[u8]) -> (u8, i32, String) {
+        let mut out = Vec::new();
+        number(stored, &mut out).unwrap();
+        let exponent = i32::from_be_bytes(out[1..5].try_into().unwrap());
+        (out[0], exponent, String::from_utf8(out[5..].to_vec()).unwrap())
+    }
+
+    #[test]
+    fn equal_numbers_of_different_scale_have_one_form() {
+        let one = (0, 0, "1".to_string());
+        assert_eq!(canonical(&short(false, 0, 0, &[1])), one);
+        assert_eq!(canonical(&short(false, 2, 0, &[1])), one);
+        assert_eq!(canonical(&long(false, 0, &[1])), one);
+    }
+
+    #[test]
+    fn fractions_and_large_exponents_keep_their_value() {
+        assert_eq!(canonical(&short(false, 2, 0, &[1, 1000])), (0, -1, "11".into()));
+        assert_eq!(canonical(&short(true, 2, -1, &[100])), (1, -2, "1".into()));
+        assert_eq!(canonical(&long(false, 100, &[1])), (0, 400, "1".into()));
+        assert_eq!(canonical(&short(false, 0, 1, &[12, 3400])), (0, 2, "1234".into()));
+    }
+
+    #[test]
+    fn zero_has_no_sign_and_no_digits() {
+        assert_eq!(canonical(&short(false, 0, 0, &[])), (0, 0, String::new()));
+        assert_eq!(canonical(&short(true, 3, 0, &[])), (0, 0, String::new()));
+    }
+
+    #[test]
+    fn special_values_and_cut_bytes_are_refused() {
+        for bad in [&[][..], &[0], &[0, 0xC0], &[0, 0], &[0, 0x80, 1], &[0, 0x80, 0x10, 0x27]] {
+            assert_eq!(number(bad, &mut Vec::new()), Err(NumberError));
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The bytes of a value, format 1. Everything that PostgreSQL stores of an encrypted column is this.
+//!
+//! ```text
+//! off len                                   all integers big-endian
+//! 0   1   format  = 1
+//! 1   1   suite   = 1   XAES-256-GCM with a compact nonce (2 committing, 3 GCM-SIV: reserved)
+//! 2   1   flags   bit0 context-bound, bit1 compressed, bit2 padded, bit7 transit; the rest zero
+//! 3   1   content 1 jsonb binary (little-endian), 2 JSON text, 3 float4 vector, 4 text
+//! 4   4   keyring id, positive
+//! 8   2   data key version, from 1
+//! 10  2   index key version, 0 = not tokenised
+//! 12  2   n, number of tokens
+//! 14  2   zero
+//! 16  8n  tokens, strictly ascending, top bit set
+//! ..  16  nonce
+//! ..  m   ciphertext
+//! ..  16  tag
+//! ```
+//! AAD: length-prefixed domain label, the 16 header bytes as they stand (transit included: whoever flips it
+//! could have a value sealed anew under another keyring), keyring uuid, tokens.
+//!
+//! Inside the ciphertext: 16 bytes of context tag where bound, then the content. Compressed content is its
+//! length (u32) and raw DEFLATE (RFC 1951); padded content ends in 0x80 and zeros (ISO/IEC 7816-4) up to
+//! its Padmé length. A float4 vector is its elements, IEEE 754 binary32 little-endian.
+
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::Uuid;
+use super::aead::{AeadError, COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
+use super::kdf::DataKey;
+use super::rng::{self, RandomError};
+use super::token::{MAX_TOKENS, TOKEN_BIT};
+
+/// First byte of every value.
+pub const FORMAT: u8 = 1;
+/// XAES-256-GCM with a compact nonce.
+pub const SUITE: u8 = 1;
+/// Bytes before the tokens.
+pub const HEADER_BYTES: usize = 16;
+/// Content of one value after decompression, at most: jsonb itself ends at 256 MB.
+pub const MAX_CONTENT: usize = 256 << 20;
+
+const BOUND: u8 = 1 << 0;
+const COMPRESSED: u8 = 1 << 1;
+const PADDED: u8 = 1 << 2;
+const TRANSIT: u8 = 1 << 7;
+const CONTEXT_TAG_BYTES: usize = 16;
+const AAD_LABEL: &[u8] = b"pgseal/v1/aad/value";
+const TRANSIT_DOMAIN: &[u8] = b"transit";
+
+/// What the plaintext of a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Content {
+    /// A jsonb datum as a little-endian server holds it, without its length word.
+    Jsonb = 1,
+    /// JSON text, what a big-endian server writes.
+    JsonText = 2,
+    /// Little-endian float4 elements.
+    Vector = 3,
+    /// UTF-8 text.
+    Text = 4,
+}
+
+/// Why bytes are not a value of format 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// Shorter than its own counts say.
+    #[error("the value is cut short")]
+    Truncated,
+    /// The first byte names a format this version does not read.
+    #[error("the value has an unknown format")]
+    UnknownFormat,
+    /// The second byte names a cipher suite this version does not read.
+    #[error("the value has an unknown cipher suite")]
+    UnknownSuite,
+    /// A reserved bit or byte is not zero.
+    #[error("a reserved bit of the value is set")]
+    Reserved,
+    /// The content code is none that is stored.
+    #[error("the value has an unknown content")]
+    UnknownContent,
+    /// A keyring id or key version that does not exist.
+    #[error("the value names an impossible key")]
+    ImpossibleKey,
+    /// Tokens out of order, repeated, without their top bit, or on a value that is not tokenised.
+    #[error("the value has malformed tokens")]
+    Tokens,
+}
+
+/// Why a value could not be sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// No nonce could be drawn.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// More than [`MAX_CONTENT`] bytes.
+    #[error("the value is larger than {MAX_CONTENT} bytes")]
+    TooLarge,
+}
+
+/// Why a value could not be opened. Both carry one text for all causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The tag or what it protects does not fit this key.
+    #[error("the value does not authenticate")]
+    Authentication,
+    /// The value is bound to a context and the caller gave none or another one.
+    #[error("the value is bound to another context")]
+    Context,
+}
+
+impl From<AeadError> for OpenError {
+    fn from(_: AeadError) -> Self {
+        OpenError::Authentication
+    }
+}
+
+/// The header fields that the caller chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// What the plaintext is.
+    pub content: Content,
+    /// Keyring id, positive.
+    pub keyring: i32,
+    /// Data key version, from 1.
+    pub data_version: u16,
+    /// Index key version, 0 for a value without tokens that must always be rechecked.
+    pub index_version: u16,
+    /// Sealed before its column was known; the column's length coercion seals it anew.
+    pub transit: bool,
+}
+
+/// Options of one value.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Bind the value: only `decrypt` with the same context opens it.
+    pub context: Option<&'a [u8]>,
+    /// Store DEFLATE of the content where that is shorter. The length then depends on the content.
+    pub compress: bool,
+    /// Hide the exact length behind its Padmé length, at most 12 % longer.
+    pub pad: bool,
+    /// Equal input gives equal bytes; for literals whose column is not known yet, never for storage.
+    pub deterministic: bool,
+}
+
+/// A value whose structure has been checked, but not its tag.
+#[derive(Clone, Copy)]
+pub struct Envelope<'a> {
+    bytes: &'a [u8],
+    head: Head,
+    token_count: usize,
+}
+
+/// The content of an opened value with what is needed to seal it again the same way.
+pub struct Opened {
+    inner: Zeroizing<Vec<u8>>,
+    start: usize,
+    context_tag: Option<[u8; CONTEXT_TAG_BYTES]>,
+    compressed: bool,
+    padded: bool,
+}
+
+impl<'a> Envelope<'a> {
+    /// Checks every length, reserved bit and the order of the tokens. Total: never panics.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        let (head, token_count) = parse_head(bytes)?;
+        let envelope = Envelope { bytes, head, token_count };
+        let inside = if envelope.flags() & BOUND != 0 { CONTEXT_TAG_BYTES } else { 0 };
+        if bytes.len() < envelope.sealed_start() + COMPACT_NONCE_BYTES + inside + TAG_BYTES {
+            return Err(FormatError::Truncated);
+        }
+        envelope.check_tokens()?;
+        Ok(envelope)
+    }
+
+    /// The header fields.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The caller must give a context to read it.
+    pub fn is_bound(&self) -> bool {
+        self.flags() & BOUND != 0
+    }
+
+    /// The tokens, ascending.
+    pub fn tokens(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
+        tokens_of(&self.bytes[HEADER_BYTES..self.sealed_start()])
+    }
+
+    /// Decrypts; the context is not looked at, see [`Opened::require_context`].
+    pub fn open(&self, key: &DataKey, keyring: &Uuid) -> Result<Opened, OpenError> {
+        let nonce_end = self.sealed_start() + COMPACT_NONCE_BYTES;
+        let (Some(nonce), Some((body, tag))) = (
+            self.bytes[self.sealed_start()..].first_chunk(),
+            self.bytes[nonce_end..].split_last_chunk::<TAG_BYTES>(),
+        ) else {
+            return Err(OpenError::Authentication);
+        };
+        let mut inner = Zeroizing::new(body.to_vec());
+        let aad = aad(&self.bytes[..self.sealed_start()], keyring);
+        key.aead.open(&expand_nonce(nonce), &aad, &mut inner, tag)?;
+        Opened::unwrap_content(inner, self.flags())
+    }
+
+    fn flags(&self) -> u8 {
+        self.bytes[2]
+    }
+
+    fn sealed_start(&self) -> usize {
+        HEADER_BYTES + 8 * self.token_count
+    }
+
+    fn check_tokens(&self) -> Result<(), FormatError> {
+        let mut previous = TOKEN_BIT - 1;
+        for token in self.tokens() {
+            if token <= previous {
+                return Err(FormatError::Tokens);
+            }
+            previous = token;
+        }
+        Ok(())
+    }
+}
+
+/// Header and number of tokens, from the first [`HEADER_BYTES`] of a value; the rest may be missing.
+pub fn parse_head(bytes: &[u8]) -> Result<(Head, usize), FormatError> {
+    let head: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(FormatError::Truncated)?;
+    if head[0] != FORMAT {
+        return Err(FormatError::UnknownFormat);
+    }
+    if head[1] != SUITE {
+        return Err(FormatError::UnknownSuite);
+    }
+    if head[2] & !(BOUND | COMPRESSED | PADDED | TRANSIT) != 0 || head[14..] != [0, 0] {
+        return Err(FormatError::Reserved);
+    }
+    let keyring = i32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+    let [data_version, index_version, count] =
+        [8, 10, 12].map(|at| u16::from_be_bytes([head[at], head[at + 1]]));
+    if keyring <= 0 || data_version == 0 {
+        return Err(FormatError::ImpossibleKey);
+    }
+    if index_version == 0 && count > 0 {
+        return Err(FormatError::Tokens);
+    }
+    let transit = head[2] & TRANSIT != 0;
+    let head = Head { content: content(head[3])?, keyring, data_version, index_version, transit };
+    Ok((head, count.into()))
+}
+
+/// The tokens in `section`, which is a multiple of eight bytes.
+pub fn tokens_of(section: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
+    section.chunks_exact(8).map(|t| u64::from_be_bytes([t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]]))
+}
+
+/// Seals `plaintext` as a value of format 1. `tokens` are ascending and without duplicates.
+pub fn seal(
+    key: &DataKey,
+    keyring: &Uuid,
+    head: Head,
+    tokens: &[u64],
+    plaintext: &[u8],
+    options: Options<'_>,
+) -> Result<Vec<u8>, SealError> {
+    let tag = options.context.map(|context| key.context_tag(context));
+    seal_tagged(key, keyring, head, tokens, plaintext, tag, options)
+}
+
+/// Seals an opened value again under another key version, keeping its context, compression and padding.
+pub fn reseal(
+    key: &DataKey,
+    keyring: &Uuid,
+    head: Head,
+    tokens: &[u64],
+    opened: &Opened,
+) -> Result<Vec<u8>, SealError> {
+    let options = Options { compress: opened.compressed, pad: opened.padded, ..Options::default() };
+    seal_tagged(key, keyring, head, tokens, opened.content(), opened.context_tag, options)
+}
+
+fn seal_tagged(
+    key: &DataKey,
+    keyring: &Uuid,
+    head: Head,
+    tokens: &[u64],
+    plaintext: &[u8],
+    context_tag: Option<[u8; CONTEXT_TAG_BYTES]>,
+    options: Options<'_>,
+) -> Result<Vec<u8>, SealError> {
+    if plaintext.len() > MAX_CONTENT || tokens.len() > MAX_TOKENS {
+        return Err(SealError::TooLarge);
+    }
+    let compressed = options.compress.then(|| compress(plaintext)).flatten();
+    let content = compressed.as_ref().map_or(plaintext, |bytes| bytes.as_slice());
+    let mut flags = if head.transit { TRANSIT } else { 0 };
+    flags |= if context_tag.is_some() { BOUND } else { 0 };
+    flags |= if compressed.is_some() { COMPRESSED } else { 0 };
+    flags |= if options.pad { PADDED } else { 0 };
+
+    let sealed_start = HEADER_BYTES + 8 * tokens.len();
+    let room = COMPACT_NONCE_BYTES + padded_length(CONTEXT_TAG_BYTES + content.len() + 1) + TAG_BYTES;
+    // One allocation: growing would leave a copy of the plaintext behind.
+    let mut out = Vec::with_capacity(sealed_start + room);
+    push_head(&mut out, head, flags, tokens);
+    let aad = aad(&out, keyring);
+    let nonce = match options.deterministic {
+        true => key.synthetic_nonce(TRANSIT_DOMAIN, &aad, plaintext),
+        false => rng::bytes::<COMPACT_NONCE_BYTES>()?,
+    };
+    out.extend_from_slice(&nonce);
+    let body = out.len();
+    out.extend_from_slice(context_tag.as_ref().map_or(&[], |tag| tag.as_slice()));
+    out.extend_from_slice(content);
+    if options.pad {
+        pad(&mut out, body);
+    }
+    let tag =
+        key.aead.seal(&expand_nonce(&nonce), &aad, &mut out[body..]).map_err(|_| SealError::TooLarge)?;
+    out.extend_from_slice(&tag);
+    Ok(out)
+}
+
+impl Opened {
+    /// The plaintext.
+    pub fn content(&self) -> &[u8] {
+        &self.inner[self.start..]
+    }
+
+    /// Compares the caller's context with the one the value is bound to, in constant time.
+    /// A value without a context refuses every context, so that a missing binding is noticed.
+    pub fn require_context(&self, key: &DataKey, context: Option<&[u8]>) -> Result<(), OpenError> {
+        let matches = match (&self.context_tag, context) {
+            (None, None) => true,
+            (Some(tag), Some(context)) => bool::from(tag.ct_eq(&key.context_tag(context))),
+            _ => false,
+        };
+        matches.then_some(()).ok_or(OpenError::Context)
+    }
+
+    fn unwrap_content(mut inner: Zeroizing<Vec<u8>>, flags: u8) -> Result<Self, OpenError> {
+        if flags & PADDED != 0 {
+            unpad(&mut inner)?;
+        }
+        let context_tag = match flags & BOUND != 0 {
+            true => Some(*inner.first_chunk().ok_or(OpenError::Authentication)?),
+            false => None,
+        };
+        let mut start = context_tag.map_or(0, |tag| tag.len());
+        let compressed = flags & COMPRESSED != 0;
+        if compressed {
+            inner = decompress(&inner[start..])?;
+            start = 0;
+        }
+        Ok(Opened { inner, start, context_tag, compressed, padded: flags & PADDED != 0 })
+    }
+}
+
+fn content(code: u8) -> Result<Content, FormatError> {
+    match code {
+        1 => Ok(Content::Jsonb),
+        2 => Ok(Content::JsonText),
+        3 => Ok(Content::Vector),
+        4 => Ok(Content::Text),
+        _ => Err(FormatError::UnknownContent),
+    }
+}
+
+fn push_head(out: &mut Vec<u8>, head: Head, flags: u8, tokens: &[u64]) {
+    out.extend_from_slice(&[FORMAT, SUITE, flags, head.content as u8]);
+    out.extend_from_slice(&head.keyring.to_be_bytes());
+    for number in [head.data_version, head.index_version, tokens.len() as u16, 0] {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    for token in tokens {
+        out.extend_from_slice(&token.to_be_bytes());
+    }
+}
+
+/// `head` is the header and the tokens as they are stored; the header says how many tokens follow.
+fn aad(head: &[u8], keyring: &Uuid) -> Vec<u8> {
+    let (header, tokens) = head.split_at(HEADER_BYTES);
+    let mut aad = Vec::with_capacity(head.len() + 64);
+    for part in [AAD_LABEL, header, keyring, tokens] {
+        aad.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        aad.extend_from_slice(part);
+    }
+    aad
+}
+
+/// Padmé (Nikitin et al. 2019): only the top bits of a length stay visible.
+fn padded_length(length: usize) -> usize {
+    if length < 2 {
+        return length;
+    }
+    let exponent = length.ilog2();
+    let kept = exponent.checked_ilog2().unwrap_or(0) + 1;
+    length.next_multiple_of(1 << exponent.saturating_sub(kept))
+}
+
+fn pad(out: &mut Vec<u8>, body: usize) {
+    out.push(0x80);
+    let length = padded_length(out.len() - body);
+    out.resize(body + length, 0);
+}
+
+fn unpad(inner: &mut Vec<u8>) -> Result<(), OpenError> {
+    let end = inner.iter().rposition(|byte| *byte != 0);
+    match end {
+        Some(end) if inner[end] == 0x80 => {
+            inner.truncate(end);
+            Ok(())
+        }
+        _ => Err(OpenError::Authentication),
+    }
+}
+
+/// `None` where compression does not make it shorter.
+fn compress(plaintext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    const LEVEL: u8 = 6;
+    let mut deflated = miniz_oxide::deflate::compress_to_vec(plaintext, LEVEL);
+    let mut out = Vec::with_capacity(4 + deflated.len());
+    out.extend_from_slice(&(plaintext.len() as u32).to_be_bytes());
+    out.extend_from_slice(&deflated);
+    deflated.zeroize();
+    let out = Zeroizing::new(out);
+    (out.len() < plaintext.len()).then_some(out)
+}
+
+fn decompress(stored: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    let (length, deflated) = stored.split_first_chunk::<4>().ok_or(OpenError::Authentication)?;
+    let length = u32::from_be_bytes(*length) as usize;
+    if length > MAX_CONTENT {
+        return Err(OpenError::Authentication);
+    }
+    let inflated = miniz_oxide::inflate::decompress_to_vec_with_limit(deflated, length);
+    let inflated = Zeroizing::new(inflated.map_err(|_| OpenError::Authentication)?);
+    (inflated.len() == length).then_some(inflated).ok_or(OpenError::Authentication)
+}

@@ -1,0 +1,322 @@
+//! The query side: a filter says which tokens a row must have and holds the sealed query for the recheck.
+//!
+//! A filter is a conjunction of groups; a row passes when it has one GIN key (token or marker) of each.
+//! Passing is necessary, never sufficient. A filter lives in plans and in memory, and is never stored:
+//!
+//! ```text
+//! off len                                   all integers big-endian
+//! 0   4   format 1, suite 1, flags (bit0 session keyring, bit1 every keyring), content 5
+//! 4   4   keyring id
+//! 8   2   data key version that sealed the query
+//! 10  2   newest index key version known when it was made
+//! 12  2   number of groups
+//! 14  1   what the query is; 15: zero
+//! 16  ..  per group: number of keys (u16), the keys ascending (u64 each)
+//! ..  16  nonce, then ciphertext and 16 bytes of tag
+//! ```
+//! The nonce depends on key and query only, so that equal filters are equal() to the planner.
+
+use zeroize::Zeroizing;
+
+use super::Uuid;
+use super::aead::{COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
+use super::envelope::{FORMAT, FormatError, HEADER_BYTES, OpenError, SUITE};
+use super::kdf::DataKey;
+use super::token::{QueryLeaf, Tokenizer, marker};
+
+/// Content code of a filter.
+pub const CONTENT: u8 = 5;
+/// Conditions that one filter narrows by, at most; the recheck answers the rest.
+pub const MAX_GROUPS: usize = 256;
+/// Keys over all groups, at most.
+pub const MAX_KEYS: usize = 1024;
+
+const SESSION: u8 = 1 << 0;
+const EVERY_KEYRING: u8 = 1 << 1;
+const AAD_LABEL: &[u8] = b"pgseal/v1/aad/filter";
+const NONCE_DOMAIN: &[u8] = b"filter";
+
+/// What the sealed query is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Query {
+    /// One jsonb document that the value must contain.
+    Contains = 1,
+    /// Several documents, each after its length (u32); the value must contain one of them.
+    ContainsAny = 2,
+}
+
+/// Who chose the keyring of a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// The column or the caller: final.
+    Fixed,
+    /// The session's setting, or the only keyring there was: looked at again in every execution.
+    Session,
+}
+
+/// One index key version as a query sees it.
+pub struct QueryVersion<'a> {
+    /// Version number, from 1.
+    pub version: u16,
+    /// Its key and policy; `None` for a version that no longer makes tokens.
+    pub tokenizer: Option<Tokenizer<'a>>,
+}
+
+/// Groups of keys, each ascending.
+pub type Groups = Vec<Vec<u64>>;
+
+/// A filter whose structure has been checked.
+#[derive(Clone, Copy)]
+pub struct Filter<'a> {
+    bytes: &'a [u8],
+    query: Query,
+    sealed_start: usize,
+}
+
+/// The groups for the leaves of one query under every index key version of a keyring.
+///
+/// A version whose policy leaves a path out answers with its marker, as do version 0 (not tokenised) and
+/// the version after the newest (made by a rotation that this session has not seen yet): never fewer rows.
+pub fn groups(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf]) -> Groups {
+    let mut groups = Groups::new();
+    let mut keys = 0;
+    for leaf in leaves {
+        let Some(group) = group(keyring, versions, leaf) else { continue };
+        keys += group.len();
+        if keys > MAX_KEYS || groups.len() == MAX_GROUPS {
+            break;
+        }
+        groups.push(group);
+    }
+    groups.sort_unstable();
+    groups
+}
+
+/// The one group for "contains one of these": every alternative gives the keys of its narrowest leaf.
+pub fn any_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[Vec<QueryLeaf>]) -> Groups {
+    let mut union = Vec::new();
+    for leaves in alternatives {
+        let narrowest = leaves.iter().filter_map(|leaf| group(keyring, versions, leaf)).min_by_key(Vec::len);
+        match narrowest {
+            Some(keys) => union.extend(keys),
+            None => return Groups::new(),
+        }
+    }
+    union.sort_unstable();
+    union.dedup();
+    match union.len() > MAX_KEYS {
+        true => Groups::new(),
+        false => vec![union],
+    }
+}
+
+/// `None` when no version covers the leaf: every row passes.
+fn group(keyring: i32, versions: &[QueryVersion<'_>], leaf: &QueryLeaf) -> Option<Vec<u64>> {
+    let newest = versions.iter().map(|v| v.version).max().unwrap_or(0);
+    let mut keys = vec![marker(keyring, 0)];
+    keys.extend(newest.checked_add(1).map(|next| marker(keyring, next)));
+    let mut covered = false;
+    for version in versions {
+        match version.tokenizer.as_ref().and_then(|tokenizer| tokenizer.query(leaf)) {
+            Some(tokens) => {
+                covered = true;
+                keys.extend(tokens);
+            }
+            None => keys.push(marker(keyring, version.version)),
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    covered.then_some(keys)
+}
+
+/// Everything that goes into a filter beside the sealed query.
+pub struct Parts<'a> {
+    /// Keyring id, positive.
+    pub keyring: i32,
+    /// Who chose it.
+    pub binding: Binding,
+    /// Version of the data key that seals the query.
+    pub data_version: u16,
+    /// Newest index key version known.
+    pub index_version: u16,
+    /// What `query` is.
+    pub kind: Query,
+    /// The query's plaintext.
+    pub query: &'a [u8],
+    /// From [`groups`] or [`any_group`].
+    pub groups: &'a Groups,
+}
+
+/// Makes the bytes of a filter. Equal parts give equal bytes.
+pub fn seal(key: &DataKey, uuid: &Uuid, parts: &Parts<'_>) -> Result<Vec<u8>, OpenError> {
+    let flags = if parts.binding == Binding::Session { SESSION } else { 0 };
+    let mut out = vec![FORMAT, SUITE, flags, CONTENT];
+    out.extend_from_slice(&parts.keyring.to_be_bytes());
+    for number in [parts.data_version, parts.index_version, parts.groups.len() as u16] {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    out.extend_from_slice(&[parts.kind as u8, 0]);
+    for group in parts.groups {
+        out.extend_from_slice(&(group.len() as u16).to_be_bytes());
+        out.extend(group.iter().flat_map(|key| key.to_be_bytes()));
+    }
+    let aad = aad(parts.keyring, parts.data_version, parts.kind, uuid);
+    let nonce = key.synthetic_nonce(NONCE_DOMAIN, &aad, parts.query);
+    out.extend_from_slice(&nonce);
+    let mut body = Zeroizing::new(parts.query.to_vec());
+    let tag = key.filter.seal(&expand_nonce(&nonce), &aad, &mut body)?;
+    out.extend_from_slice(&body);
+    out.extend_from_slice(&tag);
+    Ok(out)
+}
+
+impl<'a> Filter<'a> {
+    /// Checks the structure. Total: never panics.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        let head: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(FormatError::Truncated)?;
+        if head[..2] != [FORMAT, SUITE] {
+            return Err(FormatError::UnknownFormat);
+        }
+        if head[3] != CONTENT {
+            return Err(FormatError::UnknownContent);
+        }
+        if head[2] & !(SESSION | EVERY_KEYRING) != 0 || head[15] != 0 {
+            return Err(FormatError::Reserved);
+        }
+        let query = match head[14] {
+            1 => Query::Contains,
+            2 => Query::ContainsAny,
+            _ => return Err(FormatError::Reserved),
+        };
+        let count = u16::from_be_bytes([head[12], head[13]]);
+        let sealed_start = groups_end(bytes, count.into())?;
+        if bytes.len() < sealed_start + COMPACT_NONCE_BYTES + TAG_BYTES {
+            return Err(FormatError::Truncated);
+        }
+        Ok(Filter { bytes, query, sealed_start })
+    }
+
+    /// The keyring whose key sealed the query, and whose rows pass unless [`Filter::every_keyring`].
+    pub fn keyring(&self) -> i32 {
+        i32::from_be_bytes([self.bytes[4], self.bytes[5], self.bytes[6], self.bytes[7]])
+    }
+
+    /// Version of the data key that sealed the query.
+    pub fn data_version(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[8], self.bytes[9]])
+    }
+
+    /// Newest index key version known when the filter was made.
+    pub fn index_version(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[10], self.bytes[11]])
+    }
+
+    /// What the query is.
+    pub fn query(&self) -> Query {
+        self.query
+    }
+
+    /// Who chose the keyring.
+    pub fn binding(&self) -> Binding {
+        match self.bytes[2] & SESSION != 0 {
+            true => Binding::Session,
+            false => Binding::Fixed,
+        }
+    }
+
+    /// Values of every keyring are compared, each with its own key; the filter then has no groups.
+    pub fn every_keyring(&self) -> bool {
+        self.bytes[2] & EVERY_KEYRING != 0
+    }
+
+    /// The groups of keys.
+    pub fn groups(&self) -> impl Iterator<Item = impl ExactSizeIterator<Item = u64> + 'a> + 'a {
+        let mut rest = &self.bytes[HEADER_BYTES..self.sealed_start];
+        std::iter::from_fn(move || {
+            let (count, tail) = rest.split_first_chunk::<2>()?;
+            let (keys, tail) = tail.split_at(8 * usize::from(u16::from_be_bytes(*count)));
+            rest = tail;
+            Some(super::envelope::tokens_of(keys))
+        })
+    }
+
+    /// Number of groups.
+    pub fn group_count(&self) -> usize {
+        u16::from_be_bytes([self.bytes[12], self.bytes[13]]).into()
+    }
+
+    /// The same query for values of every keyring: no groups.
+    pub fn for_every_keyring(&self) -> Vec<u8> {
+        let mut out = self.bytes[..HEADER_BYTES].to_vec();
+        out[2] |= EVERY_KEYRING;
+        out[12..14].fill(0);
+        out.extend_from_slice(&self.bytes[self.sealed_start..]);
+        out
+    }
+
+    /// Decrypts the query.
+    pub fn open(&self, key: &DataKey, uuid: &Uuid) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let body_start = self.sealed_start + COMPACT_NONCE_BYTES;
+        let (Some(nonce), Some((body, tag))) = (
+            self.bytes[self.sealed_start..].first_chunk(),
+            self.bytes[body_start..].split_last_chunk::<TAG_BYTES>(),
+        ) else {
+            return Err(OpenError::Authentication);
+        };
+        let aad = aad(self.keyring(), self.data_version(), self.query, uuid);
+        let mut query = Zeroizing::new(body.to_vec());
+        key.filter.open(&expand_nonce(nonce), &aad, &mut query, tag)?;
+        Ok(query)
+    }
+
+    /// Does a value with these tokens and this marker pass every group? Bytes only, no key.
+    pub fn admits(&self, marker: u64, has_token: impl Fn(u64) -> bool) -> bool {
+        self.groups().all(|mut group| group.any(|key| key == marker || has_token(key)))
+    }
+}
+
+/// Joins the documents of a [`Query::ContainsAny`].
+pub fn join_documents(documents: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let length = documents.iter().map(|document| 4 + document.len()).sum();
+    let mut joined = Zeroizing::new(Vec::with_capacity(length));
+    for document in documents {
+        joined.extend_from_slice(&(document.len() as u32).to_be_bytes());
+        joined.extend_from_slice(document);
+    }
+    joined
+}
+
+/// What [`join_documents`] joined.
+pub fn split_documents(mut joined: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = joined.split_first_chunk::<4>()?;
+        let (document, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        joined = rest;
+        Some(document)
+    })
+}
+
+fn groups_end(bytes: &[u8], count: usize) -> Result<usize, FormatError> {
+    let mut at = HEADER_BYTES;
+    for _ in 0..count {
+        let size = bytes.get(at..).and_then(|rest| rest.first_chunk::<2>()).ok_or(FormatError::Truncated)?;
+        at += 2 + 8 * usize::from(u16::from_be_bytes(*size));
+    }
+    match at > bytes.len() {
+        true => Err(FormatError::Truncated),
+        false => Ok(at),
+    }
+}
+
+/// Groups and flags stay outside: they are refreshed without sealing the query again.
+fn aad(keyring: i32, data_version: u16, query: Query, uuid: &Uuid) -> Vec<u8> {
+    let mut aad = Vec::with_capacity(64);
+    let numbers = [&keyring.to_be_bytes()[..], &data_version.to_be_bytes(), &[query as u8]].concat();
+    for part in [AAD_LABEL, uuid, &numbers] {
+        aad.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        aad.extend_from_slice(part);
+    }
+    aad
+}

@@ -1,0 +1,273 @@
+//! Walks the binary form of a jsonb document (PostgreSQL's utils/jsonb.h) and hands out its scalars.
+//!
+//! Only the little-endian form is read; it is the same in every PostgreSQL version since 9.4.
+
+use super::canonical::{Kind, NumberError, number};
+
+/// Containers inside one another, at most.
+pub const MAX_DEPTH: usize = 1024;
+
+/// Step byte before an object key: the key's length (u32 big-endian) and bytes follow.
+const KEY_STEP: u8 = 1;
+/// Step byte for any element of an array. A scalar document is an array of one in jsonb.
+const ELEMENT_STEP: u8 = 2;
+
+/// Why a document could not be walked.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JsonbError {
+    /// Not the bytes that PostgreSQL writes.
+    #[error("malformed jsonb bytes")]
+    Malformed,
+    /// More than [`MAX_DEPTH`] containers inside one another.
+    #[error("the document is nested more than {MAX_DEPTH} levels deep")]
+    TooDeep,
+}
+
+impl From<NumberError> for JsonbError {
+    fn from(_: NumberError) -> Self {
+        JsonbError::Malformed
+    }
+}
+
+/// One scalar of a document and where it stands.
+pub struct Leaf<'a> {
+    /// The object keys on the way, array steps left out.
+    pub keys: &'a [&'a [u8]],
+    /// The steps as they go into a token: unambiguous for every key.
+    pub path: &'a [u8],
+    /// What the scalar is.
+    pub kind: Kind,
+    /// Its canonical bytes.
+    pub value: &'a [u8],
+}
+
+/// Calls `visit` for every scalar; empty objects and arrays have none.
+pub fn walk<'a, E: From<JsonbError>>(
+    document: &'a [u8],
+    visit: impl FnMut(Leaf<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut walker = Walker { keys: Vec::new(), path: Vec::new(), value: Vec::new(), depth: 0, visit };
+    walker.container(document)
+}
+
+const COUNT_MASK: u32 = 0x0FFF_FFFF;
+const OBJECT: u32 = 0x2000_0000;
+const ARRAY: u32 = 0x4000_0000;
+
+const LENGTH_MASK: u32 = 0x0FFF_FFFF;
+const TYPE_MASK: u32 = 0x7000_0000;
+const HAS_OFFSET: u32 = 0x8000_0000;
+
+const STRING: u32 = 0x0000_0000;
+const NUMERIC: u32 = 0x1000_0000;
+const FALSE: u32 = 0x2000_0000;
+const TRUE: u32 = 0x3000_0000;
+const NULL: u32 = 0x4000_0000;
+const CONTAINER: u32 = 0x5000_0000;
+
+struct Walker<'a, F> {
+    keys: Vec<&'a [u8]>,
+    path: Vec<u8>,
+    value: Vec<u8>,
+    depth: usize,
+    visit: F,
+}
+
+impl<'a, F> Walker<'a, F> {
+    fn container<E: From<JsonbError>>(&mut self, bytes: &'a [u8]) -> Result<(), E>
+    where
+        F: FnMut(Leaf<'_>) -> Result<(), E>,
+    {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(JsonbError::TooDeep.into());
+        }
+        let head = word(bytes, 0)?;
+        let count = (head & COUNT_MASK) as usize;
+        match head & (OBJECT | ARRAY) {
+            OBJECT => self.object(bytes, count)?,
+            ARRAY => self.array(bytes, count)?,
+            _ => return Err(JsonbError::Malformed.into()),
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn array<E: From<JsonbError>>(&mut self, bytes: &'a [u8], count: usize) -> Result<(), E>
+    where
+        F: FnMut(Leaf<'_>) -> Result<(), E>,
+    {
+        let mut entries = Entries::new(bytes, count)?;
+        let parent = self.path.len();
+        self.path.push(ELEMENT_STEP);
+        for _ in 0..count {
+            let (kind, data) = entries.next()?;
+            self.value(kind, data)?;
+        }
+        self.path.truncate(parent);
+        Ok(())
+    }
+
+    /// All keys stand first, then all values in the same order.
+    fn object<E: From<JsonbError>>(&mut self, bytes: &'a [u8], count: usize) -> Result<(), E>
+    where
+        F: FnMut(Leaf<'_>) -> Result<(), E>,
+    {
+        let mut keys = Entries::new(bytes, count * 2)?;
+        let mut values = keys.skip(count)?;
+        let parent = self.path.len();
+        for _ in 0..count {
+            let (STRING, key) = keys.next()? else { return Err(JsonbError::Malformed.into()) };
+            self.path.push(KEY_STEP);
+            self.path.extend_from_slice(&(key.len() as u32).to_be_bytes());
+            self.path.extend_from_slice(key);
+            self.keys.push(key);
+            let (kind, data) = values.next()?;
+            self.value(kind, data)?;
+            self.keys.pop();
+            self.path.truncate(parent);
+        }
+        Ok(())
+    }
+
+    fn value<E: From<JsonbError>>(&mut self, kind: u32, data: &'a [u8]) -> Result<(), E>
+    where
+        F: FnMut(Leaf<'_>) -> Result<(), E>,
+    {
+        match kind {
+            CONTAINER => self.container(data),
+            STRING => self.leaf(Kind::String, Some(data)),
+            NULL => self.leaf(Kind::Null, None),
+            FALSE => self.leaf(Kind::False, None),
+            TRUE => self.leaf(Kind::True, None),
+            NUMERIC => {
+                self.value.clear();
+                let stored = data.get(4..).ok_or(JsonbError::Malformed)?;
+                number(stored, &mut self.value).map_err(JsonbError::from)?;
+                self.leaf(Kind::Number, None)
+            }
+            _ => Err(JsonbError::Malformed.into()),
+        }
+    }
+
+    /// `borrowed` is a string's bytes; a number's stand in the scratch buffer, other scalars have none.
+    fn leaf<E>(&mut self, kind: Kind, borrowed: Option<&[u8]>) -> Result<(), E>
+    where
+        F: FnMut(Leaf<'_>) -> Result<(), E>,
+    {
+        let value = match kind {
+            Kind::Number => &self.value,
+            _ => borrowed.unwrap_or_default(),
+        };
+        (self.visit)(Leaf { keys: &self.keys, path: &self.path, kind, value })
+    }
+}
+
+/// The JEntry array of a container: yields each child's type bits and bytes.
+#[derive(Clone)]
+struct Entries<'a> {
+    bytes: &'a [u8],
+    data: usize,
+    next: usize,
+    count: usize,
+    offset: usize,
+}
+
+impl<'a> Entries<'a> {
+    fn new(bytes: &'a [u8], count: usize) -> Result<Self, JsonbError> {
+        let data = 4 + count * 4;
+        match bytes.len() < data {
+            true => Err(JsonbError::Malformed),
+            false => Ok(Entries { bytes, data, next: 0, count, offset: 0 }),
+        }
+    }
+
+    /// A copy of this walk that starts `steps` children later.
+    fn skip(&self, steps: usize) -> Result<Self, JsonbError> {
+        let mut later = self.clone();
+        for _ in 0..steps {
+            later.next()?;
+        }
+        Ok(later)
+    }
+
+    fn next(&mut self) -> Result<(u32, &'a [u8]), JsonbError> {
+        if self.next == self.count {
+            return Err(JsonbError::Malformed);
+        }
+        let entry = word(self.bytes, 4 + self.next * 4)?;
+        self.next += 1;
+        let number = (entry & LENGTH_MASK) as usize;
+        let end = if entry & HAS_OFFSET != 0 { number } else { self.offset + number };
+        let kind = entry & TYPE_MASK;
+        // Numerics and containers start on a multiple of four; the padding counts into their length.
+        let start = match kind {
+            NUMERIC | CONTAINER => self.offset.next_multiple_of(4),
+            _ => self.offset,
+        };
+        self.offset = end;
+        let data = self.bytes.get(self.data + start..self.data + end);
+        data.map(|data| (kind, data)).ok_or(JsonbError::Malformed)
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<u32, JsonbError> {
+    let word = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());
+    word.map(|word| u32::from_le_bytes(*word)).ok_or(JsonbError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `{"a": [1, "x"], "b": null}` as PostgreSQL 15 stores it.
+    const SAMPLE: &str =
+        "020000200100008001000000200000500000004061620000020000400a0000100100000020000000008001007800";
+
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len() / 2).map(|i| u8::from_str_radix(&text[i * 2..i * 2 + 2], 16).unwrap()).collect()
+    }
+
+    fn leaves(document: &[u8]) -> Result<usize, JsonbError> {
+        let mut count = 0;
+        walk(document, |_| {
+            count += 1;
+            Ok(())
+        })
+        .map(|()| count)
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = leaves(&bytes);
+        }
+
+        #[test]
+        fn a_flipped_byte_never_panics(at in 0usize..44, value in any::<u8>()) {
+            let mut bytes = hex(SAMPLE);
+            let at = at % bytes.len();
+            bytes[at] = value;
+            let _ = leaves(&bytes);
+        }
+    }
+
+    #[test]
+    fn empty_containers_have_no_leaves() {
+        assert_eq!(leaves(&OBJECT.to_le_bytes()), Ok(0));
+        assert_eq!(leaves(&ARRAY.to_le_bytes()), Ok(0));
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let mut bytes = ARRAY.to_le_bytes().to_vec();
+        for _ in 0..MAX_DEPTH {
+            let mut outer = (ARRAY | 1).to_le_bytes().to_vec();
+            outer.extend((CONTAINER | bytes.len() as u32).to_le_bytes());
+            outer.extend(bytes);
+            bytes = outer;
+        }
+        assert_eq!(leaves(&bytes), Err(JsonbError::TooDeep));
+    }
+}

@@ -1,0 +1,151 @@
+//! From the 32 random bytes that the KMS wraps to the keys that are used: HKDF-SHA-256 (RFC 5869).
+//!
+//! `PRK = HKDF-Extract(salt = keyring uuid, root key)`, then one `HKDF-Expand` per label.
+
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::Uuid;
+use super::aead::Xaes256Gcm;
+use super::secret::{RootKey, Secret};
+
+/// HMAC-SHA-256 with a prepared key (RFC 2104).
+pub type HmacSha256 = Hmac<Sha256>;
+
+/// Proves that an unwrapped key is the one that was wrapped; not secret, stored beside the wrapped key.
+pub type Commitment = [u8; 32];
+
+const DATA_AEAD: &[u8] = b"pgseal/v1/data/aead";
+const DATA_COMMIT: &[u8] = b"pgseal/v1/data/commit";
+const DATA_CONTEXT: &[u8] = b"pgseal/v1/data/context";
+const DATA_FILTER: &[u8] = b"pgseal/v1/data/filter";
+const INDEX_TOKEN: &[u8] = b"pgseal/v1/index/token";
+const INDEX_COMMIT: &[u8] = b"pgseal/v1/index/commit";
+
+/// The unwrapped key is not the one this keyring version was created with.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the unwrapped key does not match its commitment")]
+pub struct CommitmentMismatch;
+
+/// Everything derived from one data key version.
+pub struct DataKey {
+    /// Seals values.
+    pub aead: Xaes256Gcm,
+    /// Seals the plaintext side of filters; its own key so that a filter can never pass for a value.
+    pub filter: Xaes256Gcm,
+    context: HmacSha256,
+    nonce: HmacSha256,
+}
+
+/// Everything derived from one index key version.
+pub struct IndexKey {
+    token: HmacSha256,
+}
+
+impl DataKey {
+    /// Derives the keys and, where `expected` is given, refuses a root key of another commitment.
+    pub fn derive(
+        root: &RootKey,
+        keyring: &Uuid,
+        expected: Option<&Commitment>,
+    ) -> Result<Self, CommitmentMismatch> {
+        let prk = Prk::extract(root, keyring);
+        prk.check(DATA_COMMIT, expected)?;
+        // The second half keys the deterministic nonces of filters and of typed-in text.
+        let filter: Secret<64> = prk.expand(DATA_FILTER);
+        let (seal, nonce) = filter.expose().split_at(32);
+        let mut first = Zeroizing::new([0; 32]);
+        first.copy_from_slice(seal);
+        Ok(DataKey {
+            aead: Xaes256Gcm::new(&prk.expand(DATA_AEAD)),
+            filter: Xaes256Gcm::new(&Secret::take(&mut first)),
+            context: mac(prk.expand::<32>(DATA_CONTEXT).expose()),
+            nonce: mac(nonce),
+        })
+    }
+
+    /// The commitment to store when `root` becomes a data key of `keyring`.
+    pub fn commitment(root: &RootKey, keyring: &Uuid) -> Commitment {
+        *Prk::extract(root, keyring).expand(DATA_COMMIT).expose()
+    }
+
+    /// 16 bytes that stand for the caller's context inside the ciphertext.
+    pub fn context_tag(&self, context: &[u8]) -> [u8; 16] {
+        truncated(self.context.clone().chain_update(context))
+    }
+
+    /// A nonce that depends on nothing but `domain`, `aad` and `plaintext`: equal input seals to equal bytes.
+    pub fn synthetic_nonce(&self, domain: &[u8], aad: &[u8], plaintext: &[u8]) -> [u8; 16] {
+        let parts = [domain, aad, plaintext];
+        let mac = parts.iter().fold(self.nonce.clone(), |mac, part| {
+            mac.chain_update((part.len() as u64).to_be_bytes()).chain_update(part)
+        });
+        truncated(mac)
+    }
+}
+
+impl IndexKey {
+    /// Derives the token key and, where `expected` is given, refuses a root key of another commitment.
+    pub fn derive(
+        root: &RootKey,
+        keyring: &Uuid,
+        expected: Option<&Commitment>,
+    ) -> Result<Self, CommitmentMismatch> {
+        let prk = Prk::extract(root, keyring);
+        prk.check(INDEX_COMMIT, expected)?;
+        Ok(IndexKey { token: mac(prk.expand::<32>(INDEX_TOKEN).expose()) })
+    }
+
+    /// The commitment to store when `root` becomes an index key of `keyring`.
+    pub fn commitment(root: &RootKey, keyring: &Uuid) -> Commitment {
+        *Prk::extract(root, keyring).expand(INDEX_COMMIT).expose()
+    }
+
+    /// HMAC-SHA-256 of `message`, first 8 bytes, big-endian.
+    pub fn prf(&self, message: &[u8]) -> u64 {
+        let mac: [u8; 16] = truncated(self.token.clone().chain_update(message));
+        u64::from_be_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], mac[6], mac[7]])
+    }
+}
+
+struct Prk(Hkdf<Sha256>);
+
+impl Prk {
+    fn extract(root: &RootKey, keyring: &Uuid) -> Self {
+        Prk(Hkdf::new(Some(keyring), root.expose()))
+    }
+
+    fn expand<const N: usize>(&self, label: &[u8]) -> Secret<N> {
+        const { assert!(N <= 255 * 32) };
+        let mut out = Secret::zeroed();
+        let expanded = self.0.expand(label, out.expose_mut());
+        debug_assert!(expanded.is_ok(), "HKDF refuses only more than 255 blocks");
+        out
+    }
+
+    fn check(&self, label: &[u8], expected: Option<&Commitment>) -> Result<(), CommitmentMismatch> {
+        let Some(expected) = expected else { return Ok(()) };
+        let actual: Secret<32> = self.expand(label);
+        match bool::from(actual.expose().ct_eq(expected)) {
+            true => Ok(()),
+            false => Err(CommitmentMismatch),
+        }
+    }
+}
+
+fn mac(key: &[u8]) -> HmacSha256 {
+    let mut block = Zeroizing::new([0; 64]);
+    block[..key.len()].copy_from_slice(key);
+    // RFC 2104 pads a short key with zeros to the block size, so this is the same HMAC key.
+    HmacSha256::new((&*block).into())
+}
+
+fn truncated(mac: HmacSha256) -> [u8; 16] {
+    let full = mac.finalize().into_bytes();
+    let mut out = [0; 16];
+    out.copy_from_slice(&full[..16]);
+    out
+}

@@ -1,0 +1,17 @@
+//! Bytes and cryptography: no PostgreSQL, no input or output except the operating system's random bytes.
+#![forbid(unsafe_code)]
+
+pub mod aead;
+pub mod canonical;
+pub mod envelope;
+pub mod filter;
+pub mod jsonb;
+pub mod kdf;
+pub mod policy;
+pub mod rng;
+pub mod secret;
+pub mod text_form;
+pub mod token;
+
+/// The random identity of a keyring (RFC 9562 version 4); salt of every key derivation.
+pub type Uuid = [u8; 16];

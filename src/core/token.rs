@@ -1,0 +1,164 @@
+//! Blind-index tokens: 64 bits that stand for one value at one path.
+//!
+//! ```text
+//! message = scheme u8 || kind u8 || len(path) u32 || path || salt number u16 || len(value) u32 || value
+//! token   = HMAC-SHA-256(token key, message)[0..8] with the top bit set
+//! ```
+//! All integers are big-endian. A path with `bits` b keeps the low b bits and fills the 63 - b above them
+//! from the HMAC of the path alone, so that short tokens of two paths never meet.
+//!
+//! Beside tokens every value has one *marker*, keyring id << 16 | index key version, with the top bit clear.
+
+use super::canonical::Kind;
+use super::jsonb::{JsonbError, Leaf, walk};
+use super::kdf::IndexKey;
+use super::policy::{FULL_BITS, PathRule, Policy, SCHEME};
+use super::rng::{self, RandomError};
+
+/// The bit that every token has and no marker.
+pub const TOKEN_BIT: u64 = 1 << 63;
+/// Tokens of one value, at most.
+pub const MAX_TOKENS: usize = u16::MAX as usize;
+
+/// Why a document has no tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The document itself.
+    #[error(transparent)]
+    Document(#[from] JsonbError),
+    /// More distinct searchable values than a value can carry.
+    #[error("the document has more than {MAX_TOKENS} distinct searchable values")]
+    TooMany,
+    /// No salt could be drawn.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+/// One index key version with its policy.
+pub struct Tokenizer<'a> {
+    /// The version's key.
+    pub key: &'a IndexKey,
+    /// What the version makes searchable.
+    pub policy: &'a Policy,
+}
+
+/// A scalar of a query, to be tokenised under several index key versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryLeaf {
+    keys: Vec<Vec<u8>>,
+    path: Vec<u8>,
+    kind: Kind,
+    value: Vec<u8>,
+}
+
+impl Tokenizer<'_> {
+    /// The tokens of a jsonb document, ascending and without duplicates.
+    pub fn document(&self, document: &[u8]) -> Result<Vec<u64>, TokenError> {
+        if self.policy.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tokens = Vec::new();
+        let mut message = Vec::new();
+        walk(document, |leaf| self.push(&leaf, &mut message, &mut tokens))?;
+        finish(tokens)
+    }
+
+    /// The token of a whole text where the policy declares `$`.
+    pub fn text(&self, text: &[u8]) -> Result<Vec<u64>, TokenError> {
+        let mut tokens = Vec::new();
+        let leaf = Leaf { keys: &[], path: &[], kind: Kind::String, value: text };
+        self.push(&leaf, &mut Vec::new(), &mut tokens)?;
+        finish(tokens)
+    }
+
+    /// Every token that a document holding `leaf` may carry, or `None` when the policy leaves its path out.
+    pub fn query(&self, leaf: &QueryLeaf) -> Option<Vec<u64>> {
+        let keys: Vec<&[u8]> = leaf.keys.iter().map(Vec::as_slice).collect();
+        let rule = self.policy.rule_for(&keys)?;
+        let leaf = Leaf { keys: &keys, path: &leaf.path, kind: leaf.kind, value: &leaf.value };
+        let mut message = Vec::new();
+        Some((0..rule.spread).map(|salt| self.token(rule, &leaf, salt, &mut message)).collect())
+    }
+
+    fn push(&self, leaf: &Leaf<'_>, message: &mut Vec<u8>, out: &mut Vec<u64>) -> Result<(), TokenError> {
+        let Some(rule) = self.policy.rule_for(leaf.keys) else { return Ok(()) };
+        let salt = random_salt(rule.spread)?;
+        out.push(self.token(rule, leaf, salt, message));
+        // Bounds memory before duplicates are dropped.
+        if out.len() > 8 * MAX_TOKENS {
+            out.sort_unstable();
+            out.dedup();
+            if out.len() > MAX_TOKENS {
+                return Err(TokenError::TooMany);
+            }
+        }
+        Ok(())
+    }
+
+    fn token(&self, rule: &PathRule, leaf: &Leaf<'_>, salt: u16, message: &mut Vec<u8>) -> u64 {
+        let value = self.prf(leaf.kind, leaf.path, salt, leaf.value, message);
+        if rule.bits == FULL_BITS {
+            return TOKEN_BIT | value;
+        }
+        let path = self.prf(Kind::Path, leaf.path, 0, &[], message);
+        let kept = (1 << rule.bits) - 1;
+        TOKEN_BIT | (path & !kept) | (value & kept)
+    }
+
+    fn prf(&self, kind: Kind, path: &[u8], salt: u16, value: &[u8], message: &mut Vec<u8>) -> u64 {
+        message.clear();
+        message.extend_from_slice(&[SCHEME, kind as u8]);
+        message.extend_from_slice(&(path.len() as u32).to_be_bytes());
+        message.extend_from_slice(path);
+        message.extend_from_slice(&salt.to_be_bytes());
+        message.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        message.extend_from_slice(value);
+        self.key.prf(message)
+    }
+}
+
+/// The scalars of a query document, without duplicates.
+pub fn query_leaves(query: &[u8]) -> Result<Vec<QueryLeaf>, JsonbError> {
+    let mut leaves: Vec<QueryLeaf> = Vec::new();
+    walk(query, |leaf| {
+        let leaf = QueryLeaf {
+            keys: leaf.keys.iter().map(|key| key.to_vec()).collect(),
+            path: leaf.path.to_vec(),
+            kind: leaf.kind,
+            value: leaf.value.to_vec(),
+        };
+        if leaves.len() < super::filter::MAX_GROUPS && !leaves.contains(&leaf) {
+            leaves.push(leaf);
+        }
+        Ok::<(), JsonbError>(())
+    })?;
+    Ok(leaves)
+}
+
+/// The leaf of a query for a whole text.
+pub fn text_leaf(text: &[u8]) -> QueryLeaf {
+    QueryLeaf { keys: Vec::new(), path: Vec::new(), kind: Kind::String, value: text.to_vec() }
+}
+
+/// The GIN key that every value of this keyring and index key version has.
+pub fn marker(keyring: i32, index_version: u16) -> u64 {
+    u64::from(keyring.unsigned_abs()) << 16 | u64::from(index_version)
+}
+
+fn finish(mut tokens: Vec<u64>) -> Result<Vec<u64>, TokenError> {
+    tokens.sort_unstable();
+    tokens.dedup();
+    match tokens.len() > MAX_TOKENS {
+        true => Err(TokenError::TooMany),
+        false => Ok(tokens),
+    }
+}
+
+/// A salt number in 0..spread; the bias of the modulo is below 2^-58.
+fn random_salt(spread: u16) -> Result<u16, RandomError> {
+    if spread == 1 {
+        return Ok(0);
+    }
+    let random = u64::from_be_bytes(rng::bytes::<8>()?);
+    Ok((random % u64::from(spread)) as u16)
+}

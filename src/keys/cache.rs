@@ -1,0 +1,198 @@
+//! Unwrapped keys of one process, each gone a fixed time after it was unwrapped, used or not.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::core::kdf::{DataKey, IndexKey};
+
+/// How long a denial is remembered, so that a revoked key costs no KMS call per row or statement.
+pub const DENIAL_MEMORY: Duration = Duration::from_secs(5);
+
+/// Where the time comes from; tests inject their own.
+pub trait Clock {
+    /// A time that never goes backwards.
+    fn now(&self) -> Instant;
+}
+
+/// The system's monotonic clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// A keyring's key version.
+pub type KeyVersion = (i32, u16);
+
+struct Entry<K> {
+    key: Rc<K>,
+    unwrapped: Instant,
+}
+
+/// The keys of one purpose.
+struct Shelf<K>(HashMap<KeyVersion, Entry<K>>);
+
+/// The cache. Dropping an entry wipes the key as soon as nobody is using it.
+pub struct Cache<C> {
+    clock: C,
+    data: Shelf<DataKey>,
+    index: Shelf<IndexKey>,
+    denied: HashMap<i32, Instant>,
+}
+
+impl<K> Shelf<K> {
+    fn get(&mut self, id: KeyVersion, now: Instant, ttl: Duration) -> Option<Rc<K>> {
+        let entry = self.0.get(&id)?;
+        if now.duration_since(entry.unwrapped) < ttl {
+            return Some(entry.key.clone());
+        }
+        // One stale key means others are: nothing outlives its time because nobody asks for it.
+        self.0.retain(|_, entry| now.duration_since(entry.unwrapped) < ttl);
+        None
+    }
+}
+
+impl<C: Clock> Cache<C> {
+    /// An empty cache.
+    pub fn new(clock: C) -> Self {
+        Cache { clock, data: Shelf(HashMap::new()), index: Shelf(HashMap::new()), denied: HashMap::new() }
+    }
+
+    /// A data key that was unwrapped less than `ttl` ago.
+    pub fn data(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<DataKey>> {
+        self.data.get(id, self.clock.now(), ttl)
+    }
+
+    /// An index key that was unwrapped less than `ttl` ago.
+    pub fn index(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<IndexKey>> {
+        self.index.get(id, self.clock.now(), ttl)
+    }
+
+    /// Keeps a data key that was unwrapped just now.
+    pub fn put_data(&mut self, id: KeyVersion, key: DataKey) -> Rc<DataKey> {
+        let entry = Entry { key: Rc::new(key), unwrapped: self.clock.now() };
+        let key = entry.key.clone();
+        self.data.0.insert(id, entry);
+        key
+    }
+
+    /// Keeps an index key that was unwrapped just now.
+    pub fn put_index(&mut self, id: KeyVersion, key: IndexKey) -> Rc<IndexKey> {
+        let entry = Entry { key: Rc::new(key), unwrapped: self.clock.now() };
+        let key = entry.key.clone();
+        self.index.0.insert(id, entry);
+        key
+    }
+
+    /// The KMS refused this keyring: forget its keys at once and remember the refusal for a moment.
+    pub fn deny(&mut self, keyring: i32) {
+        self.forget(keyring);
+        self.denied.insert(keyring, self.clock.now());
+    }
+
+    /// The KMS refused this keyring less than [`DENIAL_MEMORY`] ago.
+    pub fn is_denied(&mut self, keyring: i32) -> bool {
+        let now = self.clock.now();
+        self.denied.retain(|_, since| now.duration_since(*since) < DENIAL_MEMORY);
+        self.denied.contains_key(&keyring)
+    }
+
+    /// Drops the keys of one keyring.
+    pub fn forget(&mut self, keyring: i32) {
+        self.data.0.retain(|id, _| id.0 != keyring);
+        self.index.0.retain(|id, _| id.0 != keyring);
+    }
+
+    /// Drops everything, refusals included.
+    pub fn clear(&mut self) {
+        self.data.0.clear();
+        self.index.0.clear();
+        self.denied.clear();
+    }
+
+    /// Drops whatever is older than `ttl`, for callers that are about to be idle.
+    pub fn expire(&mut self, ttl: Duration) {
+        let now = self.clock.now();
+        self.data.0.retain(|_, entry| now.duration_since(entry.unwrapped) < ttl);
+        self.index.0.retain(|_, entry| now.duration_since(entry.unwrapped) < ttl);
+    }
+
+    /// Keys held now.
+    pub fn len(&self) -> usize {
+        self.data.0.len() + self.index.0.len()
+    }
+
+    /// No key is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::secret::RootKey;
+    use std::cell::Cell;
+
+    const TTL: Duration = Duration::from_secs(300);
+
+    struct TestClock(Rc<Cell<Instant>>);
+
+    impl Clock for TestClock {
+        fn now(&self) -> Instant {
+            self.0.get()
+        }
+    }
+
+    fn cache() -> (Cache<TestClock>, Rc<Cell<Instant>>) {
+        let now = Rc::new(Cell::new(Instant::now()));
+        (Cache::new(TestClock(now.clone())), now)
+    }
+
+    fn key() -> DataKey {
+        DataKey::derive(&RootKey::zeroed(), &[0; 16], None).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_gone_after_its_time_counted_from_the_unwrap() {
+        let (mut cache, now) = cache();
+        cache.put_data((1, 1), key());
+        now.set(now.get() + TTL - Duration::from_secs(1));
+        assert!(cache.data((1, 1), TTL).is_some());
+        now.set(now.get() + Duration::from_secs(1));
+        assert!(cache.data((1, 1), TTL).is_none());
+        assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn a_shorter_time_applies_to_keys_already_held() {
+        let (mut cache, now) = cache();
+        cache.put_data((1, 1), key());
+        now.set(now.get() + Duration::from_secs(2));
+        assert!(cache.data((1, 1), Duration::from_secs(1)).is_none());
+    }
+
+    #[test]
+    fn a_denial_drops_that_keyring_only_and_is_remembered_for_a_moment() {
+        let (mut cache, now) = cache();
+        cache.put_data((1, 1), key());
+        cache.put_data((2, 1), key());
+        cache.deny(1);
+        assert!(cache.is_denied(1) && !cache.is_denied(2));
+        assert!(cache.data((1, 1), TTL).is_none());
+        assert!(cache.data((2, 1), TTL).is_some());
+        now.set(now.get() + DENIAL_MEMORY);
+        assert!(!cache.is_denied(1));
+    }
+
+    #[test]
+    fn dropping_the_last_use_drops_the_key() {
+        let (mut cache, _) = cache();
+        let in_use = cache.put_data((1, 1), key());
+        cache.clear();
+        assert_eq!(Rc::strong_count(&in_use), 1);
+    }
+}
