@@ -269,16 +269,17 @@ pub fn seal(
     seal_tagged(key, keyring, head, tokens, plaintext, tag, options)
 }
 
-/// Seals an opened value again under another key version, keeping its context, compression and padding.
+/// Seals `plaintext` with the compression, padding and context binding of an opened value.
 pub fn reseal(
     key: &DataKey,
     keyring: &Uuid,
     head: Head,
     tokens: &[u64],
     opened: &Opened,
+    plaintext: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     let options = Options { compress: opened.compressed, pad: opened.padded, ..Options::default() };
-    seal_tagged(key, keyring, head, tokens, opened.content(), opened.context_tag, options)
+    seal_tagged(key, keyring, head, tokens, plaintext, opened.context_tag, options)
 }
 
 fn seal_tagged(
@@ -306,16 +307,18 @@ fn seal_tagged(
     let mut out = Vec::with_capacity(sealed_start + room);
     push_head(&mut out, head, flags, tokens);
     let aad = aad(&out, keyring);
-    let nonce = match options.deterministic {
-        true => key.synthetic_nonce(TRANSIT_DOMAIN, &aad, plaintext),
-        false => rng::bytes::<COMPACT_NONCE_BYTES>()?,
-    };
+    let mut nonce = rng::bytes::<COMPACT_NONCE_BYTES>()?;
     out.extend_from_slice(&nonce);
     let body = out.len();
     out.extend_from_slice(context_tag.as_ref().map_or(&[], |tag| tag.as_slice()));
     out.extend_from_slice(content);
     if options.pad {
         pad(&mut out, body);
+    }
+    if options.deterministic {
+        // Over the very bytes that are sealed, context tag and DEFLATE output too.
+        nonce = key.synthetic_nonce(TRANSIT_DOMAIN, &aad, &out[body..]);
+        out[body - COMPACT_NONCE_BYTES..body].copy_from_slice(&nonce);
     }
     let tag =
         key.aead.seal(&expand_nonce(&nonce), &aad, &mut out[body..]).map_err(|_| SealError::TooLarge)?;
@@ -435,7 +438,9 @@ fn decompress(stored: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     if length > MAX_CONTENT {
         return Err(OpenError::Authentication);
     }
-    let inflated = miniz_oxide::inflate::decompress_to_vec_with_limit(deflated, length);
-    let inflated = Zeroizing::new(inflated.map_err(|_| OpenError::Authentication)?);
-    (inflated.len() == length).then_some(inflated).ok_or(OpenError::Authentication)
+    // One buffer of the final size: growing would leave copies of the plaintext behind.
+    let mut inflated = Zeroizing::new(vec![0; length]);
+    let chunks = std::iter::once(deflated);
+    let written = miniz_oxide::inflate::decompress_slice_iter_to_slice(&mut inflated, chunks, false, true);
+    (written == Ok(length)).then_some(inflated).ok_or(OpenError::Authentication)
 }

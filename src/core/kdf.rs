@@ -36,6 +36,7 @@ pub struct DataKey {
     pub aead: Xaes256Gcm,
     /// Seals the plaintext side of filters; its own key so that a filter can never pass for a value.
     pub filter: Xaes256Gcm,
+    // Has taken the keyring uuid and the label in already.
     context: HmacSha256,
     nonce: HmacSha256,
 }
@@ -62,7 +63,7 @@ impl DataKey {
         Ok(DataKey {
             aead: Xaes256Gcm::new(&prk.expand(DATA_AEAD)),
             filter: Xaes256Gcm::new(&Secret::take(&mut first)),
-            context: mac(prk.expand::<32>(DATA_CONTEXT).expose()),
+            context: mac(keyring).chain_update(DATA_CONTEXT),
             nonce: mac(nonce),
         })
     }
@@ -72,7 +73,9 @@ impl DataKey {
         *Prk::extract(root, keyring).expand(DATA_COMMIT).expose()
     }
 
-    /// 16 bytes that stand for the caller's context inside the ciphertext.
+    /// 16 bytes that stand for the caller's context inside the ciphertext:
+    /// HMAC-SHA-256(keyring uuid, `pgseal/v1/data/context` || context). No version's key goes in, because a
+    /// value that is sealed again under the next key keeps its tag without anybody knowing the context.
     pub fn context_tag(&self, context: &[u8]) -> [u8; 16] {
         truncated(self.context.clone().chain_update(context))
     }

@@ -72,10 +72,17 @@ impl Policy {
 
     /// Reads what [`Policy::to_json`] wrote; an option it does not know is an error, never ignored.
     pub fn from_json(stored: &Value) -> Result<Self, PolicyError> {
+        let fields = stored.as_object().ok_or(PolicyError::Stored("not an object"))?;
         if stored["scheme"].as_u64() != Some(SCHEME.into()) {
             return Err(PolicyError::Stored("unknown scheme"));
         }
+        if fields.keys().any(|key| !["scheme", "paths"].contains(&key.as_str())) {
+            return Err(PolicyError::Stored("unknown option"));
+        }
         let paths = stored["paths"].as_array().ok_or(PolicyError::Stored("no paths"))?;
+        if paths.len() > MAX_PATHS {
+            return Err(PolicyError::TooManyPaths);
+        }
         let rules = paths.iter().map(PathRule::from_json).collect::<Result<_, _>>()?;
         Ok(Policy { rules })
     }
@@ -219,6 +226,7 @@ mod tests {
         for bad in [
             json!({}),
             json!({"scheme": 2, "paths": []}),
+            json!({"scheme": 1, "paths": [], "fold": true}),
             json!({"scheme": 1, "paths": [{"path": "$", "bits": 7}]}),
             json!({"scheme": 1, "paths": [{"path": "$", "spread": 0}]}),
             json!({"scheme": 1, "paths": [{"path": "$", "fold": true}]}),

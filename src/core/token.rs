@@ -19,6 +19,11 @@ use super::rng::{self, RandomError};
 pub const TOKEN_BIT: u64 = 1 << 63;
 /// Tokens of one value, at most.
 pub const MAX_TOKENS: usize = u16::MAX as usize;
+/// A path of more bytes is never searchable: every leaf below it would hash all of them again.
+pub const MAX_PATH_BYTES: usize = 1024;
+
+/// Bytes of leaves that one query narrows by; the recheck answers the rest.
+const MAX_QUERY_BYTES: usize = 1 << 20;
 
 /// Why a document has no tokens.
 #[derive(Debug, thiserror::Error)]
@@ -74,14 +79,14 @@ impl Tokenizer<'_> {
     /// Every token that a document holding `leaf` may carry, or `None` when the policy leaves its path out.
     pub fn query(&self, leaf: &QueryLeaf) -> Option<Vec<u64>> {
         let keys: Vec<&[u8]> = leaf.keys.iter().map(Vec::as_slice).collect();
-        let rule = self.policy.rule_for(&keys)?;
         let leaf = Leaf { keys: &keys, path: &leaf.path, kind: leaf.kind, value: &leaf.value };
+        let rule = self.rule(&leaf)?;
         let mut message = Vec::new();
         Some((0..rule.spread).map(|salt| self.token(rule, &leaf, salt, &mut message)).collect())
     }
 
     fn push(&self, leaf: &Leaf<'_>, message: &mut Vec<u8>, out: &mut Vec<u64>) -> Result<(), TokenError> {
-        let Some(rule) = self.policy.rule_for(leaf.keys) else { return Ok(()) };
+        let Some(rule) = self.rule(leaf) else { return Ok(()) };
         let salt = random_salt(rule.spread)?;
         out.push(self.token(rule, leaf, salt, message));
         // Bounds memory before duplicates are dropped.
@@ -93,6 +98,10 @@ impl Tokenizer<'_> {
             }
         }
         Ok(())
+    }
+
+    fn rule(&self, leaf: &Leaf<'_>) -> Option<&PathRule> {
+        (leaf.path.len() <= MAX_PATH_BYTES).then(|| self.policy.rule_for(leaf.keys)).flatten()
     }
 
     fn token(&self, rule: &PathRule, leaf: &Leaf<'_>, salt: u16, message: &mut Vec<u8>) -> u64 {
@@ -120,14 +129,20 @@ impl Tokenizer<'_> {
 /// The scalars of a query document, without duplicates.
 pub fn query_leaves(query: &[u8]) -> Result<Vec<QueryLeaf>, JsonbError> {
     let mut leaves: Vec<QueryLeaf> = Vec::new();
+    let mut left = MAX_QUERY_BYTES;
     walk(query, |leaf| {
+        let size = 2 * leaf.path.len() + leaf.value.len();
+        if leaves.len() == super::filter::MAX_GROUPS || size > left {
+            return Ok(());
+        }
+        left -= size;
         let leaf = QueryLeaf {
             keys: leaf.keys.iter().map(|key| key.to_vec()).collect(),
             path: leaf.path.to_vec(),
             kind: leaf.kind,
             value: leaf.value.to_vec(),
         };
-        if leaves.len() < super::filter::MAX_GROUPS && !leaves.contains(&leaf) {
+        if !leaves.contains(&leaf) {
             leaves.push(leaf);
         }
         Ok::<(), JsonbError>(())

@@ -1,1 +1,190 @@
+//! Clients of the customer's key management service, one per file behind [`Kms`]. No PostgreSQL here.
+//!
+//! A call blocks, is bounded by [`Settings::timeout`] and notices a cancel; nothing is kept open between
+//! calls. Never call from the postmaster, per row, in a GIN support function or while planning.
 
+#![forbid(unsafe_code)]
+
+mod error;
+mod file;
+mod http;
+mod transport;
+mod vault;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::core::secret::RootKey;
+use crate::keys::context::WrapContext;
+
+pub use error::{Class, KmsError};
+pub use file::FileKms;
+pub use vault::VaultKms;
+
+/// Characters of base64 for 32 bytes.
+const KEY_TEXT_BYTES: usize = 44;
+/// Bytes of the longest KMS key name.
+const NAME_BYTES: usize = 128;
+
+/// One key management service. `key` is the name of a KMS key there, `context` what the wrapped key belongs to.
+pub trait Kms {
+    /// Readies `key` for a new keyring: makes it where the service is a directory, else checks that it is there
+    /// and fit for use. Call it once, before the first [`Kms::wrap`].
+    fn ensure_key(&self, key: &str) -> Result<(), KmsError>;
+
+    /// Encrypts `root` under the newest version of `key`, bound to `context`.
+    fn wrap(&self, key: &str, context: &WrapContext, root: &RootKey) -> Result<Vec<u8>, KmsError>;
+
+    /// The root key back. [`KmsError::Denied`] where `key` or `context` is not the one it was wrapped with.
+    fn unwrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<RootKey, KmsError>;
+
+    /// The same root key under the newest version of `key`.
+    fn rewrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<Vec<u8>, KmsError>;
+}
+
+/// How to reach a service; the credentials are named here, never held.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Longest time for one call, retries included; more than zero. A name lookup is not bounded by it.
+    pub timeout: Duration,
+    /// File with the token, read anew at each call.
+    pub token_file: Option<PathBuf>,
+    /// PEM file of the only authorities to trust; without it those of Mozilla (webpki-roots).
+    pub ca_file: Option<PathBuf>,
+    /// Whether to give up now; asked at most every 50 ms and expected to stay true once it is.
+    pub interrupted: fn() -> bool,
+}
+
+/// The client for `endpoint`: `file:///dir`, `vault+https://host:port/mount` or, to loopback, `vault+http://...`.
+/// Reads `ca_file` but does not connect.
+pub fn open(endpoint: &str, settings: &Settings) -> Result<Box<dyn Kms>, KmsError> {
+    let Some((scheme, rest)) = endpoint.split_once("://") else {
+        return Err(KmsError::Endpoint("it does not start with a scheme such as file:// or vault+https://"));
+    };
+    match scheme {
+        "file" => Ok(Box::new(FileKms::open(rest)?)),
+        "vault+https" => Ok(Box::new(VaultKms::open(true, rest, settings)?)),
+        "vault+http" => Ok(Box::new(VaultKms::open(false, rest, settings)?)),
+        _ => Err(KmsError::Endpoint("its scheme is none of file, vault+https and vault+http")),
+    }
+}
+
+/// Passes the names that are safe as a file name and as a URL segment.
+fn check_name(key: &str) -> Result<(), KmsError> {
+    if is_segment(key) && key.len() <= NAME_BYTES {
+        return Ok(());
+    }
+    Err(KmsError::Setting(
+        "a KMS key name has 1 to 128 letters, digits, dots, underscores and hyphens and does not start with a dot",
+    ))
+}
+
+/// One or more of `[A-Za-z0-9._-]`, no dot first.
+fn is_segment(text: &str) -> bool {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !text.is_empty() && !text.starts_with('.') && text.bytes().all(safe)
+}
+
+/// All of `source`, or `None` when it has more than `limit` bytes. One buffer, so no copy stays behind.
+fn read_bounded(source: &mut impl Read, limit: usize) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let mut buffer = Zeroizing::new(vec![0; limit + 1]);
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok((filled <= limit).then_some(buffer))
+}
+
+/// A small regular file; `what` is the error otherwise. Looks first, because opening a pipe would hang.
+fn read_file(path: &Path, limit: usize, what: KmsError) -> Result<Zeroizing<Vec<u8>>, KmsError> {
+    let regular = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    if !regular {
+        return Err(what);
+    }
+    let read = std::fs::File::open(path).and_then(|mut file| read_bounded(&mut file, limit));
+    read.ok().flatten().ok_or(what)
+}
+
+/// A root key as base64.
+fn key_text(root: &RootKey) -> Result<Zeroizing<String>, KmsError> {
+    let mut bytes = Zeroizing::new([0; KEY_TEXT_BYTES]);
+    let encoded = STANDARD.encode_slice(root.expose(), bytes.as_mut_slice());
+    let text = encoded.ok().and_then(|length| std::str::from_utf8(&bytes[..length]).ok());
+    text.map(|text| Zeroizing::new(text.to_owned())).ok_or(KmsError::Local("a key could not be encoded"))
+}
+
+/// A root key from base64; `None` unless exactly 32 bytes.
+fn key_from_text(text: &str) -> Option<RootKey> {
+    if text.len() != KEY_TEXT_BYTES {
+        return None;
+    }
+    // The decoder asks for room for a text without padding.
+    let mut bytes = Zeroizing::new([0; 33]);
+    let length = STANDARD.decode_slice(text, bytes.as_mut_slice()).ok()?;
+    RootKey::from_slice(&bytes[..length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        let timeout = Duration::from_secs(1);
+        Settings { timeout, token_file: Some("/nonexistent".into()), ca_file: None, interrupted: || false }
+    }
+
+    #[test]
+    fn endpoints_open_by_scheme() {
+        for good in
+            ["file:///k", "vault+http://127.0.0.1:8200/transit", "vault+https://vault.example:8200/transit"]
+        {
+            assert!(open(good, &settings()).is_ok(), "{good}");
+        }
+        for bad in
+            ["", "/dir", "http://127.0.0.1:8200/transit", "FILE:///k", "vault://h:1/m", "aws-kms://eu-west-1"]
+        {
+            assert!(matches!(open(bad, &settings()), Err(KmsError::Endpoint(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_leave_their_place() {
+        let long = "k".repeat(129);
+        for bad in
+            ["", ".", "..", ".k", "a/b", "a b", "a%2fb", "k\0", "k\n", "schl\u{fc}ssel", "a?b", long.as_str()]
+        {
+            assert!(matches!(check_name(bad), Err(KmsError::Setting(_))), "{bad:?}");
+        }
+        for good in ["k", "tenant-7.main_key", &long[..128]] {
+            assert_eq!(check_name(good), Ok(()), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn keys_as_text_are_exact() {
+        let root = crate::core::rng::root_key().unwrap();
+        let text = key_text(&root).unwrap();
+        assert_eq!(key_from_text(&text).unwrap().expose(), root.expose());
+        for bad in ["", &text[..43], &text[..40], &format!("{}!", &text[..43]), &"A".repeat(44)] {
+            assert!(key_from_text(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reading_stops_at_the_limit() {
+        assert_eq!(read_bounded(&mut &b"four"[..], 4).unwrap().unwrap().as_slice(), b"four");
+        assert!(read_bounded(&mut &b"fives"[..], 4).unwrap().is_none());
+        assert!(read_bounded(&mut std::io::repeat(7), 4).unwrap().is_none());
+    }
+}

@@ -1,1 +1,34 @@
-//! x
+//! The PostgreSQL side: types, casts, operators, the planner, GIN and the catalog.
+
+pub mod catalog;
+pub mod error;
+pub mod exports;
+pub mod filters;
+pub mod gin;
+pub mod guc;
+pub mod keyrings;
+pub mod operators;
+pub mod raw;
+pub mod rewrite;
+pub mod rotation;
+pub mod session;
+pub mod types;
+pub mod values;
+
+pgrx::pg_module_magic!();
+
+pgrx::extension_sql_file!("../../sql/catalog.sql", name = "catalog", bootstrap);
+pgrx::extension_sql_file!("../../sql/types.sql", name = "types", requires = ["catalog"]);
+pgrx::extension_sql_file!("../../sql/values.sql", name = "values", requires = ["types"]);
+pgrx::extension_sql_file!("../../sql/search.sql", name = "search", requires = ["values"]);
+pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["search"]);
+pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["keyrings"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["rotation"], finalize);
+
+/// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
+/// settings and nothing that could hold a key.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    guc::define();
+    raw::xact::watch_relations();
+}

@@ -1,0 +1,54 @@
+# "make help" lists the targets. What they need, the scripts in tests/setup install first.
+
+PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
+KMS ?= file
+ROWS ?= 100000
+ROUNDS ?= 15
+
+PG = pg$(shell $(PG_CONFIG) --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+export PG_CONFIG
+export PGRX_HOME := $(CURDIR)/.deps/pgrx
+export PATH := $(CURDIR)/.deps/cargo/bin:$(PATH)
+
+.NOTPARALLEL:
+.PHONY: help setup demo clean-demo test bench install lint deny core
+
+help: ## list the targets
+	@awk -F ': .*## |## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+demo: install ## show the main job on 5,000 real documents; KMS=openbao does it with a real KMS server
+	@if [ $(KMS) = openbao ]; then tests/setup/openbao.sh; fi
+	@tests/demo/demo.sh $(KMS)
+
+clean-demo: ## stop what "make demo" started and remove it
+	@tests/demo/clean.sh
+
+test: install lint ## set up, lint, and run every test
+	@tests/setup/openbao.sh
+	@tests/setup/run_tests.sh
+
+bench: install ## compare speed with plain jsonb and pgcrypto: ROWS=100000 ROUNDS=15
+	@tests/setup/python.sh bench 'psycopg[binary]==3.3.9'
+	@tests/bench/bench.sh $(ROWS) $(ROUNDS)
+
+install: setup ## build in release mode and install into the PostgreSQL of PG_CONFIG
+	@tests/setup/extension.sh
+
+lint: setup ## check format and lints, and licences where cargo-deny is installed
+	cargo fmt --check
+	cargo clippy --quiet --all-targets --no-default-features --features server-tests -- -D warnings
+	cargo clippy --quiet --all-targets --no-default-features --features $(PG) -- -D warnings
+	@if cargo deny --version > /dev/null 2>&1; then cargo deny --log-level error check bans licenses sources; \
+	else echo 'cargo-deny is not installed, licences not checked: make deny installs and runs it'; fi
+
+deny: ## check licences and sources of all dependencies, installing cargo-deny for it
+	@tests/setup/cargo_deny.sh
+	cargo deny --log-level error check bans licenses sources
+
+core: ## test everything that needs no PostgreSQL
+	cargo test --no-default-features
+
+setup:
+	@tests/setup/packages.sh
+	@tests/setup/cargo_pgrx.sh
+	@tests/setup/pgvector.sh

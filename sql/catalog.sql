@@ -1,0 +1,67 @@
+CREATE SCHEMA pgseal;
+COMMENT ON SCHEMA pgseal IS 'pgseal: keyrings, encryption, search and rotation';
+GRANT USAGE ON SCHEMA pgseal TO PUBLIC;
+
+CREATE TABLE pgseal.keyring (
+    id int4 CONSTRAINT keyring_pkey PRIMARY KEY CHECK (id > 0),
+    uuid uuid NOT NULL UNIQUE,
+    name name NOT NULL CONSTRAINT keyring_name_key UNIQUE,
+    kms_endpoint text,
+    kms_key text NOT NULL,
+    is_default boolean NOT NULL DEFAULT false,
+    created timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX keyring_default ON pgseal.keyring (is_default) WHERE is_default;
+COMMENT ON TABLE pgseal.keyring IS 'keyrings; each has its own data keys and index keys';
+COMMENT ON COLUMN pgseal.keyring.id IS 'the number in every value and in type modifiers, derived from the uuid';
+COMMENT ON COLUMN pgseal.keyring.kms_endpoint IS 'where its wrapping key is; NULL for pgseal.kms_endpoint';
+COMMENT ON COLUMN pgseal.keyring.kms_key IS 'name of the wrapping key at the KMS';
+COMMENT ON COLUMN pgseal.keyring.is_default IS 'used for values whose column and session name no keyring';
+
+CREATE TABLE pgseal.data_key (
+    keyring int4 NOT NULL REFERENCES pgseal.keyring,
+    version int4 NOT NULL CHECK (version BETWEEN 1 AND 65535),
+    state text NOT NULL CHECK (state IN ('active', 'decrypt-only', 'retired', 'destroyed')),
+    wrapped bytea,
+    commitment bytea NOT NULL CHECK (octet_length(commitment) = 32),
+    created timestamptz NOT NULL DEFAULT now(),
+    retired timestamptz,
+    CONSTRAINT data_key_pkey PRIMARY KEY (keyring, version)
+);
+CREATE UNIQUE INDEX data_key_active ON pgseal.data_key (keyring) WHERE state = 'active';
+COMMENT ON TABLE pgseal.data_key IS 'data keys, wrapped by the KMS; they seal values';
+COMMENT ON COLUMN pgseal.data_key.wrapped IS 'what the KMS made of the key; the key itself is nowhere stored';
+COMMENT ON COLUMN pgseal.data_key.commitment IS 'shows after each unwrap that the key is the one that was wrapped';
+
+CREATE TABLE pgseal.index_key (
+    keyring int4 NOT NULL REFERENCES pgseal.keyring,
+    version int4 NOT NULL CHECK (version BETWEEN 1 AND 65535),
+    state text NOT NULL CHECK (state IN ('active', 'decrypt-only', 'retired', 'destroyed')),
+    wrapped bytea,
+    commitment bytea NOT NULL CHECK (octet_length(commitment) = 32),
+    policy json NOT NULL,
+    created timestamptz NOT NULL DEFAULT now(),
+    retired timestamptz,
+    CONSTRAINT index_key_pkey PRIMARY KEY (keyring, version)
+);
+CREATE UNIQUE INDEX index_key_active ON pgseal.index_key (keyring) WHERE state = 'active';
+COMMENT ON TABLE pgseal.index_key IS 'index keys, wrapped by the KMS; they make search tokens';
+COMMENT ON COLUMN pgseal.index_key.policy IS 'the searchable paths of this version';
+
+CREATE TABLE pgseal.privilege (
+    keyring int4 NOT NULL REFERENCES pgseal.keyring,
+    role regrole NOT NULL,
+    encrypt boolean NOT NULL DEFAULT false,
+    search boolean NOT NULL DEFAULT false,
+    decrypt boolean NOT NULL DEFAULT false,
+    CONSTRAINT privilege_pkey PRIMARY KEY (keyring, role)
+);
+COMMENT ON TABLE pgseal.privilege IS 'what roles may do with a keyring; role - is PUBLIC';
+
+SELECT pg_catalog.pg_extension_config_dump('pgseal.keyring', '');
+SELECT pg_catalog.pg_extension_config_dump('pgseal.data_key', '');
+SELECT pg_catalog.pg_extension_config_dump('pgseal.index_key', '');
+SELECT pg_catalog.pg_extension_config_dump('pgseal.privilege', '');
+
+-- An owner's pg_dump must be able to read them; they hold wrapped keys only.
+GRANT SELECT ON pgseal.keyring, pgseal.data_key, pgseal.index_key, pgseal.privilege TO PUBLIC;

@@ -1,0 +1,93 @@
+CREATE FUNCTION pgseal.create_keyring(name text, searchable text[] DEFAULT '{}', kms_key text DEFAULT NULL, kms_endpoint text DEFAULT NULL) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+CREATE FUNCTION pgseal.set_default_keyring(name text) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_set_default_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+CREATE FUNCTION pgseal.rotate_key(keyring text) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_rotate_key' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+CREATE FUNCTION pgseal.rotate_index_key(keyring text) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_rotate_index_key' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+CREATE FUNCTION pgseal.rewrap_keys(keyring text) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_rewrap_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+CREATE FUNCTION pgseal.flush_keys() RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_flush_keys' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+CREATE FUNCTION pgseal.key_tables_changed() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'pgseal_key_tables_changed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+-- Restores and imports change the tables without calling a function.
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgseal.keyring
+    FOR EACH STATEMENT EXECUTE FUNCTION pgseal.key_tables_changed();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgseal.data_key
+    FOR EACH STATEMENT EXECUTE FUNCTION pgseal.key_tables_changed();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgseal.index_key
+    FOR EACH STATEMENT EXECUTE FUNCTION pgseal.key_tables_changed();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgseal.privilege
+    FOR EACH STATEMENT EXECUTE FUNCTION pgseal.key_tables_changed();
+
+CREATE FUNCTION pgseal.grant_keyring(keyring text, role text, privileges text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    grantee oid := CASE lower(role) WHEN 'public' THEN 0 ELSE quote_ident(role)::regrole::oid END;
+    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
+    unknown text := (SELECT p FROM unnest(privileges) p WHERE p IS NULL OR p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
+BEGIN
+    IF id IS NULL THEN
+        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+    END IF;
+    IF unknown IS NOT NULL OR array_position(privileges, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'unknown privilege "%"', unknown
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
+    END IF;
+    INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt)
+    VALUES (id, grantee, 'encrypt' = ANY (privileges), 'search' = ANY (privileges), 'decrypt' = ANY (privileges))
+    ON CONFLICT ON CONSTRAINT privilege_pkey DO UPDATE
+        SET encrypt = p.encrypt OR excluded.encrypt, search = p.search OR excluded.search, decrypt = p.decrypt OR excluded.decrypt;
+END $$;
+
+CREATE FUNCTION pgseal.revoke_keyring(keyring text, role text, privileges text[] DEFAULT ARRAY['encrypt', 'search', 'decrypt']) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    grantee oid := CASE lower(role) WHEN 'public' THEN 0 ELSE quote_ident(role)::regrole::oid END;
+    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
+BEGIN
+    IF id IS NULL THEN
+        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+    END IF;
+    UPDATE pgseal.privilege p
+       SET encrypt = p.encrypt AND NOT 'encrypt' = ANY (privileges),
+           search = p.search AND NOT 'search' = ANY (privileges),
+           decrypt = p.decrypt AND NOT 'decrypt' = ANY (privileges)
+     WHERE p.keyring = id AND p.role = grantee;
+END $$;
+
+CREATE VIEW pgseal.keyrings AS
+    SELECT k.name, k.id, k.is_default, k.kms_endpoint, k.kms_key,
+           d.version AS data_key_version, i.version AS index_key_version,
+           ARRAY(SELECT p ->> 'path' FROM pg_catalog.json_array_elements(i.policy -> 'paths') p) AS searchable,
+           k.created
+      FROM pgseal.keyring k
+      LEFT JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
+      LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active';
+CREATE VIEW pgseal.keys AS
+    SELECT k.name AS keyring, 'data' AS purpose, d.version, d.state, d.created, d.retired
+      FROM pgseal.data_key d JOIN pgseal.keyring k ON k.id = d.keyring
+    UNION ALL
+    SELECT k.name, 'index', i.version, i.state, i.created, i.retired
+      FROM pgseal.index_key i JOIN pgseal.keyring k ON k.id = i.keyring;
+GRANT SELECT ON pgseal.keyrings, pgseal.keys TO PUBLIC;
+
+COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text) IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint; returns its id';
+COMMENT ON FUNCTION pgseal.set_default_keyring(text) IS 'the keyring for values whose column and session name none; NULL for none';
+COMMENT ON FUNCTION pgseal.rotate_key(text) IS 'new data key for new values; returns its version';
+COMMENT ON FUNCTION pgseal.rotate_index_key(text) IS 'new index key for new tokens; returns its version';
+COMMENT ON FUNCTION pgseal.rewrap_keys(text) IS 'wrap the keyring''s keys under the newest version of the KMS key; no row is touched; returns how many keys';
+COMMENT ON FUNCTION pgseal.flush_keys() IS 'have every session drop its unwrapped keys at its next statement';
+COMMENT ON FUNCTION pgseal.key_tables_changed() IS 'internal: tells every session that keys have changed';
+COMMENT ON FUNCTION pgseal.grant_keyring(text, text, text[]) IS 'give a role (or public) encrypt, search or decrypt on a keyring';
+COMMENT ON FUNCTION pgseal.revoke_keyring(text, text, text[]) IS 'take privileges on a keyring back';
+COMMENT ON VIEW pgseal.keyrings IS 'keyrings with their active key versions and searchable paths';
+COMMENT ON VIEW pgseal.keys IS 'every key version and its state';

@@ -1,0 +1,16 @@
+-- What manages keys is for superusers and those they grant it to.
+REVOKE EXECUTE ON FUNCTION
+    pgseal.create_keyring(text, text[], text, text),
+    pgseal.set_default_keyring(text),
+    pgseal.rotate_key(text),
+    pgseal.rotate_index_key(text),
+    pgseal.rewrap_keys(text),
+    pgseal.flush_keys(),
+    pgseal.grant_keyring(text, text, text[]),
+    pgseal.revoke_keyring(text, text, text[]),
+    pgseal.find_key(int4, int4),
+    pgseal.retire_key(text, int4),
+    pgseal.exclude_writers(int4, int4),
+    pgseal.wait_for_transactions(),
+    pgseal.key_tables_changed()
+FROM PUBLIC;

@@ -1,0 +1,259 @@
+//! `file:///dir`: keys in files, for development and demos. Whoever can read the directory can read the data.
+//!
+//! Key `NAME` is `<dir>/NAME.key`, one line `v<N>:<base64 of 32 bytes>` per version, ascending. A wrapped key is
+//! `1 | version u32 | nonce 24 | ciphertext 32 | tag 16`, big-endian, XAES-256-GCM.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{Kms, KmsError, check_name, key_from_text, key_text, read_bounded};
+use crate::core::aead::{NONCE_BYTES, TAG_BYTES, Xaes256Gcm};
+use crate::core::rng;
+use crate::core::secret::RootKey;
+use crate::keys::context::WrapContext;
+
+const FORMAT: u8 = 1;
+const HEADER_BYTES: usize = 5;
+const KEY_BYTES: usize = 32;
+const WRAPPED_BYTES: usize = HEADER_BYTES + NONCE_BYTES + KEY_BYTES + TAG_BYTES;
+const FILE_LIMIT: usize = 64 * 1024;
+const AAD_LABEL: &[u8] = b"pgseal/v1/kms/file";
+
+const FORM: KmsError = KmsError::Local("a key file is not lines of v<N>:<base64 of 32 bytes>, ascending");
+const FOREIGN: KmsError = KmsError::Denied("wrong KMS key or context");
+
+/// A directory of key files.
+pub struct FileKms {
+    directory: PathBuf,
+}
+
+/// The versions of one key, ascending, never empty.
+struct Versions(Vec<(u32, RootKey)>);
+
+impl FileKms {
+    /// `rest` is the endpoint after `file://`.
+    pub fn open(rest: &str) -> Result<Self, KmsError> {
+        if !rest.starts_with('/') || rest.starts_with("//") {
+            return Err(KmsError::Endpoint(
+                "a file endpoint is file:/// and an absolute directory, without a host",
+            ));
+        }
+        if rest.bytes().any(|byte| byte.is_ascii_control() || matches!(byte, b'%' | b'?' | b'#')) {
+            return Err(KmsError::Endpoint(
+                "a directory here has no control characters and none of %, ? and #",
+            ));
+        }
+        Ok(FileKms { directory: rest.into() })
+    }
+
+    /// Adds a version to `key` and returns its number. Waits for nobody: where another process is at it, an error.
+    pub fn rotate(&self, key: &str) -> Result<u32, KmsError> {
+        let path = self.path(key)?;
+        let _lock = self.lock()?;
+        let mut versions = load(&path)?;
+        let newest = versions.newest()?.0;
+        let next = newest.checked_add(1).ok_or(KmsError::Local("the versions of a key file are used up"))?;
+        versions.0.push((next, fresh_key()?));
+        self.replace(&path, &versions)?;
+        Ok(next)
+    }
+
+    fn path(&self, key: &str) -> Result<PathBuf, KmsError> {
+        check_name(key)?;
+        Ok(self.directory.join(format!("{key}.key")))
+    }
+
+    /// Keeps two writers from losing each other's version, which would lose data.
+    fn lock(&self) -> Result<File, KmsError> {
+        let directory = File::open(&self.directory)
+            .map_err(|_| KmsError::Local("the key directory is missing or cannot be opened"))?;
+        directory.try_lock().map_err(|_| KmsError::Local("another process is changing the key directory"))?;
+        Ok(directory)
+    }
+
+    /// Puts the whole file in place at once. Needs the lock.
+    fn replace(&self, path: &Path, versions: &Versions) -> Result<(), KmsError> {
+        let text = versions.text()?;
+        let failed = |_| KmsError::Local("a key file could not be written");
+        let draft = path.with_extension("key.new");
+        // A draft left by a crash was never in use.
+        let _ = std::fs::remove_file(&draft);
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(failed)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        std::fs::rename(&draft, path).map_err(failed)?;
+        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed)
+    }
+
+    fn create_directory(&self) -> Result<(), KmsError> {
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                Err(KmsError::Local("the key directory could not be created"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Kms for FileKms {
+    /// Makes the directory (0700, its parent must exist) and the key file (0600) where they are missing.
+    fn ensure_key(&self, key: &str) -> Result<(), KmsError> {
+        let path = self.path(key)?;
+        self.create_directory()?;
+        let _lock = self.lock()?;
+        if std::fs::symlink_metadata(&path).is_ok() {
+            return load(&path).map(|_| ());
+        }
+        self.replace(&path, &Versions(vec![(1, fresh_key()?)]))
+    }
+
+    fn wrap(&self, key: &str, context: &WrapContext, root: &RootKey) -> Result<Vec<u8>, KmsError> {
+        let versions = load(&self.path(key)?)?;
+        let (version, secret) = versions.newest()?;
+        seal(*version, secret, context, root)
+    }
+
+    fn unwrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<RootKey, KmsError> {
+        let versions = load(&self.path(key)?)?;
+        unseal(&versions, context, wrapped)
+    }
+
+    fn rewrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<Vec<u8>, KmsError> {
+        let versions = load(&self.path(key)?)?;
+        let root = unseal(&versions, context, wrapped)?;
+        let (version, secret) = versions.newest()?;
+        seal(*version, secret, context, &root)
+    }
+}
+
+impl Versions {
+    fn parse(text: &str) -> Result<Self, KmsError> {
+        let parsed: Option<Vec<_>> = text.lines().map(parse_line).collect();
+        let versions = parsed.ok_or(FORM)?;
+        let ascending = versions.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if versions.is_empty() || !ascending {
+            return Err(FORM);
+        }
+        Ok(Versions(versions))
+    }
+
+    fn text(&self) -> Result<Zeroizing<String>, KmsError> {
+        // Room for every line, so that growing leaves no copy behind.
+        let mut text = Zeroizing::new(String::with_capacity(self.0.len() * 64));
+        for (version, secret) in &self.0 {
+            text.push_str(&format!("v{version}:"));
+            text.push_str(&key_text(secret)?);
+            text.push('\n');
+        }
+        Ok(text)
+    }
+
+    fn newest(&self) -> Result<&(u32, RootKey), KmsError> {
+        self.0.last().ok_or(FORM)
+    }
+
+    fn get(&self, version: u32) -> Option<&RootKey> {
+        self.0.iter().find(|(number, _)| *number == version).map(|(_, secret)| secret)
+    }
+}
+
+fn parse_line(line: &str) -> Option<(u32, RootKey)> {
+    let (number, secret) = line.strip_prefix('v')?.split_once(':')?;
+    let version: u32 = number.parse().ok()?;
+    let canonical = version > 0 && version.to_string() == number;
+    canonical.then_some((version, key_from_text(secret)?))
+}
+
+/// Reads a key file that is ours alone and not a link.
+fn load(path: &Path) -> Result<Versions, KmsError> {
+    let missing = |error| missing(path, error);
+    let looked_at = std::fs::symlink_metadata(path).map_err(missing)?;
+    if !looked_at.is_file() {
+        return Err(KmsError::Local("a key file is not a regular file"));
+    }
+    let mut file = File::open(path).map_err(missing)?;
+    let opened = file.metadata().map_err(missing)?;
+    // Someone put another file there between the two looks.
+    if (looked_at.dev(), looked_at.ino()) != (opened.dev(), opened.ino()) {
+        return Err(KmsError::Local("a key file changed while it was opened"));
+    }
+    if opened.mode() & 0o177 != 0 {
+        return Err(KmsError::Local("a key file must have mode 0600 or 0400"));
+    }
+    if opened.uid() != effective_user()? {
+        return Err(KmsError::Local("a key file must belong to the user the server runs as"));
+    }
+    let bytes = read_bounded(&mut file, FILE_LIMIT).map_err(missing)?.ok_or(FORM)?;
+    Versions::parse(std::str::from_utf8(&bytes).map_err(|_| FORM)?)
+}
+
+/// Taking the file away is how a key is revoked here; a directory that is not there may be an unmounted disk.
+fn missing(path: &Path, error: std::io::Error) -> KmsError {
+    let mounted = path.parent().is_some_and(Path::is_dir);
+    match error.kind() {
+        ErrorKind::NotFound if mounted => KmsError::Denied("there is no such key file"),
+        ErrorKind::NotFound => KmsError::Local("the key directory is missing"),
+        _ => KmsError::Local("a key file cannot be read"),
+    }
+}
+
+/// The effective user from Linux's own table; `geteuid` would need unsafe code, and the owner of /proc/self is
+/// root for a process that may not be dumped.
+fn effective_user() -> Result<u32, KmsError> {
+    let unknown = KmsError::Local("/proc/self/status does not tell the effective user");
+    let status = std::fs::read_to_string("/proc/self/status").map_err(|_| unknown)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let effective = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|uid| uid.parse().ok());
+    effective.ok_or(unknown)
+}
+
+fn fresh_key() -> Result<RootKey, KmsError> {
+    rng::root_key().map_err(no_random)
+}
+
+fn no_random(_: rng::RandomError) -> KmsError {
+    KmsError::Local("the operating system gave no random bytes")
+}
+
+fn seal(version: u32, secret: &RootKey, context: &WrapContext, root: &RootKey) -> Result<Vec<u8>, KmsError> {
+    let mut header = [FORMAT; HEADER_BYTES];
+    header[1..].copy_from_slice(&version.to_be_bytes());
+    let nonce = rng::bytes::<NONCE_BYTES>().map_err(no_random)?;
+    let mut data = Zeroizing::new(*root.expose());
+    let sealed = Xaes256Gcm::new(secret).seal(&nonce, &aad(&header, context), data.as_mut_slice());
+    let tag = sealed.map_err(|_| KmsError::Local("a key could not be sealed"))?;
+    Ok([header.as_slice(), &nonce, data.as_slice(), &tag].concat())
+}
+
+fn unseal(versions: &Versions, context: &WrapContext, wrapped: &[u8]) -> Result<RootKey, KmsError> {
+    let malformed = KmsError::Response("the wrapped key is not one of a file endpoint");
+    if wrapped.len() != WRAPPED_BYTES || wrapped[0] != FORMAT {
+        return Err(malformed);
+    }
+    let (header, rest) = wrapped.split_first_chunk::<HEADER_BYTES>().ok_or(malformed)?;
+    let (nonce, rest) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(malformed)?;
+    let (data, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(malformed)?;
+    let version = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+    let secret = versions.get(version).ok_or(KmsError::Denied("that version of the KMS key is gone"))?;
+    let mut root = RootKey::from_slice(data).ok_or(malformed)?;
+    let opened = Xaes256Gcm::new(secret).open(nonce, &aad(header, context), root.expose_mut(), tag);
+    opened.map_err(|_| FOREIGN).map(|()| root)
+}
+
+/// Label, header and context, each after its length.
+fn aad(header: &[u8; HEADER_BYTES], context: &WrapContext) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in [AAD_LABEL, header, &context.bytes()] {
+        bytes.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -1,0 +1,335 @@
+//! The tables of schema pgseal: the only place that knows their columns, and the only SQL strings.
+
+use std::rc::Rc;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::{Spi, pg_sys};
+
+use super::error::PgError;
+use super::raw::table::{Key, Row, read};
+use super::raw::xact;
+use crate::core::Uuid;
+use crate::core::kdf::Commitment;
+use crate::core::policy::Policy;
+use crate::keys::context::Purpose;
+use crate::keys::state::{KeyState, next_version};
+
+/// Oids of the tables and their primary key indexes, as they are in this database.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Tables {
+    keyring: pg_sys::Oid,
+    keyring_pkey: pg_sys::Oid,
+    keyring_name_key: pg_sys::Oid,
+    data_key: pg_sys::Oid,
+    data_key_pkey: pg_sys::Oid,
+    index_key: pg_sys::Oid,
+    index_key_pkey: pg_sys::Oid,
+    privilege: pg_sys::Oid,
+    privilege_pkey: pg_sys::Oid,
+}
+
+/// One version of a data or index key as it is stored.
+pub struct KeyRow {
+    /// From 1.
+    pub version: u16,
+    /// Where it is in its life.
+    pub state: KeyState,
+    /// What the KMS made of it; empty once destroyed.
+    pub wrapped: Vec<u8>,
+    /// What the unwrapped key must match.
+    pub commitment: Commitment,
+}
+
+/// What one role may do with a keyring.
+#[derive(Clone, Copy)]
+pub struct PrivilegeRow {
+    /// InvalidOid stands for PUBLIC.
+    pub role: pg_sys::Oid,
+    /// Seal values.
+    pub encrypt: bool,
+    /// Filter.
+    pub search: bool,
+    /// Read plaintext.
+    pub decrypt: bool,
+}
+
+/// A keyring with all its key versions, as one reading of the catalog saw it.
+pub struct Keyring {
+    /// Positive, from the uuid; the number in every value.
+    pub id: i32,
+    /// Salt of every key derivation.
+    pub uuid: Uuid,
+    /// As users write it.
+    pub name: String,
+    /// Its own KMS, or `None` for the server's setting.
+    pub kms_endpoint: Option<String>,
+    /// Name of the wrapping key at the KMS.
+    pub kms_key: String,
+    /// By version.
+    pub data_keys: Vec<KeyRow>,
+    /// By version, each with what it makes searchable.
+    pub index_keys: Vec<(KeyRow, Rc<Policy>)>,
+    /// Who may do what.
+    pub privileges: Vec<PrivilegeRow>,
+}
+
+impl Keyring {
+    /// The version that seals now.
+    pub fn active_data(&self) -> Result<&KeyRow, PgError> {
+        let active = self.data_keys.iter().find(|key| key.state == KeyState::Active);
+        active.ok_or_else(|| PgError::Catalog(format!("keyring {} has no active data key", self.id)))
+    }
+
+    /// The version that makes tokens now.
+    pub fn active_index(&self) -> Result<&(KeyRow, Rc<Policy>), PgError> {
+        let active = self.index_keys.iter().find(|(key, _)| key.state == KeyState::Active);
+        active.ok_or_else(|| PgError::Catalog(format!("keyring {} has no active index key", self.id)))
+    }
+
+    /// One data key version.
+    pub fn data_key(&self, version: u16) -> Result<&KeyRow, PgError> {
+        let key = self.data_keys.iter().find(|key| key.version == version);
+        key.ok_or_else(|| PgError::UnknownKey(self.name.clone(), "data", version))
+    }
+
+    /// The newest index key version there is.
+    pub fn newest_index(&self) -> u16 {
+        self.index_keys.iter().map(|(key, _)| key.version).max().unwrap_or(0)
+    }
+}
+
+impl Tables {
+    /// `None` where the extension is not installed (or half dropped).
+    pub fn find() -> Option<Self> {
+        let tables = Tables {
+            keyring: xact::relation(c"keyring"),
+            keyring_pkey: xact::relation(c"keyring_pkey"),
+            keyring_name_key: xact::relation(c"keyring_name_key"),
+            data_key: xact::relation(c"data_key"),
+            data_key_pkey: xact::relation(c"data_key_pkey"),
+            index_key: xact::relation(c"index_key"),
+            index_key_pkey: xact::relation(c"index_key_pkey"),
+            privilege: xact::relation(c"privilege"),
+            privilege_pkey: xact::relation(c"privilege_pkey"),
+        };
+        tables.oids().iter().all(|oid| *oid != pg_sys::InvalidOid).then_some(tables)
+    }
+
+    fn oids(&self) -> [pg_sys::Oid; 9] {
+        [
+            self.keyring,
+            self.keyring_pkey,
+            self.keyring_name_key,
+            self.data_key,
+            self.data_key_pkey,
+            self.index_key,
+            self.index_key_pkey,
+            self.privilege,
+            self.privilege_pkey,
+        ]
+    }
+
+    /// Is this one of our tables?
+    pub fn contains(&self, relation: pg_sys::Oid) -> bool {
+        self.oids().contains(&relation)
+    }
+
+    /// Tells every session to read the catalog, and unwrap the keys, anew.
+    pub fn invalidate(&self) {
+        xact::invalidate_relation(self.keyring);
+    }
+
+    /// The ids of at most `limit` keyrings, and which of them is the default.
+    pub fn keyring_ids(&self, limit: usize) -> Vec<(i32, bool)> {
+        read(self.keyring, self.keyring_pkey, Key::All, limit, |row| (row.int4(1), row.boolean(6)))
+    }
+
+    /// The id of a keyring by name.
+    pub fn keyring_by_name(&self, name: &str) -> Option<i32> {
+        let name = xact::c_string(name);
+        // Longer than any name: would be read past a name's 64 bytes.
+        if name.as_bytes().len() >= pg_sys::NAMEDATALEN as usize {
+            return None;
+        }
+        let key = Key::Name(3, &name);
+        read(self.keyring, self.keyring_name_key, key, 1, |row| row.int4(1)).pop()
+    }
+
+    /// Is the id taken?
+    pub fn keyring_exists(&self, id: i32) -> bool {
+        !read(self.keyring, self.keyring_pkey, Key::Int4(1, id), 1, |_| ()).is_empty()
+    }
+
+    /// The newest index key version as of this moment.
+    pub fn newest_index(&self, keyring: i32) -> u16 {
+        let versions =
+            read(self.index_key, self.index_key_pkey, Key::Int4(1, keyring), usize::MAX, |row| row.int4(2));
+        versions.into_iter().max().unwrap_or(0) as u16
+    }
+
+    /// Everything about one keyring.
+    pub fn keyring(&self, id: i32) -> Result<Keyring, PgError> {
+        let key = || Key::Int4(1, id);
+        let found = read(self.keyring, self.keyring_pkey, key(), 1, |row| {
+            (row.uuid(2), row.name(3), row.text(4), row.text(5).unwrap_or_default())
+        });
+        let Some((uuid, name, kms_endpoint, kms_key)) = found.into_iter().next() else {
+            return Err(PgError::UnknownKeyringId(id));
+        };
+        let data_keys = read(self.data_key, self.data_key_pkey, key(), usize::MAX, key_row);
+        let index_keys = read(self.index_key, self.index_key_pkey, key(), usize::MAX, |row| {
+            Ok((key_row(row)?, policy(row)?))
+        });
+        let privileges = read(self.privilege, self.privilege_pkey, key(), usize::MAX, |row| PrivilegeRow {
+            role: row.oid(2),
+            encrypt: row.boolean(3),
+            search: row.boolean(4),
+            decrypt: row.boolean(5),
+        });
+        Ok(Keyring {
+            id,
+            uuid,
+            name,
+            kms_endpoint,
+            kms_key,
+            data_keys: data_keys.into_iter().collect::<Result<_, _>>()?,
+            index_keys: index_keys.into_iter().collect::<Result<_, PgError>>()?,
+            privileges,
+        })
+    }
+}
+
+fn key_row(row: &Row) -> Result<KeyRow, PgError> {
+    let bytes = |column| row.varlena(column).map(|value| value.bytes().to_vec()).unwrap_or_default();
+    let commitment =
+        bytes(5).try_into().map_err(|_| PgError::Catalog("a commitment is not 32 bytes".into()))?;
+    let state = KeyState::parse(&row.text(3).unwrap_or_default())?;
+    Ok(KeyRow { version: row.int4(2) as u16, state, wrapped: bytes(4), commitment })
+}
+
+fn policy(row: &Row) -> Result<Rc<Policy>, PgError> {
+    let text = row.text(6).unwrap_or_default();
+    let stored = serde_json::from_str(&text).map_err(|_| PgError::Catalog("a policy is not JSON".into()))?;
+    Ok(Rc::new(Policy::from_json(&stored)?))
+}
+
+/// A key version to be stored.
+pub struct NewKey {
+    /// From 1.
+    pub version: u16,
+    /// What the KMS made of it.
+    pub wrapped: Vec<u8>,
+    /// Of the unwrapped key.
+    pub commitment: Commitment,
+}
+
+/// Keeps other sessions from changing the keyring's keys until the end of this transaction.
+pub fn lock_keyring(id: i32) -> Result<(), PgError> {
+    run("SELECT 1 FROM pgseal.keyring WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE", &[id.into()])
+}
+
+/// A new keyring row; the first one becomes the database's default.
+pub fn insert_keyring(
+    id: i32,
+    uuid: Uuid,
+    name: &str,
+    kms_endpoint: Option<&str>,
+    kms_key: &str,
+) -> Result<(), PgError> {
+    let uuid = pgrx::datum::Uuid::from_bytes(uuid);
+    run(
+        "INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
+         VALUES ($1, $2, $3, $4, $5, NOT EXISTS (SELECT FROM pgseal.keyring))",
+        &[id.into(), uuid.into(), name.into(), kms_endpoint.into(), kms_key.into()],
+    )
+}
+
+/// The database's default keyring, or none.
+pub fn set_default_keyring(id: Option<i32>) -> Result<(), PgError> {
+    run("UPDATE pgseal.keyring SET is_default = false WHERE is_default", &[])?;
+    match id {
+        Some(id) => run(
+            "UPDATE pgseal.keyring SET is_default = true WHERE id OPERATOR(pg_catalog.=) $1",
+            &[id.into()],
+        ),
+        None => Ok(()),
+    }
+}
+
+/// A new active data key version; the active one before it only decrypts from now on.
+pub fn insert_data_key(keyring: i32, key: &NewKey) -> Result<(), PgError> {
+    run(
+        "UPDATE pgseal.data_key SET state = 'decrypt-only'
+         WHERE keyring OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) 'active'",
+        &[keyring.into()],
+    )?;
+    run(
+        "INSERT INTO pgseal.data_key (keyring, version, state, wrapped, commitment)
+         VALUES ($1, $2, 'active', $3, $4)",
+        &[
+            keyring.into(),
+            i32::from(key.version).into(),
+            key.wrapped.as_slice().into(),
+            key.commitment.as_slice().into(),
+        ],
+    )
+}
+
+/// A new active index key version with its policy.
+pub fn insert_index_key(keyring: i32, key: &NewKey, policy: &Policy) -> Result<(), PgError> {
+    run(
+        "UPDATE pgseal.index_key SET state = 'decrypt-only'
+         WHERE keyring OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) 'active'",
+        &[keyring.into()],
+    )?;
+    run(
+        "INSERT INTO pgseal.index_key (keyring, version, state, wrapped, commitment, policy)
+         VALUES ($1, $2, 'active', $3, $4, CAST($5 AS json))",
+        &[
+            keyring.into(),
+            i32::from(key.version).into(),
+            key.wrapped.as_slice().into(),
+            key.commitment.as_slice().into(),
+            policy.to_json().to_string().into(),
+        ],
+    )
+}
+
+/// The same key wrapped anew by the KMS.
+pub fn update_wrapped(keyring: i32, purpose: Purpose, version: u16, wrapped: &[u8]) -> Result<(), PgError> {
+    let statement = match purpose {
+        Purpose::Data => {
+            "UPDATE pgseal.data_key SET wrapped = $3
+             WHERE keyring OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2"
+        }
+        Purpose::Index => {
+            "UPDATE pgseal.index_key SET wrapped = $3
+             WHERE keyring OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2"
+        }
+    };
+    run(statement, &[keyring.into(), i32::from(version).into(), wrapped.into()])
+}
+
+/// Gives a role these privileges on a keyring, on top of what it has.
+pub fn add_privileges(keyring: i32, role: pg_sys::Oid, wanted: [bool; 3]) -> Result<(), PgError> {
+    run(
+        "INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (keyring, role) DO UPDATE SET encrypt = p.encrypt OR excluded.encrypt,
+            search = p.search OR excluded.search, decrypt = p.decrypt OR excluded.decrypt",
+        &[keyring.into(), role.into(), wanted[0].into(), wanted[1].into(), wanted[2].into()],
+    )
+}
+
+/// The version after the newest data key there has ever been.
+pub fn next_data_version(keyring: &Keyring) -> Result<u16, PgError> {
+    Ok(next_version(keyring.data_keys.iter().map(|key| key.version).max().unwrap_or(0))?)
+}
+
+/// The version after the newest index key there has ever been.
+pub fn next_index_version(keyring: &Keyring) -> Result<u16, PgError> {
+    Ok(next_version(keyring.newest_index())?)
+}
+
+fn run(statement: &str, arguments: &[DatumWithOid<'_>]) -> Result<(), PgError> {
+    Ok(Spi::run_with_args(statement, arguments)?)
+}

@@ -1,0 +1,270 @@
+//! Every error of the extension with its SQLSTATE and hint; raised in one place.
+//!
+//! No message carries a key, a value, a token or what a KMS answered.
+
+use pgrx::PgSqlErrorCode as Code;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, spi};
+
+use crate::core::envelope::{FormatError, OpenError, SealError};
+use crate::core::jsonb::JsonbError;
+use crate::core::kdf::CommitmentMismatch;
+use crate::core::policy::PolicyError;
+use crate::core::rng::RandomError;
+use crate::core::text_form::TextFormError;
+use crate::core::token::TokenError;
+use crate::keys::state::{UnknownState, VersionsUsedUp};
+use crate::kms::{Class, KmsError};
+
+/// What can go wrong in an SQL function.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    /// Text that is no sealed value.
+    #[error("malformed ciphertext: {0}")]
+    SealedText(FormatError),
+    /// Characters that are not base64.
+    #[error("malformed ciphertext: {0}")]
+    TextForm(#[from] TextFormError),
+    /// Binary input or stored bytes that are no sealed value.
+    #[error("malformed ciphertext: {0}")]
+    Sealed(#[from] FormatError),
+    /// A sealed value of another type.
+    #[error("the sealed value is not of type {0}")]
+    OtherContent(&'static str),
+    /// JSON text that PostgreSQL refuses; the text stays out of the message.
+    #[error("invalid input syntax for a JSON document")]
+    Json,
+    /// Text that is not UTF-8.
+    #[error("the text is not valid UTF-8")]
+    Encoding,
+    /// The tag does not fit.
+    #[error("authentication of an encrypted value failed")]
+    Authentication,
+    /// Bound to a context.
+    #[error("the encrypted value is bound to another context")]
+    Context,
+    /// The keyring that a setting, type or function names.
+    #[error("keyring \"{0}\" does not exist")]
+    UnknownKeyring(String),
+    /// The keyring that a value or type modifier names.
+    #[error("keyring {0} does not exist")]
+    UnknownKeyringId(i32),
+    /// A version that the catalog does not have.
+    #[error("keyring \"{0}\" has no {1} key version {2}")]
+    UnknownKey(String, &'static str, u16),
+    /// Neither a type modifier nor a setting nor a default says which keyring.
+    #[error("no keyring is chosen for this value")]
+    NoKeyring,
+    /// A value of one keyring for a column of another.
+    #[error("the value belongs to keyring {value}, the column to keyring {column}")]
+    WrongKeyring {
+        /// Keyring of the value.
+        value: i32,
+        /// Keyring of the column.
+        column: i32,
+    },
+    /// A version that may no longer be used.
+    #[error("{1} key version {2} of keyring \"{0}\" is {3}")]
+    KeyState(String, &'static str, u16, &'static str),
+    /// The role lacks a privilege.
+    #[error("permission denied for keyring \"{0}\": {1} privilege needed")]
+    Privilege(String, &'static str),
+    /// Sealed input while it is switched off.
+    #[error("sealed values are not accepted here")]
+    SealedRefused,
+    /// The KMS.
+    #[error("KMS of keyring \"{0}\": {1}")]
+    Kms(String, KmsError),
+    /// The key is not the one it should be.
+    #[error("keyring \"{0}\": {1}")]
+    Commitment(String, CommitmentMismatch),
+    /// Too deep, too many tokens, too large, versions used up.
+    #[error("{0}")]
+    Limit(String),
+    /// An argument of a management function.
+    #[error("{0}")]
+    Argument(String),
+    /// Something exists already.
+    #[error("keyring \"{0}\" already exists")]
+    KeyringExists(String),
+    /// A CALL that commits, inside BEGIN.
+    #[error("{0} cannot run inside a transaction block")]
+    TransactionBlock(&'static str),
+    /// The catalog's own rows are damaged.
+    #[error("the catalog of pgseal is damaged: {0}")]
+    Catalog(String),
+    /// No random bytes.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// An operator that ciphertext cannot answer.
+    #[error("this operator does not work on encrypted values")]
+    Unsupported,
+    /// A filter typed as text.
+    #[error("an encrypted_filter cannot be written as text")]
+    FilterText,
+}
+
+impl PgError {
+    /// Raises the error in PostgreSQL. Our destructors run: pgrx unwinds before the C longjmp.
+    pub fn raise(self) -> ! {
+        let mut report = ErrorReport::new(self.code(), self.to_string(), "pgseal");
+        if let Some(hint) = self.hint() {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR report does not return")
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            PgError::SealedText(_) | PgError::TextForm(_) | PgError::Json | PgError::FilterText => {
+                Code::ERRCODE_INVALID_TEXT_REPRESENTATION
+            }
+            PgError::Sealed(_) | PgError::OtherContent(_) => Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
+            PgError::Encoding => Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+            PgError::Authentication | PgError::Context | PgError::Commitment(..) => {
+                Code::ERRCODE_DATA_EXCEPTION
+            }
+            PgError::UnknownKeyring(_)
+            | PgError::UnknownKeyringId(_)
+            | PgError::UnknownKey(..)
+            | PgError::NoKeyring => Code::ERRCODE_UNDEFINED_OBJECT,
+            PgError::WrongKeyring { .. } | PgError::Argument(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            PgError::KeyState(..) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            PgError::Privilege(..) | PgError::SealedRefused => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            PgError::Kms(_, error) => match error.class() {
+                Class::Denied => Code::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+                Class::Unavailable => Code::ERRCODE_IO_ERROR,
+                Class::Setting => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                Class::Cancelled => Code::ERRCODE_QUERY_CANCELED,
+            },
+            PgError::Limit(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            PgError::KeyringExists(_) => Code::ERRCODE_DUPLICATE_OBJECT,
+            PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
+            PgError::Unsupported => Code::ERRCODE_UNDEFINED_FUNCTION,
+            PgError::Random(_) => Code::ERRCODE_SYSTEM_ERROR,
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            PgError::SealedText(_) | PgError::TextForm(_) | PgError::Sealed(_) => {
+                "Text that starts with \"pgseal:\" is read as an encrypted value. Was it cut or changed?"
+            }
+            PgError::Json => {
+                "The document is not shown because it may be confidential. Cast it to jsonb to see what is wrong."
+            }
+            PgError::Authentication => {
+                "The value was altered, or comes from another database. Restore it from a backup."
+            }
+            PgError::Context => "Call pgseal.decrypt(value, context) with the context it was encrypted with.",
+            PgError::UnknownKeyring(_) => {
+                "SELECT name FROM pgseal.keyring lists the keyrings of this database."
+            }
+            PgError::UnknownKeyringId(_) => {
+                "The keyring was not restored with the data: restore pgseal's tables from the same dump."
+            }
+            PgError::NoKeyring => {
+                "Declare the column as encrypted_jsonb(keyring), SET pgseal.keyring, use \
+                 pgseal.encrypt(value, 'keyring'), or create a keyring with pgseal.create_keyring('name')."
+            }
+            PgError::WrongKeyring { .. } => {
+                "Encrypt it anew: pgseal.encrypt(pgseal.decrypt(value), 'keyring of the column')."
+            }
+            PgError::KeyState(..) => {
+                "A literal or DEFAULT may have been encrypted long ago: prepare the statement again or set the DEFAULT again."
+            }
+            PgError::Privilege(..) => {
+                "Ask for pgseal.grant_keyring('keyring', 'role', ARRAY['encrypt', 'search', 'decrypt'])."
+            }
+            PgError::SealedRefused => "SET pgseal.accept_sealed = on allows it, as a restore needs it.",
+            PgError::Kms(_, error) => match error.class() {
+                Class::Denied => "Access must be given back at the KMS; stored values are not touched.",
+                Class::Unavailable => {
+                    "Nothing was changed. Try again when the KMS answers; pgseal.kms_timeout bounds the wait."
+                }
+                Class::Setting => {
+                    "For example: pgseal.kms_endpoint = 'vault+https://vault.example:8200/transit'."
+                }
+                Class::Cancelled => return None,
+            },
+            PgError::Commitment(..) => {
+                "The wrapped key in the catalog or at the KMS was replaced. Restore pgseal's tables."
+            }
+            PgError::TransactionBlock(_) => {
+                "It commits after every batch: run it on its own, with autocommit on."
+            }
+            PgError::Unsupported => {
+                "Filter with value @> '{\"key\": \"value\"}', or decrypt first: pgseal.decrypt(value)."
+            }
+            PgError::FilterText => "Make one with pgseal.filter('{\"key\": \"value\"}').",
+            PgError::OtherContent(_) => "Use a column of the type that the value was encrypted as.",
+            _ => return None,
+        })
+    }
+}
+
+impl From<OpenError> for PgError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Authentication => PgError::Authentication,
+            OpenError::Context => PgError::Context,
+        }
+    }
+}
+
+impl From<SealError> for PgError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Random(error) => error.into(),
+            SealError::TooLarge => PgError::Limit(error.to_string()),
+        }
+    }
+}
+
+impl From<TokenError> for PgError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Document(error) => error.into(),
+            TokenError::Random(error) => error.into(),
+            TokenError::TooMany => PgError::Limit(error.to_string()),
+        }
+    }
+}
+
+impl From<JsonbError> for PgError {
+    fn from(error: JsonbError) -> Self {
+        match error {
+            JsonbError::TooDeep => PgError::Limit(error.to_string()),
+            JsonbError::Malformed => PgError::Catalog(error.to_string()),
+        }
+    }
+}
+
+impl From<VersionsUsedUp> for PgError {
+    fn from(error: VersionsUsedUp) -> Self {
+        PgError::Limit(error.to_string())
+    }
+}
+
+impl From<UnknownState> for PgError {
+    fn from(error: UnknownState) -> Self {
+        PgError::Catalog(error.to_string())
+    }
+}
+
+impl From<PolicyError> for PgError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Stored(_) => PgError::Catalog(error.to_string()),
+            _ => PgError::Argument(error.to_string()),
+        }
+    }
+}
+
+impl From<spi::Error> for PgError {
+    fn from(error: spi::Error) -> Self {
+        PgError::Catalog(error.to_string())
+    }
+}

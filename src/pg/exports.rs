@@ -1,0 +1,70 @@
+//! The C symbols that the SQL scripts name, and the function behind each.
+
+use super::raw::call::sql_functions;
+use super::{filters, gin, keyrings, operators, rewrite, rotation, types};
+
+sql_functions! {
+    pgseal_jsonb_in => types::jsonb_in;
+    pgseal_jsonb_recv => types::jsonb_recv;
+    pgseal_text_in => types::text_in;
+    pgseal_text_recv => types::text_recv;
+    pgseal_out => types::out;
+    pgseal_send => types::send;
+    pgseal_typmod_in => types::typmod_in;
+    pgseal_typmod_out => types::typmod_out;
+
+    pgseal_coerce_jsonb => types::coerce_jsonb;
+    pgseal_coerce_text => types::coerce_text;
+    pgseal_seal_jsonb => types::seal_jsonb;
+    pgseal_seal_json => types::seal_json;
+    pgseal_seal_text => types::seal_text;
+    pgseal_seal_bpchar => types::seal_bpchar;
+    pgseal_encrypt_jsonb => types::encrypt_jsonb;
+    pgseal_encrypt_text => types::encrypt_text;
+    pgseal_decrypt_jsonb => types::decrypt_jsonb;
+    pgseal_decrypt_text => types::decrypt_text;
+    pgseal_decrypt_jsonb_as_text => types::decrypt_jsonb_as_text;
+    pgseal_decrypt_jsonb_as_name => types::decrypt_jsonb_as_name;
+    pgseal_decrypt_text_as_name => types::decrypt_text_as_name;
+    pgseal_key_version => types::key_version;
+    pgseal_index_key_version => types::index_key_version;
+    pgseal_keyring_id => types::keyring_id;
+
+    pgseal_filter_in => filters::filter_in;
+    pgseal_filter_out => filters::filter_out;
+    pgseal_filter => filters::filter;
+    pgseal_filter_any => filters::filter_any;
+    pgseal_filter_for => filters::filter_for;
+    pgseal_refresh => filters::refresh;
+    pgseal_filter_support => rewrite::filter_support;
+
+    pgseal_contains => operators::contains;
+    pgseal_contains_support => rewrite::contains_support;
+    pgseal_matches => operators::matches;
+    pgseal_matches_support => rewrite::matches_support;
+    pgseal_token_match => operators::token_match;
+    pgseal_exact_match => operators::exact_match;
+    pgseal_exact_selectivity => operators::exact_selectivity;
+    pgseal_exact_join_selectivity => operators::exact_join_selectivity;
+    pgseal_unsupported => operators::unsupported;
+
+    pgseal_gin_extract_value => gin::extract_value;
+    pgseal_gin_extract_query => gin::extract_query;
+    pgseal_gin_consistent => gin::consistent;
+    pgseal_gin_triconsistent => gin::triconsistent;
+
+    pgseal_create_keyring => keyrings::create_keyring;
+    pgseal_set_default_keyring => keyrings::set_default_keyring;
+    pgseal_rotate_key => keyrings::rotate_key;
+    pgseal_rotate_index_key => keyrings::rotate_index_key;
+    pgseal_rewrap_keys => keyrings::rewrap_keys;
+    pgseal_flush_keys => keyrings::flush_keys;
+    pgseal_key_tables_changed => keyrings::key_tables_changed;
+
+    pgseal_reseal => rotation::reseal;
+    pgseal_is_current => rotation::is_current;
+    pgseal_require_autocommit => rotation::require_autocommit;
+    pgseal_exclude_writers => rotation::exclude_writers;
+    pgseal_wait_for_transactions => rotation::wait_for_transactions;
+    pgseal_text_holds_key => rotation::text_holds_key;
+}

@@ -1,0 +1,211 @@
+//! Making keyrings and their key versions. These functions run as the extension's owner and are revoked
+//! from PUBLIC.
+
+use pgrx::{notice, warning};
+
+use super::catalog::{self, Keyring, NewKey};
+use super::error::PgError;
+use super::guc;
+use super::raw::array;
+use super::raw::call::{Call, Returned};
+use super::raw::xact;
+use super::session;
+use crate::core::Uuid;
+use crate::core::kdf::{DataKey, IndexKey};
+use crate::core::policy::Policy;
+use crate::core::rng;
+use crate::keys::context::{Purpose, WrapContext};
+use crate::kms::{Kms, KmsError};
+
+/// Name of the wrapping key where `create_keyring` is given none.
+const DEFAULT_KMS_KEY: &str = "pgseal";
+/// A keyring's name is an identifier: NAMEDATALEN - 1.
+const MAX_NAME_BYTES: usize = 63;
+
+/// `create_keyring(name text, searchable text[], kms_key text, kms_endpoint text)`.
+pub fn create_keyring(call: Call) -> Returned {
+    let name = call.optional_text(0)?.ok_or_else(|| PgError::Argument("a keyring needs a name".into()))?;
+    check_name(&name)?;
+    let policy = policy_argument(call, 1)?;
+    let kms_key = call.optional_text(2)?.unwrap_or_else(|| DEFAULT_KMS_KEY.into());
+    let endpoint = call.optional_text(3)?;
+    let tables = session::tables()?;
+    if tables.keyring_by_name(&name).is_some() {
+        return Err(PgError::KeyringExists(name));
+    }
+    let at_kms = |error: KmsError| PgError::Kms(name.clone(), error);
+    let kms = session::open_kms(endpoint.as_deref()).map_err(at_kms)?;
+    kms.ensure_key(&kms_key).map_err(at_kms)?;
+    warn_of_key_files(endpoint.as_deref());
+
+    let (id, uuid) = new_identity(|id| tables.keyring_exists(id))?;
+    let data = new_key(&*kms, &kms_key, uuid, Purpose::Data, 1).map_err(|error| error.of_keyring(&name))?;
+    let index = new_key(&*kms, &kms_key, uuid, Purpose::Index, 1).map_err(|error| error.of_keyring(&name))?;
+    catalog::insert_keyring(id, uuid, &name, endpoint.as_deref(), &kms_key)?;
+    catalog::insert_data_key(id, &data)?;
+    catalog::insert_index_key(id, &index, &policy)?;
+    catalog::add_privileges(id, xact::session_role(), [true; 3])?;
+    session::tables()?.invalidate();
+    Ok(Some(id.into()))
+}
+
+fn check_name(name: &str) -> Result<(), PgError> {
+    if name.is_empty() || name.len() > MAX_NAME_BYTES {
+        return Err(PgError::Argument(format!("a keyring's name has 1 to {MAX_NAME_BYTES} bytes")));
+    }
+    // A type modifier that is a number means the keyring's id.
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(PgError::Argument("a keyring's name is not a number".into()));
+    }
+    Ok(())
+}
+
+fn policy_argument(call: Call, index: usize) -> Result<Policy, PgError> {
+    let paths = if call.is_null(index) { Vec::new() } else { array::texts(call.datum(index)) };
+    let paths: Option<Vec<String>> = paths.into_iter().collect();
+    Ok(Policy::from_paths(&paths.ok_or_else(|| PgError::Argument("a searchable path is NULL".into()))?)?)
+}
+
+fn warn_of_key_files(endpoint: Option<&str>) {
+    let default = guc::kms_endpoint();
+    if endpoint.or(default.as_deref()).is_some_and(|endpoint| endpoint.starts_with("file://")) {
+        warning!(
+            "this keyring's wrapping key is a file on the database server: for development and tests only"
+        );
+    }
+}
+
+/// The id stands in every value, so it comes from the uuid, which two databases never share.
+fn new_identity(taken: impl Fn(i32) -> bool) -> Result<(i32, Uuid), PgError> {
+    loop {
+        let mut uuid: Uuid = rng::bytes()?;
+        uuid[6] = uuid[6] & 0x0F | 0x40;
+        uuid[8] = uuid[8] & 0x3F | 0x80;
+        let id = i32::from_be_bytes([uuid[0] & 0x7F, uuid[1], uuid[2], uuid[3]]);
+        if id > 0 && !taken(id) {
+            return Ok((id, uuid));
+        }
+    }
+}
+
+/// A root key that could not be made, before it is known for which keyring.
+enum NewKeyError {
+    Kms(KmsError),
+    Other(PgError),
+}
+
+impl NewKeyError {
+    fn of_keyring(self, name: &str) -> PgError {
+        match self {
+            NewKeyError::Kms(error) => PgError::Kms(name.into(), error),
+            NewKeyError::Other(error) => error,
+        }
+    }
+}
+
+fn new_key(
+    kms: &dyn Kms,
+    kms_key: &str,
+    keyring: Uuid,
+    purpose: Purpose,
+    version: u16,
+) -> Result<NewKey, NewKeyError> {
+    let root = rng::root_key().map_err(|error| NewKeyError::Other(error.into()))?;
+    let context = WrapContext { keyring, purpose, version };
+    let wrapped = kms.wrap(kms_key, &context, &root).map_err(NewKeyError::Kms)?;
+    let commitment = match purpose {
+        Purpose::Data => DataKey::commitment(&root, &keyring),
+        Purpose::Index => IndexKey::commitment(&root, &keyring),
+    };
+    Ok(NewKey { version, wrapped, commitment })
+}
+
+/// `set_default_keyring(name text)`; NULL leaves the database without one.
+pub fn set_default_keyring(call: Call) -> Returned {
+    let id = call.optional_text(0)?.map(|name| session::keyring_id(&name)).transpose()?;
+    catalog::set_default_keyring(id)?;
+    session::tables()?.invalidate();
+    Ok(None)
+}
+
+/// `rotate_key(keyring text)`: a new data key for new values.
+pub fn rotate_key(call: Call) -> Returned {
+    let keyring = locked_keyring(call)?;
+    let version = catalog::next_data_version(&keyring)?;
+    let key = next_key(&keyring, Purpose::Data, version)?;
+    catalog::insert_data_key(keyring.id, &key)?;
+    session::tables()?.invalidate();
+    notice!(
+        "new values of keyring \"{}\" use data key version {version}; rows already stored are encrypted anew by CALL pgseal.reencrypt(table, column)",
+        keyring.name
+    );
+    Ok(Some(i32::from(version).into()))
+}
+
+/// `rotate_index_key(keyring text)`: a new index key, with the same searchable paths.
+pub fn rotate_index_key(call: Call) -> Returned {
+    let keyring = locked_keyring(call)?;
+    let version = catalog::next_index_version(&keyring)?;
+    let key = next_key(&keyring, Purpose::Index, version)?;
+    let policy = keyring.active_index()?.1.clone();
+    catalog::insert_index_key(keyring.id, &key, &policy)?;
+    session::tables()?.invalidate();
+    notice!(
+        "new values of keyring \"{}\" use index key version {version}; rows already stored get new tokens by CALL pgseal.reencrypt(table, column)",
+        keyring.name
+    );
+    Ok(Some(i32::from(version).into()))
+}
+
+/// The keyring as it is once no other session can change its keys.
+fn locked_keyring(call: Call) -> Result<std::rc::Rc<Keyring>, PgError> {
+    let id = session::keyring_id(&call.text(0)?)?;
+    catalog::lock_keyring(id)?;
+    session::forget();
+    session::keyring(id)
+}
+
+fn next_key(keyring: &Keyring, purpose: Purpose, version: u16) -> Result<NewKey, PgError> {
+    let mut other = None;
+    let made = session::with_kms(keyring, |kms| {
+        new_key(kms, &keyring.kms_key, keyring.uuid, purpose, version).map(Some).or_else(
+            |error| match error {
+                NewKeyError::Kms(error) => Err(error),
+                NewKeyError::Other(error) => {
+                    other = Some(error);
+                    Ok(None)
+                }
+            },
+        )
+    })?;
+    made.ok_or_else(|| other.unwrap_or_else(|| PgError::Catalog("no key was made".into())))
+}
+
+/// `rewrap_keys(keyring text)`: every key under the newest version of the KMS key; no row is touched.
+pub fn rewrap_keys(call: Call) -> Returned {
+    let keyring = locked_keyring(call)?;
+    let data = keyring.data_keys.iter().map(|row| (Purpose::Data, row));
+    let index = keyring.index_keys.iter().map(|(row, _)| (Purpose::Index, row));
+    let mut count = 0;
+    for (purpose, row) in data.chain(index).filter(|(_, row)| !row.wrapped.is_empty()) {
+        let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
+        let wrapped =
+            session::with_kms(&keyring, |kms| kms.rewrap(&keyring.kms_key, &context, &row.wrapped))?;
+        catalog::update_wrapped(keyring.id, purpose, row.version, &wrapped)?;
+        count += 1;
+    }
+    session::tables()?.invalidate();
+    Ok(Some(count.into()))
+}
+
+/// `flush_keys()`: every session drops its unwrapped keys at its next statement after this commits.
+pub fn flush_keys(_: Call) -> Returned {
+    session::tables()?.invalidate();
+    Ok(None)
+}
+
+/// `key_tables_changed()`: statement trigger on our tables, for changes that no function made.
+pub fn key_tables_changed(_: Call) -> Returned {
+    session::tables()?.invalidate();
+    Ok(Some(pgrx::pg_sys::Datum::from(0)))
+}

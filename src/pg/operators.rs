@@ -1,0 +1,129 @@
+//! `@>`, `@@` and the two halves they are rewritten into: the token match, which sees bytes only, and the
+//! exact half, which decrypts.
+
+use super::error::PgError;
+use super::filters::OpenFilter;
+use super::raw::call::{Call, Returned};
+use super::raw::datum::{Jsonb, Varlena};
+use super::session::{self, Privilege};
+use super::values::{self, OpenValue};
+use crate::core::envelope::{Content, Envelope, HEADER_BYTES, parse_head, tokens_of};
+use crate::core::filter::Filter;
+use crate::core::token::marker;
+
+/// Tokens that are read with the header in one piece.
+const TOKENS_AT_ONCE: usize = 64;
+
+/// `token_match(encrypted_jsonb, encrypted_filter)`, operator `@~`.
+///
+/// LEAKPROOF: it reads the value's header and tokens, and every malformed value counts as a match, so that
+/// no outcome but true, false and NULL depends on the row. NULL for a value of another keyring.
+pub fn token_match(call: Call) -> Returned {
+    let bytes = call.varlena(1);
+    let Ok(filter) = Filter::parse(bytes.bytes()) else { return boolean(true) };
+    let mut value = call.prefix(0, HEADER_BYTES + 8 * TOKENS_AT_ONCE);
+    let Ok((head, count)) = parse_head(value.bytes()) else { return boolean(true) };
+    if filter.every_keyring() {
+        return boolean(true);
+    }
+    if head.keyring != filter.keyring() {
+        return Ok(None);
+    }
+    let end = HEADER_BYTES + 8 * count;
+    if value.bytes().len() < end {
+        value = call.prefix(0, end);
+    }
+    let Some(section) = value.bytes().get(HEADER_BYTES..end) else { return boolean(true) };
+    boolean(filter.admits(marker(head.keyring, head.index_version), |token| has_token(section, token)))
+}
+
+/// Binary search in the ascending token section.
+fn has_token(section: &[u8], token: u64) -> bool {
+    let (mut low, mut high) = (0, section.len() / 8);
+    while low < high {
+        let middle = low.midpoint(high);
+        match tokens_of(&section[8 * middle..8 * middle + 8]).next() {
+            Some(found) if found < token => low = middle + 1,
+            Some(found) if found > token => high = middle,
+            found => return found.is_some(),
+        }
+    }
+    false
+}
+
+/// `exact_match(encrypted_jsonb, encrypted_filter)`, operator `@>#`: decrypts and asks jsonb.
+pub fn exact_match(call: Call) -> Returned {
+    exact(call, call.varlena(0), call.varlena(1))
+}
+
+/// `matches(encrypted_jsonb, encrypted_filter)`, operator `@@`, where it was not rewritten.
+pub fn matches(call: Call) -> Returned {
+    exact(call, call.varlena(0), call.varlena(1))
+}
+
+fn exact(call: Call, value: Varlena, bytes: Varlena) -> Returned {
+    let filter = Filter::parse(bytes.bytes())?;
+    let head = Envelope::parse(value.bytes())?.head();
+    if !filter.every_keyring() && head.keyring != filter.keyring() {
+        return Ok(None);
+    }
+    let opened = open_for_search(value.bytes())?;
+    let open = call.cache::<OpenFilter>();
+    open.open(&filter, bytes.bytes())?;
+    load(&mut open.scratch, &opened);
+    boolean(open.admits_scratch())
+}
+
+/// `contains(encrypted_jsonb, jsonb)`, operator `@>`, where it was not rewritten; and
+/// `exact_match(encrypted_jsonb, jsonb)`, its exact half where the query is not a constant.
+pub fn contains(call: Call) -> Returned {
+    let value = call.varlena(0);
+    let head = Envelope::parse(value.bytes())?.head();
+    if answering_keyring(call)?.is_some_and(|keyring| keyring != head.keyring) {
+        return Ok(None);
+    }
+    let opened = open_for_search(value.bytes())?;
+    let document = call.cache::<Jsonb>();
+    load(document, &opened);
+    boolean(document.contains(&Jsonb::new(call.varlena(1).bytes())))
+}
+
+/// The column's keyring where the parser knew the column, else the session's choice, else any.
+fn answering_keyring(call: Call) -> Result<Option<i32>, PgError> {
+    match call.argument_typmod(0) {
+        typmod if typmod > 0 => Ok(Some(typmod)),
+        _ => session::keyring_for_search(),
+    }
+}
+
+fn open_for_search(bytes: &[u8]) -> Result<OpenValue, PgError> {
+    let value = values::open_unchecked(bytes)?;
+    session::require(&value.keyring, Privilege::Search)?;
+    Ok(value)
+}
+
+fn load(document: &mut Jsonb, value: &OpenValue) {
+    match value.content_code() {
+        Content::JsonText => document.replace(value.jsonb().bytes()),
+        _ => document.replace(value.content()),
+    }
+}
+
+/// `raise_unsupported(...)`: behind operators that must not fall back to something that answers wrongly.
+pub fn unsupported(_: Call) -> Returned {
+    Err(PgError::Unsupported)
+}
+
+fn boolean(value: bool) -> Returned {
+    Ok(Some(value.into()))
+}
+
+/// `exact_selectivity(internal, oid, internal, int4)`: the token match has been counted already.
+pub fn exact_selectivity(_: Call) -> Returned {
+    Ok(Some(pgrx::pg_sys::Datum::from(1.0_f64.to_bits())))
+}
+
+/// `exact_join_selectivity(internal, oid, internal, int2, internal)`.
+pub fn exact_join_selectivity(call: Call) -> Returned {
+    exact_selectivity(call)
+}

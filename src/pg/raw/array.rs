@@ -1,0 +1,65 @@
+//! One-dimensional arrays (utils/array.h).
+
+use pgrx::{FromDatum, pg_sys};
+
+use super::datum::{Varlena, detoast};
+
+/// The strings of a cstring[] (type modifiers).
+pub fn cstrings(array: pg_sys::Datum) -> Vec<String> {
+    let mut count = 0;
+    // SAFETY: the datum is a cstring[] without NULLs, as typmod input functions get it; each element is a
+    // NUL-terminated string inside it.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let mut elements = std::ptr::null_mut();
+        pg_sys::deconstruct_array(
+            array,
+            pg_sys::CSTRINGOID,
+            -2,
+            false,
+            pg_sys::TYPALIGN_CHAR as std::ffi::c_char,
+            &mut elements,
+            std::ptr::null_mut(),
+            &mut count,
+        );
+        (0..count as usize).filter_map(|at| String::from_datum(text_of(*elements.add(at)), false)).collect()
+    }
+}
+
+unsafe fn text_of(cstring: pg_sys::Datum) -> pg_sys::Datum {
+    // SAFETY: the caller passes a cstring.
+    unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text(cstring.cast_mut_ptr())) }
+}
+
+/// The elements of a text[] argument; NULL elements are `None`.
+pub fn texts(array: pg_sys::Datum) -> Vec<Option<String>> {
+    elements(array, pg_sys::TEXTOID)
+        .into_iter()
+        .map(|element| element.map(|text| String::from_utf8_lossy(text.bytes()).into_owned()))
+        .collect()
+}
+
+/// The elements of a jsonb[] argument; NULL elements are `None`.
+pub fn documents(array: pg_sys::Datum) -> Vec<Option<Varlena>> {
+    elements(array, pg_sys::JSONBOID)
+}
+
+fn elements(array: pg_sys::Datum, element_type: pg_sys::Oid) -> Vec<Option<Varlena>> {
+    let mut count = 0;
+    // SAFETY: the datum is an array of the given variable-length, int-aligned type.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let (mut values, mut nulls) = (std::ptr::null_mut(), std::ptr::null_mut());
+        pg_sys::deconstruct_array(
+            array,
+            element_type,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as std::ffi::c_char,
+            &mut values,
+            &mut nulls,
+            &mut count,
+        );
+        (0..count as usize).map(|at| (!*nulls.add(at)).then(|| detoast(*values.add(at)))).collect()
+    }
+}

@@ -1,0 +1,157 @@
+//! How PostgreSQL calls our functions (fmgr.h, version-1 convention).
+
+use std::ffi::CStr;
+
+use pgrx::{PgMemoryContexts, pg_sys};
+
+use super::datum::{Varlena, detoast, prefix};
+use crate::pg::error::PgError;
+
+/// What an SQL function returns; `None` is NULL.
+pub type Returned = Result<Option<pg_sys::Datum>, PgError>;
+
+/// One call of an SQL function.
+#[derive(Clone, Copy)]
+pub struct Call(pg_sys::FunctionCallInfo);
+
+/// Declares the C symbols of SQL functions: `sql_functions! { symbol => body; ... }`. Each body takes a
+/// [`Call`] and gives [`Returned`]; its error is raised here, the one place where errors reach PostgreSQL.
+macro_rules! sql_functions {
+    ($($symbol:ident => $body:path;)*) => { $(
+        const _: () = {
+            #[unsafe(export_name = concat!("pg_finfo_", stringify!($symbol)))]
+            extern "C" fn info() -> &'static pgrx::pg_sys::Pg_finfo_record {
+                &pgrx::pg_sys::Pg_finfo_record { api_version: 1 }
+            }
+
+            #[unsafe(export_name = stringify!($symbol))]
+            #[pgrx::pg_guard]
+            extern "C-unwind" fn call(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+                // SAFETY: fmgr passes a valid call frame that outlives this function.
+                unsafe { $crate::pg::raw::call::run(fcinfo, $body) }
+            }
+        };
+    )* };
+}
+pub(crate) use sql_functions;
+
+/// Runs `body` and hands its result or error to PostgreSQL.
+///
+/// # Safety
+/// `fcinfo` is the frame that fmgr passed to the C symbol.
+pub unsafe fn run(fcinfo: pg_sys::FunctionCallInfo, body: fn(Call) -> Returned) -> pg_sys::Datum {
+    match body(Call(fcinfo)) {
+        Ok(Some(datum)) => datum,
+        Ok(None) => {
+            // SAFETY: the caller vouches for the frame.
+            unsafe { (*fcinfo).isnull = true };
+            pg_sys::Datum::from(0)
+        }
+        Err(error) => error.raise(),
+    }
+}
+
+impl Call {
+    fn argument(&self, index: usize) -> pg_sys::NullableDatum {
+        // SAFETY: the frame is valid while `Call` lives, and every index is below the declared nargs.
+        unsafe { *(*self.0).args.as_ptr().add(index) }
+    }
+
+    /// Number of arguments passed.
+    pub fn count(&self) -> usize {
+        // SAFETY: as in `argument`.
+        unsafe { (*self.0).nargs as usize }
+    }
+
+    /// The argument is NULL or was not passed.
+    pub fn is_null(&self, index: usize) -> bool {
+        index >= self.count() || self.argument(index).isnull
+    }
+
+    /// The argument as PostgreSQL holds it.
+    pub fn datum(&self, index: usize) -> pg_sys::Datum {
+        self.argument(index).value
+    }
+
+    /// An int4 or oid-sized argument.
+    pub fn int4(&self, index: usize) -> i32 {
+        self.datum(index).value() as i32
+    }
+
+    /// A boolean argument.
+    pub fn boolean(&self, index: usize) -> bool {
+        self.datum(index).value() & 0xFF != 0
+    }
+
+    /// A variable-length argument, detoasted and 4-byte aligned.
+    pub fn varlena(&self, index: usize) -> Varlena {
+        detoast(self.datum(index))
+    }
+
+    /// At least the first `bytes` bytes of a variable-length argument, or all of it when it is shorter;
+    /// of a value stored out of line only what is needed is read.
+    pub fn prefix(&self, index: usize, bytes: usize) -> Varlena {
+        prefix(self.datum(index), bytes)
+    }
+
+    /// A variable-length argument that may be NULL.
+    pub fn optional(&self, index: usize) -> Option<Varlena> {
+        (!self.is_null(index)).then(|| self.varlena(index))
+    }
+
+    /// A text argument; PostgreSQL has checked its encoding.
+    pub fn text(&self, index: usize) -> Result<String, PgError> {
+        String::from_utf8(self.varlena(index).bytes().to_vec()).map_err(|_| PgError::Encoding)
+    }
+
+    /// A text argument that may be NULL.
+    pub fn optional_text(&self, index: usize) -> Result<Option<String>, PgError> {
+        match self.is_null(index) {
+            true => Ok(None),
+            false => self.text(index).map(Some),
+        }
+    }
+
+    /// A cstring argument, as input functions get it.
+    pub fn cstring(&self, index: usize) -> &CStr {
+        // SAFETY: an input function's first argument is a NUL-terminated string that outlives the call.
+        unsafe { CStr::from_ptr(self.datum(index).cast_mut_ptr()) }
+    }
+
+    /// A pointer argument (`internal`).
+    pub fn pointer<T>(&self, index: usize) -> *mut T {
+        self.datum(index).cast_mut_ptr()
+    }
+
+    /// The type modifier of an argument as the parser knows it, -1 when it does not.
+    pub fn argument_typmod(&self, index: usize) -> i32 {
+        // SAFETY: flinfo is set for calls from the executor; fn_expr is NULL or the call's node tree.
+        unsafe {
+            let info = (*self.0).flinfo;
+            if info.is_null() || (*info).fn_expr.is_null() {
+                return -1;
+            }
+            super::node::argument_typmod((*info).fn_expr, index)
+        }
+    }
+
+    /// The place for what this call site keeps between calls of one execution (fn_extra).
+    pub fn cache<T: Default + 'static>(&self) -> &mut T {
+        // SAFETY: flinfo lives as long as the call site, and fn_extra is only ever set here, so it is
+        // NULL or a `T`: one symbol always asks for one `T`. The box is dropped with fn_mcxt.
+        unsafe {
+            let info = (*self.0).flinfo;
+            if (*info).fn_extra.is_null() {
+                let kept = PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(T::default());
+                (*info).fn_extra = kept.cast();
+            }
+            &mut *(*info).fn_extra.cast::<T>()
+        }
+    }
+
+    /// Same as [`Call::cache`], where the call may come without a call site (DirectFunctionCall).
+    pub fn has_call_site(&self) -> bool {
+        // SAFETY: as in `argument`.
+        unsafe { !(*self.0).flinfo.is_null() }
+    }
+}

@@ -1,0 +1,149 @@
+//! Variable-length datums (varatt.h): reading them without copies, and making new ones.
+
+use std::ffi::CStr;
+
+use pgrx::{direct_function_call_as_datum, pg_sys, varlena};
+use zeroize::{Zeroize, Zeroizing};
+
+/// A detoasted variable-length datum. Points into the argument or into a palloc'd copy; either lives
+/// until the current memory context is reset, which outlives one function call.
+#[derive(Clone, Copy)]
+pub struct Varlena(*mut pg_sys::varlena);
+
+impl Varlena {
+    /// The bytes without the length word.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the pointer is a detoasted varlena that lives as long as the call that made `self`.
+        unsafe { varlena::varlena_to_byte_slice(self.0) }
+    }
+
+    /// The datum itself.
+    pub fn datum(&self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.0)
+    }
+}
+
+/// Detoasts, so that the bytes are 4-byte aligned after a 4-byte length word.
+pub fn detoast(datum: pg_sys::Datum) -> Varlena {
+    // SAFETY: the argument's declared type is variable-length, so the datum points to a varlena.
+    unsafe { Varlena(pg_sys::pg_detoast_datum(datum.cast_mut_ptr())) }
+}
+
+/// The first `bytes` bytes, or everything when it is shorter or in line.
+pub fn prefix(datum: pg_sys::Datum, bytes: usize) -> Varlena {
+    // SAFETY: as in `detoast`. The slice reads an external value chunk by chunk.
+    unsafe {
+        let pointer: *mut pg_sys::varlena = datum.cast_mut_ptr();
+        if varlena::varatt_is_1b_e(pointer) || varlena::varatt_is_4b_c(pointer) {
+            return Varlena(pg_sys::pg_detoast_datum_slice(pointer, 0, bytes as i32));
+        }
+        Varlena(pointer)
+    }
+}
+
+/// A new datum with these bytes, in the current memory context.
+pub fn varlena(bytes: &[u8]) -> Varlena {
+    let total = bytes.len() + pg_sys::VARHDRSZ;
+    // SAFETY: palloc gives `total` writable bytes or raises an error; sizes are below 1 GB (MaxAllocSize).
+    unsafe {
+        let pointer = pg_sys::palloc(total).cast::<u8>();
+        varlena::set_varsize_4b(pointer.cast(), total as i32);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer.add(pg_sys::VARHDRSZ), bytes.len());
+        Varlena(pointer.cast())
+    }
+}
+
+/// A new cstring in the current memory context; `text` holds no NUL.
+pub fn cstring(text: &str) -> pg_sys::Datum {
+    let total = text.len() + 1;
+    // SAFETY: palloc gives `total` writable bytes.
+    unsafe {
+        let pointer = pg_sys::palloc(total).cast::<u8>();
+        std::ptr::copy_nonoverlapping(text.as_ptr(), pointer, text.len());
+        *pointer.add(text.len()) = 0;
+        pg_sys::Datum::from(pointer)
+    }
+}
+
+/// Parses JSON text as `jsonb` input does, with its errors.
+pub fn jsonb_from_text(text: &CStr) -> Varlena {
+    // SAFETY: jsonb_in takes a cstring and returns a jsonb.
+    let datum = unsafe { call1(pg_sys::jsonb_in, pg_sys::Datum::from(text.as_ptr())) };
+    detoast(datum)
+}
+
+/// Writes a jsonb as text.
+pub fn jsonb_to_text(jsonb: Varlena) -> String {
+    // SAFETY: jsonb_out takes a jsonb and returns a NUL-terminated string in the server encoding, UTF-8.
+    unsafe {
+        let text = CStr::from_ptr(call1(pg_sys::jsonb_out, jsonb.datum()).cast_mut_ptr());
+        text.to_string_lossy().into_owned()
+    }
+}
+
+/// A jsonb datum in memory of our own, which is wiped when it is replaced or dropped.
+#[derive(Default)]
+pub struct Jsonb(Zeroizing<Vec<u64>>);
+
+impl Jsonb {
+    /// A copy of a document's bytes.
+    pub fn new(content: &[u8]) -> Self {
+        let mut jsonb = Jsonb::default();
+        jsonb.replace(content);
+        jsonb
+    }
+
+    /// Takes another document, in the same room where it fits.
+    pub fn replace(&mut self, content: &[u8]) {
+        let total = content.len() + pg_sys::VARHDRSZ;
+        self.0.zeroize();
+        self.0.resize(total.div_ceil(size_of::<u64>()), 0);
+        // SAFETY: the vector has `total` writable bytes, 8-byte aligned.
+        unsafe {
+            let start = self.0.as_mut_ptr().cast::<u8>();
+            varlena::set_varsize_4b(start.cast(), total as i32);
+            std::ptr::copy_nonoverlapping(content.as_ptr(), start.add(pg_sys::VARHDRSZ), content.len());
+        }
+    }
+
+    /// jsonb's own `@>`.
+    pub fn contains(&self, query: &Jsonb) -> bool {
+        let [document, query] = [self, query].map(|jsonb| pg_sys::Datum::from(jsonb.0.as_ptr()));
+        // SAFETY: both are aligned jsonb datums with a 4-byte length word, and are only read.
+        unsafe { call2(pg_sys::jsonb_contains, document, query).value() & 0xFF != 0 }
+    }
+}
+
+/// A `name`, cut to NAMEDATALEN - 1 bytes at a character boundary.
+pub fn name(text: Varlena) -> pg_sys::Datum {
+    // SAFETY: text_name takes a text and returns a name.
+    unsafe { call1(pg_sys::text_name, text.datum()) }
+}
+
+/// Reads text or bytea in PostgreSQL's binary protocol: the rest of the message.
+pub fn receive(buffer: *mut pg_sys::StringInfoData) -> Vec<u8> {
+    // SAFETY: a receive function's first argument is the message, with cursor <= len.
+    unsafe {
+        let length = (*buffer).len - (*buffer).cursor;
+        let start = pg_sys::pq_getmsgbytes(buffer, length).cast::<u8>();
+        std::slice::from_raw_parts(start, length as usize).to_vec()
+    }
+}
+
+unsafe fn call1(
+    function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+    argument: pg_sys::Datum,
+) -> pg_sys::Datum {
+    // SAFETY: the caller passes an argument of the function's type; none of ours returns NULL.
+    unsafe { direct_function_call_as_datum(function, &[Some(argument)]) }.unwrap_or(pg_sys::Datum::from(0))
+}
+
+unsafe fn call2(
+    function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+    first: pg_sys::Datum,
+    second: pg_sys::Datum,
+) -> pg_sys::Datum {
+    // SAFETY: as in `call1`.
+    unsafe { direct_function_call_as_datum(function, &[Some(first), Some(second)]) }
+        .unwrap_or(pg_sys::Datum::from(0))
+}

@@ -1,0 +1,64 @@
+//! Locks on key versions: writers share one to the end of their transaction, retiring takes it alone.
+
+use pgrx::pg_sys;
+
+/// Fourth field of an advisory lock tag; 1 and 2 belong to pg_advisory_lock.
+const LOCK_CLASS: u16 = 0x7073;
+
+/// Did this transaction hold the lock before?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acquired {
+    /// No: somebody else may have held it, so what was read before may be stale.
+    Now,
+    /// Yes.
+    Before,
+}
+
+/// Shares the lock of a data key version until the end of the transaction.
+pub fn share(keyring: i32, version: u16) -> Acquired {
+    acquire(keyring, version, pg_sys::ShareLock)
+}
+
+/// Waits for every transaction that shares the lock, prepared ones included, and keeps new ones out.
+pub fn exclude(keyring: i32, version: u16) -> Acquired {
+    acquire(keyring, version, pg_sys::ExclusiveLock)
+}
+
+fn acquire(keyring: i32, version: u16, mode: u32) -> Acquired {
+    let tag = pg_sys::LOCKTAG {
+        // SAFETY: set before the first function of a session runs.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.into(),
+        locktag_field2: keyring as u32,
+        locktag_field3: version.into(),
+        locktag_field4: LOCK_CLASS,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    // SAFETY: the tag is valid for the call; the lock belongs to the current transaction.
+    let result = unsafe { pg_sys::LockAcquire(&tag, mode as i32, false, false) };
+    match result {
+        pg_sys::LockAcquireResult::LOCKACQUIRE_OK => Acquired::Now,
+        _ => Acquired::Before,
+    }
+}
+
+/// Waits until every transaction of this database that is running now has ended; returns how many there
+/// were. Prepared transactions are not among them.
+pub fn wait_for_running_transactions() -> usize {
+    let mut count = 0;
+    // SAFETY: the list is palloc'd with `count` entries; our own backend is never in it.
+    unsafe {
+        let list = pg_sys::GetCurrentVirtualXIDs(
+            pg_sys::InvalidTransactionId,
+            false,
+            false,
+            (pg_sys::PROC_IS_AUTOVACUUM | pg_sys::PROC_IN_VACUUM) as i32,
+            &mut count,
+        );
+        for at in 0..count as usize {
+            pg_sys::VirtualXactLock(*list.add(at), true);
+        }
+        pg_sys::pfree(list.cast());
+    }
+    count as usize
+}

@@ -1,0 +1,14 @@
+//! The unsafe corner: small wrappers around PostgreSQL's C interface, so that the rest of `pg` is safe code.
+//!
+//! Everything here runs on a backend's only thread, inside a function that pgrx guards: a C error that
+//! longjmps becomes a Rust panic, unwinds through our frames and is raised again at the boundary.
+#![allow(unsafe_code, reason = "PostgreSQL's interface is C; each block says why it is sound")]
+
+pub mod array;
+pub mod call;
+pub mod datum;
+pub mod gin;
+pub mod lock;
+pub mod node;
+pub mod table;
+pub mod xact;

@@ -1,0 +1,297 @@
+//! Expression trees as the planner sees them (nodes/primnodes.h), for the rewrite of operators.
+
+use std::ffi::CStr;
+
+use pgrx::{is_a, pg_sys};
+
+use super::datum::{Varlena, detoast};
+
+/// A node of an expression tree. The tree belongs to the planner and outlives the support call.
+#[derive(Clone, Copy)]
+pub struct Expr(*mut pg_sys::Node);
+
+/// A call that the planner asks to simplify.
+pub struct SimplifyRequest {
+    arguments: Vec<Expr>,
+    result_type: pg_sys::Oid,
+}
+
+/// The objects of this extension that a rewrite names.
+#[derive(Clone, Copy)]
+pub struct Objects {
+    /// Type `encrypted_filter`.
+    pub filter: pg_sys::Oid,
+}
+
+/// The call to simplify, if the support request is one and there is a planner. Without a planner root
+/// (relcache loading an index predicate) neither catalog nor KMS may be touched.
+pub fn simplify_request(request: pg_sys::Datum) -> Option<SimplifyRequest> {
+    let node: *mut pg_sys::Node = request.cast_mut_ptr();
+    // SAFETY: a support function's argument is a request node whose tag says what it is.
+    unsafe {
+        if !is_a(node, pg_sys::NodeTag::T_SupportRequestSimplify) {
+            return None;
+        }
+        let request = node.cast::<pg_sys::SupportRequestSimplify>();
+        if (*request).root.is_null() {
+            return None;
+        }
+        let call = (*request).fcall;
+        Some(SimplifyRequest { arguments: list((*call).args), result_type: (*call).funcresulttype })
+    }
+}
+
+impl SimplifyRequest {
+    /// One argument of the call.
+    pub fn argument(&self, index: usize) -> Option<Expr> {
+        self.arguments.get(index).copied()
+    }
+
+    /// What the call returns.
+    pub fn result_type(&self) -> pg_sys::Oid {
+        self.result_type
+    }
+}
+
+/// The elements of a List of expressions.
+unsafe fn list(list: *mut pg_sys::List) -> Vec<Expr> {
+    if list.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: a pointer list holds `length` cells.
+    unsafe {
+        let cells = std::slice::from_raw_parts((*list).elements, (*list).length as usize);
+        cells.iter().map(|cell| Expr(cell.ptr_value.cast())).collect()
+    }
+}
+
+impl Expr {
+    /// For the result of a support function.
+    pub fn datum(self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.0)
+    }
+
+    /// Its type modifier, looked for below relabelling and domains; -1 when unknown.
+    pub fn typmod(self) -> i32 {
+        let mut node = self.0;
+        // SAFETY: walks down RelabelType and CoerceToDomain nodes of a valid tree.
+        unsafe {
+            loop {
+                let typmod = pg_sys::exprTypmod(node);
+                if typmod >= 0 {
+                    return typmod;
+                }
+                let mut domain_typmod = -1;
+                pg_sys::getBaseTypeAndTypmod(pg_sys::exprType(node), &mut domain_typmod);
+                if domain_typmod >= 0 {
+                    return domain_typmod;
+                }
+                if is_a(node, pg_sys::NodeTag::T_RelabelType) {
+                    node = (*node.cast::<pg_sys::RelabelType>()).arg.cast();
+                } else if is_a(node, pg_sys::NodeTag::T_CoerceToDomain) {
+                    node = (*node.cast::<pg_sys::CoerceToDomain>()).arg.cast();
+                } else {
+                    return -1;
+                }
+            }
+        }
+    }
+
+    /// The value, where the planner knows it: a constant of variable length that is not NULL.
+    pub fn constant(self) -> Option<Varlena> {
+        // SAFETY: the tag is checked; our callers only ask for arguments of variable-length types.
+        unsafe {
+            if !is_a(self.0, pg_sys::NodeTag::T_Const) {
+                return None;
+            }
+            let constant = self.0.cast::<pg_sys::Const>();
+            (!(*constant).constisnull).then(|| detoast((*constant).constvalue))
+        }
+    }
+
+    /// A constant NULL.
+    pub fn is_null_constant(self) -> bool {
+        // SAFETY: the tag is checked.
+        unsafe { is_a(self.0, pg_sys::NodeTag::T_Const) && (*self.0.cast::<pg_sys::Const>()).constisnull }
+    }
+
+    /// The argument of a call of `function` with exactly one argument.
+    pub fn argument_of(self, function: pg_sys::Oid) -> Option<Expr> {
+        // SAFETY: the tag is checked.
+        unsafe {
+            if !is_a(self.0, pg_sys::NodeTag::T_FuncExpr) {
+                return None;
+            }
+            let call = self.0.cast::<pg_sys::FuncExpr>();
+            match ((*call).funcid == function, list((*call).args).as_slice()) {
+                (true, [only]) => Some(*only),
+                _ => None,
+            }
+        }
+    }
+
+    /// Evaluating it twice could differ or cost twice: a volatile function or a subquery is inside.
+    pub fn must_run_once(self) -> bool {
+        // SAFETY: both walk a valid tree.
+        unsafe { pg_sys::contain_volatile_functions(self.0) || pg_sys::contain_subplans(self.0) }
+    }
+
+    /// A copy, since a tree may be used in one place only.
+    pub fn copy(self) -> Expr {
+        // SAFETY: copies a valid tree.
+        Expr(unsafe { pg_sys::copyObjectImpl(self.0.cast()) }.cast())
+    }
+
+    /// `self AND other`.
+    pub fn and(self, other: Expr) -> Expr {
+        // SAFETY: a list of two boolean expressions.
+        unsafe {
+            let both = make_list(&[self, other]);
+            Expr(pg_sys::makeBoolExpr(pg_sys::BoolExprType::AND_EXPR, both, -1).cast())
+        }
+    }
+}
+
+impl Objects {
+    /// `None` while the extension is being made or dropped. `value` is of type encrypted_jsonb.
+    pub fn beside(value: Expr) -> Option<Self> {
+        // SAFETY: syscache lookups; encrypted_filter lives in the schema of encrypted_jsonb.
+        unsafe {
+            let value_type = pg_sys::getBaseType(pg_sys::exprType(value.0));
+            let tuple = pg_sys::SearchSysCache1(
+                pg_sys::SysCacheIdentifier::TYPEOID as i32,
+                pg_sys::Datum::from(value_type),
+            );
+            if tuple.is_null() {
+                return None;
+            }
+            let types = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>()).typnamespace;
+            pg_sys::ReleaseSysCache(tuple);
+            Self::in_schema(types)
+        }
+    }
+
+    /// The same where the oid of encrypted_filter is known.
+    pub fn of_filter_type(filter: pg_sys::Oid) -> Option<Self> {
+        (filter != pg_sys::InvalidOid).then_some(Objects { filter })
+    }
+
+    unsafe fn in_schema(types: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: a syscache lookup by name and schema.
+        let filter = unsafe {
+            pg_sys::GetSysCacheOid(
+                pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
+                pg_sys::Anum_pg_type_oid as i16,
+                pg_sys::Datum::from(c"encrypted_filter".as_ptr()),
+                pg_sys::Datum::from(types),
+                pg_sys::Datum::from(0),
+                pg_sys::Datum::from(0),
+            )
+        };
+        Self::of_filter_type(filter)
+    }
+
+    /// A constant filter.
+    pub fn filter_constant(&self, filter: Varlena) -> Expr {
+        // SAFETY: the datum is a filter in the planner's memory context.
+        unsafe {
+            let node =
+                pg_sys::makeConst(self.filter, -1, pg_sys::InvalidOid, -1, filter.datum(), false, false);
+            Expr(node.cast())
+        }
+    }
+
+    /// An int4 constant.
+    pub fn int4_constant(&self, value: i32) -> Expr {
+        // SAFETY: int4 is passed by value.
+        unsafe {
+            let datum = pg_sys::Datum::from(value);
+            let node = pg_sys::makeConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid, 4, datum, false, true);
+            Expr(node.cast())
+        }
+    }
+
+    /// A call of `pgseal.<name>(arguments)` that returns a filter.
+    pub fn filter_call(&self, name: &CStr, types: &[pg_sys::Oid], arguments: &[Expr]) -> Option<Expr> {
+        let function = self.function(name, types)?;
+        // SAFETY: the function exists with these argument types.
+        unsafe {
+            let node = pg_sys::makeFuncExpr(
+                function,
+                self.filter,
+                make_list(arguments),
+                pg_sys::InvalidOid,
+                pg_sys::InvalidOid,
+                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+            );
+            Some(Expr(node.cast()))
+        }
+    }
+
+    /// Oid of `pgseal.<name>` with these argument types.
+    pub fn function(&self, name: &CStr, types: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
+        // SAFETY: names a function by schema, name and types; missing_ok.
+        let function =
+            unsafe { pg_sys::LookupFuncName(qualified(name), types.len() as i32, types.as_ptr(), true) };
+        (function != pg_sys::InvalidOid).then_some(function)
+    }
+
+    /// `left OPERATOR(pgseal.<name>) right`.
+    pub fn operator(&self, name: &CStr, left: Expr, right: Expr) -> Option<Expr> {
+        // SAFETY: looks the operator up by the arguments' base types and builds its call.
+        unsafe {
+            let left_type = pg_sys::getBaseType(pg_sys::exprType(left.0));
+            let right_type = pg_sys::exprType(right.0);
+            let operator = pg_sys::OpernameGetOprid(qualified(name), left_type, right_type);
+            if operator == pg_sys::InvalidOid {
+                return None;
+            }
+            let clause = pg_sys::make_opclause(
+                operator,
+                pg_sys::BOOLOID,
+                false,
+                left.0.cast(),
+                right.0.cast(),
+                pg_sys::InvalidOid,
+                pg_sys::InvalidOid,
+            );
+            pg_sys::set_opfuncid(clause.cast());
+            Some(Expr(clause.cast()))
+        }
+    }
+}
+
+/// The name list `pgseal.<name>`.
+unsafe fn qualified(name: &CStr) -> *mut pg_sys::List {
+    // SAFETY: String nodes over static strings.
+    unsafe {
+        let schema = pg_sys::makeString(c"pgseal".as_ptr().cast_mut());
+        let name = pg_sys::makeString(pg_sys::pstrdup(name.as_ptr()));
+        pg_sys::lappend(pg_sys::lappend(std::ptr::null_mut(), schema.cast()), name.cast())
+    }
+}
+
+unsafe fn make_list(elements: &[Expr]) -> *mut pg_sys::List {
+    // SAFETY: appends valid nodes to a pointer list.
+    elements
+        .iter()
+        .fold(std::ptr::null_mut(), |list, element| unsafe { pg_sys::lappend(list, element.0.cast()) })
+}
+
+/// Type modifier of one argument of a running call.
+///
+/// # Safety
+/// `call` is a FuncExpr, OpExpr or other node with arguments, as flinfo->fn_expr is.
+pub unsafe fn argument_typmod(call: *mut pg_sys::Node, index: usize) -> i32 {
+    // SAFETY: the tags are checked before the fields are read.
+    unsafe {
+        let arguments = if is_a(call, pg_sys::NodeTag::T_FuncExpr) {
+            (*call.cast::<pg_sys::FuncExpr>()).args
+        } else if is_a(call, pg_sys::NodeTag::T_OpExpr) {
+            (*call.cast::<pg_sys::OpExpr>()).args
+        } else {
+            return -1;
+        };
+        list(arguments).get(index).map_or(-1, |argument| argument.typmod())
+    }
+}

@@ -1,0 +1,116 @@
+//! Planner support: `c @> q` becomes `(c @~ filter) AND (c @># filter)`, so that the first half can use the
+//! index and run before row-level security's policy, and the second keeps the answer exact.
+
+use pgrx::pg_sys;
+
+use super::error::PgError;
+use super::filters::{self, Target};
+use super::raw::call::{Call, Returned};
+use super::raw::datum::varlena;
+use super::raw::node::{Expr, Objects, simplify_request};
+use super::session;
+use crate::core::filter::{Binding, Filter, Query};
+
+/// `contains_support(internal)`: for `encrypted_jsonb @> jsonb`.
+pub fn contains_support(call: Call) -> Returned {
+    let Some((value, query)) = two_arguments(call) else { return not_rewritten() };
+    let Some(objects) = Objects::beside(value) else { return not_rewritten() };
+    let rewritten = match query.constant() {
+        Some(document) => {
+            let Some(target) = target(value)? else { return not_rewritten() };
+            let filter = filters::make(target, Query::Contains, &[document.bytes()])?;
+            halves(&objects, value, refreshed(&objects, filter), None)
+        }
+        None => halves(&objects, value, filter_for(&objects, query, value.typmod()), Some(query)),
+    };
+    Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+}
+
+/// `matches_support(internal)`: for `encrypted_jsonb @@ encrypted_filter`.
+pub fn matches_support(call: Call) -> Returned {
+    let Some((value, filter)) = two_arguments(call) else { return not_rewritten() };
+    let Some(objects) = Objects::beside(value) else { return not_rewritten() };
+    let filter = for_column(&objects, value, filter)?;
+    let rewritten = halves(&objects, value, Some(filter), None);
+    Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+}
+
+/// `filter_support(internal)`: folds `pgseal.filter(constant)` so that plans show no plaintext.
+pub fn filter_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    let (Some(query), Some(keyring)) = (request.argument(0), request.argument(1)) else {
+        return not_rewritten();
+    };
+    let Some(document) = query.constant() else { return not_rewritten() };
+    let target = match keyring.constant() {
+        Some(name) => Target {
+            keyring: session::keyring_id(&String::from_utf8_lossy(name.bytes()))?,
+            binding: Binding::Fixed,
+        },
+        None if keyring.is_null_constant() => match filters::session_target()? {
+            (target, true) => target,
+            (_, false) => return not_rewritten(),
+        },
+        None => return not_rewritten(),
+    };
+    let filter = filters::make(target, Query::Contains, &[document.bytes()])?;
+    let rewritten =
+        Objects::of_filter_type(request.result_type()).and_then(|objects| refreshed(&objects, filter));
+    Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+}
+
+/// Both arguments of a call that may be rewritten: neither may be evaluated twice at a cost or with
+/// different results.
+fn two_arguments(call: Call) -> Option<(Expr, Expr)> {
+    let request = simplify_request(call.datum(0))?;
+    let (left, right) = (request.argument(0)?, request.argument(1)?);
+    (!left.must_run_once() && !right.must_run_once()).then_some((left, right))
+}
+
+fn not_rewritten() -> Returned {
+    Ok(Some(pg_sys::Datum::from(0)))
+}
+
+/// The keyring that answers for `value`; `None` where each value answers with its own.
+fn target(value: Expr) -> Result<Option<Target>, PgError> {
+    if value.typmod() > 0 {
+        return Ok(Some(Target { keyring: value.typmod(), binding: Binding::Fixed }));
+    }
+    let chosen = session::keyring_for_search()?;
+    Ok(chosen.map(|keyring| Target { keyring, binding: Binding::Session }))
+}
+
+/// `refresh(<constant filter>)`.
+fn refreshed(objects: &Objects, filter: Vec<u8>) -> Option<Expr> {
+    let constant = objects.filter_constant(varlena(&filter));
+    objects.filter_call(c"refresh", &[objects.filter], &[constant])
+}
+
+/// `filter_for(query, keyring)`, with 0 for the session's keyring.
+fn filter_for(objects: &Objects, query: Expr, typmod: i32) -> Option<Expr> {
+    let keyring = objects.int4_constant(typmod.max(0));
+    objects.filter_call(c"filter_for", &[pg_sys::JSONBOID, pg_sys::INT4OID], &[query.copy(), keyring])
+}
+
+/// A folded filter that the session chose the keyring of, on a column that has one: the column's.
+fn for_column(objects: &Objects, value: Expr, filter: Expr) -> Result<Expr, PgError> {
+    let constant = objects
+        .function(c"refresh", &[objects.filter])
+        .and_then(|refresh| filter.argument_of(refresh))
+        .and_then(Expr::constant);
+    let (Some(constant), true) = (constant, value.typmod() > 0) else { return Ok(filter) };
+    let folded = Filter::parse(constant.bytes())?;
+    if folded.binding() == Binding::Fixed {
+        return Ok(filter);
+    }
+    let target = Target { keyring: value.typmod(), binding: Binding::Fixed };
+    Ok(refreshed(objects, filters::remake(&folded, target)?).unwrap_or(filter))
+}
+
+/// `(value @~ filter) AND (value @># filter-or-query)`.
+fn halves(objects: &Objects, value: Expr, filter: Option<Expr>, query: Option<Expr>) -> Option<Expr> {
+    let filter = filter?;
+    let narrow = objects.operator(c"@~", value.copy(), filter.copy())?;
+    let exact = objects.operator(c"@>#", value.copy(), query.unwrap_or(filter).copy())?;
+    Some(narrow.and(exact))
+}

@@ -1,0 +1,58 @@
+//! What re-encryption and retiring need beside SQL; the loops themselves are in sql/rotation.sql.
+
+use super::error::PgError;
+use super::raw::call::{Call, Returned};
+use super::raw::{lock, xact};
+use super::session;
+use super::values;
+use crate::core::envelope::{HEADER_BYTES, parse_head};
+use crate::core::text_form;
+
+/// `reseal(encrypted_*)`: the same plaintext under the active keys of its keyring.
+pub fn reseal(call: Call) -> Returned {
+    Ok(Some(values::reseal(&values::open_unchecked(call.varlena(0).bytes())?)?.datum()))
+}
+
+/// `is_current(encrypted_*)`: sealed under the active keys and not in transit. Needs no key.
+pub fn is_current(call: Call) -> Returned {
+    let (head, _) = parse_head(call.prefix(0, HEADER_BYTES).bytes())?;
+    let keyring = session::keyring(head.keyring)?;
+    let data = keyring.active_data()?.version == head.data_version;
+    let index = keyring.active_index()?.0.version == head.index_version;
+    Ok(Some((data && index && !head.transit).into()))
+}
+
+/// `require_autocommit(text)`: refuses to run inside BEGIN.
+pub fn require_autocommit(_: Call) -> Returned {
+    match xact::in_transaction_block() {
+        true => Err(PgError::TransactionBlock("pgseal.reencrypt")),
+        false => Ok(None),
+    }
+}
+
+/// `exclude_writers(keyring int4, version int4)`: waits for every transaction that seals with this data
+/// key version, and keeps others from starting to, until the end of this transaction.
+pub fn exclude_writers(call: Call) -> Returned {
+    lock::exclude(call.int4(0), call.int4(1) as u16);
+    xact::accept_invalidations();
+    Ok(None)
+}
+
+/// `wait_for_transactions()`: waits for every transaction that runs now; returns how many there were.
+pub fn wait_for_transactions(_: Call) -> Returned {
+    Ok(Some((lock::wait_for_running_transactions() as i32).into()))
+}
+
+/// `text_holds_key(text, keyring int4, version int4)`: does this text, say of a DEFAULT or a view, quote a
+/// value sealed under the key version?
+pub fn text_holds_key(call: Call) -> Returned {
+    let text = call.text(0)?;
+    let (keyring, version) = (call.int4(1), call.int4(2));
+    let held = text.match_indices(text_form::PREFIX).any(|(at, _)| {
+        let encoded = text[at..].split(|c: char| !(c.is_ascii_alphanumeric() || ":+/=".contains(c))).next();
+        let decoded = encoded.and_then(|encoded| text_form::decode(encoded.as_bytes()));
+        let head = decoded.and_then(Result::ok).and_then(|bytes| parse_head(&bytes).ok());
+        head.is_some_and(|(head, _)| head.keyring == keyring && i32::from(head.data_version) == version)
+    });
+    Ok(Some(held.into()))
+}

@@ -1,0 +1,308 @@
+//! What this backend knows: keyrings as the catalog has them, and unwrapped keys.
+//!
+//! A change of our tables anywhere sets a flag; the next look-up then forgets everything. Nothing is held
+//! borrowed while PostgreSQL or the KMS is called.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+
+use super::catalog::{KeyRow, Keyring, PrivilegeRow, Tables};
+use super::error::PgError;
+use super::guc;
+use super::raw::{lock, xact};
+use crate::core::kdf::{DataKey, IndexKey};
+use crate::core::secret::RootKey;
+use crate::keys::cache::{Cache, SystemClock};
+use crate::keys::context::{Purpose, WrapContext};
+use crate::kms::{self, Class, Kms, KmsError};
+
+struct Session {
+    stale: Cell<bool>,
+    generation: Cell<u64>,
+    tables: Cell<Option<Tables>>,
+    keyrings: RefCell<HashMap<i32, Rc<Keyring>>>,
+    names: RefCell<HashMap<String, i32>>,
+    ids: RefCell<Option<Rc<Ids>>>,
+    keys: RefCell<Cache<SystemClock>>,
+}
+
+/// Which keyrings there are, as far as choosing one needs it.
+struct Ids {
+    default: Option<i32>,
+    only: Option<i32>,
+}
+
+thread_local! {
+    static SESSION: Session = Session {
+        stale: Cell::new(false),
+        generation: Cell::new(0),
+        tables: Cell::new(None),
+        keyrings: RefCell::default(),
+        names: RefCell::default(),
+        ids: RefCell::default(),
+        keys: RefCell::new(Cache::new(SystemClock)),
+    };
+}
+
+/// A privilege on a keyring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// Seal values.
+    Encrypt,
+    /// Filter.
+    Search,
+    /// Read plaintext.
+    Decrypt,
+}
+
+impl Privilege {
+    fn name(self) -> &'static str {
+        match self {
+            Privilege::Encrypt => "encrypt",
+            Privilege::Search => "search",
+            Privilege::Decrypt => "decrypt",
+        }
+    }
+
+    fn in_row(self, row: &PrivilegeRow) -> bool {
+        match self {
+            Privilege::Encrypt => row.encrypt,
+            Privilege::Search => row.search,
+            Privilege::Decrypt => row.decrypt,
+        }
+    }
+}
+
+/// A relation was changed, here or elsewhere; InvalidOid stands for all. Called at any time: touches no
+/// catalog.
+pub fn relation_changed(relation: pg_sys::Oid) {
+    SESSION.with(|session| {
+        let ours = session.tables.get().is_some_and(|tables| tables.contains(relation));
+        if ours || relation == pg_sys::InvalidOid {
+            session.stale.set(true);
+            session.generation.set(session.generation.get() + 1);
+        }
+        // Literals in cached plans are sealed under the key of the day: have them sealed again.
+        if ours {
+            xact::reset_plans();
+        }
+    });
+}
+
+/// `pgseal.keyring` was set.
+pub fn setting_changed() {
+    SESSION.with(|session| session.generation.set(session.generation.get() + 1));
+}
+
+/// Changes whenever something that a filter was made from may have changed.
+pub fn generation() -> u64 {
+    SESSION.with(|session| session.generation.get())
+}
+
+/// The tables of this database; an error outside one with the extension.
+pub fn tables() -> Result<Tables, PgError> {
+    forget_if_stale();
+    if let Some(tables) = SESSION.with(|session| session.tables.get()) {
+        return Ok(tables);
+    }
+    let tables = Tables::find().ok_or_else(|| PgError::Catalog("its tables are missing".into()))?;
+    SESSION.with(|session| session.tables.set(Some(tables)));
+    Ok(tables)
+}
+
+fn forget_if_stale() {
+    SESSION.with(|session| {
+        if session.stale.replace(false) {
+            session.tables.set(None);
+            session.keyrings.borrow_mut().clear();
+            session.names.borrow_mut().clear();
+            session.ids.borrow_mut().take();
+            session.keys.borrow_mut().clear();
+        }
+    });
+}
+
+/// Forgets everything at the next look-up, in this session only.
+pub fn forget() {
+    SESSION.with(|session| session.stale.set(true));
+    setting_changed();
+}
+
+/// A keyring by id.
+pub fn keyring(id: i32) -> Result<Rc<Keyring>, PgError> {
+    let tables = tables()?;
+    if let Some(keyring) = SESSION.with(|session| session.keyrings.borrow().get(&id).cloned()) {
+        return Ok(keyring);
+    }
+    let keyring = Rc::new(tables.keyring(id)?);
+    SESSION.with(|session| session.keyrings.borrow_mut().insert(id, keyring.clone()));
+    Ok(keyring)
+}
+
+/// A keyring's id by name.
+pub fn keyring_id(name: &str) -> Result<i32, PgError> {
+    let tables = tables()?;
+    if let Some(id) = SESSION.with(|session| session.names.borrow().get(name).copied()) {
+        return Ok(id);
+    }
+    let id = tables.keyring_by_name(name).ok_or_else(|| PgError::UnknownKeyring(name.into()))?;
+    SESSION.with(|session| session.names.borrow_mut().insert(name.into(), id));
+    Ok(id)
+}
+
+fn ids() -> Result<Rc<Ids>, PgError> {
+    let tables = tables()?;
+    if let Some(ids) = SESSION.with(|session| session.ids.borrow().clone()) {
+        return Ok(ids);
+    }
+    let all = tables.keyring_ids(usize::MAX);
+    let default = all.iter().find(|(_, default)| *default).map(|(id, _)| *id);
+    let only = if all.len() == 1 { Some(all[0].0) } else { None };
+    let ids = Rc::new(Ids { default, only });
+    SESSION.with(|session| session.ids.borrow_mut().replace(ids.clone()));
+    Ok(ids)
+}
+
+/// The keyring for a new value whose column is unknown: the setting's, else the database's default.
+pub fn keyring_for_input() -> Result<i32, PgError> {
+    match guc::keyring() {
+        Some(name) => keyring_id(&name),
+        None => ids()?.default.ok_or(PgError::NoKeyring),
+    }
+}
+
+/// The keyring that answers where no column names one: the setting's, else the only one there is, else
+/// `None`: each value's own.
+pub fn keyring_for_search() -> Result<Option<i32>, PgError> {
+    match guc::keyring() {
+        Some(name) => keyring_id(&name).map(Some),
+        None => Ok(ids()?.only),
+    }
+}
+
+/// Refuses a role without the privilege. Superusers have all.
+pub fn require(keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
+    let role = xact::current_role();
+    let granted = |row: &PrivilegeRow| {
+        privilege.in_row(row) && (row.role == pg_sys::InvalidOid || xact::has_privileges_of(role, row.role))
+    };
+    if xact::is_superuser(role) || keyring.privileges.iter().any(granted) {
+        return Ok(());
+    }
+    Err(PgError::Privilege(keyring.name.clone(), privilege.name()))
+}
+
+/// The active data key for sealing, with its version locked against retiring until the transaction ends.
+pub fn writer_key(id: i32) -> Result<(Rc<Keyring>, u16, Rc<DataKey>), PgError> {
+    loop {
+        let keyring = keyring(id)?;
+        let version = keyring.active_data()?.version;
+        if lock_for_writing(id, version) {
+            let key = data_key(&keyring, version)?;
+            return Ok((keyring, version, key));
+        }
+    }
+}
+
+/// False when the catalog changed while the lock was waited for: look again.
+fn lock_for_writing(id: i32, version: u16) -> bool {
+    if lock::share(id, version) == lock::Acquired::Before {
+        return true;
+    }
+    xact::accept_invalidations();
+    SESSION.with(|session| !session.stale.get())
+}
+
+/// Before a value that is already sealed is stored: its key must not be retired, nor become so meanwhile.
+/// A keyring that is not known yet passes, because a restore may bring it later.
+pub fn require_storable(id: i32, version: u16) -> Result<(), PgError> {
+    while !lock_for_writing(id, version) {
+        forget_if_stale();
+    }
+    let keyring = match keyring(id) {
+        Ok(keyring) => keyring,
+        Err(PgError::UnknownKeyringId(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match keyring.data_key(version) {
+        Ok(row) => require_live(&keyring, row, Purpose::Data),
+        Err(_) => Ok(()),
+    }
+}
+
+fn require_live(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(), PgError> {
+    match row.state.opens() {
+        true => Ok(()),
+        false => {
+            Err(PgError::KeyState(keyring.name.clone(), purpose.as_str(), row.version, row.state.as_str()))
+        }
+    }
+}
+
+/// An unwrapped data key, from the cache or the KMS.
+pub fn data_key(keyring: &Keyring, version: u16) -> Result<Rc<DataKey>, PgError> {
+    let id = (keyring.id, version);
+    let ttl = guc::key_cache_ttl();
+    if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().data(id, ttl)) {
+        return Ok(key);
+    }
+    let row = keyring.data_key(version)?;
+    let root = unwrap(keyring, row, Purpose::Data)?;
+    let key = DataKey::derive(&root, &keyring.uuid, Some(&row.commitment))
+        .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
+    Ok(SESSION.with(|session| session.keys.borrow_mut().put_data(id, key)))
+}
+
+/// An unwrapped index key, from the cache or the KMS.
+pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<Rc<IndexKey>, PgError> {
+    let id = (keyring.id, row.version);
+    let ttl = guc::key_cache_ttl();
+    if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().index(id, ttl)) {
+        return Ok(key);
+    }
+    let root = unwrap(keyring, row, Purpose::Index)?;
+    let key = IndexKey::derive(&root, &keyring.uuid, Some(&row.commitment))
+        .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
+    Ok(SESSION.with(|session| session.keys.borrow_mut().put_index(id, key)))
+}
+
+fn unwrap(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<RootKey, PgError> {
+    require_live(keyring, row, purpose)?;
+    if SESSION.with(|session| session.keys.borrow_mut().is_denied(keyring.id)) {
+        return Err(PgError::Kms(keyring.name.clone(), KmsError::Denied("it was refused a moment ago")));
+    }
+    let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
+    with_kms(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))
+}
+
+/// Runs one call at a keyring's KMS; a denial drops the keyring's unwrapped keys at once.
+pub fn with_kms<T>(
+    keyring: &Keyring,
+    call: impl FnOnce(&dyn Kms) -> Result<T, KmsError>,
+) -> Result<T, PgError> {
+    let outcome = open_kms(keyring.kms_endpoint.as_deref()).and_then(|kms| call(&*kms));
+    outcome.map_err(|error| {
+        if error.class() == Class::Denied {
+            SESSION.with(|session| session.keys.borrow_mut().deny(keyring.id));
+        }
+        // A cancel that is waiting is PostgreSQL's to report, in its own words.
+        xact::check_interrupts();
+        PgError::Kms(keyring.name.clone(), error)
+    })
+}
+
+/// The client for an endpoint, or for the server's default one.
+pub fn open_kms(endpoint: Option<&str>) -> Result<Box<dyn Kms>, KmsError> {
+    let default = guc::kms_endpoint();
+    let endpoint =
+        endpoint.or(default.as_deref()).ok_or(KmsError::Setting("pgseal.kms_endpoint is not set"))?;
+    if let (Some(path), Some(data)) = (endpoint.strip_prefix("file://"), xact::data_directory())
+        && std::path::Path::new(path).starts_with(data)
+    {
+        return Err(KmsError::Endpoint("key files inside the data directory would be in every backup"));
+    }
+    kms::open(endpoint, &guc::kms_settings())
+}

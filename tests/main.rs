@@ -1,0 +1,5 @@
+//! Tests on real servers: `make test` runs them, after it has installed what they need.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on stops
+
+mod server;
+mod support;

@@ -1,0 +1,9 @@
+#!/bin/sh
+# cargo-deny, for "make deny".
+. "$(dirname -- "$0")/common.sh"
+
+version=0.20.2
+if [ "$(cargo deny --version 2> /dev/null)" != "cargo-deny $version" ]; then
+    say "Installing cargo-deny $version under .deps/cargo (several minutes)"
+    quietly cargo-deny cargo install --quiet --locked --root "$deps/cargo" "cargo-deny@$version"
+fi

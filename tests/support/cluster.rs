@@ -1,0 +1,158 @@
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use postgres::{Client, Config, NoTls};
+
+use super::guard::Guard;
+use super::{as_server, output, run};
+
+/// The folder of PostgreSQL's programs, from `PG_CONFIG`.
+static BIN: LazyLock<PathBuf> = LazyLock::new(|| {
+    let pg_config = std::env::var_os("PG_CONFIG").unwrap_or_else(|| "pg_config".into());
+    run(Command::new(pg_config).arg("--bindir")).trim_end().into()
+});
+
+/// A PostgreSQL of its own in a temporary directory, reached through a Unix socket there, hence on no port.
+/// Its superuser is "postgres". Dropping it stops the server and removes the directory.
+pub struct Cluster {
+    dir: PathBuf,
+    _guard: Guard,
+}
+
+impl Cluster {
+    /// A running server with these lines in its postgresql.conf.
+    pub fn start(conf: &[&str]) -> Cluster {
+        let dir = PathBuf::from(run(as_server("mktemp").args(["-d", "/tmp/pgseal-test-XXXXXX"])).trim_end());
+        // More than once, since this process may end while initdb or the server is starting.
+        let cleanup = r#"cat
+            while "$1" -D "$2/data" -m immediate -w stop; pgrep -f "$2/data"; do sleep 0.1; done
+            rm -rf "$2""#;
+        let guard = Guard::new(as_server("sh"), cleanup, &[BIN.join("pg_ctl"), dir.clone()]);
+        let cluster = Cluster { dir, _guard: guard };
+
+        run(as_server("mkdir").args(["-m", "700"]).arg(cluster.key_dir()));
+        run(as_server(BIN.join("initdb"))
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
+            .args(["--data-checksums", "--no-sync", "--pgdata"])
+            .arg(cluster.data_dir()));
+        // The settings given come last, hence win.
+        let mut settings = format!("unix_socket_directories = '{}'\n", cluster.dir.display());
+        settings += &format!("pgseal.kms_endpoint = 'file://{}'\n", cluster.key_dir().display());
+        settings += "listen_addresses = ''\nfsync = off\nmax_connections = 40\n";
+        cluster.write("data/postgresql.conf", &(settings + &conf.join("\n") + "\n"));
+        cluster.start_again();
+        cluster
+    }
+
+    /// A running server with pgseal in its database "postgres". Its keys are files in [`Cluster::key_dir`] unless
+    /// `conf` says otherwise.
+    pub fn with_pgseal(conf: &[&str]) -> Cluster {
+        let cluster = Cluster::start(conf);
+        cluster
+            .connect("postgres")
+            .batch_execute("CREATE EXTENSION pgseal CASCADE")
+            .expect("the extension pgseal");
+        cluster
+    }
+
+    pub fn connect(&self, database: &str) -> Client {
+        self.connect_as("postgres", database)
+    }
+
+    pub fn connect_as(&self, role: &str, database: &str) -> Client {
+        self.config(role, database).connect(NoTls).expect("a connection")
+    }
+
+    /// For tests that need the error of a failed connection, or options of their own.
+    pub fn config(&self, role: &str, database: &str) -> Config {
+        let mut config = Config::new();
+        config.host_path(&self.dir).user(role).dbname(database);
+        config
+    }
+
+    /// psql without a .psqlrc, stopping at the first error; `sql` is its input.
+    pub fn psql<S: AsRef<OsStr>>(&self, database: &str, arguments: &[S], sql: &str) -> Output {
+        let mut psql = self.program("psql", "postgres");
+        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database]).args(arguments);
+        psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = psql.spawn().expect("psql");
+        let mut input = child.stdin.take().expect("its input");
+        let text = sql.to_owned();
+        let writer = std::thread::spawn(move || drop(input.write_all(text.as_bytes())));
+        let output = child.wait_with_output().expect("psql");
+        writer.join().expect("psql's input");
+        output
+    }
+
+    pub fn pg_dump<S: AsRef<OsStr>>(&self, role: &str, arguments: &[S]) -> Output {
+        output(self.program("pg_dump", role).args(arguments))
+    }
+
+    /// One of PostgreSQL's client programs, told how to reach this server as `role`.
+    pub fn program(&self, name: &str, role: &str) -> Command {
+        let mut command = Command::new(BIN.join(name));
+        for variable in ["PGPORT", "PGSERVICE", "PGOPTIONS", "PGPASSWORD", "PGDATABASE"] {
+            command.env_remove(variable);
+        }
+        command.env("PGHOST", &self.dir).env("PGUSER", role).env("PGCLIENTENCODING", "UTF8");
+        command
+    }
+
+    pub fn start_again(&self) {
+        self.pg_ctl(&["-w", "-l", &self.log_file(), "start"]);
+    }
+
+    pub fn stop(&self) {
+        self.pg_ctl(&["-w", "-m", "fast", "stop"]);
+    }
+
+    pub fn restart(&self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// Ends every process of the server at once, as a power failure would.
+    pub fn crash(&self) {
+        self.pg_ctl(&["-w", "-m", "immediate", "stop"]);
+    }
+
+    /// The server's log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// A folder for `file://` keys, outside the data directory, which only the server's user may read.
+    pub fn key_dir(&self) -> PathBuf {
+        self.dir.join("keys")
+    }
+
+    /// Writes a file that the server's user owns and only it may read, such as a KMS token.
+    pub fn write(&self, name: impl AsRef<Path>, text: &str) -> PathBuf {
+        let path = self.dir.join(name);
+        let mut shell = as_server("sh");
+        shell.args(["-c", "umask 077; cat > \"$1\"", "write"]).arg(&path).stdin(Stdio::piped());
+        let mut child = shell.spawn().expect("sh");
+        child.stdin.take().expect("its input").write_all(text.as_bytes()).expect("write");
+        assert!(child.wait().expect("sh").success(), "cannot write {path:?}");
+        path
+    }
+
+    fn log_file(&self) -> String {
+        self.dir.join("log").display().to_string()
+    }
+
+    fn pg_ctl(&self, arguments: &[&str]) {
+        let mut pg_ctl = as_server(BIN.join("pg_ctl"));
+        pg_ctl.arg("-D").arg(self.data_dir()).args(arguments);
+        // The server would keep a pipe open, and whoever reads it waiting.
+        let status = pg_ctl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(status.expect("pg_ctl").success(), "pg_ctl {arguments:?}:\n{}", self.log());
+    }
+}

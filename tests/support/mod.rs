@@ -1,0 +1,54 @@
+//! Real servers for the tests: throwaway PostgreSQL clusters and an OpenBao, stopped and removed however a test ends.
+#![allow(dead_code, unused_imports)] // not every test needs every helper
+
+mod cluster;
+mod guard;
+mod openbao;
+mod shared;
+
+use std::ffi::OsStr;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+pub use cluster::Cluster;
+pub use openbao::OpenBao;
+pub use shared::{fresh_database, shared};
+
+/// `program`, to be run by the user that runs the servers: PostgreSQL refuses root, who becomes "postgres" for it.
+pub fn as_server(program: impl AsRef<OsStr>) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--inh-caps=-all", "--"])
+        .arg(program);
+    command.current_dir("/");
+    command
+}
+
+/// Runs `command` and returns what it printed; panics with its error output if it fails.
+pub fn run(command: &mut Command) -> String {
+    let output = output(command);
+    assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("output in UTF-8")
+}
+
+/// Runs `command` and returns what came of it, success or not.
+pub fn output(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Waits until `ready` is true; panics after `limit`, naming what was waited for.
+pub fn wait_for(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !ready() {
+        assert!(Instant::now() < end, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}

@@ -1,0 +1,121 @@
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::guard::Guard;
+use super::wait_for;
+
+const ROOT_TOKEN: &str = "root";
+
+/// A real OpenBao server in development mode (everything in memory, unsealed), from the program `PGSEAL_BAO`,
+/// with a Transit engine at "transit". Dropping it stops it.
+pub struct OpenBao {
+    port: u16,
+    _guard: Guard,
+}
+
+impl OpenBao {
+    pub fn start() -> OpenBao {
+        let program = std::env::var_os("PGSEAL_BAO").expect("PGSEAL_BAO: run make test");
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let server =
+            r#""$1" server -dev -dev-no-store-token "-dev-root-token-id=$2" "-dev-listen-address=$3" &"#;
+        let arguments = [program, ROOT_TOKEN.into(), format!("127.0.0.1:{port}").into()];
+        let guard = Guard::new(Command::new("sh"), &format!("{server} cat; kill -9 $!; wait"), &arguments);
+        let bao = OpenBao { port, _guard: guard };
+
+        let unsealed = || TcpStream::connect(("127.0.0.1", port)).is_ok() && bao.get("sys/health").0 == 200;
+        wait_for("OpenBao's start", Duration::from_secs(30), unsealed);
+        bao.post("sys/mounts/transit", &json!({ "type": "transit" }));
+        bao
+    }
+
+    /// For `pgseal.kms_endpoint` and `create_keyring`.
+    pub fn endpoint(&self) -> String {
+        format!("vault+http://127.0.0.1:{}/transit", self.port)
+    }
+
+    /// A Transit key whose use takes a `context`, which pgseal wants.
+    pub fn create_key(&self, name: &str) {
+        self.post(&format!("transit/keys/{name}"), &json!({ "type": "aes256-gcm96", "derived": true }));
+    }
+
+    pub fn delete_key(&self, name: &str) {
+        self.post(&format!("transit/keys/{name}/config"), &json!({ "deletion_allowed": true }));
+        assert_eq!(self.call("DELETE", &format!("transit/keys/{name}"), None).0, 204);
+    }
+
+    pub fn rotate_key(&self, name: &str) {
+        self.post(&format!("transit/keys/{name}/rotate"), &json!({}));
+    }
+
+    /// Below it nothing decrypts any more; lowering it again gives it back.
+    pub fn set_min_decryption_version(&self, name: &str, version: u32) {
+        self.post(&format!("transit/keys/{name}/config"), &json!({ "min_decryption_version": version }));
+    }
+
+    /// A policy that lets the key `name` be used, and nothing else; it is called as the key is.
+    pub fn allow(&self, name: &str) {
+        let paths = ["datakey/plaintext", "encrypt", "decrypt", "rewrap"]
+            .map(|what| format!("path \"transit/{what}/{name}\" {{ capabilities = [\"update\"] }}"));
+        self.post(&format!("sys/policies/acl/{name}"), &json!({ "policy": paths.join("\n") }));
+    }
+
+    /// Takes away what [`OpenBao::allow`] gave, from every token that had it.
+    pub fn deny(&self, name: &str) {
+        self.call("DELETE", &format!("sys/policies/acl/{name}"), None);
+    }
+
+    /// A new token that may do what the policy `policy` allows.
+    pub fn token(&self, policy: &str) -> String {
+        let body = json!({ "policies": [policy], "no_parent": true });
+        let token = self.post("auth/token/create", &body)["auth"]["client_token"].as_str().map(str::to_owned);
+        token.expect("a token")
+    }
+
+    pub fn revoke(&self, token: &str) {
+        self.post("auth/token/revoke", &json!({ "token": token }));
+    }
+
+    /// From here on every request is answered 503, "Vault is sealed".
+    pub fn seal(&self) {
+        self.post("sys/seal", &json!({}));
+    }
+
+    /// Any other request with the root token; panics unless it succeeds.
+    pub fn post(&self, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.call("POST", path, Some(body));
+        assert!((200..300).contains(&status), "POST {path}: {status} {answer}");
+        answer
+    }
+
+    fn get(&self, path: &str) -> (u16, Value) {
+        self.call("GET", path, None)
+    }
+
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://127.0.0.1:{}/v1/{path}", self.port))
+            .header("X-Vault-Token", ROOT_TOKEN)
+            .body(body.map(Value::to_string).unwrap_or_default())
+            .expect("a request");
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .proxy(None)
+            .build()
+            .into();
+        match agent.run(request) {
+            Ok(mut response) => {
+                let text = response.body_mut().read_to_string().unwrap_or_default();
+                (response.status().as_u16(), serde_json::from_str(&text).unwrap_or_default())
+            }
+            Err(error) => (0, json!(error.to_string())),
+        }
+    }
+}
