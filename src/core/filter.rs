@@ -83,11 +83,11 @@ pub fn groups(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf])
     let mut keys = 0;
     for leaf in leaves {
         let Some(group) = group(keyring, versions, leaf) else { continue };
-        keys += group.len();
-        if keys > MAX_KEYS || groups.len() == MAX_GROUPS {
-            break;
+        // Leaving a group out only widens the filter.
+        if keys + group.len() <= MAX_KEYS && groups.len() < MAX_GROUPS {
+            keys += group.len();
+            groups.push(group);
         }
-        groups.push(group);
     }
     groups.sort_unstable();
     groups

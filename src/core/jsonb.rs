@@ -42,8 +42,8 @@ pub struct Leaf<'a> {
 }
 
 /// Calls `visit` for every scalar; empty objects and arrays have none.
-pub fn walk<'a, E: From<JsonbError>>(
-    document: &'a [u8],
+pub fn walk<E: From<JsonbError>>(
+    document: &[u8],
     visit: impl FnMut(Leaf<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut walker = Walker { keys: Vec::new(), path: Vec::new(), value: Vec::new(), depth: 0, visit };
@@ -142,8 +142,7 @@ impl<'a, F> Walker<'a, F> {
             TRUE => self.leaf(Kind::True, None),
             NUMERIC => {
                 self.value.clear();
-                let stored = data.get(4..).ok_or(JsonbError::Malformed)?;
-                number(stored, &mut self.value).map_err(JsonbError::from)?;
+                number(numeric(data)?, &mut self.value).map_err(JsonbError::from)?;
                 self.leaf(Kind::Number, None)
             }
             _ => Err(JsonbError::Malformed.into()),
@@ -208,6 +207,15 @@ impl<'a> Entries<'a> {
         self.offset = end;
         let data = self.bytes.get(self.data + start..self.data + end);
         data.map(|data| (kind, data)).ok_or(JsonbError::Malformed)
+    }
+}
+
+/// A numeric without its length word, which must say four bytes of header and the length there is.
+fn numeric(data: &[u8]) -> Result<&[u8], JsonbError> {
+    let (head, stored) = data.split_first_chunk::<4>().ok_or(JsonbError::Malformed)?;
+    match u32::from_le_bytes(*head) as usize == data.len() << 2 {
+        true => Ok(stored),
+        false => Err(JsonbError::Malformed),
     }
 }
 

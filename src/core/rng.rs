@@ -1,25 +1,29 @@
 //! Random bytes from the operating system through a small per-thread buffer.
 //!
-//! A system call costs more than sealing a small value, so 512 bytes are drawn at a time. The buffer
-//! is tied to the process id, so that a forked child never repeats its parent's bytes, and every byte
-//! is wiped as it is handed out.
+//! A system call costs more than sealing a small value, so 512 bytes are drawn at a time. The buffer is
+//! tied to the process id, so that a forked child never repeats its parent's bytes, and lives one second,
+//! so that a machine restored from a snapshot does not go on with it. Bytes are wiped as they are handed out.
 
 use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
 use zeroize::Zeroize;
 
 use super::secret::RootKey;
 
 const BUFFER_BYTES: usize = 512;
+const BUFFER_LIFE: Duration = Duration::from_secs(1);
 
 struct Buffer {
     process: u32,
+    filled: Option<Instant>,
     used: usize,
     bytes: [u8; BUFFER_BYTES],
 }
 
 thread_local! {
     static BUFFER: RefCell<Buffer> =
-        const { RefCell::new(Buffer { process: 0, used: BUFFER_BYTES, bytes: [0; BUFFER_BYTES] }) };
+        const { RefCell::new(Buffer { process: 0, filled: None, used: BUFFER_BYTES, bytes: [0; BUFFER_BYTES] }) };
 }
 
 /// The operating system gave no random bytes.
@@ -31,12 +35,17 @@ impl Buffer {
     fn refill(&mut self) -> Result<(), RandomError> {
         getrandom::fill(&mut self.bytes).map_err(|_| RandomError)?;
         self.process = std::process::id();
+        self.filled = Some(Instant::now());
         self.used = 0;
         Ok(())
     }
 
+    fn is_fresh(&self) -> bool {
+        self.process == std::process::id() && self.filled.is_some_and(|filled| filled.elapsed() < BUFFER_LIFE)
+    }
+
     fn take<const N: usize>(&mut self) -> Result<[u8; N], RandomError> {
-        if self.process != std::process::id() || self.used + N > BUFFER_BYTES {
+        if self.used + N > BUFFER_BYTES || !self.is_fresh() {
             self.refill()?;
         }
         let source = &mut self.bytes[self.used..self.used + N];

@@ -44,14 +44,13 @@ pub struct Cache<C> {
 }
 
 impl<K> Shelf<K> {
-    fn get(&mut self, id: KeyVersion, now: Instant, ttl: Duration) -> Option<Rc<K>> {
+    fn get(&self, id: KeyVersion, now: Instant, ttl: Duration) -> Option<Rc<K>> {
         let entry = self.0.get(&id)?;
-        if now.duration_since(entry.unwrapped) < ttl {
-            return Some(entry.key.clone());
-        }
-        // One stale key means others are: nothing outlives its time because nobody asks for it.
+        (now.duration_since(entry.unwrapped) < ttl).then(|| entry.key.clone())
+    }
+
+    fn expire(&mut self, now: Instant, ttl: Duration) {
         self.0.retain(|_, entry| now.duration_since(entry.unwrapped) < ttl);
-        None
     }
 }
 
@@ -63,25 +62,40 @@ impl<C: Clock> Cache<C> {
 
     /// A data key that was unwrapped less than `ttl` ago.
     pub fn data(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<DataKey>> {
-        self.data.get(id, self.clock.now(), ttl)
+        let found = self.data.get(id, self.clock.now(), ttl);
+        self.expire_on_miss(found, ttl)
     }
 
     /// An index key that was unwrapped less than `ttl` ago.
     pub fn index(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<IndexKey>> {
-        self.index.get(id, self.clock.now(), ttl)
+        let found = self.index.get(id, self.clock.now(), ttl);
+        self.expire_on_miss(found, ttl)
     }
 
-    /// Keeps a data key that was unwrapped just now.
-    pub fn put_data(&mut self, id: KeyVersion, key: DataKey) -> Rc<DataKey> {
-        let entry = Entry { key: Rc::new(key), unwrapped: self.clock.now() };
+    /// A miss is when a KMS call is due: no key outlives its time because nobody asks for it.
+    fn expire_on_miss<K>(&mut self, found: Option<Rc<K>>, ttl: Duration) -> Option<Rc<K>> {
+        if found.is_none() {
+            self.expire(ttl);
+        }
+        found
+    }
+
+    /// The time to hand to [`Cache::put_data`] or [`Cache::put_index`]: taken before the KMS is asked.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Keeps a data key that the KMS was asked for at `unwrapped`.
+    pub fn put_data(&mut self, id: KeyVersion, key: DataKey, unwrapped: Instant) -> Rc<DataKey> {
+        let entry = Entry { key: Rc::new(key), unwrapped };
         let key = entry.key.clone();
         self.data.0.insert(id, entry);
         key
     }
 
-    /// Keeps an index key that was unwrapped just now.
-    pub fn put_index(&mut self, id: KeyVersion, key: IndexKey) -> Rc<IndexKey> {
-        let entry = Entry { key: Rc::new(key), unwrapped: self.clock.now() };
+    /// Keeps an index key that the KMS was asked for at `unwrapped`.
+    pub fn put_index(&mut self, id: KeyVersion, key: IndexKey, unwrapped: Instant) -> Rc<IndexKey> {
+        let entry = Entry { key: Rc::new(key), unwrapped };
         let key = entry.key.clone();
         self.index.0.insert(id, entry);
         key
@@ -113,11 +127,11 @@ impl<C: Clock> Cache<C> {
         self.denied.clear();
     }
 
-    /// Drops whatever is older than `ttl`, for callers that are about to be idle.
+    /// Drops whatever is older than `ttl`.
     pub fn expire(&mut self, ttl: Duration) {
         let now = self.clock.now();
-        self.data.0.retain(|_, entry| now.duration_since(entry.unwrapped) < ttl);
-        self.index.0.retain(|_, entry| now.duration_since(entry.unwrapped) < ttl);
+        self.data.expire(now, ttl);
+        self.index.expire(now, ttl);
     }
 
     /// Keys held now.
@@ -156,10 +170,24 @@ mod tests {
         DataKey::derive(&RootKey::zeroed(), &[0; 16], None).unwrap()
     }
 
+    fn put(cache: &mut Cache<TestClock>, id: KeyVersion) -> Rc<DataKey> {
+        let now = cache.now();
+        cache.put_data(id, key(), now)
+    }
+
+    #[test]
+    fn a_miss_on_either_shelf_drops_what_is_too_old_on_both() {
+        let (mut cache, now) = cache();
+        put(&mut cache, (1, 1));
+        now.set(now.get() + TTL);
+        assert!(cache.index((9, 9), TTL).is_none());
+        assert!(cache.is_empty());
+    }
+
     #[test]
     fn a_key_is_gone_after_its_time_counted_from_the_unwrap() {
         let (mut cache, now) = cache();
-        cache.put_data((1, 1), key());
+        put(&mut cache, (1, 1));
         now.set(now.get() + TTL - Duration::from_secs(1));
         assert!(cache.data((1, 1), TTL).is_some());
         now.set(now.get() + Duration::from_secs(1));
@@ -170,7 +198,7 @@ mod tests {
     #[test]
     fn a_shorter_time_applies_to_keys_already_held() {
         let (mut cache, now) = cache();
-        cache.put_data((1, 1), key());
+        put(&mut cache, (1, 1));
         now.set(now.get() + Duration::from_secs(2));
         assert!(cache.data((1, 1), Duration::from_secs(1)).is_none());
     }
@@ -178,8 +206,8 @@ mod tests {
     #[test]
     fn a_denial_drops_that_keyring_only_and_is_remembered_for_a_moment() {
         let (mut cache, now) = cache();
-        cache.put_data((1, 1), key());
-        cache.put_data((2, 1), key());
+        put(&mut cache, (1, 1));
+        put(&mut cache, (2, 1));
         cache.deny(1);
         assert!(cache.is_denied(1) && !cache.is_denied(2));
         assert!(cache.data((1, 1), TTL).is_none());
@@ -191,7 +219,7 @@ mod tests {
     #[test]
     fn dropping_the_last_use_drops_the_key() {
         let (mut cache, _) = cache();
-        let in_use = cache.put_data((1, 1), key());
+        let in_use = put(&mut cache, (1, 1));
         cache.clear();
         assert_eq!(Rc::strong_count(&in_use), 1);
     }

@@ -1,7 +1,7 @@
 //! The C symbols that the SQL scripts name, and the function behind each.
 
 use super::raw::call::sql_functions;
-use super::{filters, gin, keyrings, operators, rewrite, rotation, types};
+use super::{documents, filters, gin, keyrings, operators, rewrite, rotation, types};
 
 sql_functions! {
     pgseal_jsonb_in => types::jsonb_in;
@@ -47,6 +47,28 @@ sql_functions! {
     pgseal_exact_selectivity => operators::exact_selectivity;
     pgseal_exact_join_selectivity => operators::exact_join_selectivity;
     pgseal_unsupported => operators::unsupported;
+
+    pgseal_field => documents::field;
+    pgseal_element => documents::element;
+    pgseal_path => documents::path;
+    pgseal_field_text => documents::field_text;
+    pgseal_element_text => documents::element_text;
+    pgseal_path_text => documents::path_text;
+    pgseal_exists => documents::exists;
+    pgseal_exists_any => documents::exists_any;
+    pgseal_exists_all => documents::exists_all;
+    pgseal_concat => documents::concat;
+    pgseal_concat_sealed => documents::concat_sealed;
+    pgseal_delete => documents::delete;
+    pgseal_delete_all => documents::delete_all;
+    pgseal_delete_element => documents::delete_element;
+    pgseal_delete_path => documents::delete_path;
+    pgseal_equal_sealed => documents::equal_sealed;
+    pgseal_differ_sealed => documents::differ_sealed;
+    pgseal_equal_text => documents::equal_text;
+    pgseal_differ_text => documents::differ_text;
+    pgseal_text_equal => documents::text_equal;
+    pgseal_text_differ => documents::text_differ;
 
     pgseal_gin_extract_value => gin::extract_value;
     pgseal_gin_extract_query => gin::extract_query;

@@ -1,6 +1,7 @@
 //! The PostgreSQL side: types, casts, operators, the planner, GIN and the catalog.
 
 pub mod catalog;
+pub mod documents;
 pub mod error;
 pub mod exports;
 pub mod filters;
@@ -21,7 +22,8 @@ pgrx::extension_sql_file!("../../sql/catalog.sql", name = "catalog", bootstrap);
 pgrx::extension_sql_file!("../../sql/types.sql", name = "types", requires = ["catalog"]);
 pgrx::extension_sql_file!("../../sql/values.sql", name = "values", requires = ["types"]);
 pgrx::extension_sql_file!("../../sql/search.sql", name = "search", requires = ["values"]);
-pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["search"]);
+pgrx::extension_sql_file!("../../sql/operators.sql", name = "operators", requires = ["search"]);
+pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["operators"]);
 pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["keyrings"]);
 pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["rotation"], finalize);
 

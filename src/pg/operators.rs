@@ -1,6 +1,7 @@
 //! `@>`, `@@` and the two halves they are rewritten into: the token match, which sees bytes only, and the
 //! exact half, which decrypts.
 
+use super::documents::other_keyring;
 use super::error::PgError;
 use super::filters::OpenFilter;
 use super::raw::call::{Call, Returned};
@@ -79,21 +80,13 @@ fn exact(call: Call, value: Varlena, bytes: Varlena) -> Returned {
 pub fn contains(call: Call) -> Returned {
     let value = call.varlena(0);
     let head = Envelope::parse(value.bytes())?.head();
-    if answering_keyring(call)?.is_some_and(|keyring| keyring != head.keyring) {
+    if other_keyring(call, 0, head.keyring)? {
         return Ok(None);
     }
     let opened = open_for_search(value.bytes())?;
     let document = call.cache::<Jsonb>();
     load(document, &opened);
     boolean(document.contains(&Jsonb::new(call.varlena(1).bytes())))
-}
-
-/// The column's keyring where the parser knew the column, else the session's choice, else any.
-fn answering_keyring(call: Call) -> Result<Option<i32>, PgError> {
-    match call.argument_typmod(0) {
-        typmod if typmod > 0 => Ok(Some(typmod)),
-        _ => session::keyring_for_search(),
-    }
 }
 
 fn open_for_search(bytes: &[u8]) -> Result<OpenValue, PgError> {

@@ -250,10 +250,11 @@ pub fn data_key(keyring: &Keyring, version: u16) -> Result<Rc<DataKey>, PgError>
         return Ok(key);
     }
     let row = keyring.data_key(version)?;
+    let asked = SESSION.with(|session| session.keys.borrow().now());
     let root = unwrap(keyring, row, Purpose::Data)?;
     let key = DataKey::derive(&root, &keyring.uuid, Some(&row.commitment))
         .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
-    Ok(SESSION.with(|session| session.keys.borrow_mut().put_data(id, key)))
+    Ok(SESSION.with(|session| session.keys.borrow_mut().put_data(id, key, asked)))
 }
 
 /// An unwrapped index key, from the cache or the KMS.
@@ -263,10 +264,11 @@ pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<Rc<IndexKey>, PgErro
     if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().index(id, ttl)) {
         return Ok(key);
     }
+    let asked = SESSION.with(|session| session.keys.borrow().now());
     let root = unwrap(keyring, row, Purpose::Index)?;
     let key = IndexKey::derive(&root, &keyring.uuid, Some(&row.commitment))
         .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
-    Ok(SESSION.with(|session| session.keys.borrow_mut().put_index(id, key)))
+    Ok(SESSION.with(|session| session.keys.borrow_mut().put_index(id, key, asked)))
 }
 
 fn unwrap(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<RootKey, PgError> {

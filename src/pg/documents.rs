@@ -1,0 +1,194 @@
+//! Operators that look into a document or change it: decrypt, ask jsonb, seal the result under the same
+//! keyring. Results are not tokenised, so they are always rechecked.
+
+use super::error::PgError;
+use super::raw::call::{Call, Returned};
+use super::raw::datum::Varlena;
+use super::raw::jsonb::{self, Function};
+use super::session::{self, Privilege};
+use super::values::{self, OpenValue};
+use crate::core::envelope::Content;
+
+/// `encrypted_jsonb -> text`.
+pub fn field(call: Call) -> Returned {
+    part(call, jsonb::FIELD, Content::Jsonb)
+}
+
+/// `encrypted_jsonb -> int4`.
+pub fn element(call: Call) -> Returned {
+    part(call, jsonb::ELEMENT, Content::Jsonb)
+}
+
+/// `encrypted_jsonb #> text[]`.
+pub fn path(call: Call) -> Returned {
+    part(call, jsonb::PATH, Content::Jsonb)
+}
+
+/// `encrypted_jsonb ->> text`.
+pub fn field_text(call: Call) -> Returned {
+    part(call, jsonb::FIELD_TEXT, Content::Text)
+}
+
+/// `encrypted_jsonb ->> int4`.
+pub fn element_text(call: Call) -> Returned {
+    part(call, jsonb::ELEMENT_TEXT, Content::Text)
+}
+
+/// `encrypted_jsonb #>> text[]`.
+pub fn path_text(call: Call) -> Returned {
+    part(call, jsonb::PATH_TEXT, Content::Text)
+}
+
+fn part(call: Call, function: Function, content: Content) -> Returned {
+    let value = open_for(call, &[Privilege::Search])?;
+    match function.varlena(value.jsonb(), call.datum(1)) {
+        Some(part) => Ok(Some(values::seal_part(&value.keyring, content, part.bytes())?.datum())),
+        None => Ok(None),
+    }
+}
+
+/// `encrypted_jsonb ? text`.
+pub fn exists(call: Call) -> Returned {
+    has_key(call, jsonb::EXISTS)
+}
+
+/// `encrypted_jsonb ?| text[]`.
+pub fn exists_any(call: Call) -> Returned {
+    has_key(call, jsonb::EXISTS_ANY)
+}
+
+/// `encrypted_jsonb ?& text[]`.
+pub fn exists_all(call: Call) -> Returned {
+    has_key(call, jsonb::EXISTS_ALL)
+}
+
+fn has_key(call: Call, function: Function) -> Returned {
+    let value = open_for(call, &[Privilege::Search])?;
+    if other_keyring(call, 0, value.keyring.id)? {
+        return Ok(None);
+    }
+    Ok(Some(function.boolean(value.jsonb(), call.datum(1)).into()))
+}
+
+/// `encrypted_jsonb || jsonb`.
+pub fn concat(call: Call) -> Returned {
+    changed(call, jsonb::CONCAT, call.varlena(1).datum())
+}
+
+/// `encrypted_jsonb || encrypted_jsonb`, sealed under the left one's keyring.
+pub fn concat_sealed(call: Call) -> Returned {
+    let right = values::open_unchecked(call.varlena(1).bytes())?;
+    session::require(&right.keyring, Privilege::Encrypt)?;
+    changed(call, jsonb::CONCAT, right.jsonb().datum())
+}
+
+/// `encrypted_jsonb - text`.
+pub fn delete(call: Call) -> Returned {
+    changed(call, jsonb::DELETE, call.datum(1))
+}
+
+/// `encrypted_jsonb - text[]`.
+pub fn delete_all(call: Call) -> Returned {
+    changed(call, jsonb::DELETE_ALL, call.datum(1))
+}
+
+/// `encrypted_jsonb - int4`.
+pub fn delete_element(call: Call) -> Returned {
+    changed(call, jsonb::DELETE_ELEMENT, call.datum(1))
+}
+
+/// `encrypted_jsonb #- text[]`.
+pub fn delete_path(call: Call) -> Returned {
+    changed(call, jsonb::DELETE_PATH, call.datum(1))
+}
+
+fn changed(call: Call, function: Function, argument: pgrx::pg_sys::Datum) -> Returned {
+    let value = open_for(call, &[Privilege::Encrypt])?;
+    match function.varlena(value.jsonb(), argument) {
+        Some(document) => Ok(Some(values::seal_changed(&value, document.bytes())?.datum())),
+        None => Ok(None),
+    }
+}
+
+/// `encrypted_text = encrypted_text`.
+pub fn equal_sealed(call: Call) -> Returned {
+    compare(call, true, |call| Ok((text_operand(call, 0)?, text_operand(call, 1)?)))
+}
+
+/// `encrypted_text <> encrypted_text`.
+pub fn differ_sealed(call: Call) -> Returned {
+    compare(call, false, |call| Ok((text_operand(call, 0)?, text_operand(call, 1)?)))
+}
+
+/// `encrypted_text = text`.
+pub fn equal_text(call: Call) -> Returned {
+    compare(call, true, |call| Ok((text_operand(call, 0)?, Some(Operand::Plain(call.varlena(1))))))
+}
+
+/// `encrypted_text <> text`.
+pub fn differ_text(call: Call) -> Returned {
+    compare(call, false, |call| Ok((text_operand(call, 0)?, Some(Operand::Plain(call.varlena(1))))))
+}
+
+/// `text = encrypted_text`.
+pub fn text_equal(call: Call) -> Returned {
+    compare(call, true, |call| Ok((Some(Operand::Plain(call.varlena(0))), text_operand(call, 1)?)))
+}
+
+/// `text <> encrypted_text`.
+pub fn text_differ(call: Call) -> Returned {
+    compare(call, false, |call| Ok((Some(Operand::Plain(call.varlena(0))), text_operand(call, 1)?)))
+}
+
+enum Operand {
+    Plain(Varlena),
+    Sealed(OpenValue),
+}
+
+impl Operand {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Operand::Plain(text) => text.bytes(),
+            Operand::Sealed(value) => value.content(),
+        }
+    }
+}
+
+type Operands = (Option<Operand>, Option<Operand>);
+
+/// NULL where a side belongs to a keyring that does not answer.
+fn compare(call: Call, wanted: bool, operands: fn(Call) -> Result<Operands, PgError>) -> Returned {
+    match operands(call)? {
+        (Some(left), Some(right)) => Ok(Some(((left.bytes() == right.bytes()) == wanted).into())),
+        _ => Ok(None),
+    }
+}
+
+/// A sealed side of a comparison. A literal, still in transit, is nobody's row and always answers.
+fn text_operand(call: Call, index: usize) -> Result<Option<Operand>, PgError> {
+    let value = values::open_unchecked(call.varlena(index).bytes())?;
+    if !value.in_transit() {
+        session::require(&value.keyring, Privilege::Search)?;
+        if other_keyring(call, index, value.keyring.id)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Operand::Sealed(value)))
+}
+
+fn open_for(call: Call, privileges: &[Privilege]) -> Result<OpenValue, PgError> {
+    let value = values::open_unchecked(call.varlena(0).bytes())?;
+    for privilege in privileges {
+        session::require(&value.keyring, *privilege)?;
+    }
+    Ok(value)
+}
+
+/// Does another keyring answer for this argument? Its column's, else the session's choice.
+pub fn other_keyring(call: Call, index: usize, keyring: i32) -> Result<bool, PgError> {
+    let answering = match call.argument_typmod(index) {
+        typmod if typmod > 0 => Some(typmod),
+        _ => session::keyring_for_search()?,
+    };
+    Ok(answering.is_some_and(|answering| answering != keyring))
+}
