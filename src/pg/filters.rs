@@ -166,10 +166,11 @@ fn remember(
     if !call.has_call_site() {
         return Ok(Some(varlena(&make()?).datum()));
     }
-    let made = call
-        .cache::<Remembered>()
-        .get(&Zeroizing::new([chosen, b"\0", input].concat()), || make().map(Some))?;
-    Ok(made.map(|filter| varlena(filter).datum()))
+    let whole = &Zeroizing::new([chosen, b"\0", input].concat());
+    call.with_cache(|remembered: &mut Remembered| {
+        let made = remembered.get(&whole, || make().map(Some))?;
+        Ok(made.map(|filter| varlena(filter).datum()))
+    })
 }
 
 /// `refresh(encrypted_filter)`: the filter as it must be for this execution, the same one nearly always.
@@ -181,8 +182,10 @@ pub fn refresh(call: Call) -> Returned {
         let renewed = renew(filter.bytes())?;
         return Ok(Some(renewed.map_or(call.datum(0), |filter| varlena(&filter).datum())));
     }
-    let renewed = call.cache::<Remembered>().get(filter.bytes(), || renew(filter.bytes()))?;
-    Ok(Some(renewed.map_or(call.datum(0), |filter| varlena(filter).datum())))
+    call.with_cache(|remembered: &mut Remembered| {
+        let renewed = remembered.get(filter.bytes(), || renew(filter.bytes()))?;
+        Ok(Some(renewed.map_or(call.datum(0), |filter| varlena(filter).datum())))
+    })
 }
 
 /// `None` where the filter is still right.

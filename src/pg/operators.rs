@@ -69,10 +69,11 @@ fn exact(call: Call, value: Varlena, bytes: Varlena) -> Returned {
         return Ok(None);
     }
     let opened = open_for_search(value.bytes())?;
-    let open = call.cache::<OpenFilter>();
-    open.open(&filter, bytes.bytes())?;
-    load(&mut open.scratch, &opened);
-    boolean(open.admits_scratch())
+    call.with_cache(|open: &mut OpenFilter| {
+        open.open(&filter, bytes.bytes())?;
+        load(&mut open.scratch, &opened);
+        boolean(open.admits_scratch())
+    })
 }
 
 /// `contains(encrypted_jsonb, jsonb)`, operator `@>`, where it was not rewritten; and
@@ -84,9 +85,11 @@ pub fn contains(call: Call) -> Returned {
         return Ok(None);
     }
     let opened = open_for_search(value.bytes())?;
-    let document = call.cache::<Jsonb>();
-    load(document, &opened);
-    boolean(document.contains(&Jsonb::new(call.varlena(1).bytes())))
+    let query = call.varlena(1);
+    call.with_cache(|document: &mut Jsonb| {
+        load(document, &opened);
+        boolean(document.contains(&Jsonb::new(query.bytes())))
+    })
 }
 
 fn open_for_search(bytes: &[u8]) -> Result<OpenValue, PgError> {

@@ -12,7 +12,7 @@ use super::error::PgError;
 use super::guc;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
-use super::raw::datum::{Varlena, cstring, jsonb_from_text, jsonb_to_text, name, receive, varlena};
+use super::raw::datum::{Varlena, cstring, jsonb_from_text, jsonb_to_text, name, varlena};
 use super::session::{self, Privilege};
 use super::values;
 use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, Options, parse_head};
@@ -99,7 +99,7 @@ pub fn text_recv(call: Call) -> Returned {
 }
 
 fn recv(call: Call, kind: &Kind) -> Returned {
-    let bytes = receive(call.pointer(0));
+    let bytes = call.message();
     accept_sealed(&Envelope::parse(&bytes)?.head(), call.int4(2), kind)?;
     Ok(Some(varlena(&bytes).datum()))
 }

@@ -5,6 +5,7 @@ mod cluster;
 mod guard;
 mod openbao;
 mod shared;
+mod sql;
 
 use std::ffi::OsStr;
 use std::process::{Command, Output};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 pub use cluster::Cluster;
 pub use openbao::OpenBao;
 pub use shared::{fresh_database, shared};
+pub use sql::Sql;
 
 /// `program`, to be run by the user that runs the servers: PostgreSQL refuses root, who becomes "postgres" for it.
 pub fn as_server(program: impl AsRef<OsStr>) -> Command {

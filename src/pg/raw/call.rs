@@ -118,6 +118,17 @@ impl Call {
         unsafe { CStr::from_ptr(self.datum(index).cast_mut_ptr()) }
     }
 
+    /// The rest of the message that a receive function gets as its first argument.
+    pub fn message(&self) -> Vec<u8> {
+        let buffer = self.pointer::<pg_sys::StringInfoData>(0);
+        // SAFETY: fmgr passes the message, with cursor <= len.
+        unsafe {
+            let length = (*buffer).len - (*buffer).cursor;
+            let start = pg_sys::pq_getmsgbytes(buffer, length).cast::<u8>();
+            std::slice::from_raw_parts(start, length as usize).to_vec()
+        }
+    }
+
     /// A pointer argument (`internal`).
     pub fn pointer<T>(&self, index: usize) -> *mut T {
         self.datum(index).cast_mut_ptr()
@@ -135,21 +146,22 @@ impl Call {
         }
     }
 
-    /// The place for what this call site keeps between calls of one execution (fn_extra).
-    pub fn cache<T: Default + 'static>(&self) -> &mut T {
+    /// Works on what this call site keeps between calls of one execution (fn_extra).
+    pub fn with_cache<T: Default + 'static, R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: flinfo lives as long as the call site, and fn_extra is only ever set here, so it is
-        // NULL or a `T`: one symbol always asks for one `T`. The box is dropped with fn_mcxt.
+        // NULL or a `T`: one symbol always asks for one `T`. The box is dropped with fn_mcxt. A call site
+        // does not run again inside itself, so nobody else holds the `T` during `work`.
         unsafe {
             let info = (*self.0).flinfo;
             if (*info).fn_extra.is_null() {
                 let kept = PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(T::default());
                 (*info).fn_extra = kept.cast();
             }
-            &mut *(*info).fn_extra.cast::<T>()
+            work(&mut *(*info).fn_extra.cast::<T>())
         }
     }
 
-    /// Same as [`Call::cache`], where the call may come without a call site (DirectFunctionCall).
+    /// The call comes from an expression and so has a place for [`Call::with_cache`].
     pub fn has_call_site(&self) -> bool {
         // SAFETY: as in `argument`.
         unsafe { !(*self.0).flinfo.is_null() }

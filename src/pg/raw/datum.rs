@@ -120,16 +120,6 @@ pub fn name(text: Varlena) -> pg_sys::Datum {
     unsafe { call1(pg_sys::text_name, text.datum()) }
 }
 
-/// Reads text or bytea in PostgreSQL's binary protocol: the rest of the message.
-pub fn receive(buffer: *mut pg_sys::StringInfoData) -> Vec<u8> {
-    // SAFETY: a receive function's first argument is the message, with cursor <= len.
-    unsafe {
-        let length = (*buffer).len - (*buffer).cursor;
-        let start = pg_sys::pq_getmsgbytes(buffer, length).cast::<u8>();
-        std::slice::from_raw_parts(start, length as usize).to_vec()
-    }
-}
-
 unsafe fn call1(
     function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
     argument: pg_sys::Datum,

@@ -1,0 +1,39 @@
+use postgres::Client;
+use postgres::error::DbError;
+use postgres::types::FromSqlOwned;
+
+/// What a test says to a connection, in one word each.
+pub trait Sql {
+    /// Statements whose result does not matter.
+    fn run(&mut self, sql: &str);
+    /// The only column of the only row.
+    fn one<T: FromSqlOwned>(&mut self, sql: &str) -> T;
+    /// The first column of every row.
+    fn column<T: FromSqlOwned>(&mut self, sql: &str) -> Vec<T>;
+    /// The error that the statements must end with.
+    fn error(&mut self, sql: &str) -> DbError;
+    /// The SQLSTATE of that error.
+    fn state(&mut self, sql: &str) -> String {
+        self.error(sql).code().code().to_owned()
+    }
+}
+
+impl Sql for Client {
+    fn run(&mut self, sql: &str) {
+        self.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    fn one<T: FromSqlOwned>(&mut self, sql: &str) -> T {
+        self.query_one(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
+    }
+
+    fn column<T: FromSqlOwned>(&mut self, sql: &str) -> Vec<T> {
+        let rows = self.query(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    fn error(&mut self, sql: &str) -> DbError {
+        let error = self.batch_execute(sql).err().unwrap_or_else(|| panic!("{sql}: no error"));
+        error.as_db_error().cloned().unwrap_or_else(|| panic!("{sql}: {error:?}"))
+    }
+}
