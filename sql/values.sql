@@ -18,13 +18,13 @@ CREATE FUNCTION pgseal.encrypt(value text, keyring text DEFAULT NULL, context te
 
 -- COST 100, so that a LIMIT below decrypts only the rows it returns.
 CREATE FUNCTION pgseal.decrypt(value encrypted_jsonb) RETURNS jsonb
-    AS 'MODULE_PATHNAME', 'pgseal_decrypt_jsonb' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.decrypt(value encrypted_text) RETURNS text
-    AS 'MODULE_PATHNAME', 'pgseal_decrypt_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.decrypt(value encrypted_jsonb, context text) RETURNS jsonb
-    AS 'MODULE_PATHNAME', 'pgseal_decrypt_jsonb' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.decrypt(value encrypted_text, context text) RETURNS text
-    AS 'MODULE_PATHNAME', 'pgseal_decrypt_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.decrypt_as_text(encrypted_jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_decrypt_jsonb_as_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.decrypt_as_name(encrypted_jsonb) RETURNS name

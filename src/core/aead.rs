@@ -70,6 +70,8 @@ impl Xaes256Gcm {
     }
 
     /// AES-256-GCM under AES(key, M1 ^ K1) || AES(key, M2 ^ K1), with the nonce's last 12 bytes.
+    // Inlined so that the key schedule is made where it is used: a move would leave a copy behind.
+    #[inline(always)]
     fn subkey(&self, nonce: &[u8; NONCE_BYTES]) -> (Aes256Gcm, Nonce<aes_gcm::aead::consts::U12>) {
         let mut key = Key::<Aes256Gcm>::default();
         for (counter, half) in key.chunks_exact_mut(16).enumerate() {

@@ -192,17 +192,38 @@ impl<'a> Envelope<'a> {
 
     /// Decrypts; the context is not looked at, see [`Opened::require_context`].
     pub fn open(&self, key: &DataKey, keyring: &Uuid) -> Result<Opened, OpenError> {
-        let nonce_end = self.sealed_start() + COMPACT_NONCE_BYTES;
-        let (Some(nonce), Some((body, tag))) = (
-            self.bytes[self.sealed_start()..].first_chunk(),
-            self.bytes[nonce_end..].split_last_chunk::<TAG_BYTES>(),
-        ) else {
+        let mut inner = Zeroizing::new(vec![0; self.body().len()]);
+        self.decrypt(key, keyring, &mut inner)?;
+        Opened::unwrap_content(inner, self.flags())
+    }
+
+    /// Length of the content where nothing but the content is inside: neither bound, compressed nor padded.
+    pub fn bare_length(&self) -> Option<usize> {
+        (self.flags() & (BOUND | COMPRESSED | PADDED) == 0).then(|| self.body().len())
+    }
+
+    /// Decrypts a value that has a [`Envelope::bare_length`] into `out` of that length, without a copy.
+    pub fn open_bare(&self, key: &DataKey, keyring: &Uuid, out: &mut [u8]) -> Result<(), OpenError> {
+        match self.bare_length() == Some(out.len()) {
+            true => self.decrypt(key, keyring, out),
+            false => Err(OpenError::Authentication),
+        }
+    }
+
+    fn decrypt(&self, key: &DataKey, keyring: &Uuid, out: &mut [u8]) -> Result<(), OpenError> {
+        let (Some(nonce), Some(tag)) =
+            (self.bytes[self.sealed_start()..].first_chunk(), self.bytes.last_chunk::<TAG_BYTES>())
+        else {
             return Err(OpenError::Authentication);
         };
-        let mut inner = Zeroizing::new(body.to_vec());
+        out.copy_from_slice(self.body());
         let aad = aad(&self.bytes[..self.sealed_start()], keyring);
-        key.aead.open(&expand_nonce(nonce), &aad, &mut inner, tag)?;
-        Opened::unwrap_content(inner, self.flags())
+        Ok(key.aead.open(&expand_nonce(nonce), &aad, out, tag)?)
+    }
+
+    /// The ciphertext without nonce and tag; `parse` has checked that all three are there.
+    fn body(&self) -> &'a [u8] {
+        &self.bytes[self.sealed_start() + COMPACT_NONCE_BYTES..self.bytes.len() - TAG_BYTES]
     }
 
     fn flags(&self) -> u8 {

@@ -1,6 +1,6 @@
 //! Unwrapped keys of one process, each gone a fixed time after it was unwrapped, used or not.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -33,14 +33,14 @@ struct Entry<K> {
 }
 
 /// The keys of one purpose.
-struct Shelf<K>(HashMap<KeyVersion, Entry<K>>);
+struct Shelf<K>(BTreeMap<KeyVersion, Entry<K>>);
 
 /// The cache. Dropping an entry wipes the key as soon as nobody is using it.
 pub struct Cache<C> {
     clock: C,
     data: Shelf<DataKey>,
     index: Shelf<IndexKey>,
-    denied: HashMap<i32, Instant>,
+    denied: BTreeMap<i32, Instant>,
 }
 
 impl<K> Shelf<K> {
@@ -57,7 +57,7 @@ impl<K> Shelf<K> {
 impl<C: Clock> Cache<C> {
     /// An empty cache.
     pub fn new(clock: C) -> Self {
-        Cache { clock, data: Shelf(HashMap::new()), index: Shelf(HashMap::new()), denied: HashMap::new() }
+        Cache { clock, data: Shelf(BTreeMap::new()), index: Shelf(BTreeMap::new()), denied: BTreeMap::new() }
     }
 
     /// A data key that was unwrapped less than `ttl` ago.

@@ -41,7 +41,7 @@ pub fn path_text(call: Call) -> Returned {
 
 fn part(call: Call, function: Function, content: Content) -> Returned {
     let value = open_for(call, &[Privilege::Search])?;
-    match function.varlena(value.jsonb(), call.datum(1)) {
+    match function.varlena(value.datum(), call.datum(1)) {
         Some(part) => Ok(Some(values::seal_part(&value.keyring, content, part.bytes())?.datum())),
         None => Ok(None),
     }
@@ -67,7 +67,7 @@ fn has_key(call: Call, function: Function) -> Returned {
     if other_keyring(call, 0, value.keyring.id)? {
         return Ok(None);
     }
-    Ok(Some(function.boolean(value.jsonb(), call.datum(1)).into()))
+    Ok(Some(function.boolean(value.datum(), call.datum(1)).into()))
 }
 
 /// `encrypted_jsonb || jsonb`.
@@ -79,7 +79,7 @@ pub fn concat(call: Call) -> Returned {
 pub fn concat_sealed(call: Call) -> Returned {
     let right = values::open_unchecked(call.varlena(1).bytes())?;
     session::require(&right.keyring, Privilege::Encrypt)?;
-    changed(call, jsonb::CONCAT, right.jsonb().datum())
+    changed(call, jsonb::CONCAT, right.datum().datum())
 }
 
 /// `encrypted_jsonb - text`.
@@ -104,7 +104,7 @@ pub fn delete_path(call: Call) -> Returned {
 
 fn changed(call: Call, function: Function, argument: pgrx::pg_sys::Datum) -> Returned {
     let value = open_for(call, &[Privilege::Encrypt])?;
-    match function.varlena(value.jsonb(), argument) {
+    match function.varlena(value.datum(), argument) {
         Some(document) => Ok(Some(values::seal_changed(&value, document.bytes())?.datum())),
         None => Ok(None),
     }

@@ -21,8 +21,7 @@ sql_functions! {
     pgseal_seal_bpchar => types::seal_bpchar;
     pgseal_encrypt_jsonb => types::encrypt_jsonb;
     pgseal_encrypt_text => types::encrypt_text;
-    pgseal_decrypt_jsonb => types::decrypt_jsonb;
-    pgseal_decrypt_text => types::decrypt_text;
+    pgseal_decrypt => types::decrypt;
     pgseal_decrypt_jsonb_as_text => types::decrypt_jsonb_as_text;
     pgseal_decrypt_jsonb_as_name => types::decrypt_jsonb_as_name;
     pgseal_decrypt_text_as_name => types::decrypt_text_as_name;

@@ -168,7 +168,7 @@ fn remember(
     }
     let whole = &Zeroizing::new([chosen, b"\0", input].concat());
     call.with_cache(|remembered: &mut Remembered| {
-        let made = remembered.get(&whole, || make().map(Some))?;
+        let made = remembered.get(whole, || make().map(Some))?;
         Ok(made.map(|filter| varlena(filter).datum()))
     })
 }

@@ -7,8 +7,8 @@ use super::filters::OpenFilter;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Jsonb, Varlena};
 use super::session::{self, Privilege};
-use super::values::{self, OpenValue};
-use crate::core::envelope::{Content, Envelope, HEADER_BYTES, parse_head, tokens_of};
+use super::values;
+use crate::core::envelope::{Envelope, HEADER_BYTES, parse_head, tokens_of};
 use crate::core::filter::Filter;
 use crate::core::token::marker;
 
@@ -68,10 +68,9 @@ fn exact(call: Call, value: Varlena, bytes: Varlena) -> Returned {
     if !filter.every_keyring() && head.keyring != filter.keyring() {
         return Ok(None);
     }
-    let opened = open_for_search(value.bytes())?;
     call.with_cache(|open: &mut OpenFilter| {
         open.open(&filter, bytes.bytes())?;
-        load(&mut open.scratch, &opened);
+        load(&mut open.scratch, value.bytes())?;
         boolean(open.admits_scratch())
     })
 }
@@ -84,28 +83,27 @@ pub fn contains(call: Call) -> Returned {
     if other_keyring(call, 0, head.keyring)? {
         return Ok(None);
     }
-    let opened = open_for_search(value.bytes())?;
     let query = call.varlena(1);
     call.with_cache(|document: &mut Jsonb| {
-        load(document, &opened);
+        load(document, value.bytes())?;
         boolean(document.contains(&Jsonb::new(query.bytes())))
     })
 }
 
-fn open_for_search(bytes: &[u8]) -> Result<OpenValue, PgError> {
-    let value = values::open_unchecked(bytes)?;
-    session::require(&value.keyring, Privilege::Search)?;
-    Ok(value)
-}
-
-fn load(document: &mut Jsonb, value: &OpenValue) {
-    match value.content_code() {
-        Content::JsonText => document.replace(value.jsonb().bytes()),
-        _ => document.replace(value.content()),
+/// Decrypts a value for a role that may search it; the plaintext stays inside.
+fn load(document: &mut Jsonb, value: &[u8]) -> Result<(), PgError> {
+    let located = values::locate(value)?;
+    session::require(&located.keyring, Privilege::Search)?;
+    match located.bare_length() {
+        Some(length) => document.fill(length, |room| located.open_into(room)),
+        None => {
+            *document = Jsonb::new(located.open()?.datum().bytes());
+            Ok(())
+        }
     }
 }
 
-/// `raise_unsupported(...)`: behind operators that must not fall back to something that answers wrongly.
+/// `unsupported(...)`: behind operators that must not fall back to something that answers wrongly.
 pub fn unsupported(_: Call) -> Returned {
     Err(PgError::Unsupported)
 }

@@ -4,7 +4,7 @@
 //! borrowed while PostgreSQL or the KMS is called.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use pgrx::pg_sys;
@@ -23,7 +23,7 @@ struct Session {
     stale: Cell<bool>,
     generation: Cell<u64>,
     tables: Cell<Option<Tables>>,
-    keyrings: RefCell<HashMap<i32, Rc<Keyring>>>,
+    keyrings: RefCell<BTreeMap<i32, Rc<Keyring>>>,
     names: RefCell<HashMap<String, i32>>,
     ids: RefCell<Option<Rc<Ids>>>,
     keys: RefCell<Cache<SystemClock>>,

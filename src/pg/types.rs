@@ -159,7 +159,7 @@ fn coerce(call: Call, content: Content) -> Returned {
     session::require(&value.keyring, Privilege::Encrypt)?;
     let plaintext = match content {
         Content::Text => value.content().to_vec(),
-        _ => value.jsonb().bytes().to_vec(),
+        _ => value.datum().bytes().to_vec(),
     };
     let plaintext = zeroize::Zeroizing::new(plaintext);
     Ok(Some(values::seal(column, content, &plaintext, false, Options::default())?.datum()))
@@ -219,41 +219,32 @@ fn encrypt(call: Call, content: Content) -> Returned {
     Ok(Some(values::seal(keyring, content, plaintext.bytes(), false, options)?.datum()))
 }
 
-/// `decrypt(encrypted_jsonb [, context text])`.
-pub fn decrypt_jsonb(call: Call) -> Returned {
-    Ok(Some(decrypted(call)?.jsonb().datum()))
-}
-
-/// `decrypt(encrypted_text [, context text])`.
-pub fn decrypt_text(call: Call) -> Returned {
-    Ok(Some(varlena(decrypted(call)?.content()).datum()))
+/// `decrypt(encrypted_jsonb [, context text])` and `decrypt(encrypted_text [, context text])`.
+pub fn decrypt(call: Call) -> Returned {
+    Ok(Some(decrypted(call)?.datum()))
 }
 
 /// `decrypt_as_text(encrypted_jsonb)`: for the casts to text, varchar and bpchar.
 pub fn decrypt_jsonb_as_text(call: Call) -> Returned {
-    let document = decrypted(call)?.jsonb();
-    Ok(Some(varlena(jsonb_to_text(document).as_bytes()).datum()))
+    Ok(Some(varlena(jsonb_to_text(decrypted(call)?).as_bytes()).datum()))
 }
 
 /// `decrypt_as_name(encrypted_jsonb)`.
 pub fn decrypt_jsonb_as_name(call: Call) -> Returned {
-    let document = decrypted(call)?.jsonb();
-    Ok(Some(name(varlena(jsonb_to_text(document).as_bytes()))))
+    Ok(Some(name(varlena(jsonb_to_text(decrypted(call)?).as_bytes()))))
 }
 
 /// `decrypt_as_name(encrypted_text)`.
 pub fn decrypt_text_as_name(call: Call) -> Returned {
-    Ok(Some(name(varlena(decrypted(call)?.content()))))
+    Ok(Some(name(decrypted(call)?)))
 }
 
-fn decrypted(call: Call) -> Result<values::OpenValue, PgError> {
-    let value = values::open(call.varlena(0).bytes())?;
+fn decrypted(call: Call) -> Result<Varlena, PgError> {
     let context = match call.count() {
         2 => call.optional_text(1)?,
         _ => None,
     };
-    value.require_context(context.as_deref().map(str::as_bytes))?;
-    Ok(value)
+    values::open_datum(call.varlena(0).bytes(), context.as_deref().map(str::as_bytes))
 }
 
 /// `key_version(encrypted_*)`: the data key version; needs no key.

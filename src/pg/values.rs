@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::catalog::Keyring;
 use super::error::PgError;
-use super::raw::datum::{Varlena, jsonb_from_text, varlena};
+use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, varlena};
 use super::raw::xact;
 use super::session::{self, Privilege};
 use crate::core::envelope::{self, Content, Envelope, Head, Opened, Options};
@@ -36,7 +36,7 @@ pub fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
     session::require(&opened.keyring, Privilege::Encrypt)?;
     // JSON text from a big-endian server becomes what this server writes.
     if opened.head.content == Content::JsonText {
-        return seal_changed(opened, opened.jsonb().bytes());
+        return seal_changed(opened, opened.datum().bytes());
     }
     let (keyring, data_version, key) = session::writer_key(opened.keyring.id)?;
     let (index_version, tokens) = tokenise(&keyring, opened.head.content, opened.content())?;
@@ -87,18 +87,13 @@ impl OpenValue {
         self.opened.content()
     }
 
-    /// What the plaintext is.
-    pub fn content_code(&self) -> Content {
-        self.head.content
-    }
-
     /// Sealed before its column was known.
     pub fn in_transit(&self) -> bool {
         self.head.transit
     }
 
-    /// The plaintext as a jsonb datum.
-    pub fn jsonb(&self) -> Varlena {
+    /// The plaintext as a datum: jsonb or text.
+    pub fn datum(&self) -> Varlena {
         match self.head.content {
             Content::JsonText => jsonb_from_text(&xact::c_string(&String::from_utf8_lossy(self.content()))),
             _ => varlena(self.content()),
@@ -111,19 +106,55 @@ impl OpenValue {
     }
 }
 
-/// Decrypts a value for a role that may read plaintext.
-pub fn open(bytes: &[u8]) -> Result<OpenValue, PgError> {
-    let value = open_unchecked(bytes)?;
-    session::require(&value.keyring, Privilege::Decrypt)?;
-    Ok(value)
+/// A value with the key that opens it.
+pub struct Located<'a> {
+    /// The keyring it belongs to.
+    pub keyring: Rc<Keyring>,
+    key: Rc<DataKey>,
+    envelope: Envelope<'a>,
 }
 
-/// Decrypts a value for internal use, where the plaintext does not leave: the caller has checked a privilege.
-pub fn open_unchecked(bytes: &[u8]) -> Result<OpenValue, PgError> {
+/// Finds a value's key.
+pub fn locate(bytes: &[u8]) -> Result<Located<'_>, PgError> {
     let envelope = Envelope::parse(bytes)?;
     let head = envelope.head();
     let keyring = session::keyring(head.keyring)?;
     let key = session::data_key(&keyring, head.data_version)?;
-    let opened = envelope.open(&key, &keyring.uuid)?;
-    Ok(OpenValue { keyring, key, opened, head })
+    Ok(Located { keyring, key, envelope })
+}
+
+impl Located<'_> {
+    /// Decrypts the value.
+    pub fn open(self) -> Result<OpenValue, PgError> {
+        let opened = self.envelope.open(&self.key, &self.keyring.uuid)?;
+        Ok(OpenValue { keyring: self.keyring, key: self.key, opened, head: self.envelope.head() })
+    }
+
+    /// Length of the content where it can be decrypted into place: the common case, by [`Located::open_into`].
+    pub fn bare_length(&self) -> Option<usize> {
+        let as_it_is = self.envelope.head().content != Content::JsonText;
+        self.envelope.bare_length().filter(|_| as_it_is)
+    }
+
+    /// Decrypts into `room`, which has [`Located::bare_length`] bytes.
+    pub fn open_into(&self, room: &mut [u8]) -> Result<(), PgError> {
+        Ok(self.envelope.open_bare(&self.key, &self.keyring.uuid, room)?)
+    }
+}
+
+/// Decrypts a value for a role that may read plaintext, into a datum.
+pub fn open_datum(bytes: &[u8], context: Option<&[u8]>) -> Result<Varlena, PgError> {
+    let located = locate(bytes)?;
+    session::require(&located.keyring, Privilege::Decrypt)?;
+    if let (Some(length), None) = (located.bare_length(), context) {
+        return fill_varlena(length, |room| located.open_into(room));
+    }
+    let value = located.open()?;
+    value.require_context(context)?;
+    Ok(value.datum())
+}
+
+/// Decrypts a value for internal use, where the plaintext does not leave: the caller has checked a privilege.
+pub fn open_unchecked(bytes: &[u8]) -> Result<OpenValue, PgError> {
+    locate(bytes)?.open()
 }

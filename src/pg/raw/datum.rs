@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use pgrx::{direct_function_call_as_datum, pg_sys, varlena};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// A detoasted variable-length datum. Points into the argument or into a palloc'd copy; either lives
 /// until the current memory context is reset, which outlives one function call.
@@ -53,6 +53,18 @@ pub fn varlena(bytes: &[u8]) -> Varlena {
     }
 }
 
+/// A new datum of `length` bytes that `fill` writes, in the current memory context.
+pub fn fill_varlena<E>(length: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Varlena, E> {
+    let total = length + pg_sys::VARHDRSZ;
+    // SAFETY: as in `varlena`; palloc0 has written every byte that `fill` may see.
+    unsafe {
+        let pointer = pg_sys::palloc0(total).cast::<u8>();
+        varlena::set_varsize_4b(pointer.cast(), total as i32);
+        fill(std::slice::from_raw_parts_mut(pointer.add(pg_sys::VARHDRSZ), length))?;
+        Ok(Varlena(pointer.cast()))
+    }
+}
+
 /// A new cstring in the current memory context; `text` holds no NUL.
 pub fn cstring(text: &str) -> pg_sys::Datum {
     let total = text.len() + 1;
@@ -81,7 +93,7 @@ pub fn jsonb_to_text(jsonb: Varlena) -> String {
     }
 }
 
-/// A jsonb datum in memory of our own, which is wiped when it is replaced or dropped.
+/// A jsonb datum in memory of our own, which is wiped when it is dropped.
 #[derive(Default)]
 pub struct Jsonb(Zeroizing<Vec<u64>>);
 
@@ -89,20 +101,23 @@ impl Jsonb {
     /// A copy of a document's bytes.
     pub fn new(content: &[u8]) -> Self {
         let mut jsonb = Jsonb::default();
-        jsonb.replace(content);
+        let Ok(()) = jsonb.fill(content.len(), |room| {
+            room.copy_from_slice(content);
+            Ok::<(), std::convert::Infallible>(())
+        });
         jsonb
     }
 
-    /// Takes another document, in the same room where it fits.
-    pub fn replace(&mut self, content: &[u8]) {
-        let total = content.len() + pg_sys::VARHDRSZ;
-        self.0.zeroize();
+    /// Takes another document of `length` bytes that `fill` writes, in the same room where it fits.
+    pub fn fill<E>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
+        let total = length + pg_sys::VARHDRSZ;
+        self.0.clear();
         self.0.resize(total.div_ceil(size_of::<u64>()), 0);
-        // SAFETY: the vector has `total` writable bytes, 8-byte aligned.
+        // SAFETY: the vector has `total` initialised bytes, 8-byte aligned.
         unsafe {
             let start = self.0.as_mut_ptr().cast::<u8>();
             varlena::set_varsize_4b(start.cast(), total as i32);
-            std::ptr::copy_nonoverlapping(content.as_ptr(), start.add(pg_sys::VARHDRSZ), content.len());
+            fill(std::slice::from_raw_parts_mut(start.add(pg_sys::VARHDRSZ), length))
         }
     }
 
