@@ -40,7 +40,15 @@ pub fn exclude_writers(call: Call) -> Returned {
 
 /// `wait_for_transactions()`: waits for every transaction that runs now; returns how many there were.
 pub fn wait_for_transactions(_: Call) -> Returned {
-    Ok(Some((lock::wait_for_running_transactions() as i32).into()))
+    let running = lock::running_transactions();
+    let waiting = running.iter().filter(|transaction| !transaction.has_ended()).count();
+    if waiting > 0 {
+        pgrx::notice!(
+            "waiting for {waiting} transactions that are still running; pg_stat_activity shows them"
+        );
+    }
+    running.iter().for_each(lock::Running::wait);
+    Ok(Some((running.len() as i32).into()))
 }
 
 /// `text_holds_key(text, keyring int4, version int4)`: does this text, say of a DEFAULT or a view, quote a

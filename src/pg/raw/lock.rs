@@ -42,9 +42,11 @@ fn acquire(keyring: i32, version: u16, mode: u32) -> Acquired {
     }
 }
 
-/// Waits until every transaction of this database that is running now has ended; returns how many there
-/// were. Prepared transactions are not among them.
-pub fn wait_for_running_transactions() -> usize {
+/// A transaction of another session.
+pub struct Running(pg_sys::VirtualTransactionId);
+
+/// The transactions of this database that are running now, without vacuum's; prepared ones are not among them.
+pub fn running_transactions() -> Vec<Running> {
     let mut count = 0;
     // SAFETY: the list is palloc'd with `count` entries; our own backend is never in it.
     unsafe {
@@ -55,10 +57,22 @@ pub fn wait_for_running_transactions() -> usize {
             (pg_sys::PROC_IS_AUTOVACUUM | pg_sys::PROC_IN_VACUUM) as i32,
             &mut count,
         );
-        for at in 0..count as usize {
-            pg_sys::VirtualXactLock(*list.add(at), true);
-        }
+        let running = (0..count as usize).map(|at| Running(*list.add(at))).collect();
         pg_sys::pfree(list.cast());
+        running
     }
-    count as usize
+}
+
+impl Running {
+    /// It has ended by now.
+    pub fn has_ended(&self) -> bool {
+        // SAFETY: the id was valid a moment ago; one that is gone counts as ended.
+        unsafe { pg_sys::VirtualXactLock(self.0, false) }
+    }
+
+    /// Waits for its end; a cancel interrupts.
+    pub fn wait(&self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::VirtualXactLock(self.0, true) };
+    }
 }
