@@ -1,5 +1,7 @@
 CREATE FUNCTION pgseal.filter_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_filter_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+CREATE FUNCTION pgseal.filter_any_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_filter_any_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.contains_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_contains_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.matches_support(internal) RETURNS internal
@@ -8,7 +10,7 @@ CREATE FUNCTION pgseal.matches_support(internal) RETURNS internal
 CREATE FUNCTION pgseal.filter(query jsonb, keyring text DEFAULT NULL) RETURNS encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter' LANGUAGE C STABLE PARALLEL RESTRICTED SUPPORT pgseal.filter_support;
 CREATE FUNCTION pgseal.filter_any(queries jsonb[], keyring text DEFAULT NULL) RETURNS encrypted_filter
-    AS 'MODULE_PATHNAME', 'pgseal_filter_any' LANGUAGE C STABLE PARALLEL RESTRICTED;
+    AS 'MODULE_PATHNAME', 'pgseal_filter_any' LANGUAGE C STABLE PARALLEL RESTRICTED SUPPORT pgseal.filter_any_support;
 CREATE FUNCTION pgseal.filter_for(jsonb, int4) RETURNS encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_for' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.refresh(encrypted_filter) RETURNS encrypted_filter
@@ -73,6 +75,7 @@ CREATE OPERATOR CLASS encrypted_jsonb_ops DEFAULT FOR TYPE encrypted_jsonb USING
     STORAGE int8;
 
 COMMENT ON FUNCTION pgseal.filter_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';
+COMMENT ON FUNCTION pgseal.filter_any_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';
 COMMENT ON FUNCTION pgseal.contains_support(internal) IS 'planner support: token match AND exact match';
 COMMENT ON FUNCTION pgseal.matches_support(internal) IS 'planner support: token match AND exact match';
 COMMENT ON FUNCTION pgseal.filter(jsonb, text) IS 'the condition "contains this document", for @@';

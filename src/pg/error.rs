@@ -41,7 +41,7 @@ pub enum PgError {
     #[error("authentication of an encrypted value failed")]
     Authentication,
     /// Bound to a context.
-    #[error("the encrypted value is bound to another context")]
+    #[error("the context is not the one that the value was encrypted with")]
     Context,
     /// The keyring that a setting, type or function names.
     #[error("keyring \"{0}\" does not exist")]
@@ -58,10 +58,10 @@ pub enum PgError {
     /// A value of one keyring for a column of another.
     #[error("the value belongs to keyring {value}, the column to keyring {column}")]
     WrongKeyring {
-        /// Keyring of the value.
-        value: i32,
+        /// Keyring of the value, quoted name or number.
+        value: String,
         /// Keyring of the column.
-        column: i32,
+        column: String,
     },
     /// A version that may no longer be used.
     #[error("{1} key version {2} of keyring \"{0}\" is {3}")]
@@ -158,7 +158,9 @@ impl PgError {
             PgError::Authentication => {
                 "The value was altered, or comes from another database. Restore it from a backup."
             }
-            PgError::Context => "Call pgseal.decrypt(value, context) with the context it was encrypted with.",
+            PgError::Context => {
+                "Call pgseal.decrypt(value, context) with that context; a value encrypted without one takes none."
+            }
             PgError::UnknownKeyring(_) => {
                 "SELECT name FROM pgseal.keyring lists the keyrings of this database."
             }
@@ -166,8 +168,8 @@ impl PgError {
                 "The keyring was not restored with the data: restore pgseal's tables from the same dump."
             }
             PgError::NoKeyring => {
-                "Declare the column as encrypted_jsonb(keyring), SET pgseal.keyring, use \
-                 pgseal.encrypt(value, 'keyring'), or create a keyring with pgseal.create_keyring('name')."
+                "A literal is sealed before its column is known: SET pgseal.keyring, cast the literal to jsonb, use \
+                 pgseal.encrypt(value, 'keyring'), or SELECT pgseal.set_default_keyring('keyring')."
             }
             PgError::WrongKeyring { .. } => {
                 "Encrypt it anew: pgseal.encrypt(pgseal.decrypt(value), 'keyring of the column')."
@@ -176,7 +178,8 @@ impl PgError {
                 "A literal or DEFAULT may have been encrypted long ago: prepare the statement again or set the DEFAULT again."
             }
             PgError::Privilege(..) => {
-                "Ask for pgseal.grant_keyring('keyring', 'role', ARRAY['encrypt', 'search', 'decrypt'])."
+                "SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['encrypt', 'search', 'decrypt']) grants it. A literal is \
+                 sealed under the session's keyring first: SET pgseal.keyring to the column's, or cast it to jsonb."
             }
             PgError::SealedRefused => "SET pgseal.accept_sealed = on allows it, as a restore needs it.",
             PgError::Kms(_, error) => match error.class() {

@@ -36,6 +36,7 @@ sql_functions! {
     pgseal_filter_for => filters::filter_for;
     pgseal_refresh => filters::refresh;
     pgseal_filter_support => rewrite::filter_support;
+    pgseal_filter_any_support => rewrite::filter_any_support;
 
     pgseal_contains => operators::contains;
     pgseal_contains_support => rewrite::contains_support;

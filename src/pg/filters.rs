@@ -8,7 +8,7 @@ use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Jsonb, Varlena, cstring, varlena};
-use super::session::{self, Privilege};
+use super::session::{self, Allowed, Privilege};
 use crate::core::filter::{
     self, Binding, Filter, Groups, Parts, Query, QueryVersion, any_group, groups, join_documents,
 };
@@ -235,8 +235,17 @@ fn open_query(filter: &Filter<'_>) -> Result<Zeroizing<Vec<u8>>, PgError> {
 pub struct OpenFilter {
     bytes: Vec<u8>,
     documents: Vec<Jsonb>,
-    /// The value under the recheck; its room is used again for the next.
-    pub scratch: Jsonb,
+    /// The value under the recheck.
+    pub value: OpenDocument,
+}
+
+/// A decrypted document whose room is used again for the next, and the privilege to look into it.
+#[derive(Default)]
+pub struct OpenDocument {
+    /// The document.
+    pub document: Jsonb,
+    /// `search` on its keyring.
+    pub allowed: Allowed,
 }
 
 impl OpenFilter {
@@ -255,9 +264,9 @@ impl OpenFilter {
         Ok(())
     }
 
-    /// Does the value in `scratch` contain one of the documents?
-    pub fn admits_scratch(&self) -> bool {
-        self.documents.iter().any(|document| self.scratch.contains(document))
+    /// Does the value contain one of the documents?
+    pub fn admits_value(&self) -> bool {
+        self.documents.iter().any(|document| self.value.document.contains(document))
     }
 }
 

@@ -3,10 +3,10 @@
 
 use super::documents::other_keyring;
 use super::error::PgError;
-use super::filters::OpenFilter;
+use super::filters::{OpenDocument, OpenFilter};
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Jsonb, Varlena};
-use super::session::{self, Privilege};
+use super::session::Privilege;
 use super::values;
 use crate::core::envelope::{Envelope, HEADER_BYTES, parse_head, tokens_of};
 use crate::core::filter::Filter;
@@ -70,8 +70,8 @@ fn exact(call: Call, value: Varlena, bytes: Varlena) -> Returned {
     }
     call.with_cache(|open: &mut OpenFilter| {
         open.open(&filter, bytes.bytes())?;
-        load(&mut open.scratch, value.bytes())?;
-        boolean(open.admits_scratch())
+        load(&mut open.value, value.bytes())?;
+        boolean(open.admits_value())
     })
 }
 
@@ -84,20 +84,20 @@ pub fn contains(call: Call) -> Returned {
         return Ok(None);
     }
     let query = call.varlena(1);
-    call.with_cache(|document: &mut Jsonb| {
-        load(document, value.bytes())?;
-        boolean(document.contains(&Jsonb::new(query.bytes())))
+    call.with_cache(|open: &mut OpenDocument| {
+        load(open, value.bytes())?;
+        boolean(open.document.contains(&Jsonb::new(query.bytes())))
     })
 }
 
 /// Decrypts a value for a role that may search it; the plaintext stays inside.
-fn load(document: &mut Jsonb, value: &[u8]) -> Result<(), PgError> {
+fn load(open: &mut OpenDocument, value: &[u8]) -> Result<(), PgError> {
     let located = values::locate(value)?;
-    session::require(&located.keyring, Privilege::Search)?;
+    open.allowed.require(&located.keyring, Privilege::Search)?;
     match located.bare_length() {
-        Some(length) => document.fill(length, |room| located.open_into(room)),
+        Some(length) => open.document.fill(length, |room| located.open_into(room)),
         None => {
-            *document = Jsonb::new(located.open()?.datum().bytes());
+            open.document = Jsonb::new(located.open()?.datum().bytes());
             Ok(())
         }
     }

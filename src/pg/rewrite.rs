@@ -5,9 +5,10 @@ use pgrx::pg_sys;
 
 use super::error::PgError;
 use super::filters::{self, Target};
+use super::raw::array;
 use super::raw::call::{Call, Returned};
-use super::raw::datum::varlena;
-use super::raw::node::{Expr, Objects, simplify_request};
+use super::raw::datum::{Varlena, varlena};
+use super::raw::node::{Expr, Objects, SimplifyRequest, simplify_request};
 use super::session;
 use crate::core::filter::{Binding, Filter, Query};
 
@@ -38,22 +39,31 @@ pub fn matches_support(call: Call) -> Returned {
 /// `filter_support(internal)`: folds `pgseal.filter(constant)` so that plans show no plaintext.
 pub fn filter_support(call: Call) -> Returned {
     let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
-    let (Some(query), Some(keyring)) = (request.argument(0), request.argument(1)) else {
-        return not_rewritten();
-    };
-    let Some(document) = query.constant() else { return not_rewritten() };
+    let Some(document) = request.argument(0).and_then(Expr::constant) else { return not_rewritten() };
+    fold(&request, Query::Contains, &[document.bytes()])
+}
+
+/// `filter_any_support(internal)`: the same for `pgseal.filter_any(constant)`.
+pub fn filter_any_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    let Some(documents) = request.argument(0).and_then(Expr::constant) else { return not_rewritten() };
+    let documents = array::documents(documents.datum());
+    let documents: Vec<&[u8]> = documents.iter().flatten().map(Varlena::bytes).collect();
+    fold(&request, Query::ContainsAny, &documents)
+}
+
+/// Only where the keyring is a constant as well, or the session's choice.
+fn fold(request: &SimplifyRequest, kind: Query, documents: &[&[u8]]) -> Returned {
+    let Some(keyring) = request.argument(1) else { return not_rewritten() };
     let target = match keyring.constant() {
         Some(name) => Target {
             keyring: session::keyring_id(&String::from_utf8_lossy(name.bytes()))?,
             binding: Binding::Fixed,
         },
-        None if keyring.is_null_constant() => match filters::session_target()? {
-            (target, true) => target,
-            (_, false) => return not_rewritten(),
-        },
+        None if keyring.is_null_constant() => filters::session_target()?.0,
         None => return not_rewritten(),
     };
-    let filter = filters::make(target, Query::Contains, &[document.bytes()])?;
+    let filter = filters::make(target, kind, documents)?;
     let rewritten =
         Objects::of_filter_type(request.result_type()).and_then(|objects| refreshed(&objects, filter));
     Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))

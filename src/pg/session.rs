@@ -142,6 +142,11 @@ pub fn keyring(id: i32) -> Result<Rc<Keyring>, PgError> {
     Ok(keyring)
 }
 
+/// How messages name a keyring: by its name where it is known here.
+pub fn keyring_label(id: i32) -> String {
+    keyring(id).map_or_else(|_| id.to_string(), |keyring| format!("\"{}\"", keyring.name))
+}
+
 /// A keyring's id by name.
 pub fn keyring_id(name: &str) -> Result<i32, PgError> {
     let tables = tables()?;
@@ -193,6 +198,22 @@ pub fn require(keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
         return Ok(());
     }
     Err(PgError::Privilege(keyring.name.clone(), privilege.name()))
+}
+
+/// A privilege that this role was found to have; looked up anew when role, keyring or grants change.
+#[derive(Default)]
+pub struct Allowed(Option<(i32, pg_sys::Oid, u64)>);
+
+impl Allowed {
+    /// [`require`], for call sites that ask for every row.
+    pub fn require(&mut self, keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
+        let now = Some((keyring.id, xact::current_role(), generation()));
+        if self.0 != now {
+            require(keyring, privilege)?;
+            self.0 = now;
+        }
+        Ok(())
+    }
 }
 
 /// The active data key for sealing, with its version locked against retiring until the transaction ends.

@@ -13,7 +13,7 @@ use super::guc;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Varlena, cstring, jsonb_from_text, jsonb_to_text, name, varlena};
-use super::session::{self, Privilege};
+use super::session::{self, Allowed, Privilege};
 use super::values;
 use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, Options, parse_head};
 use crate::core::text_form;
@@ -83,7 +83,7 @@ fn accept_sealed(head: &Head, typmod: i32, kind: &Kind) -> Result<(), PgError> {
         return Err(PgError::OtherContent(kind.name));
     }
     if typmod > 0 && typmod != head.keyring {
-        return Err(PgError::WrongKeyring { value: head.keyring, column: typmod });
+        return Err(wrong_keyring(head.keyring, typmod));
     }
     session::require_storable(head.keyring, head.data_version)
 }
@@ -152,7 +152,7 @@ fn coerce(call: Call, content: Content) -> Returned {
         return Ok(Some(call.datum(0)));
     }
     if !head.transit {
-        return Err(PgError::WrongKeyring { value: head.keyring, column });
+        return Err(wrong_keyring(head.keyring, column));
     }
     // Whoever may write the literal may have it moved: the plaintext stays inside.
     let value = values::open_unchecked(call.varlena(0).bytes())?;
@@ -163,6 +163,10 @@ fn coerce(call: Call, content: Content) -> Returned {
     };
     let plaintext = zeroize::Zeroizing::new(plaintext);
     Ok(Some(values::seal(column, content, &plaintext, false, Options::default())?.datum()))
+}
+
+fn wrong_keyring(value: i32, column: i32) -> PgError {
+    PgError::WrongKeyring { value: session::keyring_label(value), column: session::keyring_label(column) }
 }
 
 /// The header of argument 0, of which no more is read.
@@ -244,7 +248,9 @@ fn decrypted(call: Call) -> Result<Varlena, PgError> {
         2 => call.optional_text(1)?,
         _ => None,
     };
-    values::open_datum(call.varlena(0).bytes(), context.as_deref().map(str::as_bytes))
+    let context = context.as_deref().map(str::as_bytes);
+    let value = call.varlena(0);
+    call.with_cache(|allowed: &mut Allowed| values::open_datum(value.bytes(), context, allowed))
 }
 
 /// `key_version(encrypted_*)`: the data key version; needs no key.

@@ -6,7 +6,7 @@ use super::catalog::Keyring;
 use super::error::PgError;
 use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, varlena};
 use super::raw::xact;
-use super::session::{self, Privilege};
+use super::session::{self, Allowed, Privilege};
 use crate::core::envelope::{self, Content, Envelope, Head, Opened, Options};
 use crate::core::kdf::DataKey;
 use crate::core::token::Tokenizer;
@@ -143,9 +143,9 @@ impl Located<'_> {
 }
 
 /// Decrypts a value for a role that may read plaintext, into a datum.
-pub fn open_datum(bytes: &[u8], context: Option<&[u8]>) -> Result<Varlena, PgError> {
+pub fn open_datum(bytes: &[u8], context: Option<&[u8]>, allowed: &mut Allowed) -> Result<Varlena, PgError> {
     let located = locate(bytes)?;
-    session::require(&located.keyring, Privilege::Decrypt)?;
+    allowed.require(&located.keyring, Privilege::Decrypt)?;
     if let (Some(length), None) = (located.bare_length(), context) {
         return fill_varlena(length, |room| located.open_into(room));
     }
