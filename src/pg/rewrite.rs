@@ -102,13 +102,21 @@ fn filter_for(objects: &Objects, query: Expr, typmod: i32) -> Option<Expr> {
     objects.filter_call(c"filter_for", &[pg_sys::JSONBOID, pg_sys::INT4OID], &[query.copy(), keyring])
 }
 
-/// A folded filter that the session chose the keyring of, on a column that has one: the column's.
+/// A filter that names no keyring, on a column that has one: the column's.
 fn for_column(objects: &Objects, value: Expr, filter: Expr) -> Result<Expr, PgError> {
-    let constant = objects
-        .function(c"refresh", &[objects.filter])
-        .and_then(|refresh| filter.argument_of(refresh))
-        .and_then(Expr::constant);
-    let (Some(constant), true) = (constant, value.typmod() > 0) else { return Ok(filter) };
+    if value.typmod() <= 0 {
+        return Ok(filter);
+    }
+    let made = filter.arguments_of(objects.function(c"filter", &[pg_sys::JSONBOID, pg_sys::TEXTOID]));
+    if let Some([query, keyring]) = made.as_deref()
+        && keyring.is_null_constant()
+    {
+        return Ok(filter_for(objects, *query, value.typmod()).unwrap_or(filter));
+    }
+    let folded = filter.arguments_of(objects.function(c"refresh", &[objects.filter]));
+    let Some(constant) = folded.and_then(|arguments| arguments.first()?.constant()) else {
+        return Ok(filter);
+    };
     let folded = Filter::parse(constant.bytes())?;
     if folded.binding() == Binding::Fixed {
         return Ok(filter);

@@ -121,18 +121,15 @@ impl Expr {
         unsafe { is_a(self.0, pg_sys::NodeTag::T_Const) && (*self.0.cast::<pg_sys::Const>()).constisnull }
     }
 
-    /// The argument of a call of `function` with exactly one argument.
-    pub fn argument_of(self, function: pg_sys::Oid) -> Option<Expr> {
+    /// The arguments of a call of `function`; `None` for any other node.
+    pub fn arguments_of(self, function: Option<pg_sys::Oid>) -> Option<Vec<Expr>> {
         // SAFETY: the tag is checked.
         unsafe {
             if !is_a(self.0, pg_sys::NodeTag::T_FuncExpr) {
                 return None;
             }
             let call = self.0.cast::<pg_sys::FuncExpr>();
-            match ((*call).funcid == function, list((*call).args).as_slice()) {
-                (true, [only]) => Some(*only),
-                _ => None,
-            }
+            (Some((*call).funcid) == function).then(|| list((*call).args))
         }
     }
 
