@@ -61,7 +61,8 @@ COMMENT ON TABLE pgseal.privilege IS 'what roles may do with a keyring; role - i
 SELECT pg_catalog.pg_extension_config_dump('pgseal.keyring', '');
 SELECT pg_catalog.pg_extension_config_dump('pgseal.data_key', '');
 SELECT pg_catalog.pg_extension_config_dump('pgseal.index_key', '');
-SELECT pg_catalog.pg_extension_config_dump('pgseal.privilege', '');
+-- A dropped role would be dumped as a number, which may be another role elsewhere.
+SELECT pg_catalog.pg_extension_config_dump('pgseal.privilege', 'WHERE role = 0 OR role IN (SELECT oid FROM pg_catalog.pg_roles)');
 
 -- An owner's pg_dump must be able to read them; they hold wrapped keys only.
 GRANT SELECT ON pgseal.keyring, pgseal.data_key, pgseal.index_key, pgseal.privilege TO PUBLIC;

@@ -42,6 +42,7 @@ BEGIN
         RAISE EXCEPTION 'unknown privilege "%"', unknown
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
     END IF;
+    DELETE FROM pgseal.privilege p WHERE p.role <> 0 AND p.role NOT IN (SELECT r.oid FROM pg_roles r);
     INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt)
     VALUES (id, grantee, 'encrypt' = ANY (privileges), 'search' = ANY (privileges), 'decrypt' = ANY (privileges))
     ON CONFLICT ON CONSTRAINT privilege_pkey DO UPDATE
@@ -57,6 +58,7 @@ BEGIN
     IF id IS NULL THEN
         RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
     END IF;
+    DELETE FROM pgseal.privilege p WHERE p.role <> 0 AND p.role NOT IN (SELECT r.oid FROM pg_roles r);
     UPDATE pgseal.privilege p
        SET encrypt = p.encrypt AND NOT 'encrypt' = ANY (privileges),
            search = p.search AND NOT 'search' = ANY (privileges),

@@ -48,6 +48,8 @@ DECLARE
     step int8;
     changed int8;
     pass_changed int8;
+    pass_before int8;
+    passes int4;
     total int8 := 0;
     started timestamptz := pg_catalog.clock_timestamp();
     reported timestamptz := started;
@@ -55,6 +57,10 @@ DECLARE
 BEGIN
     PERFORM pgseal.require_autocommit();
     PERFORM pgseal.encrypted_column(target_table, target_column);
+    IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_catalog.pg_class c WHERE c.oid = target_table) THEN
+        RAISE EXCEPTION '% is not a table', target_table
+            USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
+    END IF;
     IF batch_size < 1 THEN
         RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -67,7 +73,11 @@ BEGIN
             'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I) WHERE ctid >= $1 AND ctid < $2 AND NOT pgseal.is_current(%2$I)',
             leaf, target_column);
         -- Concurrent updates put rows on other pages: passes go on until one finds nothing to do.
+        passes := 0;
+        pass_changed := 0;
         LOOP
+            pass_before := pass_changed;
+            passes := passes + 1;
             pages := pg_catalog.pg_relation_size(leaf) / pg_catalog.current_setting('block_size')::int8;
             SELECT greatest(1, batch_size / greatest(1, (c.reltuples / greatest(1, c.relpages))::int8)) INTO step
               FROM pg_catalog.pg_class c WHERE c.oid = leaf;
@@ -86,6 +96,10 @@ BEGIN
                 END IF;
             END LOOP;
             EXIT WHEN pass_changed = 0;
+            IF passes >= 5 AND pass_changed >= pass_before THEN
+                RAISE EXCEPTION '% rows of % do not stay re-encrypted', pass_changed, leaf
+                    USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
+            END IF;
         END LOOP;
     END LOOP;
     RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column),
@@ -109,7 +123,7 @@ END $$;
 
 -- The first place that holds a value sealed under a data key version, or that cannot be looked at.
 CREATE FUNCTION pgseal.find_key(keyring_id int4, key_version int4) RETURNS text
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     place record;
     present boolean;
@@ -145,7 +159,8 @@ BEGIN
             CASE WHEN place.scalar IS NOT NULL THEN
                 'SELECT EXISTS (SELECT FROM ONLY %1$s WHERE pgseal.keyring_id(%2$I::%3$s) = $1 AND pgseal.key_version(%2$I::%3$s) = $2)'
             ELSE
-                'SELECT EXISTS (SELECT FROM ONLY %1$s WHERE pgseal.text_holds_key(%2$I::text, $1, $2))'
+                -- format and not a cast, which could be another role's function.
+                'SELECT EXISTS (SELECT FROM ONLY %1$s WHERE pgseal.text_holds_key(pg_catalog.format(''%%s'', %2$I), $1, $2))'
             END, place.relation, place.attname, place.scalar)
         INTO present USING keyring_id, key_version;
         IF present THEN
@@ -153,7 +168,7 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- Literals that the parser sealed long ago and the catalogs keep.
+    -- Literals that the parser sealed long ago and the catalogs keep. Objects below 16384 are PostgreSQL's own.
     RETURN (
         SELECT d.place FROM (
             SELECT format('DEFAULT of column %I of %s', a.attname, a.attrelid::regclass), pg_get_expr(d.adbin, d.adrelid)
@@ -163,8 +178,9 @@ BEGIN
               FROM pg_attribute WHERE atthasmissing
             UNION ALL
             SELECT format('rule or view %s', ev_class::regclass), pg_get_ruledef(oid) FROM pg_rewrite
+             WHERE ev_class >= 16384
             UNION ALL
-            SELECT format('constraint %I', conname), pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c'
+            SELECT format('constraint %I', conname), pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c' AND oid >= 16384
             UNION ALL
             SELECT format('policy %I of %s', polname, polrelid::regclass),
                    concat(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)) FROM pg_policy
@@ -174,8 +190,12 @@ BEGIN
             SELECT format('index %s', indexrelid::regclass), pg_get_indexdef(indexrelid) FROM pg_index
              WHERE indpred IS NOT NULL OR indexprs IS NOT NULL
             UNION ALL
-            SELECT format('function %s', oid::regprocedure), concat(prosrc, pg_get_function_sqlbody(oid)) FROM pg_proc
-             WHERE pronamespace <> 'pg_catalog'::regnamespace
+            SELECT format('function %s', oid::regprocedure), concat(prosrc, pg_get_function_sqlbody(oid), pg_get_function_arguments(oid))
+              FROM pg_proc WHERE oid >= 16384
+            UNION ALL
+            SELECT format('statistics %I', stxname), pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxexprs IS NOT NULL
+            UNION ALL
+            SELECT format('partition key of %s', partrelid::regclass), pg_get_partkeydef(partrelid) FROM pg_partitioned_table
             UNION ALL
             SELECT format('domain %s', oid::regtype), typdefault FROM pg_type WHERE typdefault IS NOT NULL
         ) d (place, definition)
@@ -225,7 +245,8 @@ BEGIN
     IF place IS NOT NULL THEN
         RAISE EXCEPTION 'data key version % of keyring "%" is still in use: %', version, keyring, place
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'CALL pgseal.reencrypt(table, column) replaces it in a column; REFRESH a materialized view; set a DEFAULT again.';
+                  HINT = 'CALL pgseal.reencrypt(table, column) replaces it in a column; REFRESH a materialized view; '
+                      'set a DEFAULT again; VACUUM FULL stores what rows from before a column was added lack.';
     END IF;
     UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire_key.version;
 END $$;

@@ -13,6 +13,8 @@ CREATE FUNCTION pgseal.filter_any(queries jsonb[], keyring text DEFAULT NULL) RE
     AS 'MODULE_PATHNAME', 'pgseal_filter_any' LANGUAGE C STABLE PARALLEL RESTRICTED SUPPORT pgseal.filter_any_support;
 CREATE FUNCTION pgseal.filter_for(jsonb, int4) RETURNS encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_for' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+CREATE FUNCTION pgseal.filter_in(encrypted_filter, int4) RETURNS encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_in_column' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.refresh(encrypted_filter) RETURNS encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_refresh' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 
@@ -81,6 +83,7 @@ COMMENT ON FUNCTION pgseal.matches_support(internal) IS 'planner support: token 
 COMMENT ON FUNCTION pgseal.filter(jsonb, text) IS 'the condition "contains this document", for @@';
 COMMENT ON FUNCTION pgseal.filter_any(jsonb[], text) IS 'the condition "contains one of these documents", for @@';
 COMMENT ON FUNCTION pgseal.filter_for(jsonb, int4) IS 'internal: the filter of a rewritten @> with a parameter';
+COMMENT ON FUNCTION pgseal.filter_in(encrypted_filter, int4) IS 'internal: a filter that names no keyring takes its column''s';
 COMMENT ON FUNCTION pgseal.refresh(encrypted_filter) IS 'internal: the filter as the keys and settings of this execution need it';
 COMMENT ON FUNCTION pgseal.contains(encrypted_jsonb, jsonb) IS 'implementation of @> operator';
 COMMENT ON FUNCTION pgseal.matches(encrypted_jsonb, encrypted_filter) IS 'implementation of @@ operator';

@@ -1,7 +1,7 @@
 CREATE FUNCTION pgseal.coerce(encrypted_jsonb, int4, boolean) RETURNS encrypted_jsonb
-    AS 'MODULE_PATHNAME', 'pgseal_coerce_jsonb' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+    AS 'MODULE_PATHNAME', 'pgseal_coerce' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.coerce(encrypted_text, int4, boolean) RETURNS encrypted_text
-    AS 'MODULE_PATHNAME', 'pgseal_coerce_text' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+    AS 'MODULE_PATHNAME', 'pgseal_coerce' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.seal(jsonb, int4, boolean) RETURNS encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_seal_jsonb' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.seal(json, int4, boolean) RETURNS encrypted_jsonb
@@ -87,3 +87,19 @@ COMMENT ON FUNCTION pgseal.index_key_version(encrypted_jsonb) IS 'index key vers
 COMMENT ON FUNCTION pgseal.index_key_version(encrypted_text) IS 'index key version of a value, 0 if it has no tokens; needs no key';
 COMMENT ON FUNCTION pgseal.keyring_id(encrypted_jsonb) IS 'keyring of a value, as in pgseal.keyring.id; needs no key';
 COMMENT ON FUNCTION pgseal.keyring_id(encrypted_text) IS 'keyring of a value, as in pgseal.keyring.id; needs no key';
+COMMENT ON CAST (encrypted_jsonb AS encrypted_jsonb) IS 'to a column''s keyring';
+COMMENT ON CAST (encrypted_text AS encrypted_text) IS 'to a column''s keyring';
+COMMENT ON CAST (jsonb AS encrypted_jsonb) IS 'encrypts, on assignment';
+COMMENT ON CAST (json AS encrypted_jsonb) IS 'encrypts, on assignment';
+COMMENT ON CAST (text AS encrypted_text) IS 'encrypts, on assignment';
+COMMENT ON CAST (varchar AS encrypted_text) IS 'encrypts, on assignment';
+COMMENT ON CAST (bpchar AS encrypted_text) IS 'encrypts, on assignment';
+COMMENT ON CAST (encrypted_jsonb AS jsonb) IS 'decrypts, explicit only';
+COMMENT ON CAST (encrypted_jsonb AS text) IS 'decrypts, explicit only';
+COMMENT ON CAST (encrypted_jsonb AS varchar) IS 'decrypts, explicit only';
+COMMENT ON CAST (encrypted_jsonb AS bpchar) IS 'decrypts, explicit only';
+COMMENT ON CAST (encrypted_jsonb AS name) IS 'decrypts, explicit only';
+COMMENT ON CAST (encrypted_text AS text) IS 'decrypts, explicit only';
+COMMENT ON CAST (encrypted_text AS varchar) IS 'decrypts, explicit only';
+COMMENT ON CAST (encrypted_text AS bpchar) IS 'decrypts, explicit only';
+COMMENT ON CAST (encrypted_text AS name) IS 'decrypts, explicit only';

@@ -7,6 +7,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -16,6 +17,9 @@ use crate::core::rng;
 use crate::core::secret::RootKey;
 use crate::keys::context::WrapContext;
 
+/// Longest wait for another writer of the key directory.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const FORMAT: u8 = 1;
 const HEADER_BYTES: usize = 5;
 const KEY_BYTES: usize = 32;
@@ -67,11 +71,17 @@ impl FileKms {
         Ok(self.directory.join(format!("{key}.key")))
     }
 
-    /// Keeps two writers from losing each other's version, which would lose data.
+    /// Keeps two writers from losing each other's version, which would lose data. A writer needs a moment.
     fn lock(&self) -> Result<File, KmsError> {
         let directory = File::open(&self.directory)
             .map_err(|_| KmsError::Local("the key directory is missing or cannot be opened"))?;
-        directory.try_lock().map_err(|_| KmsError::Local("another process is changing the key directory"))?;
+        let end = Instant::now() + LOCK_WAIT;
+        while directory.try_lock().is_err() {
+            if Instant::now() >= end {
+                return Err(KmsError::Local("another process is changing the key directory"));
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
         Ok(directory)
     }
 
@@ -103,6 +113,9 @@ impl Kms for FileKms {
     /// Makes the directory (0700, its parent must exist) and the key file (0600) where they are missing.
     fn ensure_key(&self, key: &str) -> Result<(), KmsError> {
         let path = self.path(key)?;
+        if path.exists() {
+            return load(&path).map(|_| ());
+        }
         self.create_directory()?;
         let _lock = self.lock()?;
         if std::fs::symlink_metadata(&path).is_ok() {

@@ -5,7 +5,7 @@ use super::error::PgError;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::Varlena;
 use super::raw::jsonb::{self, Function};
-use super::session::{self, Privilege};
+use super::session::{self, Privilege, Started};
 use super::values::{self, OpenValue};
 use crate::core::envelope::Content;
 
@@ -40,7 +40,7 @@ pub fn path_text(call: Call) -> Returned {
 }
 
 fn part(call: Call, function: Function, content: Content) -> Returned {
-    let value = open_for(call, &[Privilege::Search])?;
+    let value = open_for(call, Privilege::Search)?;
     match function.varlena(value.datum(), call.datum(1)) {
         Some(part) => Ok(Some(values::seal_part(&value.keyring, content, part.bytes())?.datum())),
         None => Ok(None),
@@ -63,7 +63,7 @@ pub fn exists_all(call: Call) -> Returned {
 }
 
 fn has_key(call: Call, function: Function) -> Returned {
-    let value = open_for(call, &[Privilege::Search])?;
+    let value = open_for(call, Privilege::Search)?;
     if other_keyring(call, 0, value.keyring.id)? {
         return Ok(None);
     }
@@ -103,7 +103,7 @@ pub fn delete_path(call: Call) -> Returned {
 }
 
 fn changed(call: Call, function: Function, argument: pgrx::pg_sys::Datum) -> Returned {
-    let value = open_for(call, &[Privilege::Encrypt])?;
+    let value = open_for(call, Privilege::Encrypt)?;
     match function.varlena(value.datum(), argument) {
         Some(document) => Ok(Some(values::seal_changed(&value, document.bytes())?.datum())),
         None => Ok(None),
@@ -166,6 +166,7 @@ fn compare(call: Call, wanted: bool, operands: fn(Call) -> Result<Operands, PgEr
 
 /// A sealed side of a comparison. A literal, still in transit, is nobody's row and always answers.
 fn text_operand(call: Call, index: usize) -> Result<Option<Operand>, PgError> {
+    call.with_cache(Started::once);
     let value = values::open_unchecked(call.varlena(index).bytes())?;
     if !value.in_transit() {
         session::require(&value.keyring, Privilege::Search)?;
@@ -176,11 +177,10 @@ fn text_operand(call: Call, index: usize) -> Result<Option<Operand>, PgError> {
     Ok(Some(Operand::Sealed(value)))
 }
 
-fn open_for(call: Call, privileges: &[Privilege]) -> Result<OpenValue, PgError> {
+fn open_for(call: Call, privilege: Privilege) -> Result<OpenValue, PgError> {
+    call.with_cache(Started::once);
     let value = values::open_unchecked(call.varlena(0).bytes())?;
-    for privilege in privileges {
-        session::require(&value.keyring, *privilege)?;
-    }
+    session::require(&value.keyring, privilege)?;
     Ok(value)
 }
 

@@ -28,9 +28,12 @@ pub enum PgError {
     /// Binary input or stored bytes that are no sealed value.
     #[error("malformed ciphertext: {0}")]
     Sealed(#[from] FormatError),
-    /// A sealed value of another type.
+    /// A sealed value of another type, in binary form.
     #[error("the sealed value is not of type {0}")]
     OtherContent(&'static str),
+    /// The same as text.
+    #[error("the sealed value is not of type {0}")]
+    OtherContentText(&'static str),
     /// JSON text that PostgreSQL refuses; the text stays out of the message.
     #[error("invalid input syntax for a JSON document")]
     Json,
@@ -117,9 +120,11 @@ impl PgError {
 
     fn code(&self) -> Code {
         match self {
-            PgError::SealedText(_) | PgError::TextForm(_) | PgError::Json | PgError::FilterText => {
-                Code::ERRCODE_INVALID_TEXT_REPRESENTATION
-            }
+            PgError::SealedText(_)
+            | PgError::TextForm(_)
+            | PgError::OtherContentText(_)
+            | PgError::Json
+            | PgError::FilterText => Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
             PgError::Sealed(_) | PgError::OtherContent(_) => Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
             PgError::Encoding => Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
             PgError::Authentication | PgError::Context | PgError::Commitment(..) => {
@@ -202,7 +207,9 @@ impl PgError {
                 "Filter with value @> '{\"key\": \"value\"}', or decrypt first: pgseal.decrypt(value)."
             }
             PgError::FilterText => "Make one with pgseal.filter('{\"key\": \"value\"}').",
-            PgError::OtherContent(_) => "Use a column of the type that the value was encrypted as.",
+            PgError::OtherContent(_) | PgError::OtherContentText(_) => {
+                "Use a column of the type that the value was encrypted as."
+            }
             _ => return None,
         })
     }

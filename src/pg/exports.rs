@@ -13,8 +13,7 @@ sql_functions! {
     pgseal_typmod_in => types::typmod_in;
     pgseal_typmod_out => types::typmod_out;
 
-    pgseal_coerce_jsonb => types::coerce_jsonb;
-    pgseal_coerce_text => types::coerce_text;
+    pgseal_coerce => types::coerce;
     pgseal_seal_jsonb => types::seal_jsonb;
     pgseal_seal_json => types::seal_json;
     pgseal_seal_text => types::seal_text;
@@ -34,6 +33,7 @@ sql_functions! {
     pgseal_filter => filters::filter;
     pgseal_filter_any => filters::filter_any;
     pgseal_filter_for => filters::filter_for;
+    pgseal_filter_in_column => filters::filter_in_column;
     pgseal_refresh => filters::refresh;
     pgseal_filter_support => rewrite::filter_support;
     pgseal_filter_any_support => rewrite::filter_any_support;

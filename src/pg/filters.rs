@@ -50,6 +50,7 @@ impl Remembered {
 
 /// Makes the filter "contains `document`" or, for several, "contains one of these".
 pub fn make(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
+    session::catch_up_for_search(target.keyring)?;
     let keyring = session::keyring(target.keyring)?;
     session::require(&keyring, Privilege::Search)?;
     let groups = query_groups(&keyring, kind, documents)?;
@@ -97,24 +98,18 @@ fn query_groups(keyring: &Keyring, kind: Query, documents: &[&[u8]]) -> Result<G
     })
 }
 
-/// Where no column names the keyring: the session's choice, and whether there is one.
-pub fn session_target() -> Result<(Target, bool), PgError> {
-    let chosen = session::keyring_for_search()?;
-    // Any keyring can seal the query of a filter for all of them.
-    let keyring = match chosen {
-        Some(keyring) => keyring,
-        None => session::keyring_for_input()?,
-    };
-    Ok((Target { keyring, binding: Binding::Session }, chosen.is_some()))
+/// Where no column names the keyring: the session's choice, looked at again in every execution.
+pub fn session_target() -> Result<Target, PgError> {
+    Ok(Target { keyring: session::keyring_for_query()?, binding: Binding::Session })
 }
 
 /// A filter for the session's choice of keyring, or for values of every keyring.
 fn make_for_session(kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
-    let (target, chosen) = session_target()?;
-    let made = make(target, kind, documents)?;
-    match chosen {
-        true => Ok(made),
-        false => Ok(Filter::parse(&made)?.for_every_keyring()),
+    session::catch_up();
+    let made = make(session_target()?, kind, documents)?;
+    match session::keyring_for_search()? {
+        Some(_) => Ok(made),
+        None => Ok(Filter::parse(&made)?.for_every_keyring()),
     }
 }
 
@@ -191,12 +186,12 @@ pub fn refresh(call: Call) -> Returned {
 /// `None` where the filter is still right.
 fn renew(bytes: &[u8]) -> Result<Option<Vec<u8>>, PgError> {
     let filter = Filter::parse(bytes)?;
+    session::catch_up_for_search(filter.keyring())?;
     let chosen = match filter.binding() {
         Binding::Fixed => Some(filter.keyring()),
         Binding::Session => session::keyring_for_search()?,
     };
     let Some(keyring) = chosen else { return Ok(Some(filter.for_every_keyring())) };
-    notice_rotation(keyring)?;
     let current = session::keyring(keyring)?.newest_index() == filter.index_version();
     if current && keyring == filter.keyring() && !filter.every_keyring() {
         return Ok(None);
@@ -204,14 +199,19 @@ fn renew(bytes: &[u8]) -> Result<Option<Vec<u8>>, PgError> {
     remake(&filter, Target { keyring, binding: filter.binding() }).map(Some)
 }
 
-/// A rotation may have committed after this session last took in changes and before the statement's
-/// snapshot: its rows are visible, so its key must be known.
-fn notice_rotation(keyring: i32) -> Result<(), PgError> {
-    let seen = session::keyring(keyring)?.newest_index();
-    if session::tables()?.newest_index(keyring) != seen {
-        session::forget();
-    }
-    Ok(())
+/// `filter_in(encrypted_filter, keyring int4)`: a filter that names no keyring takes that of its column.
+pub fn filter_in_column(call: Call) -> Returned {
+    let (filter, column) = (call.varlena(0), call.int4(1));
+    call.with_cache(|remembered: &mut Remembered| {
+        let bound = remembered.get(filter.bytes(), || {
+            let parsed = Filter::parse(filter.bytes())?;
+            match parsed.binding() {
+                Binding::Fixed => Ok(None),
+                Binding::Session => remake(&parsed, fixed(column)).map(Some),
+            }
+        })?;
+        Ok(Some(bound.map_or(call.datum(0), |filter| varlena(filter).datum())))
+    })
 }
 
 /// The same query for another keyring or newer index keys.

@@ -54,7 +54,7 @@ fn check_name(name: &str) -> Result<(), PgError> {
         return Err(PgError::Argument(format!("a keyring's name has 1 to {MAX_NAME_BYTES} bytes")));
     }
     // A type modifier that is a number means the keyring's id.
-    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+    if name.parse::<i32>().is_ok() || name.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(PgError::Argument("a keyring's name is not a number".into()));
     }
     Ok(())

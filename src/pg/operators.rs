@@ -8,8 +8,8 @@ use super::raw::call::{Call, Returned};
 use super::raw::datum::{Jsonb, Varlena};
 use super::session::Privilege;
 use super::values;
-use crate::core::envelope::{Envelope, HEADER_BYTES, parse_head, tokens_of};
-use crate::core::filter::Filter;
+use crate::core::envelope::{HEADER_BYTES, parse_head, tokens_of};
+use crate::core::filter::{Binding, Filter};
 use crate::core::token::marker;
 
 /// Tokens that are read with the header in one piece.
@@ -64,8 +64,13 @@ pub fn matches(call: Call) -> Returned {
 
 fn exact(call: Call, value: Varlena, bytes: Varlena) -> Returned {
     let filter = Filter::parse(bytes.bytes())?;
-    let head = Envelope::parse(value.bytes())?.head();
-    if !filter.every_keyring() && head.keyring != filter.keyring() {
+    let (head, _) = parse_head(value.bytes())?;
+    let column = call.argument_typmod(0);
+    let answers = match filter.binding() {
+        Binding::Session if column > 0 => head.keyring == column,
+        _ => filter.every_keyring() || head.keyring == filter.keyring(),
+    };
+    if !answers {
         return Ok(None);
     }
     call.with_cache(|open: &mut OpenFilter| {
@@ -79,12 +84,13 @@ fn exact(call: Call, value: Varlena, bytes: Varlena) -> Returned {
 /// `exact_match(encrypted_jsonb, jsonb)`, its exact half where the query is not a constant.
 pub fn contains(call: Call) -> Returned {
     let value = call.varlena(0);
-    let head = Envelope::parse(value.bytes())?.head();
-    if other_keyring(call, 0, head.keyring)? {
-        return Ok(None);
-    }
+    let (head, _) = parse_head(value.bytes())?;
     let query = call.varlena(1);
     call.with_cache(|open: &mut OpenDocument| {
+        open.allowed.start();
+        if other_keyring(call, 0, head.keyring)? {
+            return Ok(None);
+        }
         load(open, value.bytes())?;
         boolean(open.document.contains(&Jsonb::new(query.bytes())))
     })
@@ -92,6 +98,7 @@ pub fn contains(call: Call) -> Returned {
 
 /// Decrypts a value for a role that may search it; the plaintext stays inside.
 fn load(open: &mut OpenDocument, value: &[u8]) -> Result<(), PgError> {
+    open.allowed.start();
     let located = values::locate(value)?;
     open.allowed.require(&located.keyring, Privilege::Search)?;
     match located.bare_length() {

@@ -18,7 +18,11 @@ pub fn contains_support(call: Call) -> Returned {
     let Some(objects) = Objects::beside(value) else { return not_rewritten() };
     let rewritten = match query.constant() {
         Some(document) => {
-            let Some(target) = target(value)? else { return not_rewritten() };
+            let target = match target(value) {
+                // Then there is no value either.
+                Err(PgError::NoKeyring) => return not_rewritten(),
+                target => target?,
+            };
             let filter = filters::make(target, Query::Contains, &[document.bytes()])?;
             halves(&objects, value, refreshed(&objects, filter), None)
         }
@@ -60,7 +64,7 @@ fn fold(request: &SimplifyRequest, kind: Query, documents: &[&[u8]]) -> Returned
             keyring: session::keyring_id(&String::from_utf8_lossy(name.bytes()))?,
             binding: Binding::Fixed,
         },
-        None if keyring.is_null_constant() => filters::session_target()?.0,
+        None if keyring.is_null_constant() => filters::session_target()?,
         None => return not_rewritten(),
     };
     let filter = filters::make(target, kind, documents)?;
@@ -81,13 +85,12 @@ fn not_rewritten() -> Returned {
     Ok(Some(pg_sys::Datum::from(0)))
 }
 
-/// The keyring that answers for `value`; `None` where each value answers with its own.
-fn target(value: Expr) -> Result<Option<Target>, PgError> {
-    if value.typmod() > 0 {
-        return Ok(Some(Target { keyring: value.typmod(), binding: Binding::Fixed }));
+/// The keyring that answers for `value`: its column's, or what the session will have chosen.
+fn target(value: Expr) -> Result<Target, PgError> {
+    match value.typmod() {
+        typmod if typmod > 0 => Ok(Target { keyring: typmod, binding: Binding::Fixed }),
+        _ => filters::session_target(),
     }
-    let chosen = session::keyring_for_search()?;
-    Ok(chosen.map(|keyring| Target { keyring, binding: Binding::Session }))
 }
 
 /// `refresh(<constant filter>)`.

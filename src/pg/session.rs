@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use pgrx::pg_sys;
@@ -31,8 +32,14 @@ struct Session {
 
 /// Which keyrings there are, as far as choosing one needs it.
 struct Ids {
+    all: Vec<i32>,
     default: Option<i32>,
-    only: Option<i32>,
+}
+
+impl Ids {
+    fn only(&self) -> Option<i32> {
+        if let [only] = self.all.as_slice() { Some(*only) } else { None }
+    }
 }
 
 thread_local! {
@@ -165,8 +172,7 @@ fn ids() -> Result<Rc<Ids>, PgError> {
     }
     let all = tables.keyring_ids(usize::MAX);
     let default = all.iter().find(|(_, default)| *default).map(|(id, _)| *id);
-    let only = if all.len() == 1 { Some(all[0].0) } else { None };
-    let ids = Rc::new(Ids { default, only });
+    let ids = Rc::new(Ids { all: all.into_iter().map(|(id, _)| id).collect(), default });
     SESSION.with(|session| session.ids.borrow_mut().replace(ids.clone()));
     Ok(ids)
 }
@@ -184,8 +190,43 @@ pub fn keyring_for_input() -> Result<i32, PgError> {
 pub fn keyring_for_search() -> Result<Option<i32>, PgError> {
     match guc::keyring() {
         Some(name) => keyring_id(&name).map(Some),
-        None => Ok(ids()?.only),
+        None => Ok(ids()?.only()),
     }
+}
+
+/// A keyring that can seal a query for whichever keyrings answer: the session's choice, else one that the
+/// role may search.
+pub fn keyring_for_query() -> Result<i32, PgError> {
+    if let Some(chosen) = keyring_for_search()? {
+        return Ok(chosen);
+    }
+    let ids = ids()?;
+    let mut refused = PgError::NoKeyring;
+    for id in ids.default.iter().chain(&ids.all) {
+        match require(&*keyring(*id)?, Privilege::Search) {
+            Ok(()) => return Ok(*id),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+/// Takes in what other sessions have committed, once for each execution: in an open transaction that has
+/// its locks already, PostgreSQL does not.
+pub fn catch_up() {
+    xact::accept_invalidations();
+}
+
+/// Also what has committed without its message having arrived: rows under a newer index key, or of a new
+/// keyring, may be visible already.
+pub fn catch_up_for_search(id: i32) -> Result<(), PgError> {
+    catch_up();
+    let tables = tables()?;
+    let known = ids()?.all.len().min(2);
+    if tables.newest_index(id) != keyring(id)?.newest_index() || tables.keyring_ids(2).len() != known {
+        forget();
+    }
+    Ok(())
 }
 
 /// Refuses a role without the privilege. Superusers have all.
@@ -200,11 +241,31 @@ pub fn require(keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
     Err(PgError::Privilege(keyring.name.clone(), privilege.name()))
 }
 
+/// Whether a call site has run in this execution.
+#[derive(Default)]
+pub struct Started(bool);
+
+impl Started {
+    /// [`catch_up`] the first time.
+    pub fn once(&mut self) {
+        if !std::mem::replace(&mut self.0, true) {
+            catch_up();
+        }
+    }
+}
+
 /// A privilege that this role was found to have; looked up anew when role, keyring or grants change.
 #[derive(Default)]
 pub struct Allowed(Option<(i32, pg_sys::Oid, u64)>);
 
 impl Allowed {
+    /// The first use in an execution: see [`catch_up`].
+    pub fn start(&self) {
+        if self.0.is_none() {
+            catch_up();
+        }
+    }
+
     /// [`require`], for call sites that ask for every row.
     pub fn require(&mut self, keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
         let now = Some((keyring.id, xact::current_role(), generation()));
@@ -323,9 +384,14 @@ pub fn open_kms(endpoint: Option<&str>) -> Result<Box<dyn Kms>, KmsError> {
     let endpoint =
         endpoint.or(default.as_deref()).ok_or(KmsError::Setting("pgseal.kms_endpoint is not set"))?;
     if let (Some(path), Some(data)) = (endpoint.strip_prefix("file://"), xact::data_directory())
-        && std::path::Path::new(path).starts_with(data)
+        && resolved(Path::new(path)).starts_with(resolved(Path::new(&data)))
     {
         return Err(KmsError::Endpoint("key files inside the data directory would be in every backup"));
     }
     kms::open(endpoint, &guc::kms_settings())
+}
+
+/// The path without links and `..`, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    path.ancestors().find_map(|existing| existing.canonicalize().ok()).unwrap_or_default()
 }

@@ -6,7 +6,8 @@
 
 use std::ffi::CStr;
 
-use pgrx::{PgSqlErrorCode, PgTryBuilder};
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use zeroize::Zeroizing;
 
 use super::error::PgError;
 use super::guc;
@@ -29,21 +30,20 @@ const TEXT: Kind = Kind { name: "encrypted_text", contents: &[Content::Text] };
 
 /// `encrypted_jsonb_in(cstring, oid, int4)`.
 pub fn jsonb_in(call: Call) -> Returned {
-    let text = call.cstring(0);
-    if let Some(sealed) = sealed_text(text, call.int4(2), &JSONB)? {
-        return Ok(Some(sealed.datum()));
-    }
-    let document = parse_json(text)?;
-    seal_input(Content::Jsonb, document.bytes(), call.int4(2))
+    let (text, typmod) = (call.cstring(0), call.int4(2));
+    Call::without_context(|| match text_form::decode(text.to_bytes()) {
+        Some(decoded) => sealed_text(decoded?, typmod, &JSONB),
+        None => seal_input(Content::Jsonb, parse_json(text)?.bytes(), typmod),
+    })
 }
 
 /// `encrypted_text_in(cstring, oid, int4)`.
 pub fn text_in(call: Call) -> Returned {
-    let text = call.cstring(0);
-    match sealed_text(text, call.int4(2), &TEXT)? {
-        Some(sealed) => Ok(Some(sealed.datum())),
-        None => seal_input(Content::Text, text.to_bytes(), call.int4(2)),
-    }
+    let (text, typmod) = (call.cstring(0), call.int4(2));
+    Call::without_context(|| match text_form::decode(text.to_bytes()) {
+        Some(decoded) => sealed_text(decoded?, typmod, &TEXT),
+        None => seal_input(Content::Text, text.to_bytes(), typmod),
+    })
 }
 
 /// With a column's keyring the value is final; without one it is in transit.
@@ -65,27 +65,22 @@ fn parse_json(text: &CStr) -> Result<Varlena, PgError> {
         .execute()
 }
 
-/// A value in its text form; `None` for plain text.
-fn sealed_text(text: &CStr, typmod: i32, kind: &Kind) -> Result<Option<Varlena>, PgError> {
-    let Some(decoded) = text_form::decode(text.to_bytes()) else { return Ok(None) };
-    let bytes = decoded?;
+/// A value that arrives sealed, in its text form.
+fn sealed_text(bytes: Vec<u8>, typmod: i32, kind: &Kind) -> Returned {
     let envelope = Envelope::parse(&bytes).map_err(PgError::SealedText)?;
-    accept_sealed(&envelope.head(), typmod, kind)?;
-    Ok(Some(varlena(&bytes)))
+    accept_sealed(&envelope.head(), kind, PgError::OtherContentText)?;
+    for_column(varlena(&bytes), envelope.head(), typmod)
 }
 
 /// Takes a sealed value as it is. Only its structure can be checked: no key is needed to restore a dump.
-fn accept_sealed(head: &Head, typmod: i32, kind: &Kind) -> Result<(), PgError> {
+fn accept_sealed(head: &Head, kind: &Kind, other: fn(&'static str) -> PgError) -> Result<(), PgError> {
     if !guc::accept_sealed() {
         return Err(PgError::SealedRefused);
     }
-    if !kind.contents.contains(&head.content) {
-        return Err(PgError::OtherContent(kind.name));
+    match kind.contents.contains(&head.content) {
+        true => Ok(()),
+        false => Err(other(kind.name)),
     }
-    if typmod > 0 && typmod != head.keyring {
-        return Err(wrong_keyring(head.keyring, typmod));
-    }
-    session::require_storable(head.keyring, head.data_version)
 }
 
 /// `encrypted_jsonb_recv(internal, oid, int4)`.
@@ -99,9 +94,12 @@ pub fn text_recv(call: Call) -> Returned {
 }
 
 fn recv(call: Call, kind: &Kind) -> Returned {
-    let bytes = call.message();
-    accept_sealed(&Envelope::parse(&bytes)?.head(), call.int4(2), kind)?;
-    Ok(Some(varlena(&bytes).datum()))
+    let (bytes, typmod) = (call.message(), call.int4(2));
+    Call::without_context(|| {
+        let envelope = Envelope::parse(&bytes)?;
+        accept_sealed(&envelope.head(), kind, PgError::OtherContent)?;
+        for_column(varlena(&bytes), envelope.head(), typmod)
+    })
 }
 
 /// `encrypted_*_out`: always ciphertext.
@@ -134,35 +132,36 @@ pub fn typmod_out(call: Call) -> Returned {
     Ok(Some(cstring(&format!("({})", call.int4(0)))))
 }
 
-/// `coerce(encrypted_jsonb, int4, bool)`: the length coercion to a column's keyring.
-pub fn coerce_jsonb(call: Call) -> Returned {
-    coerce(call, Content::Jsonb)
-}
-
-/// `coerce(encrypted_text, int4, bool)`.
-pub fn coerce_text(call: Call) -> Returned {
-    coerce(call, Content::Text)
-}
-
-fn coerce(call: Call, content: Content) -> Returned {
-    let column = call.int4(1);
+/// `coerce(encrypted_*, int4, bool)`: the length coercion to a column's keyring.
+pub fn coerce(call: Call) -> Returned {
     let head = head(call)?;
-    if !head.transit && (column <= 0 || head.keyring == column) {
-        session::require_storable(head.keyring, head.data_version)?;
-        return Ok(Some(call.datum(0)));
+    match head.transit {
+        true => for_column(call.varlena(0), head, call.int4(1)),
+        // The datum stays as it is, out of line or not.
+        false => for_column_sealed(call.datum(0), head, call.int4(1)),
     }
-    if !head.transit {
-        return Err(wrong_keyring(head.keyring, column));
+}
+
+/// A sealed value as a column takes it: one in transit is sealed anew under the column's keyring.
+fn for_column(value: Varlena, head: Head, column: i32) -> Returned {
+    if !head.transit || column <= 0 {
+        return for_column_sealed(value.datum(), head, column);
     }
     // Whoever may write the literal may have it moved: the plaintext stays inside.
-    let value = values::open_unchecked(call.varlena(0).bytes())?;
-    session::require(&value.keyring, Privilege::Encrypt)?;
-    let plaintext = match content {
-        Content::Text => value.content().to_vec(),
-        _ => value.datum().bytes().to_vec(),
-    };
-    let plaintext = zeroize::Zeroizing::new(plaintext);
+    let opened = values::open_unchecked(value.bytes())?;
+    session::require(&opened.keyring, Privilege::Encrypt)?;
+    let content = if head.content == Content::Text { Content::Text } else { Content::Jsonb };
+    let plaintext = Zeroizing::new(opened.datum().bytes().to_vec());
     Ok(Some(values::seal(column, content, &plaintext, false, Options::default())?.datum()))
+}
+
+/// A value that stays as it is must be of the column's keyring, and its key not retired.
+fn for_column_sealed(value: pg_sys::Datum, head: Head, column: i32) -> Returned {
+    if column > 0 && head.keyring != column {
+        return Err(wrong_keyring(head.keyring, column));
+    }
+    session::require_storable(head.keyring, head.data_version)?;
+    Ok(Some(value))
 }
 
 fn wrong_keyring(value: i32, column: i32) -> PgError {
@@ -176,30 +175,33 @@ fn head(call: Call) -> Result<Head, PgError> {
 
 /// `seal(jsonb, int4, bool)`: the assignment cast, where the column's keyring is known.
 pub fn seal_jsonb(call: Call) -> Returned {
-    seal_assigned(call.int4(1), Content::Jsonb, call.varlena(0).bytes())
+    seal_cast(call, Content::Jsonb, call.varlena(0).bytes())
 }
 
 /// `seal(json, int4, bool)`.
 pub fn seal_json(call: Call) -> Returned {
     let document = parse_json(&super::raw::xact::c_string(&call.text(0)?))?;
-    seal_assigned(call.int4(1), Content::Jsonb, document.bytes())
+    seal_cast(call, Content::Jsonb, document.bytes())
 }
 
 /// `seal(text, int4, bool)`.
 pub fn seal_text(call: Call) -> Returned {
-    seal_assigned(call.int4(1), Content::Text, call.varlena(0).bytes())
+    seal_cast(call, Content::Text, call.varlena(0).bytes())
 }
 
 /// `seal(bpchar, int4, bool)`: as the cast to text, without the padding.
 pub fn seal_bpchar(call: Call) -> Returned {
     let padded = call.varlena(0);
     let length = padded.bytes().iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
-    seal_assigned(call.int4(1), Content::Text, &padded.bytes()[..length])
+    seal_cast(call, Content::Text, &padded.bytes()[..length])
 }
 
-fn seal_assigned(typmod: i32, content: Content, plaintext: &[u8]) -> Returned {
+/// A cast that is written out and knows no column is like a literal: its column may come later.
+fn seal_cast(call: Call, content: Content, plaintext: &[u8]) -> Returned {
+    let (typmod, explicit) = (call.int4(1), call.boolean(2));
     let keyring = if typmod > 0 { typmod } else { session::keyring_for_input()? };
-    Ok(Some(values::seal(keyring, content, plaintext, false, Options::default())?.datum()))
+    let transit = typmod <= 0 && explicit;
+    Ok(Some(values::seal(keyring, content, plaintext, transit, Options::default())?.datum()))
 }
 
 /// `encrypt(jsonb, keyring text, context text)`.

@@ -118,7 +118,12 @@ pub struct Located<'a> {
 pub fn locate(bytes: &[u8]) -> Result<Located<'_>, PgError> {
     let envelope = Envelope::parse(bytes)?;
     let head = envelope.head();
-    let keyring = session::keyring(head.keyring)?;
+    let mut keyring = session::keyring(head.keyring)?;
+    if keyring.data_key(head.data_version).is_err() {
+        // The row may be visible before the message of the rotation that made its key has arrived.
+        session::forget();
+        keyring = session::keyring(head.keyring)?;
+    }
     let key = session::data_key(&keyring, head.data_version)?;
     Ok(Located { keyring, key, envelope })
 }
@@ -144,6 +149,7 @@ impl Located<'_> {
 
 /// Decrypts a value for a role that may read plaintext, into a datum.
 pub fn open_datum(bytes: &[u8], context: Option<&[u8]>, allowed: &mut Allowed) -> Result<Varlena, PgError> {
+    allowed.start();
     let located = locate(bytes)?;
     allowed.require(&located.keyring, Privilege::Decrypt)?;
     if let (Some(length), None) = (located.bare_length(), context) {

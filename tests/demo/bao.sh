@@ -29,7 +29,7 @@ start_bao() {
 
 # What pgseal needs at the KMS, and no more.
 allow_key() {
-    for what in datakey/plaintext encrypt decrypt rewrap; do
+    for what in encrypt decrypt rewrap; do
         echo "path \"transit/$what/pgseal-demo\" { capabilities = [\"update\"] }"
     done | "$bao" policy write pgseal-demo - > /dev/null
 }

@@ -2,6 +2,7 @@
 # demo.sh [file|openbao]: the main job of pgseal on 5,000 documents; a second run skips what is done.
 . "$(dirname -- "$0")/../setup/common.sh"
 
+started=$(date +%s)
 state=$root/.demo
 kms=${1:-file}
 . "$root/tests/demo/cluster.sh"
@@ -38,17 +39,20 @@ make_database() {
     sql -d postgres -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" -c "CREATE DATABASE $database"
     demo_sql -c "CREATE EXTENSION pgseal CASCADE" -c "CREATE EXTENSION pageinspect"
     if [ "$kms" = openbao ]; then
-        where=", kms_key => 'pgseal-demo', kms_endpoint => 'vault+${BAO_ADDR}/transit'"
+        where=",
+    kms_key => 'pgseal-demo', kms_endpoint => 'vault+${BAO_ADDR}/transit'"
     else
         where=
     fi
     create_keyring="SELECT pgseal.create_keyring('patients', searchable => ARRAY[
     '\$.patient_name', '\$.diagnosis', '\$.icd10', '\$.department', '\$.tags', '\$.address.city']$where)"
     create_table="CREATE TABLE docs (id bigserial PRIMARY KEY, embedding vector(384), metadata encrypted_jsonb(patients))"
+    say
     say "$create_keyring;"
     demo_sql -o /dev/null -c "$create_keyring"
     say "$create_table;"
     demo_sql -c "$create_table"
+    say
     progress "loading 5,000 documents with COPY" load
     for index in "hnsw (embedding vector_cosine_ops)" "gin (metadata)"; do
         progress "CREATE INDEX ON docs USING $index" demo_sql -c "CREATE INDEX ON docs USING $index"
@@ -63,6 +67,7 @@ load() {
 
 # The vector that stands for the user's question: that of a document on type 2 diabetes.
 question() { demo_sql -At -c "SELECT embedding FROM docs WHERE id = 50"; }
+question_text() { demo_sql -At -c "SELECT pgseal.decrypt(metadata) ->> 'diagnosis' FROM docs WHERE id = 50"; }
 
 query() {
     cat << END
@@ -121,36 +126,42 @@ else
     make_database
 fi
 
-step "3. Filtered nearest-neighbour queries, as on plain jsonb, through the index"
+step "3. Filtered nearest-neighbour queries, as on plain jsonb, through the index, each with its plan"
 q=$(question)
+say "   :'q' is the embedding of document 50, '$(question_text)'. In the plans, @~ compares"
+say "   search tokens and needs no key; @># decrypts the rows that the index found and compares exactly."
 ask '{"patient_name": "John Smith"}'
 ask '{"diagnosis": "Type 2 diabetes mellitus", "address": {"city": "Lyon"}}'
 answers > "$state/before"
 
 step "4. What the disk holds: the metadata of the first document in the table's file, and what decrypt returns"
+say "   16 bytes of header, 8 for each search token, 16 of nonce; the rest is ciphertext (here the first 240 bytes)"
+say
 demo_sql -At << 'END' |
 SELECT (ctid::text::point)[0]::int AS page, (ctid::text::point)[1]::int AS line FROM docs ORDER BY ctid LIMIT 1 \gset
-SELECT encode(substr(t_attrs[3], 1, 240), 'hex')
+SELECT encode(substr(t_attrs[3], 5, 240), 'hex')
   FROM heap_page_item_attrs(get_raw_page('docs', :page), 'docs') WHERE lp = :line;
 END
     python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(sys.stdin.read()))' | od -A d -t x1z -w24
 say
 demo_sql -At -c "SELECT pgseal.decrypt(metadata) FROM docs ORDER BY ctid LIMIT 1" | fold -s -w 100
 demo_sql -c "CREATE TABLE IF NOT EXISTS control (name text)" -c "INSERT INTO control VALUES ('Plain Control')" -c "CHECKPOINT"
-count() { grep -rlaF -- "$1" "$cluster/data" | wc -l; }
+count() { grep -rlaF -- "$1" "$cluster/data" "$cluster/log" | wc -l; }
 secret=$(count 'John Smith')
 control=$(count 'Plain Control')
 say
-say "   files of the data directory, WAL and log too, that contain 'John Smith', a patient: $secret"
-say "   files that contain 'Plain Control', stored unencrypted to show that the search finds: $control"
+say "   files of the server (tables, indexes, WAL, log) that contain 'John Smith', a patient: $secret"
+say "   files that contain 'Plain Control', stored unencrypted to show that the search works: $control"
 if [ "$secret" != 0 ] || [ "$control" = 0 ]; then
     die "the first of these should be 0, and the second should not"
 fi
 
 step "5. A new key, and every document encrypted again under it"
-demo_sql -At -c "SELECT 'active data key: version ' || pgseal.rotate_key('patients')"
+version=$(demo_sql -At -c "SELECT pgseal.rotate_key('patients')")
+say "   SELECT pgseal.rotate_key('patients')  gives version $version"
 progress "CALL pgseal.reencrypt('docs', 'metadata')" demo_sql -c "CALL pgseal.reencrypt('docs', 'metadata')"
-demo_sql -c "SELECT * FROM pgseal.key_usage('docs', 'metadata')"
+say "   SELECT * FROM pgseal.key_usage('docs', 'metadata')"
+demo_sql -c "SELECT * FROM pgseal.key_usage('docs', 'metadata')" | sed 's/^/   /'
 answers > "$state/after"
 cmp "$state/before" "$state/after" || die "the answers differ: see $state/before and $state/after"
 say "   the same $(grep -c '^{' "$state/after") queries as before give the same $(grep -vc '^{' "$state/after") rows"
@@ -160,8 +171,11 @@ if [ "$kms" = openbao ]; then
     export bao BAO_ADDR BAO_TOKEN
     demo_sql -v ON_ERROR_STOP=0 -At > "$state/denied" 2>&1 << 'END'
 SELECT 'reads: ' || (pgseal.decrypt(metadata) ->> 'patient_name') FROM docs WHERE id = 1;
+\echo '$ bao policy delete pgseal-demo'
 \! "$bao" policy delete pgseal-demo
+\echo 'SELECT pgseal.flush_keys(): sessions drop the keys they have (without it, after pgseal.key_cache_ttl)'
 SELECT pgseal.flush_keys() \g /dev/null
+\echo 'SELECT pgseal.decrypt(metadata) FROM docs WHERE id = 1'
 SELECT pgseal.decrypt(metadata) FROM docs WHERE id = 1;
 \echo SQLSTATE :LAST_ERROR_SQLSTATE
 SELECT count(*) || ' documents, ' || count(embedding) || ' vectors: all there, and other data can be read' FROM docs;
@@ -173,5 +187,7 @@ END
     say "   The key is given back: the same queries give the same answers."
 fi
 
-step "Look around:   PGSERVICEFILE=.demo/service psql service=demo dbname=$database"
+step "Done in $(($(date +%s) - started)) s. The server runs on."
+say "Look around:   cd $root && PGSERVICEFILE=.demo/service psql 'service=demo dbname=$database'"
+say "               SELECT metadata, pgseal.decrypt(metadata) FROM docs LIMIT 1;"
 say "Clean up:      make clean-demo"

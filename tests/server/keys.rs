@@ -1,5 +1,6 @@
 //! Keyrings, rotation, re-encryption and privileges.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,10 +14,11 @@ const INSERT: &str = r#"INSERT INTO docs (m) VALUES ('{"a": 1}')"#;
 const FILTER: &str = r#"SELECT count(*) FROM docs WHERE m @> '{"a": 1}'"#;
 const DECRYPT: &str = "SELECT pgseal.decrypt(m) FROM docs";
 
-/// A database with the keyring k, whose KMS key is named after the database, and the table docs.
+/// A database with the keyring k, which has its own KMS, and the table docs.
 fn database() -> Client {
     let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'], kms_key => current_database())");
+    let endpoint = format!("file://{}", key_dir(&mut client).display());
+    client.run(&format!("SELECT pgseal.create_keyring('k', ARRAY['$.a'], kms_endpoint => '{endpoint}')"));
     client.run("CREATE TABLE docs (id serial PRIMARY KEY, m encrypted_jsonb(k))");
     client
 }
@@ -24,6 +26,10 @@ fn database() -> Client {
 /// Another session in the same database.
 fn beside(client: &mut Client) -> Client {
     shared().connect(&name(client))
+}
+
+fn key_dir(client: &mut Client) -> PathBuf {
+    shared().key_dir().join(name(client))
 }
 
 fn name(client: &mut Client) -> String {
@@ -58,8 +64,8 @@ fn a_keyring_is_stored_with_wrapped_keys_only() {
     assert!(client.one::<bool>(&format!("{stored}data_key")));
     assert!(client.one::<bool>(&format!("{stored}index_key")));
     let all = "SELECT format('%s %s %s %s %s %s', name, is_default, data_key_version, index_key_version, searchable, \
-               kms_key = current_database()) FROM pgseal.keyrings";
-    assert_eq!(client.one::<String>(all), "k t 1 1 {$.a} t");
+               kms_key) FROM pgseal.keyrings";
+    assert_eq!(client.one::<String>(all), "k t 1 1 {$.a} pgseal");
     client.run("SELECT pgseal.rotate_key('k')");
     let keys = "SELECT format('%s %s %s', purpose, version, state) FROM pgseal.keys ORDER BY 1";
     assert_eq!(client.column::<String>(keys), ["data 1 decrypt-only", "data 2 active", "index 1 active"]);
@@ -73,7 +79,8 @@ fn the_first_keyring_is_the_default_until_another_is_set() {
     let insert = "INSERT INTO unbound (m) VALUES ('{}')";
     client.run(insert);
     client.run(&format!("SELECT pgseal.set_default_keyring('other'); {insert}"));
-    let keyrings = "SELECT k.name::text FROM unbound JOIN pgseal.keyring k ON k.id = pgseal.keyring_id(m) ORDER BY unbound.id";
+    let keyrings = "SELECT k.name::text FROM unbound JOIN pgseal.keyring k \
+    ON k.id = pgseal.keyring_id(m) ORDER BY unbound.id";
     assert_eq!(client.column::<String>(keyrings), ["k", "other"]);
 
     let mut warm = beside(&mut client);
@@ -188,10 +195,11 @@ fn concurrent_rotations_take_turns() {
 fn rewrapping_changes_wrapped_keys_and_no_row() {
     let mut client = database();
     client.run(&format!("{INSERT}; SELECT pgseal.rotate_key('k'); {INSERT}"));
-    let key_file = shared().key_dir().join(format!("{}.key", name(&mut client)));
+    let key_file = key_dir(&mut client).join("pgseal.key");
     let rows: Vec<Vec<u8>> = client.column(BYTES);
     let places: Vec<String> = client.column("SELECT format('%s %s', ctid, xmin) FROM docs ORDER BY id");
-    let newest = "SELECT DISTINCT get_byte(wrapped, 4) FROM (SELECT wrapped FROM pgseal.data_key UNION ALL SELECT wrapped FROM pgseal.index_key) w";
+    let newest = "SELECT DISTINCT get_byte(wrapped, 4) FROM \
+    (SELECT wrapped FROM pgseal.data_key UNION ALL SELECT wrapped FROM pgseal.index_key) w";
     assert_eq!(client.one::<i32>(newest), 1);
 
     let second = "v2:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
@@ -204,35 +212,6 @@ fn rewrapping_changes_wrapped_keys_and_no_row() {
     assert_eq!(fresh.query(DECRYPT, &[]).unwrap().len(), 2);
     assert_eq!(fresh.column::<Vec<u8>>(BYTES), rows);
     assert_eq!(fresh.column::<String>("SELECT format('%s %s', ctid, xmin) FROM docs ORDER BY id"), places);
-}
-
-#[test]
-fn unwrapped_keys_last_as_long_as_the_setting_says() {
-    let mut client = database();
-    client.run(&format!("SET pgseal.key_cache_ttl = '2s'; {INSERT}"));
-    let mut asking = beside(&mut client);
-    asking.run(&format!("SET pgseal.key_cache_ttl = 0; {DECRYPT}"));
-    client.run("SELECT pgseal.flush_keys()");
-    client.run(DECRYPT);
-    std::fs::remove_file(shared().key_dir().join(format!("{}.key", name(&mut client)))).unwrap();
-    assert_eq!(asking.state(DECRYPT), "28000");
-    client.run(DECRYPT);
-    std::thread::sleep(Duration::from_millis(2100));
-    assert_eq!(client.state(DECRYPT), "28000");
-}
-
-#[test]
-fn flushing_reaches_every_session_once_it_commits() {
-    let mut client = database();
-    let mut other = beside(&mut client);
-    other.run(INSERT);
-    std::fs::remove_file(shared().key_dir().join(format!("{}.key", name(&mut client)))).unwrap();
-    client.run("BEGIN; SELECT pgseal.flush_keys()");
-    other.run(DECRYPT);
-    client.run("COMMIT");
-    for statement in [DECRYPT, INSERT, FILTER] {
-        assert_eq!(other.state(statement), "28000", "{statement}");
-    }
 }
 
 #[test]
@@ -275,7 +254,8 @@ fn reencryption_goes_on_where_a_cancel_stopped_it() {
     client.run(r#"INSERT INTO docs (m) SELECT '{"a": 1}'::jsonb FROM generate_series(1, 500)"#);
     client.run("ANALYZE docs; SELECT pgseal.rotate_key('k')");
     client.run(
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.004); RETURN NEW; END';
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 
+             'BEGIN PERFORM pg_sleep(0.004); RETURN NEW; END';
          CREATE TRIGGER slow BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION slow()",
     );
     let call = "CALL pgseal.reencrypt('docs', 'm', 50)";
@@ -301,7 +281,8 @@ fn reencryption_loses_no_concurrent_update() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let update = "UPDATE docs SET n = n + 1, m = jsonb_build_object('n', (pgseal.decrypt(m) ->> 'n')::int + 1) WHERE id % 10 = $1";
+            let update = "UPDATE docs SET n = n + 1, m = \
+    jsonb_build_object('n', (pgseal.decrypt(m) ->> 'n')::int + 1) WHERE id % 10 = $1";
             let update = writer.prepare(update).unwrap();
             let mut round = 0;
             while !stop.load(Ordering::Relaxed) {
@@ -345,24 +326,23 @@ fn reencryption_reaches_every_kind_of_column() {
     for table in tables {
         client.run(&format!("INSERT INTO {table} {small}"));
     }
-    client.run(r#"INSERT INTO toasted SELECT n, jsonb_build_object('a', 1, 'long', repeat(n::text, 100000)) FROM generate_series(1, 2) n"#);
+    client.run(
+        "INSERT INTO toasted SELECT n, jsonb_build_object('long', repeat(n::text, 100000)) FROM generate_series(1, 2) n",
+    );
     client.run("SELECT pgseal.rotate_key('k')");
     for table in tables.into_iter().chain(["toasted"]) {
         let column = if table.contains("Odd") { "The m" } else { "m" };
-        let before: Vec<String> = client.column(&format!(
-            "SELECT \"{column}\"::encrypted_{0}::text FROM {table} ORDER BY 1",
+        let plain = format!(
+            "SELECT coalesce(\"{column}\"::encrypted_{}::text, 'NULL') FROM {table} ORDER BY 1",
             kind(table)
-        ));
+        );
+        let before: Vec<String> = client.column(&plain);
         client.run(&format!("CALL pgseal.reencrypt('{table}', '{column}')"));
         let usage = format!(
             "SELECT format('%s %s', key_version, number_of_values) FROM pgseal.key_usage('{table}', '{column}')"
         );
         assert_eq!(client.column::<String>(&usage), ["2 2"], "{table}");
-        let after: Vec<String> = client.column(&format!(
-            "SELECT \"{column}\"::encrypted_{0}::text FROM {table} ORDER BY 1",
-            kind(table)
-        ));
-        assert_eq!(before, after, "{table}");
+        assert_eq!(client.column::<String>(&plain), before, "{table}");
         let transit = format!(
             "SELECT count(*) FROM {table} WHERE get_byte(pgseal.encrypted_{}_send(\"{column}\"), 2) <> 0",
             kind(table)
@@ -387,6 +367,54 @@ fn triggers_see_reencryption_as_ordinary_updates() {
     );
     client.run("CALL pgseal.reencrypt('docs', 'm')");
     assert_eq!(client.column::<String>("SELECT format('%s %s', old, new) FROM seen"), ["1 2", "1 2"]);
+}
+
+#[test]
+fn an_owner_who_may_encrypt_may_reencrypt() {
+    let mut client = database();
+    client.run(&format!("{INSERT}; SELECT pgseal.rotate_key('k')"));
+    let owner = role(&mut client, "owner");
+    client.run(&format!("ALTER TABLE docs OWNER TO {owner}"));
+    let mut session = connect_as(&mut client, &owner);
+    assert_eq!(session.state("CALL pgseal.reencrypt('docs', 'm')"), NO);
+    client.run(&format!("SELECT pgseal.grant_keyring('k', '{owner}', ARRAY['encrypt'])"));
+    session.run("CALL pgseal.reencrypt('docs', 'm')");
+    assert_eq!(client.column::<i32>(VERSIONS), [2]);
+    assert_eq!(session.state(DECRYPT), NO);
+}
+
+#[test]
+fn reencryption_ends_where_a_trigger_puts_the_old_value_back() {
+    let mut client = database();
+    client.run(&format!("{INSERT}; SELECT pgseal.rotate_key('k')"));
+    client.run(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+         CREATE TRIGGER keep BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION keep();
+         SET statement_timeout = '5s'",
+    );
+    let error = client.batch_execute("CALL pgseal.reencrypt('docs', 'm')").err();
+    assert_ne!(
+        error.and_then(|error| error.code().map(|code| code.code().to_owned())).as_deref(),
+        Some("57014")
+    );
+}
+
+#[test]
+fn the_privilege_of_a_dropped_role_is_not_dumped_and_goes_with_the_next_grant() {
+    let mut client = database();
+    let role = role(&mut client, "leaving");
+    client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['decrypt'])"));
+    client.run(&format!("DROP OWNED BY {role}"));
+    client.run(&format!("DROP ROLE {role}"));
+    let dumped = "SELECT extcondition[array_position(extconfig, 'pgseal.privilege'::regclass::oid)]
+                    FROM pg_extension WHERE extname = 'pgseal'";
+    let condition: String = client.one(dumped);
+    // Where a dump is restored, another role may have its number.
+    let left = "FROM pgseal.privilege WHERE role::oid NOT IN (SELECT oid FROM pg_roles)";
+    assert_eq!(client.one::<i64>(&format!("SELECT count(*) {left}")), 1);
+    assert_eq!(client.one::<i64>(&format!("SELECT count(*) FROM (SELECT * FROM pgseal.privilege {condition}) dumped WHERE role IN (SELECT role {left})")), 0);
+    client.run("SELECT pgseal.grant_keyring('k', 'postgres', ARRAY['decrypt'])");
+    assert_eq!(client.one::<i64>(&format!("SELECT count(*) {left}")), 0);
 }
 
 /// What a session may do, as SQLSTATEs of insert, filter and decrypt.

@@ -1,1 +1,435 @@
-//! (being written)
+//! `retire_key` gives a key version up only once no value anywhere can need it.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use postgres::Client;
+use postgres::error::DbError;
+
+use crate::support::{Cluster, Sql, fresh_database, shared, wait_for};
+
+const INSERT: &str = r#"INSERT INTO docs (m) VALUES ('{"a": 1}')"#;
+const RETIRE: &str = "SELECT pgseal.retire_key('k', 1)";
+const ROTATE: &str = "SELECT pgseal.rotate_key('k')";
+const REENCRYPT: &str = "CALL pgseal.reencrypt('docs', 'm')";
+
+/// A database with the keyring k and the empty table docs.
+fn database() -> Client {
+    let mut client = fresh_database();
+    // Compiling the search for values takes twenty times as long as running it.
+    client.run("SET jit = off");
+    set_up(&mut client);
+    client
+}
+
+fn set_up(client: &mut Client) {
+    client.run(
+        "SELECT pgseal.create_keyring('k', kms_endpoint => \
+    current_setting('pgseal.kms_endpoint') || '/' || current_database())",
+    );
+    client.run("CREATE TABLE docs (id serial PRIMARY KEY, m encrypted_jsonb(k))");
+}
+
+fn beside(client: &mut Client) -> Client {
+    shared().connect(&client.one::<String>("SELECT current_database()::text"))
+}
+
+/// Runs `sql` in a session of its own, and returns once it waits for a lock.
+fn start_waiting(client: &mut Client, sql: &'static str) -> JoinHandle<Option<DbError>> {
+    let mut session = beside(client);
+    let pid: i32 = session.one("SELECT pg_backend_pid()");
+    let thread = std::thread::spawn(move || {
+        let error = session.batch_execute(sql).err()?;
+        Some(error.as_db_error().cloned().expect("an error of the server"))
+    });
+    let waits = format!("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {pid}");
+    wait_for("a session that waits for a lock", Duration::from_secs(10), || {
+        client.query_one(&waits, &[]).unwrap().get::<_, Option<bool>>(0) == Some(true)
+    });
+    thread
+}
+
+/// With `place` made, the version that was active then cannot be retired, and `named` is why; with `place` cleaned
+/// up it can.
+fn check(client: &mut Client, place: &str, named: &str, clean_up: &[&str]) {
+    let version: i32 = client.one("SELECT version FROM pgseal.data_key WHERE state = 'active'");
+    let retire = format!("SELECT pgseal.retire_key('k', {version})");
+    client.run(place);
+    client.run(ROTATE);
+    let error = client.error(&retire);
+    assert_eq!(error.code().code(), "55000", "{place}: {error}");
+    assert!(error.message().contains(named), "{place}: {error}");
+    for statement in clean_up {
+        client.run(statement);
+    }
+    client.run(&retire);
+    let state = format!("SELECT state FROM pgseal.data_key WHERE version = {version}");
+    assert_eq!(client.one::<String>(&state), "retired");
+}
+
+#[test]
+fn values_in_rows_are_found_and_named() {
+    let mut client = database();
+    let value = r#"pgseal.encrypt('{"a": 1}'::jsonb, 'k')"#;
+    check(&mut client, INSERT, "column m of public.docs", &[REENCRYPT]);
+    check(&mut client, INSERT, "docs", &["DELETE FROM docs"]);
+    let mut table = |definition: &str, value: &str, named: &str| {
+        let place = format!("CREATE {definition}; INSERT INTO elsewhere VALUES ({value})");
+        check(&mut client, &place, named, &["DROP TABLE elsewhere"]);
+    };
+    table("TABLE elsewhere (\"The m\" encrypted_jsonb(k))", value, "column \"The m\" of public.elsewhere");
+    table("UNLOGGED TABLE elsewhere (m encrypted_jsonb(k))", value, "column m of public.elsewhere");
+    table("TEMP TABLE elsewhere (m encrypted_jsonb(k))", value, "elsewhere");
+    table("TABLE elsewhere (m encrypted_text)", "'text'", "column m of public.elsewhere");
+    table(
+        "TABLE elsewhere (m encrypted_jsonb(k)) PARTITION BY HASH (pgseal.key_version(m));
+         CREATE TABLE part PARTITION OF elsewhere FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+        value,
+        "column m of public.part",
+    );
+    table(
+        "TABLE elsewhere (m encrypted_jsonb[])",
+        &format!("ARRAY[NULL, {value}]"),
+        "column m of public.elsewhere",
+    );
+    table(
+        "DOMAIN d1 AS encrypted_jsonb(k); CREATE TABLE elsewhere (m d1)",
+        value,
+        "column m of public.elsewhere",
+    );
+    table(
+        "DOMAIN d2 AS encrypted_jsonb(k)[]; CREATE TABLE elsewhere (m d2)",
+        &format!("ARRAY[{value}]"),
+        "column m of public.elsewhere",
+    );
+    table(
+        "TYPE pair AS (n int, v encrypted_jsonb(k)); CREATE TABLE elsewhere (m pair)",
+        &format!("ROW(1, {value})::pair"),
+        "column m of public.elsewhere",
+    );
+    table(
+        "TABLE inner_row (n int, v d1); CREATE TABLE elsewhere (m inner_row[])",
+        &format!("ARRAY[ROW(1, {value})::inner_row]"),
+        "column m of public.elsewhere",
+    );
+}
+
+#[test]
+fn long_values_are_found() {
+    let mut client = database();
+    let long = "INSERT INTO docs (m) SELECT \
+    jsonb_build_object('long', string_agg(md5(n::text), '')) FROM generate_series(1, 1000) n";
+    check(&mut client, long, "column m of public.docs", &[REENCRYPT]);
+}
+
+#[test]
+fn copies_that_the_server_keeps_are_found_and_named() {
+    let mut client = database();
+    check(
+        &mut client,
+        &format!("{INSERT}; CREATE MATERIALIZED VIEW copied AS SELECT m FROM docs; DELETE FROM docs"),
+        "column m of public.copied",
+        &["REFRESH MATERIALIZED VIEW copied"],
+    );
+    // The row has no bytes for the column: the catalog does.
+    check(
+        &mut client,
+        r#"CREATE TABLE old AS SELECT 1 AS n; ALTER TABLE old ADD added encrypted_jsonb DEFAULT '{"a": 1}'"#,
+        "added",
+        &[
+            "ALTER TABLE old ALTER added DROP DEFAULT",
+            "CALL pgseal.reencrypt('old', 'added')",
+            "VACUUM FULL old",
+        ],
+    );
+}
+
+#[test]
+fn literals_that_the_catalogs_keep_are_found_and_named() {
+    let mut client = database();
+    let mut kept =
+        |definition: &str, named: &str, clean_up: &str| check(&mut client, definition, named, &[clean_up]);
+    let literal = r#"'{"a": 1}'::encrypted_jsonb"#;
+    let version = format!("pgseal.key_version({literal})");
+    kept(
+        r#"ALTER TABLE docs ALTER m SET DEFAULT '{"a": 1}'"#,
+        "DEFAULT of column m of public.docs",
+        r#"ALTER TABLE docs ALTER m SET DEFAULT '{"a": 1}'"#,
+    );
+    kept("SELECT", "DEFAULT of column m", "ALTER TABLE docs ALTER m DROP DEFAULT");
+    kept(
+        &format!("ALTER TABLE docs ADD g int GENERATED ALWAYS AS ({version} + id) STORED"),
+        "column g of public.docs",
+        "ALTER TABLE docs DROP g",
+    );
+    kept(
+        &format!("CREATE VIEW literal AS SELECT {literal} AS m"),
+        "view public.literal",
+        "DROP VIEW literal",
+    );
+    kept("CREATE VIEW bound AS SELECT '{}'::encrypted_jsonb(k) AS m", "view public.bound", "DROP VIEW bound");
+    kept(
+        &format!("CREATE RULE twice AS ON UPDATE TO docs DO ALSO SELECT {literal}"),
+        "public.docs",
+        "DROP RULE twice ON docs",
+    );
+    kept(
+        &format!("ALTER TABLE docs ADD CONSTRAINT checked CHECK (id <> {version})"),
+        "constraint checked",
+        "ALTER TABLE docs DROP CONSTRAINT checked",
+    );
+    kept(&format!("CREATE POLICY p ON docs USING (id <> {version})"), "policy p", "DROP POLICY p ON docs");
+    kept(
+        &format!("CREATE INDEX partial ON docs (id) WHERE id <> {version}"),
+        "index public.partial",
+        "DROP INDEX partial",
+    );
+    kept(
+        &format!(
+            "CREATE TRIGGER t BEFORE UPDATE ON docs FOR EACH ROW WHEN \
+    (NEW.id = {version}) EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+        ),
+        "trigger t",
+        "DROP TRIGGER t ON docs",
+    );
+    kept("CREATE DOMAIN d AS encrypted_jsonb(k) DEFAULT '{}'", "domain public.d", "DROP DOMAIN d");
+    kept(
+        &format!("CREATE FUNCTION body() RETURNS encrypted_jsonb BEGIN ATOMIC SELECT {literal}; END"),
+        "function public.body()",
+        "DROP FUNCTION body",
+    );
+    kept(
+        "DO $$ BEGIN EXECUTE format('CREATE FUNCTION quoted() RETURNS encrypted_jsonb LANGUAGE sql AS \
+    $f$ SELECT %L::encrypted_jsonb $f$', pgseal.encrypt('{}'::jsonb)); END $$",
+        "function public.quoted()",
+        "DROP FUNCTION quoted",
+    );
+}
+
+#[test]
+fn a_default_of_a_function_argument_is_found() {
+    let mut client = database();
+    check(
+        &mut client,
+        "CREATE FUNCTION f(m encrypted_jsonb DEFAULT '{}') RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "function public.f(",
+        &["DROP FUNCTION f"],
+    );
+}
+
+#[test]
+fn what_cannot_be_looked_into_is_named() {
+    let mut client = database();
+    client.run(
+        "CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+         CREATE EXTENSION postgres_fdw; CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw",
+    );
+    check(
+        &mut client,
+        "CREATE FOREIGN TABLE far (m encrypted_jsonb(k)) SERVER remote",
+        "foreign table public.far",
+        &["DROP FOREIGN TABLE far"],
+    );
+    check(
+        &mut client,
+        "CREATE FOREIGN TABLE far (m encrypted_text) SERVER files OPTIONS (filename '/dev/null')",
+        "foreign table public.far",
+        &["DROP FOREIGN TABLE far"],
+    );
+
+    let mut other = beside(&mut client);
+    other.run("CREATE TEMP TABLE hidden (m encrypted_jsonb(k)); INSERT INTO hidden VALUES ('{}')");
+    client.run(ROTATE);
+    let error = client.error("SELECT pgseal.retire_key('k', 3)");
+    assert_eq!(error.code().code(), "55000");
+    assert!(
+        error.message().contains("temporary table of another session") && error.message().contains("hidden"),
+        "{error}"
+    );
+    other.run("DROP TABLE hidden");
+    client.run("SELECT pgseal.retire_key('k', 3)");
+}
+
+#[test]
+fn a_prepared_transaction_is_named() {
+    let cluster = Cluster::with_pgseal(&["max_prepared_transactions = 2"]);
+    let mut client = cluster.connect("postgres");
+    set_up(&mut client);
+    client.run("BEGIN");
+    client.run(&format!("{INSERT}; PREPARE TRANSACTION 'the one'"));
+    client.run(ROTATE);
+    let error = client.error(RETIRE);
+    assert_eq!(error.code().code(), "55000");
+    assert!(error.message().contains("\"the one\""), "{error}");
+    client.run("COMMIT PREPARED 'the one'");
+    assert!(client.error(RETIRE).message().contains("public.docs"));
+    client.run(REENCRYPT);
+    client.run(RETIRE);
+}
+
+#[test]
+fn a_writer_that_is_still_open_is_waited_for() {
+    for (end, refused) in [("COMMIT", true), ("ROLLBACK", false)] {
+        let mut client = database();
+        let mut writer = beside(&mut client);
+        writer.run(&format!("BEGIN; {INSERT}"));
+        client.run(ROTATE);
+        let retiring = start_waiting(&mut client, RETIRE);
+        // Meanwhile everybody else goes on with the new key.
+        client.run(INSERT);
+        writer.run(end);
+        let error = retiring.join().unwrap();
+        assert_eq!(error.is_some(), refused, "{end}: {error:?}");
+        assert!(error.is_none_or(|error| error.message().contains("column m of public.docs")));
+    }
+}
+
+#[test]
+fn a_reader_that_could_write_the_bytes_back_is_waited_for() {
+    let mut client = database();
+    client.run(INSERT);
+    client.run(ROTATE);
+    let mut reader = beside(&mut client);
+    reader.run("BEGIN; CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT m FROM docs");
+    client.run(REENCRYPT);
+    let retiring = start_waiting(&mut client, RETIRE);
+    reader.run("UPDATE docs SET m = mine.m FROM mine; COMMIT");
+    assert!(retiring.join().unwrap().is_some_and(|error| error.message().contains("public.docs")));
+    client.run(REENCRYPT);
+    client.run(RETIRE);
+}
+
+#[test]
+fn sessions_with_prepared_literals_go_on_after_it() {
+    let mut client = database();
+    let mut session = beside(&mut client);
+    session.run(
+        "CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE plpgsql AS \
+    $$ BEGIN INSERT INTO docs (m) VALUES ('{\"f\": 1}'); END $$",
+    );
+    let insert = session.prepare(INSERT).unwrap();
+    let use_all = |session: &mut Client| {
+        session.execute(&insert, &[]).unwrap();
+        session.run("SELECT pg_temp.f(); EXECUTE named");
+    };
+    session.run(&format!("PREPARE named AS {INSERT}"));
+    use_all(&mut session);
+    client.run(ROTATE);
+    client.run(REENCRYPT);
+    client.run(RETIRE);
+    use_all(&mut session);
+    let usage = "SELECT format('%s %s', key_version, number_of_values) FROM pgseal.key_usage('docs', 'm')";
+    assert_eq!(client.column::<String>(usage), ["2 6"]);
+    assert_eq!(session.query("SELECT pgseal.decrypt(m) FROM docs", &[]).unwrap().len(), 6);
+}
+
+#[test]
+fn a_retired_version_seals_and_opens_nothing() {
+    let mut client = database();
+    client.run(INSERT);
+    let sealed: String = client.one("SELECT textin(pgseal.encrypted_jsonb_out(m)) FROM docs");
+    client.run(ROTATE);
+    client.run(REENCRYPT);
+    client.run(RETIRE);
+    let mut session = beside(&mut client);
+    for client in [&mut client, &mut session] {
+        assert_eq!(client.state(&format!("INSERT INTO docs (m) VALUES ('{sealed}')")), "55000");
+        assert_eq!(client.state(&format!("SELECT '{sealed}'::encrypted_jsonb")), "55000");
+    }
+
+    // A restore of an old backup can bring such a value back under the feet of the catalog.
+    client.run("UPDATE pgseal.data_key SET state = 'decrypt-only' WHERE version = 1");
+    client.run(&format!("INSERT INTO docs (m) VALUES ('{sealed}')"));
+    client.run("UPDATE pgseal.data_key SET state = 'retired' WHERE version = 1");
+    for client in [&mut client, &mut session] {
+        let error = client.error("SELECT pgseal.decrypt(m) FROM docs");
+        assert_eq!(error.code().code(), "55000");
+        assert!(error.message().contains("data key version 1 of keyring \"k\" is retired"), "{error}");
+        // An error, never fewer rows.
+        assert_eq!(client.state(r#"SELECT count(*) FROM docs WHERE m @> '{"a": 1}'"#), "55000");
+        assert_eq!(client.column::<i32>("SELECT pgseal.key_version(m) FROM docs ORDER BY id"), [2, 1]);
+    }
+}
+
+#[test]
+fn only_an_older_version_of_a_keyring_can_be_retired() {
+    let mut client = database();
+    assert_eq!(client.state(RETIRE), "55000");
+    assert_eq!(client.state("SELECT pgseal.retire_key('k', 2)"), "42704");
+    assert_eq!(client.state("SELECT pgseal.retire_key('no', 1)"), "42704");
+    client.run(ROTATE);
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        assert_eq!(client.state(&format!("BEGIN ISOLATION LEVEL {level}; {RETIRE}")), "25001");
+        client.run("ROLLBACK");
+    }
+    client.run(&format!("BEGIN; {RETIRE}; ROLLBACK"));
+    client.run(RETIRE);
+    assert_eq!(client.state(RETIRE), "55000");
+    client.run(INSERT);
+    assert_eq!(client.one::<i32>("SELECT pgseal.key_version(m) FROM docs"), 2);
+}
+
+#[test]
+fn a_second_retirement_at_the_same_time_is_refused() {
+    let mut client = database();
+    let mut open = beside(&mut client);
+    open.run("BEGIN; SELECT 1");
+    client.run(ROTATE);
+    let retiring = start_waiting(&mut client, RETIRE);
+    assert_eq!(client.state(RETIRE), "55006");
+    open.run("COMMIT");
+    assert!(retiring.join().unwrap().is_none());
+    assert_eq!(client.state(RETIRE), "55000");
+}
+
+#[test]
+fn other_databases_and_keyrings_do_not_matter() {
+    let mut client = database();
+    client.run(
+        "SELECT pgseal.create_keyring('other'); CREATE TABLE others (m encrypted_jsonb(other)); \
+    INSERT INTO others VALUES ('{}')",
+    );
+    let mut elsewhere = database();
+    elsewhere.run(&format!("BEGIN; {INSERT}"));
+    client.run(ROTATE);
+    client.run(RETIRE);
+}
+
+#[test]
+fn literals_in_statistics_and_partition_keys_are_found() {
+    let mut client = database();
+    let expression = "(id + pgseal.key_version('{}'::encrypted_jsonb))";
+    check(
+        &mut client,
+        &format!("CREATE STATISTICS counted ON id, {expression} FROM docs"),
+        "counted",
+        &["DROP STATISTICS counted"],
+    );
+    check(
+        &mut client,
+        &format!("CREATE TABLE parted (id int) PARTITION BY LIST ({expression})"),
+        "public.parted",
+        &["DROP TABLE parted"],
+    );
+}
+
+#[test]
+fn looking_for_values_runs_no_code_of_other_roles() {
+    let mut client = database();
+    let role = format!("{}_mallory", client.one::<String>("SELECT current_database()::text"));
+    client.run(&format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}"));
+    client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['encrypt'])"));
+    client.run(&format!("SET SESSION AUTHORIZATION {role}"));
+    client.run(
+        "CREATE TYPE pair AS (n int, v encrypted_jsonb);
+         CREATE TABLE trap AS SELECT ROW(1, NULL)::pair AS p;
+         CREATE TABLE ran (role name);
+         CREATE FUNCTION spring(pair) RETURNS text LANGUAGE plpgsql AS
+             'BEGIN INSERT INTO public.ran VALUES (current_user); RETURN NULL; END';
+         CREATE CAST (pair AS text) WITH FUNCTION spring(pair)",
+    );
+    client.run("RESET SESSION AUTHORIZATION");
+    client.run(ROTATE);
+    client.run(RETIRE);
+    assert_eq!(client.column::<String>("SELECT DISTINCT role::text FROM ran"), [] as [&str; 0]);
+}

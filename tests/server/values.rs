@@ -264,12 +264,6 @@ fn literal_through_a_view() {
 }
 
 #[test]
-fn value_of_a_function() {
-    let set_up = "CREATE FUNCTION f() RETURNS KIND LANGUAGE plpgsql AS $$ BEGIN RETURN LITERAL; END $$";
-    statement_is_sealed(set_up, "INSERT INTO t (v) VALUES (f())");
-}
-
-#[test]
 fn untyped_parameter_as_text() {
     let insert = |client: &mut Client, kind: &Kind, _: &()| {
         for _ in 0..2 {
@@ -379,7 +373,9 @@ fn a_copied_value_in_transit_does_not_stay_so() {
 fn default() {
     for kind in &KINDS {
         let client = &mut kind.table();
-        let insert = |client: &mut Client| run(client, "INSERT INTO t VALUES (1), (2), (3, DEFAULT)");
+        let insert = |client: &mut Client| {
+            run(client, "INSERT INTO t (n) VALUES (1), (2); INSERT INTO t VALUES (3, DEFAULT)")
+        };
         kind.run(client, "ALTER TABLE t ALTER v SET DEFAULT LITERAL");
         kind.assert_inserts(client, 1, insert);
         run(client, "SELECT pgseal.rotate_key('k'), pgseal.rotate_key('other')");
@@ -389,7 +385,7 @@ fn default() {
 
         // The default itself waits under the default keyring.
         let error = refused(client, "SELECT pgseal.retire_key('other', 1)", "55000");
-        assert!(error.message().contains("DEFAULT of column v of t"), "{error}");
+        assert!(error.message().contains("DEFAULT of column v of public.t"), "{error}");
         kind.run(client, "ALTER TABLE t ALTER v SET DEFAULT LITERAL");
         run(client, "SELECT pgseal.retire_key('other', 1)");
         kind.assert_inserts(client, 2, insert);
@@ -679,12 +675,8 @@ fn whatever_reads_a_value_as_text_gets_ciphertext() {
             "row(v)",
             "array_to_string(ARRAY[v], ',')",
             "array_agg(v)",
-            "hstore_like",
+            "jsonb_populate_record(NULL::t, to_jsonb(t))",
         ] {
-            let expression = match expression {
-                "hstore_like" => "jsonb_populate_record(NULL::t, to_jsonb(t))",
-                other => other,
-            };
             let shown = text_of(client, &format!("SELECT {expression} FROM t"));
             assert!(shown.contains("pgseal:") && !shown.contains("Smith"), "{expression}: {shown}");
         }
@@ -700,7 +692,7 @@ fn arrays() {
             client,
             "INSERT INTO a VALUES (ARRAY[LITERAL, LITERAL]::KIND[]), (array_append(NULL::KIND[], LITERAL))",
         );
-        kind.run(client, "INSERT INTO a VALUES (ARRAY[LITERAL, NULL])");
+        kind.run(client, "INSERT INTO a VALUES (ARRAY[LITERAL, NULL]::KIND[])");
         let quoted = kind.literal.replace('"', "\\\"");
         run(client, &format!("INSERT INTO a VALUES ('{{\"{quoted}\",NULL}}')"));
         run(client, "CREATE VIEW t AS SELECT v FROM (SELECT unnest(v) AS v FROM a) u WHERE v IS NOT NULL");
@@ -779,8 +771,8 @@ fn bound_and_unbound(kind: &Kind) -> Client {
 }
 
 fn assert_context_is_needed(client: &mut Client, kind: &Kind) {
-    let read = format!("SELECT pgseal.decrypt(v, 'row 7')::text FROM t WHERE n = 1");
-    assert_eq!(one::<String>(client, &read), kind.literal);
+    let read = "SELECT pgseal.decrypt(v, 'row 7')::text FROM t WHERE n = 1";
+    assert_eq!(one::<String>(client, read), kind.literal);
     for read in [
         "pgseal.decrypt(v, 'row 8')",
         "pgseal.decrypt(v, '')",

@@ -112,6 +112,20 @@ impl Call {
         }
     }
 
+    /// Runs an input function's work. Its errors, and PostgreSQL's own below it, come without CONTEXT:
+    /// COPY would quote the column there, which is the plaintext.
+    pub fn without_context<T>(work: impl FnOnce() -> Result<T, PgError>) -> Result<T, PgError> {
+        // SAFETY: the stack is PostgreSQL's to unwind; without callbacks it is only shorter. It is put back
+        // on success alone: after an error PostgreSQL restores what the catching frame had.
+        unsafe {
+            let context = pg_sys::error_context_stack;
+            pg_sys::error_context_stack = std::ptr::null_mut();
+            let done = work()?;
+            pg_sys::error_context_stack = context;
+            Ok(done)
+        }
+    }
+
     /// A cstring argument, as input functions get it.
     pub fn cstring(&self, index: usize) -> &CStr {
         // SAFETY: an input function's first argument is a NUL-terminated string that outlives the call.

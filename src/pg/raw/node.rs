@@ -292,6 +292,8 @@ pub unsafe fn argument_typmod(call: *mut pg_sys::Node, index: usize) -> i32 {
             (*call.cast::<pg_sys::FuncExpr>()).args
         } else if is_a(call, pg_sys::NodeTag::T_OpExpr) {
             (*call.cast::<pg_sys::OpExpr>()).args
+        } else if is_a(call, pg_sys::NodeTag::T_ScalarArrayOpExpr) {
+            (*call.cast::<pg_sys::ScalarArrayOpExpr>()).args
         } else {
             return -1;
         };
