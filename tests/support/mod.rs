@@ -18,14 +18,17 @@ pub use sql::Sql;
 
 /// `program`, to be run by the user that runs the servers: PostgreSQL refuses root, who becomes "postgres" for it.
 pub fn as_server(program: impl AsRef<OsStr>) -> Command {
-    if !is_root() {
-        return Command::new(program);
+    let mut command = Command::new(if is_root() { OsStr::new("setpriv") } else { program.as_ref() });
+    if is_root() {
+        command
+            .args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--inh-caps=-all", "--"])
+            .arg(program);
+        command.current_dir("/");
     }
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--inh-caps=-all", "--"])
-        .arg(program);
-    command.current_dir("/");
+    // The developer's own server is none of ours.
+    for setting in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGDATA", "PGOPTIONS", "PGSERVICE"] {
+        command.env_remove(setting);
+    }
     command
 }
 
