@@ -5,6 +5,7 @@
 //! prefix for anything but values and filters.
 
 use aes::Aes256;
+use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
 use zeroize::{Zeroize, Zeroizing};
@@ -53,18 +54,20 @@ impl Xaes256Gcm {
         tag.map(Into::into).map_err(|_| AeadError)
     }
 
-    /// Decrypts `data` in place; on error `data` is wiped.
+    /// Decrypts `data` into `out` of the same length; on error `out` is wiped.
     pub fn open(
         &self,
         nonce: &[u8; NONCE_BYTES],
         aad: &[u8],
-        data: &mut [u8],
+        data: &[u8],
         tag: &[u8; TAG_BYTES],
+        out: &mut [u8],
     ) -> Result<(), AeadError> {
         let (gcm, tail) = self.subkey(nonce);
-        let opened = gcm.decrypt_inout_detached(&tail, aad, (&mut *data).into(), tag.into());
+        let buffer = InOutBuf::new(data, out).map_err(|_| AeadError)?;
+        let opened = gcm.decrypt_inout_detached(&tail, aad, buffer, tag.into());
         opened.map_err(|_| {
-            data.zeroize();
+            out.zeroize();
             AeadError
         })
     }

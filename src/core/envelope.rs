@@ -216,9 +216,8 @@ impl<'a> Envelope<'a> {
         else {
             return Err(OpenError::Authentication);
         };
-        out.copy_from_slice(self.body());
         let aad = aad(&self.bytes[..self.sealed_start()], keyring);
-        Ok(key.aead.open(&expand_nonce(nonce), &aad, out, tag)?)
+        Ok(key.aead.open(&expand_nonce(nonce), &aad, self.body(), tag, out)?)
     }
 
     /// The ciphertext without nonce and tag; `parse` has checked that all three are there.

@@ -266,8 +266,8 @@ impl<'a> Filter<'a> {
             return Err(OpenError::Authentication);
         };
         let aad = aad(self.keyring(), self.data_version(), self.query, uuid);
-        let mut query = Zeroizing::new(body.to_vec());
-        key.filter.open(&expand_nonce(nonce), &aad, &mut query, tag)?;
+        let mut query = Zeroizing::new(vec![0; body.len()]);
+        key.filter.open(&expand_nonce(nonce), &aad, body, tag, &mut query)?;
         Ok(query)
     }
 

@@ -252,8 +252,8 @@ fn unseal(versions: &Versions, context: &WrapContext, wrapped: &[u8]) -> Result<
     let (data, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(malformed)?;
     let version = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
     let secret = versions.get(version).ok_or(KmsError::Denied("that version of the KMS key is gone"))?;
-    let mut root = RootKey::from_slice(data).ok_or(malformed)?;
-    let opened = Xaes256Gcm::new(secret).open(nonce, &aad(header, context), root.expose_mut(), tag);
+    let mut root = RootKey::zeroed();
+    let opened = Xaes256Gcm::new(secret).open(nonce, &aad(header, context), data, tag, root.expose_mut());
     opened.map_err(|_| FOREIGN).map(|()| root)
 }
 
