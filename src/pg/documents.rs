@@ -77,8 +77,7 @@ pub fn concat(call: Call) -> Returned {
 
 /// `encrypted_jsonb || encrypted_jsonb`, sealed under the left one's keyring.
 pub fn concat_sealed(call: Call) -> Returned {
-    let right = values::open_unchecked(call.varlena(1).bytes())?;
-    session::require(&right.keyring, Privilege::Encrypt)?;
+    let right = values::open_for(call.varlena(1).bytes(), Privilege::Encrypt)?;
     changed(call, jsonb::CONCAT, right.datum().datum())
 }
 
@@ -167,21 +166,16 @@ fn compare(call: Call, wanted: bool, operands: fn(Call) -> Result<Operands, PgEr
 /// A sealed side of a comparison. A literal, still in transit, is nobody's row and always answers.
 fn text_operand(call: Call, index: usize) -> Result<Option<Operand>, PgError> {
     call.with_cache(Started::once);
-    let value = values::open_unchecked(call.varlena(index).bytes())?;
-    if !value.in_transit() {
-        session::require(&value.keyring, Privilege::Search)?;
-        if other_keyring(call, index, value.keyring.id)? {
-            return Ok(None);
-        }
+    let value = values::open_for(call.varlena(index).bytes(), Privilege::Search)?;
+    if !value.in_transit() && other_keyring(call, index, value.keyring.id)? {
+        return Ok(None);
     }
     Ok(Some(Operand::Sealed(value)))
 }
 
 fn open_for(call: Call, privilege: Privilege) -> Result<OpenValue, PgError> {
     call.with_cache(Started::once);
-    let value = values::open_unchecked(call.varlena(0).bytes())?;
-    session::require(&value.keyring, privilege)?;
-    Ok(value)
+    values::open_for(call.varlena(0).bytes(), privilege)
 }
 
 /// Does another keyring answer for this argument? Its column's, else the session's choice.

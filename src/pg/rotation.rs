@@ -3,14 +3,15 @@
 use super::error::PgError;
 use super::raw::call::{Call, Returned};
 use super::raw::{lock, xact};
-use super::session;
+use super::session::{self, Privilege};
 use super::values;
 use crate::core::envelope::{HEADER_BYTES, parse_head};
 use crate::core::text_form;
 
 /// `reseal(encrypted_*)`: the same plaintext under the active keys of its keyring.
 pub fn reseal(call: Call) -> Returned {
-    Ok(Some(values::reseal(&values::open_unchecked(call.varlena(0).bytes())?)?.datum()))
+    let value = values::open_for(call.varlena(0).bytes(), Privilege::Encrypt)?;
+    Ok(Some(values::reseal(&value)?.datum()))
 }
 
 /// `is_current(encrypted_*)`: sealed under the active keys and not in transit. Needs no key.

@@ -148,8 +148,7 @@ fn for_column(value: Varlena, head: Head, column: i32) -> Returned {
         return for_column_sealed(value.datum(), head, column);
     }
     // Whoever may write the literal may have it moved: the plaintext stays inside.
-    let opened = values::open_unchecked(value.bytes())?;
-    session::require(&opened.keyring, Privilege::Encrypt)?;
+    let opened = values::open_for(value.bytes(), Privilege::Encrypt)?;
     let content = if head.content == Content::Text { Content::Text } else { Content::Jsonb };
     let plaintext = Zeroizing::new(opened.datum().bytes().to_vec());
     Ok(Some(values::seal(column, content, &plaintext, false, Options::default())?.datum()))

@@ -33,7 +33,6 @@ pub fn seal(
 
 /// Seals an opened value anew under the active keys of its own keyring.
 pub fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
-    session::require(&opened.keyring, Privilege::Encrypt)?;
     // JSON text from a big-endian server becomes what this server writes.
     if opened.head.content == Content::JsonText {
         return seal_changed(opened, opened.datum().bytes());
@@ -114,11 +113,15 @@ pub struct Located<'a> {
     envelope: Envelope<'a>,
 }
 
-/// Finds a value's key.
-pub fn locate(bytes: &[u8]) -> Result<Located<'_>, PgError> {
+/// Finds a value's key, once `permit` has let the role through: without a privilege no KMS is asked.
+pub fn locate(
+    bytes: &[u8],
+    permit: impl FnOnce(&Keyring) -> Result<(), PgError>,
+) -> Result<Located<'_>, PgError> {
     let envelope = Envelope::parse(bytes)?;
     let head = envelope.head();
     let mut keyring = session::keyring(head.keyring)?;
+    permit(&keyring)?;
     if keyring.data_key(head.data_version).is_err() {
         // The row may be visible before the message of the rotation that made its key has arrived.
         session::forget();
@@ -150,8 +153,7 @@ impl Located<'_> {
 /// Decrypts a value for a role that may read plaintext, into a datum.
 pub fn open_datum(bytes: &[u8], context: Option<&[u8]>, allowed: &mut Allowed) -> Result<Varlena, PgError> {
     allowed.start();
-    let located = locate(bytes)?;
-    allowed.require(&located.keyring, Privilege::Decrypt)?;
+    let located = locate(bytes, |keyring| allowed.require(keyring, Privilege::Decrypt))?;
     if let (Some(length), None) = (located.bare_length(), context) {
         return fill_varlena(length, |room| located.open_into(room));
     }
@@ -160,7 +162,7 @@ pub fn open_datum(bytes: &[u8], context: Option<&[u8]>, allowed: &mut Allowed) -
     Ok(value.datum())
 }
 
-/// Decrypts a value for internal use, where the plaintext does not leave: the caller has checked a privilege.
-pub fn open_unchecked(bytes: &[u8]) -> Result<OpenValue, PgError> {
-    locate(bytes)?.open()
+/// Decrypts a value for internal use, where the plaintext does not leave, for a role with `privilege`.
+pub fn open_for(bytes: &[u8], privilege: Privilege) -> Result<OpenValue, PgError> {
+    locate(bytes, |keyring| session::require(keyring, privilege))?.open()
 }

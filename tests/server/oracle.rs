@@ -674,10 +674,13 @@ impl Random {
                 Doc::Array(kept)
             }
             Doc::Object(fields) => {
-                let kept = fields
-                    .iter()
-                    .filter_map(|(key, value)| (!self.one_in(3)).then(|| (*key, self.part(value, false))));
-                Doc::Object(kept.collect())
+                let mut kept = Vec::new();
+                for (key, value) in fields {
+                    if !self.one_in(3) {
+                        kept.push((*key, self.part(value, false)));
+                    }
+                }
+                Doc::Object(kept.into_iter().collect())
             }
         }
     }

@@ -1,0 +1,90 @@
+//! Filtered nearest-neighbour queries: encrypted metadata beside pgvector's types and indexes.
+
+use postgres::Client;
+
+use crate::support::{Sql, fresh_database};
+
+const NEAREST: &str = "ORDER BY embedding <=> '[1, 2, 3]' LIMIT 10";
+
+/// 3,000 rows with the same metadata as plain jsonb and encrypted, 30 patients, both indexes of the README.
+fn database() -> Client {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.patient'])");
+    client.run("CREATE TABLE docs (id serial PRIMARY KEY, embedding vector(3), plain jsonb, sealed encrypted_jsonb(k))");
+    client.run(
+        "INSERT INTO docs (embedding, plain, sealed)
+         SELECT format('[%s, %s, %s]', sin(i), cos(i), i % 7)::vector, m, m
+           FROM generate_series(1, 3000) i, jsonb_build_object('patient', 'p' || i % 30, 'n', i) m",
+    );
+    client.run("CREATE INDEX hnsw_index ON docs USING hnsw (embedding vector_cosine_ops)");
+    client.run("CREATE INDEX gin_index ON docs USING gin (sealed); ANALYZE docs; SET jit = off");
+    client
+}
+
+fn plan(client: &mut Client, query: &str) -> String {
+    client.column::<String>(&format!("EXPLAIN (COSTS OFF) {query}")).join("\n")
+}
+
+fn query(column: &str) -> String {
+    format!(r#"SELECT id FROM docs WHERE {column} @> '{{"patient": "p7"}}' {NEAREST}"#)
+}
+
+#[test]
+fn a_filter_goes_through_the_token_index_and_the_nearest_come_sorted() {
+    let mut client = database();
+    let plan = plan(&mut client, &query("sealed"));
+    assert!(plan.contains("Bitmap Index Scan on gin_index"), "{plan}");
+    assert!(plan.contains("Index Cond: (sealed OPERATOR(pgseal.@~)"), "{plan}");
+    assert!(plan.contains("Sort Key: ((embedding <=>"), "{plan}");
+    let expected: Vec<i32> = client.column(&query("plain"));
+    assert_eq!(client.column::<i32>(&query("sealed")), expected);
+    assert_eq!(expected.len(), 10);
+}
+
+#[test]
+fn the_vector_index_filters_exactly_and_goes_on_until_enough_rows_match() {
+    let mut client = database();
+    client.run("SET enable_bitmapscan = off; SET enable_sort = off; SET hnsw.iterative_scan = strict_order");
+    let plan = plan(&mut client, &query("sealed"));
+    assert!(plan.contains("Index Scan using hnsw_index"), "{plan}");
+    assert!(plan.contains("Filter: ((sealed OPERATOR(pgseal.@~)"), "{plan}");
+    assert_eq!(client.column::<i32>(&query("sealed")), client.column::<i32>(&query("plain")));
+    assert_eq!(client.column::<i32>(&query("sealed")).len(), 10);
+}
+
+#[test]
+fn a_filter_without_a_declared_path_is_exact_beside_the_vector_index() {
+    let mut client = database();
+    let count = |column: &str| {
+        format!(
+            r#"SELECT count(*) FROM docs WHERE {column} @> '{{"n": 77}}' AND embedding <=> '[1, 2, 3]' < 2"#
+        )
+    };
+    assert_eq!(client.one::<i64>(&count("sealed")), 1);
+    assert_eq!(client.one::<i64>(&count("plain")), 1);
+}
+
+#[test]
+fn pgvectors_other_types_live_in_the_same_row() {
+    let mut client = database();
+    client.run("ALTER TABLE docs ADD half halfvec(3), ADD sparse sparsevec(3), ADD bits bit(3)");
+    client.run(
+        "UPDATE docs SET half = embedding, sparse = embedding::sparsevec, bits = binary_quantize(embedding)",
+    );
+    client.run("CREATE INDEX ON docs USING hnsw (half halfvec_l2_ops)");
+    for order in ["half <-> '[1, 2, 3]'", "sparse <-> '{1:1,2:2,3:3}/3'", "bits <~> '101'"] {
+        let nearest = |column: &str| {
+            format!(
+                r#"SELECT id FROM docs WHERE {column} @> '{{"patient": "p7"}}' ORDER BY {order}, id LIMIT 10"#
+            )
+        };
+        let expected: Vec<i32> = client.column(&nearest("plain"));
+        assert_eq!(client.column::<i32>(&nearest("sealed")), expected, "{order}");
+    }
+}
+
+#[test]
+fn dropping_pgvector_needs_cascade_because_pgseal_requires_it() {
+    let mut client = fresh_database();
+    assert_eq!(client.state("DROP EXTENSION vector"), "2BP01");
+}
