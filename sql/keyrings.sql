@@ -10,6 +10,9 @@ CREATE FUNCTION pgseal.rotate_key(keyring text) RETURNS int4
 CREATE FUNCTION pgseal.rotate_index_key(keyring text) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_rotate_index_key' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+CREATE FUNCTION pgseal.set_searchable(keyring text, searchable text[]) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_set_searchable' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 CREATE FUNCTION pgseal.rewrap_keys(keyring text) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_rewrap_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
@@ -86,6 +89,7 @@ COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text) IS 'make a k
 COMMENT ON FUNCTION pgseal.set_default_keyring(text) IS 'the keyring for values whose column and session name none; NULL for none';
 COMMENT ON FUNCTION pgseal.rotate_key(text) IS 'new data key for new values; returns its version';
 COMMENT ON FUNCTION pgseal.rotate_index_key(text) IS 'new index key for new tokens; returns its version';
+COMMENT ON FUNCTION pgseal.set_searchable(text, text[]) IS 'other searchable paths, under a new index key; returns its version';
 COMMENT ON FUNCTION pgseal.rewrap_keys(text) IS 'wrap the keyring''s keys under the newest version of the KMS key; no row is touched; returns how many keys';
 COMMENT ON FUNCTION pgseal.flush_keys() IS 'have every session drop its unwrapped keys at its next statement';
 COMMENT ON FUNCTION pgseal.key_tables_changed() IS 'internal: tells every session that keys have changed';

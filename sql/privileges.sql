@@ -4,6 +4,7 @@ REVOKE EXECUTE ON FUNCTION
     pgseal.set_default_keyring(text),
     pgseal.rotate_key(text),
     pgseal.rotate_index_key(text),
+    pgseal.set_searchable(text, text[]),
     pgseal.rewrap_keys(text),
     pgseal.flush_keys(),
     pgseal.grant_keyring(text, text, text[]),

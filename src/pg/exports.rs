@@ -79,6 +79,7 @@ sql_functions! {
     pgseal_set_default_keyring => keyrings::set_default_keyring;
     pgseal_rotate_key => keyrings::rotate_key;
     pgseal_rotate_index_key => keyrings::rotate_index_key;
+    pgseal_set_searchable => keyrings::set_searchable;
     pgseal_rewrap_keys => keyrings::rewrap_keys;
     pgseal_flush_keys => keyrings::flush_keys;
     pgseal_key_tables_changed => keyrings::key_tables_changed;

@@ -145,10 +145,21 @@ pub fn rotate_key(call: Call) -> Returned {
 /// `rotate_index_key(keyring text)`: a new index key, with the same searchable paths.
 pub fn rotate_index_key(call: Call) -> Returned {
     let keyring = locked_keyring(call)?;
-    let version = catalog::next_index_version(&keyring)?;
-    let key = next_key(&keyring, Purpose::Index, version)?;
     let policy = keyring.active_index()?.1.clone();
-    catalog::insert_index_key(keyring.id, &key, &policy)?;
+    new_index_key(&keyring, &policy)
+}
+
+/// `set_searchable(keyring text, searchable text[])`: a new index key, with these searchable paths.
+pub fn set_searchable(call: Call) -> Returned {
+    let policy = policy_argument(call, 1)?;
+    new_index_key(&*locked_keyring(call)?, &policy)
+}
+
+/// Older versions keep their policy, so that rows with their tokens are found until they have new ones.
+fn new_index_key(keyring: &Keyring, policy: &Policy) -> Returned {
+    let version = catalog::next_index_version(keyring)?;
+    let key = next_key(keyring, Purpose::Index, version)?;
+    catalog::insert_index_key(keyring.id, &key, policy)?;
     session::tables()?.invalidate();
     notice!(
         "new values of keyring \"{}\" use index key version {version}; rows already stored get new tokens by CALL pgseal.reencrypt(table, column)",

@@ -4,6 +4,7 @@ mod bad_input;
 mod keys;
 mod kms_loss;
 mod oracle;
+mod policy;
 mod readme;
 mod retire;
 mod smoke;
