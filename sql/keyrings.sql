@@ -31,6 +31,22 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgseal.in
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgseal.privilege
     FOR EACH STATEMENT EXECUTE FUNCTION pgseal.key_tables_changed();
 
+CREATE FUNCTION pgseal.may_become(text, text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_may_become' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION pgseal.check_key_state() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT pgseal.may_become(OLD.state, NEW.state) THEN
+        RAISE EXCEPTION 'a key that is % does not become %', OLD.state, NEW.state
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Key states only move forward.';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER state BEFORE UPDATE OF state ON pgseal.data_key
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION pgseal.check_key_state();
+CREATE TRIGGER state BEFORE UPDATE OF state ON pgseal.index_key
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION pgseal.check_key_state();
+
 CREATE FUNCTION pgseal.grant_keyring(keyring text, role text, privileges text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -93,6 +109,8 @@ COMMENT ON FUNCTION pgseal.set_searchable(text, text[]) IS 'other searchable pat
 COMMENT ON FUNCTION pgseal.rewrap_keys(text) IS 'wrap the keyring''s keys under the newest version of the KMS key; no row is touched; returns how many keys';
 COMMENT ON FUNCTION pgseal.flush_keys() IS 'have every session drop its unwrapped keys at its next statement';
 COMMENT ON FUNCTION pgseal.key_tables_changed() IS 'internal: tells every session that keys have changed';
+COMMENT ON FUNCTION pgseal.may_become(text, text) IS 'internal: may a key version go from one state to the other?';
+COMMENT ON FUNCTION pgseal.check_key_state() IS 'internal: key states only move forward';
 COMMENT ON FUNCTION pgseal.grant_keyring(text, text, text[]) IS 'give a role (or public) encrypt, search or decrypt on a keyring';
 COMMENT ON FUNCTION pgseal.revoke_keyring(text, text, text[]) IS 'take privileges on a keyring back';
 COMMENT ON VIEW pgseal.keyrings IS 'keyrings with their active key versions and searchable paths';

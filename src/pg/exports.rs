@@ -89,5 +89,6 @@ sql_functions! {
     pgseal_require_autocommit => rotation::require_autocommit;
     pgseal_exclude_writers => rotation::exclude_writers;
     pgseal_wait_for_transactions => rotation::wait_for_transactions;
+    pgseal_may_become => rotation::may_become;
     pgseal_text_holds_key => rotation::text_holds_key;
 }

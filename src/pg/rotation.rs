@@ -7,6 +7,7 @@ use super::session::{self, Privilege};
 use super::values;
 use crate::core::envelope::{HEADER_BYTES, parse_head};
 use crate::core::text_form;
+use crate::keys::state::KeyState;
 
 /// `reseal(encrypted_*)`: the same plaintext under the active keys of its keyring.
 pub fn reseal(call: Call) -> Returned {
@@ -50,6 +51,12 @@ pub fn wait_for_transactions(_: Call) -> Returned {
     }
     running.iter().for_each(lock::Running::wait);
     Ok(Some((running.len() as i32).into()))
+}
+
+/// `may_become(text, text)`: may a key version go from one state to the other?
+pub fn may_become(call: Call) -> Returned {
+    let (from, to) = (KeyState::parse(&call.text(0)?)?, KeyState::parse(&call.text(1)?)?);
+    Ok(Some(from.may_become(to).into()))
 }
 
 /// `text_holds_key(text, keyring int4, version int4)`: does this text, say of a DEFAULT or a view, quote a

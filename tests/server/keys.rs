@@ -558,3 +558,17 @@ fn functions_are_marked_as_they_behave() {
                        AND array_to_string(proconfig, ' ') NOT LIKE 'search_path=pg_catalog, pg_temp%'";
     assert_eq!(client.column::<String>(unsafe_path), [] as [&str; 0]);
 }
+
+#[test]
+fn key_states_only_move_forward() {
+    let mut client = database();
+    client.run("SELECT pgseal.rotate_key('k')");
+    let set = |state: &str, version: i32| {
+        format!("UPDATE pgseal.data_key SET state = '{state}' WHERE version = {version}")
+    };
+    // Version 1 is decrypt-only now: neither back nor two steps ahead.
+    assert_eq!(client.state(&set("active", 1)), "55000");
+    assert_eq!(client.state(&set("destroyed", 1)), "55000");
+    client.run(&set("retired", 1));
+    assert_eq!(client.state(&set("decrypt-only", 1)), "55000");
+}
