@@ -50,7 +50,9 @@ fn new_paths_are_exact_at_once_and_indexed_after_reencryption() {
 
     assert_eq!(client.one::<i32>("SELECT pgseal.set_searchable('k', ARRAY['$.b.c', '$.s'])"), 2);
     insert(&mut client);
-    [OLD_PATH, NEW_PATH, SHARED_PATH].map(|filter| exact(&mut client, filter));
+    for filter in [OLD_PATH, NEW_PATH, SHARED_PATH] {
+        exact(&mut client, filter);
+    }
     // Old rows by their marker, new rows by their token, and the other way round.
     assert_eq!(candidates(&mut client, NEW_PATH), 1000 + 10);
     assert_eq!(candidates(&mut client, OLD_PATH), 10 + 1000);
@@ -58,7 +60,9 @@ fn new_paths_are_exact_at_once_and_indexed_after_reencryption() {
 
     client.run("CALL pgseal.reencrypt('docs', 'm')");
     client.run("VACUUM docs");
-    [OLD_PATH, NEW_PATH, SHARED_PATH].map(|filter| exact(&mut client, filter));
+    for filter in [OLD_PATH, NEW_PATH, SHARED_PATH] {
+        exact(&mut client, filter);
+    }
     assert_eq!(candidates(&mut client, NEW_PATH), 20);
     assert_eq!(candidates(&mut client, SHARED_PATH), 20);
     assert_eq!(candidates(&mut client, OLD_PATH), 2000);

@@ -9,5 +9,6 @@ if [ "$(cargo pgrx --version 2> /dev/null)" != "cargo-pgrx $version" ]; then
     quietly cargo-pgrx cargo install --quiet --locked --root "$deps/cargo" "cargo-pgrx@$version"
 fi
 
-# What "cargo pgrx init" writes, without the cluster that it would make.
-printf '[configs]\npg%s = "%s"\n' "$(pg_major)" "$PG_CONFIG" > "$PGRX_HOME/config.toml"
+# What "cargo pgrx init" writes, without the cluster that it would make. A newer file would mean building anew.
+config=$(printf '[configs]\npg%s = "%s"' "$(pg_major)" "$PG_CONFIG")
+[ "$(cat "$PGRX_HOME/config.toml" 2> /dev/null)" = "$config" ] || printf '%s\n' "$config" > "$PGRX_HOME/config.toml"
