@@ -3,6 +3,7 @@
 mod bad_input;
 mod keys;
 mod kms_loss;
+mod operators;
 mod oracle;
 mod policy;
 mod readme;
