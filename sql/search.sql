@@ -22,7 +22,7 @@ CREATE FUNCTION pgseal.contains(encrypted_jsonb, jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_contains' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.contains_support;
 CREATE FUNCTION pgseal.matches(encrypted_jsonb, encrypted_filter) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_matches' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'pgseal_exact_match' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.matches_support;
 
 -- LEAKPROOF: bytes only, no key, and no outcome but true, false and NULL depends on the row.
@@ -35,7 +35,7 @@ CREATE FUNCTION pgseal.exact_match(encrypted_jsonb, jsonb) RETURNS boolean
 CREATE FUNCTION pgseal.exact_selectivity(internal, oid, internal, int4) RETURNS float8
     AS 'MODULE_PATHNAME', 'pgseal_exact_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION pgseal.exact_join_selectivity(internal, oid, internal, int2, internal) RETURNS float8
-    AS 'MODULE_PATHNAME', 'pgseal_exact_join_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'pgseal_exact_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 CREATE OPERATOR @> (
     LEFTARG = encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.contains,

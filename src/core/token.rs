@@ -48,7 +48,7 @@ pub struct Tokenizer<'a> {
 }
 
 /// A scalar of a query, to be tokenised under several index key versions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct QueryLeaf {
     keys: Vec<Vec<u8>>,
     path: Vec<u8>,

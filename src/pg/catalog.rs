@@ -310,13 +310,11 @@ pub fn update_wrapped(keyring: i32, purpose: Purpose, version: u16, wrapped: &[u
     run(statement, &[keyring.into(), i32::from(version).into(), wrapped.into()])
 }
 
-/// Gives a role these privileges on a keyring, on top of what it has.
-pub fn add_privileges(keyring: i32, role: pg_sys::Oid, wanted: [bool; 3]) -> Result<(), PgError> {
+/// Gives the maker of a new keyring every privilege on it; `grant_keyring` in sql/keyrings.sql does the rest.
+pub fn insert_all_privileges(keyring: i32, role: pg_sys::Oid) -> Result<(), PgError> {
     run(
-        "INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (keyring, role) DO UPDATE SET encrypt = p.encrypt OR excluded.encrypt,
-            search = p.search OR excluded.search, decrypt = p.decrypt OR excluded.decrypt",
-        &[keyring.into(), role.into(), wanted[0].into(), wanted[1].into(), wanted[2].into()],
+        "INSERT INTO pgseal.privilege (keyring, role, encrypt, search, decrypt) VALUES ($1, $2, true, true, true)",
+        &[keyring.into(), role.into()],
     )
 }
 

@@ -40,12 +40,10 @@ sql_functions! {
 
     pgseal_contains => operators::contains;
     pgseal_contains_support => rewrite::contains_support;
-    pgseal_matches => operators::matches;
     pgseal_matches_support => rewrite::matches_support;
     pgseal_token_match => operators::token_match;
     pgseal_exact_match => operators::exact_match;
     pgseal_exact_selectivity => operators::exact_selectivity;
-    pgseal_exact_join_selectivity => operators::exact_join_selectivity;
     pgseal_unsupported => operators::unsupported;
 
     pgseal_field => documents::field;

@@ -158,9 +158,6 @@ fn remember(
     input: &[u8],
     make: impl FnOnce() -> Result<Vec<u8>, PgError>,
 ) -> Returned {
-    if !call.has_call_site() {
-        return Ok(Some(varlena(&make()?).datum()));
-    }
     let whole = &Zeroizing::new([chosen, b"\0", input].concat());
     call.with_cache(|remembered: &mut Remembered| {
         let made = remembered.get(whole, || make().map(Some))?;
@@ -173,10 +170,6 @@ fn remember(
 /// Looks at the index keys as of now and, where the session chose the keyring, at its choice as of now.
 pub fn refresh(call: Call) -> Returned {
     let filter = call.varlena(0);
-    if !call.has_call_site() {
-        let renewed = renew(filter.bytes())?;
-        return Ok(Some(renewed.map_or(call.datum(0), |filter| varlena(&filter).datum())));
-    }
     call.with_cache(|remembered: &mut Remembered| {
         let renewed = remembered.get(filter.bytes(), || renew(filter.bytes()))?;
         Ok(Some(renewed.map_or(call.datum(0), |filter| varlena(filter).datum())))

@@ -14,8 +14,9 @@ use crate::core::Uuid;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
 use crate::core::rng;
+use crate::core::secret::RootKey;
 use crate::keys::context::{Purpose, WrapContext};
-use crate::kms::{Kms, KmsError};
+use crate::kms::KmsError;
 
 /// Name of the wrapping key where `create_keyring` is given none.
 const DEFAULT_KMS_KEY: &str = "pgseal";
@@ -39,12 +40,13 @@ pub fn create_keyring(call: Call) -> Returned {
     warn_of_key_files(endpoint.as_deref());
 
     let (id, uuid) = new_identity(|id| tables.keyring_exists(id))?;
-    let data = new_key(&*kms, &kms_key, uuid, Purpose::Data, 1).map_err(|error| error.of_keyring(&name))?;
-    let index = new_key(&*kms, &kms_key, uuid, Purpose::Index, 1).map_err(|error| error.of_keyring(&name))?;
+    let wrap = |context: &WrapContext, root: &RootKey| kms.wrap(&kms_key, context, root).map_err(at_kms);
+    let data = new_key(uuid, Purpose::Data, 1, wrap)?;
+    let index = new_key(uuid, Purpose::Index, 1, wrap)?;
     catalog::insert_keyring(id, uuid, &name, endpoint.as_deref(), &kms_key)?;
     catalog::insert_data_key(id, &data)?;
     catalog::insert_index_key(id, &index, &policy)?;
-    catalog::add_privileges(id, xact::session_role(), [true; 3])?;
+    catalog::insert_all_privileges(id, xact::session_role())?;
     session::tables()?.invalidate();
     Ok(Some(id.into()))
 }
@@ -88,31 +90,15 @@ fn new_identity(taken: impl Fn(i32) -> bool) -> Result<(i32, Uuid), PgError> {
     }
 }
 
-/// A root key that could not be made, before it is known for which keyring.
-enum NewKeyError {
-    Kms(KmsError),
-    Other(PgError),
-}
-
-impl NewKeyError {
-    fn of_keyring(self, name: &str) -> PgError {
-        match self {
-            NewKeyError::Kms(error) => PgError::Kms(name.into(), error),
-            NewKeyError::Other(error) => error,
-        }
-    }
-}
-
+/// A fresh root key as `wrap` gives it back from the KMS.
 fn new_key(
-    kms: &dyn Kms,
-    kms_key: &str,
     keyring: Uuid,
     purpose: Purpose,
     version: u16,
-) -> Result<NewKey, NewKeyError> {
-    let root = rng::root_key().map_err(|error| NewKeyError::Other(error.into()))?;
-    let context = WrapContext { keyring, purpose, version };
-    let wrapped = kms.wrap(kms_key, &context, &root).map_err(NewKeyError::Kms)?;
+    wrap: impl FnOnce(&WrapContext, &RootKey) -> Result<Vec<u8>, PgError>,
+) -> Result<NewKey, PgError> {
+    let root = rng::root_key()?;
+    let wrapped = wrap(&WrapContext { keyring, purpose, version }, &root)?;
     let commitment = match purpose {
         Purpose::Data => DataKey::commitment(&root, &keyring),
         Purpose::Index => IndexKey::commitment(&root, &keyring),
@@ -177,19 +163,9 @@ fn locked_keyring(call: Call) -> Result<std::rc::Rc<Keyring>, PgError> {
 }
 
 fn next_key(keyring: &Keyring, purpose: Purpose, version: u16) -> Result<NewKey, PgError> {
-    let mut other = None;
-    let made = session::with_kms(keyring, |kms| {
-        new_key(kms, &keyring.kms_key, keyring.uuid, purpose, version).map(Some).or_else(
-            |error| match error {
-                NewKeyError::Kms(error) => Err(error),
-                NewKeyError::Other(error) => {
-                    other = Some(error);
-                    Ok(None)
-                }
-            },
-        )
-    })?;
-    made.ok_or_else(|| other.unwrap_or_else(|| PgError::Catalog("no key was made".into())))
+    new_key(keyring.uuid, purpose, version, |context, root| {
+        session::with_kms(keyring, |kms| kms.wrap(&keyring.kms_key, context, root))
+    })
 }
 
 /// `rewrap_keys(keyring text)`: every key under the newest version of the KMS key; no row is touched.

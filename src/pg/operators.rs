@@ -5,7 +5,7 @@ use super::documents::other_keyring;
 use super::error::PgError;
 use super::filters::{OpenDocument, OpenFilter};
 use super::raw::call::{Call, Returned};
-use super::raw::datum::{Jsonb, Varlena};
+use super::raw::datum::Jsonb;
 use super::session::Privilege;
 use super::values;
 use crate::core::envelope::{HEADER_BYTES, parse_head, tokens_of};
@@ -52,23 +52,18 @@ fn has_token(section: &[u8], token: u64) -> bool {
     false
 }
 
-/// `exact_match(encrypted_jsonb, encrypted_filter)`, operator `@>#`: decrypts and asks jsonb.
-pub fn exact_match(call: Call) -> Returned {
-    exact(call, call.varlena(0), call.varlena(1))
-}
-
+/// `exact_match(encrypted_jsonb, encrypted_filter)`, operator `@>#`: decrypts and asks jsonb. Also
 /// `matches(encrypted_jsonb, encrypted_filter)`, operator `@@`, where it was not rewritten.
-pub fn matches(call: Call) -> Returned {
-    exact(call, call.varlena(0), call.varlena(1))
-}
-
-fn exact(call: Call, value: Varlena, bytes: Varlena) -> Returned {
+pub fn exact_match(call: Call) -> Returned {
+    let (value, bytes) = (call.varlena(0), call.varlena(1));
     let filter = Filter::parse(bytes.bytes())?;
     let (head, _) = parse_head(value.bytes())?;
-    let column = call.argument_typmod(0);
     let answers = match filter.binding() {
-        Binding::Session if column > 0 => head.keyring == column,
-        _ => filter.every_keyring() || head.keyring == filter.keyring(),
+        Binding::Fixed => head.keyring == filter.keyring(),
+        Binding::Session => match call.argument_typmod(0) {
+            column if column > 0 => head.keyring == column,
+            _ => filter.every_keyring() || head.keyring == filter.keyring(),
+        },
     };
     if !answers {
         return Ok(None);
@@ -118,12 +113,7 @@ fn boolean(value: bool) -> Returned {
     Ok(Some(value.into()))
 }
 
-/// `exact_selectivity(internal, oid, internal, int4)`: the token match has been counted already.
+/// `exact_selectivity(...)` and `exact_join_selectivity(...)`: the token match has been counted already.
 pub fn exact_selectivity(_: Call) -> Returned {
     Ok(Some(pgrx::pg_sys::Datum::from(1.0_f64.to_bits())))
-}
-
-/// `exact_join_selectivity(internal, oid, internal, int2, internal)`.
-pub fn exact_join_selectivity(call: Call) -> Returned {
-    exact_selectivity(call)
 }

@@ -8,10 +8,8 @@ use postgres::Client;
 use postgres::error::DbError;
 use postgres::types::ToSql;
 
-use super::values::{
-    AsBytes, AsText, copy_bytes, copy_text, one, refused, run, text_of, two_keyrings, with_state,
-};
-use crate::support::shared;
+use super::values::{AsBytes, copy_bytes, copy_text, one, refused, run, text_of, two_keyrings, with_state};
+use crate::support::{AsText, shared};
 
 /// Stands in every document here and in no error.
 const SECRET: &str = "canary-7291";

@@ -2,11 +2,10 @@
 
 use std::error::Error;
 
-use postgres::types::private::BytesMut;
-use postgres::types::{Format, FromSql, IsNull, ToSql, Type, to_sql_checked};
+use postgres::types::{FromSql, ToSql, Type};
 use postgres::{Client, Row};
 
-use crate::support::Cluster;
+use crate::support::{AsText, Cluster};
 
 const README: &str = include_str!("../../README.md");
 /// Between two blocks in psql's output.
@@ -68,7 +67,7 @@ fn through_driver(client: &mut Client, sql: &str, bound: &mut Vec<(String, Vec<S
         true => bind_literals(sql),
         false => (sql.to_owned(), Vec::new()),
     };
-    let parameters: Vec<Literal> = literals.iter().map(|literal| Literal(literal.clone())).collect();
+    let parameters: Vec<AsText<'_>> = literals.iter().map(|literal| AsText(literal)).collect();
     let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
     let rows = client.query(&text, &parameters).unwrap_or_else(|error| panic!("{error:?} in\n{text}"));
     bound.push((text, literals));
@@ -145,27 +144,6 @@ fn bind_literals(sql: &str) -> (String, Vec<String>) {
         }
     }
     (text, literals)
-}
-
-/// A parameter as text, of whatever type the server wants, as most drivers send it.
-#[derive(Debug)]
-struct Literal(String);
-
-impl ToSql for Literal {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        out.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    fn encode_format(&self, _: &Type) -> Format {
-        Format::Text
-    }
-
-    to_sql_checked!();
 }
 
 /// A row as psql prints it with `-A -t`.

@@ -5,32 +5,11 @@ use std::io::Write;
 
 use postgres::error::DbError;
 use postgres::types::private::BytesMut;
-use postgres::types::{Format, FromSqlOwned, IsNull, ToSql, Type, to_sql_checked};
+use postgres::types::{FromSqlOwned, IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, SimpleQueryMessage, Statement};
 use serde_json::json;
 
-use crate::support::{fresh_database, shared};
-
-/// A parameter sent as text whatever its type, as drivers do that do not know the type.
-#[derive(Debug)]
-pub(super) struct AsText<'a>(pub &'a str);
-
-impl ToSql for AsText<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        out.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    fn encode_format(&self, _: &Type) -> Format {
-        Format::Text
-    }
-
-    to_sql_checked!();
-}
+use crate::support::{AsText, fresh_database, shared};
 
 /// A parameter sent as these bytes in binary form whatever its type.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub use cluster::Cluster;
 pub use openbao::OpenBao;
 pub use shared::{fresh_database, shared};
-pub use sql::Sql;
+pub use sql::{AsText, Sql};
 
 /// `program`, to be run by the user that runs the servers: PostgreSQL refuses root, who becomes "postgres" for it.
 pub fn as_server(program: impl AsRef<OsStr>) -> Command {

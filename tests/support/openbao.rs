@@ -59,7 +59,7 @@ impl OpenBao {
 
     /// A policy that lets the key `name` be used, and nothing else; it is called as the key is.
     pub fn allow(&self, name: &str) {
-        let paths = ["datakey/plaintext", "encrypt", "decrypt", "rewrap"]
+        let paths = ["encrypt", "decrypt", "rewrap"]
             .map(|what| format!("path \"transit/{what}/{name}\" {{ capabilities = [\"update\"] }}"));
         self.post(&format!("sys/policies/acl/{name}"), &json!({ "policy": paths.join("\n") }));
     }

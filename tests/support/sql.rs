@@ -1,6 +1,30 @@
+use std::error::Error;
+
 use postgres::Client;
 use postgres::error::DbError;
-use postgres::types::FromSqlOwned;
+use postgres::types::private::BytesMut;
+use postgres::types::{Format, FromSqlOwned, IsNull, ToSql, Type, to_sql_checked};
+
+/// A parameter sent as text whatever its type, as drivers do that do not know the type.
+#[derive(Debug)]
+pub struct AsText<'a>(pub &'a str);
+
+impl ToSql for AsText<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    to_sql_checked!();
+}
 
 /// What a test says to a connection, in one word each.
 pub trait Sql {

@@ -162,7 +162,7 @@ impl Call {
 
     /// Works on what this call site keeps between calls of one execution (fn_extra).
     pub fn with_cache<T: Default + 'static, R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-        // SAFETY: flinfo lives as long as the call site, and fn_extra is only ever set here, so it is
+        // SAFETY: none of our functions is called without flinfo; it lives as long as the call site, and fn_extra is only ever set here, so it is
         // NULL or a `T`: one symbol always asks for one `T`. The box is dropped with fn_mcxt. A call site
         // does not run again inside itself, so nobody else holds the `T` during `work`.
         unsafe {
@@ -173,11 +173,5 @@ impl Call {
             }
             work(&mut *(*info).fn_extra.cast::<T>())
         }
-    }
-
-    /// The call comes from an expression and so has a place for [`Call::with_cache`].
-    pub fn has_call_site(&self) -> bool {
-        // SAFETY: as in `argument`.
-        unsafe { !(*self.0).flinfo.is_null() }
     }
 }

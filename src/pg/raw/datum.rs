@@ -125,8 +125,13 @@ impl Jsonb {
     /// Takes another document of `length` bytes that `fill` writes, in the same room where it fits.
     pub fn fill<E>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
         let total = length + pg_sys::VARHDRSZ;
+        let words = total.div_ceil(size_of::<u64>());
+        if self.0.capacity() < words {
+            // Growing in place could leave a copy of the document before behind.
+            self.0 = Zeroizing::new(Vec::with_capacity(words));
+        }
         self.0.clear();
-        self.0.resize(total.div_ceil(size_of::<u64>()), 0);
+        self.0.resize(words, 0);
         // SAFETY: the vector has `total` initialised bytes, 8-byte aligned.
         unsafe {
             let start = self.0.as_mut_ptr().cast::<u8>();
