@@ -14,7 +14,8 @@ use pgseal::core::kdf::{DataKey, IndexKey};
 use pgseal::core::policy::Policy;
 use pgseal::core::secret::Secret;
 use pgseal::core::text_form;
-use pgseal::core::token::{self, MAX_PATH_BYTES, TOKEN_BIT, Tokenizer, marker, query_leaves, text_leaf};
+use pgseal::core::text_query::{Accessor, TextQuery};
+use pgseal::core::token::{self, MAX_PATH_BYTES, TOKEN_BIT, Tokenizer, marker, query_leaves};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -473,7 +474,9 @@ fn a_text_value_has_the_token_of_the_whole_text() {
     let tokenizer = Tokenizer { key: &key, policy: &policy };
     let expected = TOKEN_BIT | described_prf(Kind::String as u8, b"", 0, b"John Smith");
     assert_eq!(tokenizer.text(b"John Smith").unwrap(), [expected]);
-    assert_eq!(tokenizer.query(&text_leaf(b"John Smith")), Some(vec![expected]));
+    let whole = TextQuery { accessor: Accessor::Whole, steps: Vec::new(), text: b"John Smith" };
+    let leaves = whole.leaves().unwrap();
+    assert_eq!(tokenizer.query(&leaves[0]), Some(vec![expected]));
 }
 
 #[test]

@@ -16,15 +16,29 @@ pub enum Kind {
     Number = 3,
     /// A string, or a whole text value.
     String = 4,
-    /// Not a value: the bits that keep the paths of short tokens apart. 5 to 8 are reserved for empty
-    /// objects, empty arrays, key existence and range buckets.
+    /// An object without keys; has no token.
+    EmptyObject = 5,
+    /// An array without elements; has no token.
+    EmptyArray = 6,
+    /// Not a value: the bits that keep the paths of short tokens apart. 7 and 8 are reserved for key
+    /// existence and range buckets.
     Path = 9,
+}
+
+impl Kind {
+    /// A value that is no container.
+    pub fn is_scalar(self) -> bool {
+        !matches!(self, Kind::EmptyObject | Kind::EmptyArray | Kind::Path)
+    }
 }
 
 /// The bytes are not a finite number in the form jsonb stores.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a finite numeric in its stored form")]
 pub struct NumberError;
+
+/// Digits of a numeric, before and behind the point, at most (numeric.h).
+const MAX_DIGITS: usize = 131_072 + 16_383;
 
 const SHORT_FORM: u16 = 0x8000;
 const FORM_MASK: u16 = 0xC000;
@@ -39,20 +53,40 @@ const NEGATIVE_SHORT: u16 = 0x2000;
 pub fn number(stored: &[u8], out: &mut Vec<u8>) -> Result<(), NumberError> {
     let (negative, weight, groups) = parts(stored)?;
     let digits = decimal_digits(groups)?;
+    let last_group = i32::from(weight) + 1 - (groups.len() / 2) as i32;
+    push_decimal(negative, &digits, last_group * 4, out);
+    Ok(())
+}
+
+/// [`number`] for a number as PostgreSQL prints it: sign, digits, and no exponent. `None` for other text.
+pub fn printed_number(text: &str) -> Option<Vec<u8>> {
+    let (negative, unsigned) = match text.strip_prefix('-') {
+        Some(unsigned) => (true, unsigned),
+        None => (false, text),
+    };
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let digits = [whole, fraction].concat();
+    if whole.is_empty() || digits.len() > MAX_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(5 + digits.len());
+    push_decimal(negative, digits.as_bytes(), -(fraction.len() as i32), &mut out);
+    Some(out)
+}
+
+/// `digits` times ten to the power `exponent`.
+fn push_decimal(negative: bool, digits: &[u8], exponent: i32, out: &mut Vec<u8>) {
     let leading = digits.iter().take_while(|digit| **digit == b'0').count();
     let significant = &digits[leading..];
     let trailing = significant.iter().rev().take_while(|digit| **digit == b'0').count();
     let kept = &significant[..significant.len() - trailing];
     if kept.is_empty() {
         out.extend_from_slice(&[0; 5]);
-        return Ok(());
+        return;
     }
-    let last_group = i32::from(weight) + 1 - (groups.len() / 2) as i32;
-    let exponent = last_group * 4 + trailing as i32;
     out.push(u8::from(negative));
-    out.extend_from_slice(&exponent.to_be_bytes());
+    out.extend_from_slice(&(exponent + trailing as i32).to_be_bytes());
     out.extend_from_slice(kept);
-    Ok(())
 }
 
 /// Sign, weight of the first base-10000 digit, and the digits' bytes.
@@ -135,6 +169,18 @@ mod tests {
     fn zero_has_no_sign_and_no_digits() {
         assert_eq!(canonical(&short(false, 0, 0, &[])), (0, 0, String::new()));
         assert_eq!(canonical(&short(true, 3, 0, &[])), (0, 0, String::new()));
+    }
+
+    #[test]
+    fn a_printed_number_has_the_form_of_the_stored_one() {
+        let printed = |text: &str| printed_number(text).map(|out| (out[0], out[4] as i8, out[5..].to_vec()));
+        assert_eq!(printed("1.10"), Some((0, -1, b"11".to_vec())));
+        assert_eq!(printed("-0.001"), Some((1, -3, b"1".to_vec())));
+        assert_eq!(printed("12340000"), Some((0, 4, b"1234".to_vec())));
+        assert_eq!(printed("0.00"), printed("-0"));
+        for none in ["", "-", ".5", "1e5", "+1", " 1", "1.2.3", "0x1", "NaN"] {
+            assert_eq!(printed_number(none), None, "{none}");
+        }
     }
 
     #[test]

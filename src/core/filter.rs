@@ -44,6 +44,8 @@ pub enum Query {
     Contains = 1,
     /// Several documents, each after its length (u32); the value must contain one of them.
     ContainsAny = 2,
+    /// A [`super::text_query::TextQuery`].
+    Text = 3,
 }
 
 /// Who chose the keyring of a filter.
@@ -82,7 +84,7 @@ pub fn groups(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf])
     let mut groups = Groups::new();
     let mut keys = 0;
     for leaf in leaves {
-        let Some(group) = group(keyring, versions, leaf) else { continue };
+        let Some(group) = group(keyring, versions, std::slice::from_ref(leaf)) else { continue };
         // Leaving a group out only widens the filter.
         if keys + group.len() <= MAX_KEYS && groups.len() < MAX_GROUPS {
             keys += group.len();
@@ -97,7 +99,8 @@ pub fn groups(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf])
 pub fn any_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[Vec<QueryLeaf>]) -> Groups {
     let mut union = Vec::new();
     for leaves in alternatives {
-        let narrowest = leaves.iter().filter_map(|leaf| group(keyring, versions, leaf)).min_by_key(Vec::len);
+        let groups = leaves.iter().filter_map(|leaf| group(keyring, versions, std::slice::from_ref(leaf)));
+        let narrowest = groups.min_by_key(Vec::len);
         match narrowest {
             Some(keys) => union.extend(keys),
             None => return Groups::new(),
@@ -111,14 +114,20 @@ pub fn any_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[Ve
     }
 }
 
-/// `None` when no version covers the leaf: every row passes.
-fn group(keyring: i32, versions: &[QueryVersion<'_>], leaf: &QueryLeaf) -> Option<Vec<u64>> {
+/// The one group for "holds one of these scalars", or none.
+pub fn leaf_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[QueryLeaf]) -> Groups {
+    group(keyring, versions, alternatives).filter(|keys| keys.len() <= MAX_KEYS).into_iter().collect()
+}
+
+/// The keys of which a value that holds one of `leaves` has one. `None` when no version covers them all:
+/// every row passes.
+fn group(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf]) -> Option<Vec<u64>> {
     let newest = versions.iter().map(|v| v.version).max().unwrap_or(0);
     let mut keys = vec![marker(keyring, 0)];
     keys.extend(newest.checked_add(1).map(|next| marker(keyring, next)));
     let mut covered = false;
     for version in versions {
-        match version.tokenizer.as_ref().and_then(|tokenizer| tokenizer.query(leaf)) {
+        match version.tokens(leaves) {
             Some(tokens) => {
                 covered = true;
                 keys.extend(tokens);
@@ -129,6 +138,15 @@ fn group(keyring: i32, versions: &[QueryVersion<'_>], leaf: &QueryLeaf) -> Optio
     keys.sort_unstable();
     keys.dedup();
     covered.then_some(keys)
+}
+
+impl QueryVersion<'_> {
+    /// `None` where the policy leaves out one of the scalars.
+    fn tokens(&self, leaves: &[QueryLeaf]) -> Option<Vec<u64>> {
+        let tokenizer = self.tokenizer.as_ref()?;
+        let tokens = leaves.iter().map(|leaf| tokenizer.query(leaf)).collect::<Option<Vec<_>>>()?;
+        Some(tokens.concat())
+    }
 }
 
 /// Everything that goes into a filter beside the sealed query.
@@ -188,6 +206,7 @@ impl<'a> Filter<'a> {
         let query = match head[14] {
             1 => Query::Contains,
             2 => Query::ContainsAny,
+            3 => Query::Text,
             _ => return Err(FormatError::Reserved),
         };
         let count = u16::from_be_bytes([head[12], head[13]]);

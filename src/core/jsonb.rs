@@ -12,6 +12,24 @@ const KEY_STEP: u8 = 1;
 /// Step byte for any element of an array. A scalar document is an array of one in jsonb.
 const ELEMENT_STEP: u8 = 2;
 
+/// The steps of a path: object keys, and `None` for any element of an array.
+pub fn path_bytes(steps: &[Option<&[u8]>]) -> Vec<u8> {
+    let mut path = Vec::new();
+    for step in steps {
+        match step {
+            Some(key) => push_key(&mut path, key),
+            None => path.push(ELEMENT_STEP),
+        }
+    }
+    path
+}
+
+fn push_key(path: &mut Vec<u8>, key: &[u8]) {
+    path.push(KEY_STEP);
+    path.extend_from_slice(&(key.len() as u32).to_be_bytes());
+    path.extend_from_slice(key);
+}
+
 /// Why a document could not be walked.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonbError {
@@ -43,6 +61,14 @@ pub struct Leaf<'a> {
 
 /// Calls `visit` for every scalar; empty objects and arrays have none.
 pub fn walk<E: From<JsonbError>>(
+    document: &[u8],
+    mut visit: impl FnMut(Leaf<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    walk_with_empties(document, |leaf| if leaf.kind.is_scalar() { visit(leaf) } else { Ok(()) })
+}
+
+/// Calls `visit` for every scalar and every empty object or array.
+pub fn walk_with_empties<E: From<JsonbError>>(
     document: &[u8],
     visit: impl FnMut(Leaf<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -85,6 +111,8 @@ impl<'a, F> Walker<'a, F> {
         let head = word(bytes, 0)?;
         let count = (head & COUNT_MASK) as usize;
         match head & (OBJECT | ARRAY) {
+            OBJECT if count == 0 => self.leaf(Kind::EmptyObject, None)?,
+            ARRAY if count == 0 => self.leaf(Kind::EmptyArray, None)?,
             OBJECT => self.object(bytes, count)?,
             ARRAY => self.array(bytes, count)?,
             _ => return Err(JsonbError::Malformed.into()),
@@ -118,9 +146,7 @@ impl<'a, F> Walker<'a, F> {
         let parent = self.path.len();
         for _ in 0..count {
             let (STRING, key) = keys.next()? else { return Err(JsonbError::Malformed.into()) };
-            self.path.push(KEY_STEP);
-            self.path.extend_from_slice(&(key.len() as u32).to_be_bytes());
-            self.path.extend_from_slice(key);
+            push_key(&mut self.path, key);
             self.keys.push(key);
             let (kind, data) = values.next()?;
             self.value(kind, data)?;

@@ -11,6 +11,7 @@ pub mod policy;
 pub mod rng;
 pub mod secret;
 pub mod text_form;
+pub mod text_query;
 pub mod token;
 
 /// The random identity of a keyring (RFC 9562 version 4); salt of every key derivation.

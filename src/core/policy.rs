@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::jsonb::{JsonbError, walk_with_empties};
+use super::token::MAX_PATH_BYTES;
+
 /// The only token scheme so far: [`super::token`].
 pub const SCHEME: u8 = 1;
 /// Declared paths of one policy, at most.
@@ -90,6 +93,23 @@ impl Policy {
     /// The first declared rule that covers a scalar below these object keys; array steps do not count.
     pub fn rule_for(&self, keys: &[&[u8]]) -> Option<&PathRule> {
         self.rules.iter().find(|rule| covers(&rule.steps, keys))
+    }
+
+    /// Is a scalar below these object keys searchable? `path_bytes` is the length of its path in a token.
+    pub fn covers_scalar(&self, keys: &[&[u8]], path_bytes: usize) -> bool {
+        path_bytes <= MAX_PATH_BYTES && self.rule_for(keys).is_some()
+    }
+
+    /// Does a query for this document ask about searchable paths only? An empty container asks what is at
+    /// its path; at the top it tells an object from an array, nothing else.
+    pub fn declares(&self, query: &[u8]) -> Result<bool, JsonbError> {
+        let mut declared = true;
+        walk_with_empties(query, |leaf| {
+            let top = leaf.keys.is_empty() && !leaf.kind.is_scalar();
+            declared &= top || self.covers_scalar(leaf.keys, leaf.path.len());
+            Ok::<(), JsonbError>(())
+        })?;
+        Ok(declared)
     }
 
     /// Nothing is searchable.

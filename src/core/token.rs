@@ -56,6 +56,13 @@ pub struct QueryLeaf {
     value: Vec<u8>,
 }
 
+impl QueryLeaf {
+    /// A scalar of this kind with these canonical bytes, at these object keys and this path.
+    pub fn new(keys: Vec<Vec<u8>>, path: Vec<u8>, kind: Kind, value: Vec<u8>) -> Self {
+        QueryLeaf { keys, path, kind, value }
+    }
+}
+
 impl Tokenizer<'_> {
     /// The tokens of a jsonb document, ascending and without duplicates.
     pub fn document(&self, document: &[u8]) -> Result<Vec<u64>, TokenError> {
@@ -136,23 +143,14 @@ pub fn query_leaves(query: &[u8]) -> Result<Vec<QueryLeaf>, JsonbError> {
             return Ok(());
         }
         left -= size;
-        let leaf = QueryLeaf {
-            keys: leaf.keys.iter().map(|key| key.to_vec()).collect(),
-            path: leaf.path.to_vec(),
-            kind: leaf.kind,
-            value: leaf.value.to_vec(),
-        };
+        let keys = leaf.keys.iter().map(|key| key.to_vec()).collect();
+        let leaf = QueryLeaf::new(keys, leaf.path.to_vec(), leaf.kind, leaf.value.to_vec());
         if !leaves.contains(&leaf) {
             leaves.push(leaf);
         }
         Ok::<(), JsonbError>(())
     })?;
     Ok(leaves)
-}
-
-/// The leaf of a query for a whole text.
-pub fn text_leaf(text: &[u8]) -> QueryLeaf {
-    QueryLeaf { keys: Vec::new(), path: Vec::new(), kind: Kind::String, value: text.to_vec() }
 }
 
 /// The GIN key that every value of this keyring and index key version has.

@@ -1,0 +1,211 @@
+//! The question "is the text at this path equal to that one?", as `->>`, `#>>` and `encrypted_text` ask it.
+//!
+//! Inside a filter it is sealed as: accessor (u8), number of steps (u32), per step its length (u32) and
+//! bytes, then the text. All integers are big-endian.
+
+use zeroize::Zeroizing;
+
+use super::canonical::{Kind, printed_number};
+use super::jsonb::path_bytes;
+use super::policy::Policy;
+use super::token::QueryLeaf;
+
+/// Ways to read a path with numbers in it, at most: each number is a key or a position.
+const MAX_READINGS: usize = 16;
+
+/// Which operator reads the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Accessor {
+    /// The value is the text.
+    Whole = 0,
+    /// `->> text`: one step, a key.
+    Field = 1,
+    /// `->> int4`: one step, the position in four bytes.
+    Element = 2,
+    /// `#>> text[]`: any number of steps, each a key or a position.
+    Path = 3,
+}
+
+/// What to compare and with what.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TextQuery<'a> {
+    /// How the text is reached.
+    pub accessor: Accessor,
+    /// The accessor's argument.
+    pub steps: Vec<&'a [u8]>,
+    /// What the text must equal.
+    pub text: &'a [u8],
+}
+
+impl<'a> TextQuery<'a> {
+    /// The plaintext of a filter.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let steps: usize = self.steps.iter().map(|step| 4 + step.len()).sum();
+        let mut out = Zeroizing::new(Vec::with_capacity(5 + steps + self.text.len()));
+        out.push(self.accessor as u8);
+        out.extend_from_slice(&(self.steps.len() as u32).to_be_bytes());
+        for step in &self.steps {
+            out.extend_from_slice(&(step.len() as u32).to_be_bytes());
+            out.extend_from_slice(step);
+        }
+        out.extend_from_slice(self.text);
+        out
+    }
+
+    /// Reads what [`TextQuery::encode`] wrote; `None` for anything else.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (accessor, rest) = bytes.split_first()?;
+        let accessor = match accessor {
+            0 => Accessor::Whole,
+            1 => Accessor::Field,
+            2 => Accessor::Element,
+            3 => Accessor::Path,
+            _ => return None,
+        };
+        let (count, mut rest) = number(rest)?;
+        let mut steps = Vec::new();
+        for _ in 0..count {
+            let (length, tail) = number(rest)?;
+            let (step, tail) = tail.split_at_checked(length)?;
+            steps.push(step);
+            rest = tail;
+        }
+        Some(TextQuery { accessor, steps, text: rest })
+    }
+
+    /// The scalars of which a document has one where the text is equal. `None` where that cannot be said: the
+    /// text of an object or array, or a path with too many readings.
+    pub fn leaves(&self) -> Option<Vec<QueryLeaf>> {
+        if self.accessor != Accessor::Whole && matches!(self.text.first(), Some(b'{' | b'[')) {
+            return None;
+        }
+        let values = match self.accessor {
+            Accessor::Whole => vec![(Kind::String, self.text.to_vec())],
+            _ => scalars_printed_as(self.text),
+        };
+        let leaf = |steps: &[Option<&[u8]>], kind: Kind, value: &[u8]| {
+            let keys = steps.iter().flatten().map(|key| key.to_vec()).collect();
+            QueryLeaf::new(keys, path_bytes(steps), kind, value.to_vec())
+        };
+        let readings = self.readings()?;
+        let leaves = readings
+            .iter()
+            .flat_map(|steps| values.iter().map(|(kind, value)| leaf(steps, *kind, value)))
+            .collect();
+        Some(leaves)
+    }
+
+    /// Is what the accessor reads searchable, in every reading?
+    pub fn is_declared(&self, policy: &Policy) -> bool {
+        self.readings().is_some_and(|readings| {
+            readings.iter().all(|steps| {
+                let keys: Vec<&[u8]> = steps.iter().flatten().copied().collect();
+                policy.covers_scalar(&keys, path_bytes(steps).len())
+            })
+        })
+    }
+
+    fn readings(&self) -> Option<Vec<Vec<Option<&'a [u8]>>>> {
+        match self.accessor {
+            Accessor::Whole => Some(vec![Vec::new()]),
+            Accessor::Field => Some(vec![self.steps.iter().copied().map(Some).collect()]),
+            // A scalar document is an array of one in jsonb.
+            Accessor::Element => Some(vec![vec![None]]),
+            Accessor::Path if self.steps.is_empty() => Some(vec![vec![None]]),
+            Accessor::Path => self.path_readings(),
+        }
+    }
+
+    fn path_readings(&self) -> Option<Vec<Vec<Option<&'a [u8]>>>> {
+        let mut readings = vec![Vec::new()];
+        for step in &self.steps {
+            let as_position = is_position(step).then(|| with_step(&readings, None));
+            readings = with_step(&readings, Some(*step));
+            readings.extend(as_position.unwrap_or_default());
+            if readings.len() > MAX_READINGS {
+                return None;
+            }
+        }
+        Some(readings)
+    }
+}
+
+fn with_step<'a>(readings: &[Vec<Option<&'a [u8]>>], step: Option<&'a [u8]>) -> Vec<Vec<Option<&'a [u8]>>> {
+    readings.iter().map(|steps| steps.iter().copied().chain([step]).collect()).collect()
+}
+
+/// What strtol may read whole; jsonb then takes it for a position in an array.
+fn is_position(step: &[u8]) -> bool {
+    let step = step.trim_ascii_start();
+    let digits = step.strip_prefix(b"-").or(step.strip_prefix(b"+")).unwrap_or(step);
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}
+
+/// The scalars that jsonb prints as this text. JSON null gives no text at all.
+fn scalars_printed_as(text: &[u8]) -> Vec<(Kind, Vec<u8>)> {
+    let mut scalars = vec![(Kind::String, text.to_vec())];
+    match text {
+        b"true" => scalars.push((Kind::True, Vec::new())),
+        b"false" => scalars.push((Kind::False, Vec::new())),
+        _ => {
+            let number = std::str::from_utf8(text).ok().and_then(printed_number);
+            scalars.extend(number.map(|digits| (Kind::Number, digits)));
+        }
+    }
+    scalars
+}
+
+fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*number) as usize, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path<'a>(steps: &[&'a str], text: &'a str) -> TextQuery<'a> {
+        let steps = steps.iter().map(|step| step.as_bytes()).collect();
+        TextQuery { accessor: Accessor::Path, steps, text: text.as_bytes() }
+    }
+
+    #[test]
+    fn the_sealed_form_reads_back_and_cut_bytes_are_refused() {
+        let query = path(&["a", "", "0"], "x");
+        let encoded = query.encode();
+        assert_eq!(TextQuery::decode(&encoded), Some(query));
+        for end in 0..encoded.len() - 1 {
+            assert_eq!(TextQuery::decode(&encoded[..end]), None, "{end}");
+        }
+        assert_eq!(TextQuery::decode(&[4, 0, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn a_text_may_be_a_string_a_number_or_a_boolean() {
+        let count = |text| path(&["a"], text).leaves().map(|leaves| leaves.len());
+        assert_eq!(count("x"), Some(1));
+        assert_eq!(count("7.0"), Some(2));
+        assert_eq!(count("true"), Some(2));
+        assert_eq!(count(""), Some(1));
+        assert_eq!(count("{}"), None);
+    }
+
+    #[test]
+    fn a_number_in_a_path_is_a_key_or_a_position() {
+        let count = |steps: &[&str]| path(steps, "x").leaves().map(|leaves| leaves.len());
+        assert_eq!(count(&["a", "0"]), Some(2));
+        assert_eq!(count(&["-1", " 2"]), Some(4));
+        assert_eq!(count(&["1x", ""]), Some(1));
+        assert_eq!(count(&["1", "2", "3", "4"]), Some(16));
+        assert_eq!(count(&["1", "2", "3", "4", "5"]), None);
+    }
+
+    #[test]
+    fn every_reading_must_be_declared() {
+        let policy = |paths: &[&str]| Policy::from_paths(paths).unwrap();
+        assert!(path(&["a", "0"], "x").is_declared(&policy(&["$.a", r#"$.a."0""#])));
+        assert!(!path(&["a", "0"], "x").is_declared(&policy(&["$.a"])));
+        assert!(path(&["a"], "x").is_declared(&policy(&["$.*"])));
+    }
+}
