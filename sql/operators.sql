@@ -30,16 +30,25 @@ CREATE FUNCTION pgseal.delete(encrypted_jsonb, int4) RETURNS encrypted_jsonb
 CREATE FUNCTION pgseal.delete_path(encrypted_jsonb, text[]) RETURNS encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_delete_path' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 
+CREATE FUNCTION pgseal.equal_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_equal_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+CREATE FUNCTION pgseal.filter_text(int4, text[], text, int4) RETURNS encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+CREATE FUNCTION pgseal.filter_text(int4, text[], encrypted_text, int4) RETURNS encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_sealed_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.equal(encrypted_text, encrypted_text) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_equal_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_equal_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.equal_support;
 CREATE FUNCTION pgseal.differ(encrypted_text, encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.equal(encrypted_text, text) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_equal_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_equal_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.equal_support;
 CREATE FUNCTION pgseal.differ(encrypted_text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.equal(text, encrypted_text) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_text_equal' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_text_equal' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.equal_support;
 CREATE FUNCTION pgseal.differ(text, encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 
@@ -107,6 +116,9 @@ COMMENT ON FUNCTION pgseal.delete(encrypted_jsonb, text) IS 'implementation of -
 COMMENT ON FUNCTION pgseal.delete(encrypted_jsonb, text[]) IS 'implementation of - operator';
 COMMENT ON FUNCTION pgseal.delete(encrypted_jsonb, int4) IS 'implementation of - operator';
 COMMENT ON FUNCTION pgseal.delete_path(encrypted_jsonb, text[]) IS 'implementation of #- operator';
+COMMENT ON FUNCTION pgseal.equal_support(internal) IS 'planner support: token match AND exact match';
+COMMENT ON FUNCTION pgseal.filter_text(int4, text[], text, int4) IS 'internal: the filter of a rewritten = with a parameter';
+COMMENT ON FUNCTION pgseal.filter_text(int4, text[], encrypted_text, int4) IS 'internal: the filter of a rewritten = with a parameter';
 COMMENT ON FUNCTION pgseal.equal(encrypted_text, encrypted_text) IS 'implementation of = operator';
 COMMENT ON FUNCTION pgseal.differ(encrypted_text, encrypted_text) IS 'implementation of <> operator';
 COMMENT ON FUNCTION pgseal.equal(encrypted_text, text) IS 'implementation of = operator';

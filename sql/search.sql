@@ -28,6 +28,10 @@ CREATE FUNCTION pgseal.matches(encrypted_jsonb, encrypted_filter) RETURNS boolea
 -- LEAKPROOF: bytes only, no key, and no outcome but true, false and NULL depends on the row.
 CREATE FUNCTION pgseal.token_match(encrypted_jsonb, encrypted_filter) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_token_match' LANGUAGE C IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE COST 1;
+CREATE FUNCTION pgseal.token_match(encrypted_text, encrypted_filter) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_token_match' LANGUAGE C IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE COST 1;
+CREATE FUNCTION pgseal.exact_match(encrypted_text, encrypted_filter) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exact_match' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.exact_match(encrypted_jsonb, encrypted_filter) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exact_match' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.exact_match(encrypted_jsonb, jsonb) RETURNS boolean
@@ -49,6 +53,14 @@ CREATE OPERATOR pgseal.@~ (
     LEFTARG = encrypted_jsonb, RIGHTARG = encrypted_filter, FUNCTION = pgseal.token_match,
     RESTRICT = contsel, JOIN = contjoinsel
 );
+CREATE OPERATOR pgseal.@~ (
+    LEFTARG = encrypted_text, RIGHTARG = encrypted_filter, FUNCTION = pgseal.token_match,
+    RESTRICT = contsel, JOIN = contjoinsel
+);
+CREATE OPERATOR pgseal.@># (
+    LEFTARG = encrypted_text, RIGHTARG = encrypted_filter, FUNCTION = pgseal.exact_match,
+    RESTRICT = pgseal.exact_selectivity, JOIN = pgseal.exact_join_selectivity
+);
 CREATE OPERATOR pgseal.@># (
     LEFTARG = encrypted_jsonb, RIGHTARG = encrypted_filter, FUNCTION = pgseal.exact_match,
     RESTRICT = pgseal.exact_selectivity, JOIN = pgseal.exact_join_selectivity
@@ -59,6 +71,8 @@ CREATE OPERATOR pgseal.@># (
 );
 
 CREATE FUNCTION pgseal.gin_extract_value(encrypted_jsonb, internal, internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_gin_extract_value' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION pgseal.gin_extract_value(encrypted_text, internal, internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_gin_extract_value' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION pgseal.gin_extract_query(encrypted_filter, internal, int2, internal, internal, internal, internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_gin_extract_query' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -76,6 +90,15 @@ CREATE OPERATOR CLASS encrypted_jsonb_ops DEFAULT FOR TYPE encrypted_jsonb USING
     FUNCTION 6 pgseal.gin_triconsistent(internal, int2, encrypted_filter, int4, internal, internal, internal),
     STORAGE int8;
 
+CREATE OPERATOR CLASS encrypted_text_ops DEFAULT FOR TYPE encrypted_text USING gin AS
+    OPERATOR 1 pgseal.@~ (encrypted_text, encrypted_filter),
+    FUNCTION 1 btint8cmp(int8, int8),
+    FUNCTION 2 pgseal.gin_extract_value(encrypted_text, internal, internal),
+    FUNCTION 3 pgseal.gin_extract_query(encrypted_filter, internal, int2, internal, internal, internal, internal),
+    FUNCTION 4 pgseal.gin_consistent(internal, int2, encrypted_filter, int4, internal, internal, internal, internal),
+    FUNCTION 6 pgseal.gin_triconsistent(internal, int2, encrypted_filter, int4, internal, internal, internal),
+    STORAGE int8;
+
 COMMENT ON FUNCTION pgseal.filter_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';
 COMMENT ON FUNCTION pgseal.filter_any_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';
 COMMENT ON FUNCTION pgseal.contains_support(internal) IS 'planner support: token match AND exact match';
@@ -88,17 +111,23 @@ COMMENT ON FUNCTION pgseal.refresh(encrypted_filter) IS 'internal: the filter as
 COMMENT ON FUNCTION pgseal.contains(encrypted_jsonb, jsonb) IS 'implementation of @> operator';
 COMMENT ON FUNCTION pgseal.matches(encrypted_jsonb, encrypted_filter) IS 'implementation of @@ operator';
 COMMENT ON FUNCTION pgseal.token_match(encrypted_jsonb, encrypted_filter) IS 'internal: may the value match? Bytes only, needs no key';
+COMMENT ON FUNCTION pgseal.token_match(encrypted_text, encrypted_filter) IS 'internal: may the value match? Bytes only, needs no key';
+COMMENT ON FUNCTION pgseal.exact_match(encrypted_text, encrypted_filter) IS 'internal: decrypts and compares';
 COMMENT ON FUNCTION pgseal.exact_match(encrypted_jsonb, encrypted_filter) IS 'internal: decrypts and compares';
 COMMENT ON FUNCTION pgseal.exact_match(encrypted_jsonb, jsonb) IS 'internal: decrypts and compares';
 COMMENT ON FUNCTION pgseal.exact_selectivity(internal, oid, internal, int4) IS 'internal: 1, the token match has been counted';
 COMMENT ON FUNCTION pgseal.exact_join_selectivity(internal, oid, internal, int2, internal) IS 'internal: 1, the token match has been counted';
 COMMENT ON FUNCTION pgseal.gin_extract_value(encrypted_jsonb, internal, internal) IS 'GIN support';
+COMMENT ON FUNCTION pgseal.gin_extract_value(encrypted_text, internal, internal) IS 'GIN support';
 COMMENT ON FUNCTION pgseal.gin_extract_query(encrypted_filter, internal, int2, internal, internal, internal, internal) IS 'GIN support';
 COMMENT ON FUNCTION pgseal.gin_consistent(internal, int2, encrypted_filter, int4, internal, internal, internal, internal) IS 'GIN support';
 COMMENT ON FUNCTION pgseal.gin_triconsistent(internal, int2, encrypted_filter, int4, internal, internal, internal) IS 'GIN support';
 COMMENT ON OPERATOR @> (encrypted_jsonb, jsonb) IS 'contains, exactly as for jsonb';
 COMMENT ON OPERATOR @@ (encrypted_jsonb, encrypted_filter) IS 'matches the filter';
 COMMENT ON OPERATOR pgseal.@~ (encrypted_jsonb, encrypted_filter) IS 'internal: may match, by tokens';
+COMMENT ON OPERATOR pgseal.@~ (encrypted_text, encrypted_filter) IS 'internal: may match, by tokens';
+COMMENT ON OPERATOR pgseal.@># (encrypted_text, encrypted_filter) IS 'internal: matches exactly';
 COMMENT ON OPERATOR pgseal.@># (encrypted_jsonb, encrypted_filter) IS 'internal: matches exactly';
 COMMENT ON OPERATOR pgseal.@># (encrypted_jsonb, jsonb) IS 'internal: contains exactly';
 COMMENT ON OPERATOR CLASS encrypted_jsonb_ops USING gin IS 'search tokens of encrypted documents';
+COMMENT ON OPERATOR CLASS encrypted_text_ops USING gin IS 'search tokens of encrypted texts, where $ is searchable';

@@ -100,6 +100,11 @@ impl Policy {
         path_bytes <= MAX_PATH_BYTES && self.rule_for(keys).is_some()
     }
 
+    /// Every scalar is searchable.
+    pub fn covers_everything(&self) -> bool {
+        self.rules.iter().any(|rule| rule.steps == [Step::AnyDepth])
+    }
+
     /// Does a query for this document ask about searchable paths only? An empty container asks what is at
     /// its path; at the top it tells an object from an array, nothing else.
     pub fn declares(&self, query: &[u8]) -> Result<bool, JsonbError> {

@@ -21,10 +21,17 @@ pub enum Accessor {
     Whole = 0,
     /// `->> text`: one step, a key.
     Field = 1,
-    /// `->> int4`: one step, the position in four bytes.
+    /// `->> int4`: one step, the position in decimal.
     Element = 2,
     /// `#>> text[]`: any number of steps, each a key or a position.
     Path = 3,
+}
+
+impl Accessor {
+    /// The accessor with this number.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Accessor::Whole, Accessor::Field, Accessor::Element, Accessor::Path].get(usize::from(code)).copied()
+    }
 }
 
 /// What to compare and with what.
@@ -56,13 +63,7 @@ impl<'a> TextQuery<'a> {
     /// Reads what [`TextQuery::encode`] wrote; `None` for anything else.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (accessor, rest) = bytes.split_first()?;
-        let accessor = match accessor {
-            0 => Accessor::Whole,
-            1 => Accessor::Field,
-            2 => Accessor::Element,
-            3 => Accessor::Path,
-            _ => return None,
-        };
+        let accessor = Accessor::from_code(*accessor)?;
         let (count, mut rest) = number(rest)?;
         let mut steps = Vec::new();
         for _ in 0..count {

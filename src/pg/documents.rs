@@ -5,43 +5,46 @@ use super::error::PgError;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::Varlena;
 use super::raw::jsonb::{self, Function};
-use super::session::{self, Privilege, Started};
+use super::session::{self, Looking, Privilege, Started};
+use super::texts::{self, Side};
 use super::values::{self, OpenValue};
 use crate::core::envelope::Content;
+use crate::core::policy::Policy;
+use crate::core::text_query::Accessor;
 
 /// `encrypted_jsonb -> text`.
 pub fn field(call: Call) -> Returned {
-    part(call, jsonb::FIELD, Content::Jsonb)
+    part(call, jsonb::FIELD, Content::Jsonb, Accessor::Field)
 }
 
 /// `encrypted_jsonb -> int4`.
 pub fn element(call: Call) -> Returned {
-    part(call, jsonb::ELEMENT, Content::Jsonb)
+    part(call, jsonb::ELEMENT, Content::Jsonb, Accessor::Element)
 }
 
 /// `encrypted_jsonb #> text[]`.
 pub fn path(call: Call) -> Returned {
-    part(call, jsonb::PATH, Content::Jsonb)
+    part(call, jsonb::PATH, Content::Jsonb, Accessor::Path)
 }
 
 /// `encrypted_jsonb ->> text`.
 pub fn field_text(call: Call) -> Returned {
-    part(call, jsonb::FIELD_TEXT, Content::Text)
+    part(call, jsonb::FIELD_TEXT, Content::Text, Accessor::Field)
 }
 
 /// `encrypted_jsonb ->> int4`.
 pub fn element_text(call: Call) -> Returned {
-    part(call, jsonb::ELEMENT_TEXT, Content::Text)
+    part(call, jsonb::ELEMENT_TEXT, Content::Text, Accessor::Element)
 }
 
 /// `encrypted_jsonb #>> text[]`.
 pub fn path_text(call: Call) -> Returned {
-    part(call, jsonb::PATH_TEXT, Content::Text)
+    part(call, jsonb::PATH_TEXT, Content::Text, Accessor::Path)
 }
 
-fn part(call: Call, function: Function, content: Content) -> Returned {
-    let value = open_for(call, Privilege::Search)?;
-    match function.varlena(value.datum(), call.datum(1)) {
+fn part(call: Call, function: Function, content: Content, accessor: Accessor) -> Returned {
+    let value = open_to_look(call, |policy| texts::is_declared(accessor, call.datum(1), policy))?;
+    match function.varlena(value.datum().datum(), call.datum(1)) {
         Some(part) => Ok(Some(values::seal_part(&value.keyring, content, part.bytes())?.datum())),
         None => Ok(None),
     }
@@ -63,11 +66,12 @@ pub fn exists_all(call: Call) -> Returned {
 }
 
 fn has_key(call: Call, function: Function) -> Returned {
-    let value = open_for(call, Privilege::Search)?;
+    // Which keys a document has is declared nowhere; only with everything declared is nothing new told.
+    let value = open_to_look(call, |policy| Ok(policy.covers_everything()))?;
     if other_keyring(call, 0, value.keyring.id)? {
         return Ok(None);
     }
-    Ok(Some(function.boolean(value.datum(), call.datum(1)).into()))
+    Ok(Some(function.boolean(value.datum().datum(), call.datum(1)).into()))
 }
 
 /// `encrypted_jsonb || jsonb`.
@@ -103,7 +107,7 @@ pub fn delete_path(call: Call) -> Returned {
 
 fn changed(call: Call, function: Function, argument: pgrx::pg_sys::Datum) -> Returned {
     let value = open_for(call, Privilege::Encrypt)?;
-    match function.varlena(value.datum(), argument) {
+    match function.varlena(value.datum().datum(), argument) {
         Some(document) => Ok(Some(values::seal_changed(&value, document.bytes())?.datum())),
         None => Ok(None),
     }
@@ -163,14 +167,31 @@ fn compare(call: Call, wanted: bool, operands: fn(Call) -> Result<Operands, PgEr
     }
 }
 
+/// What a call site knows about its two sealed arguments.
+#[derive(Default)]
+struct Sides([Option<(Side, Looking)>; 2]);
+
 /// A sealed side of a comparison. A literal, still in transit, is nobody's row and always answers.
 fn text_operand(call: Call, index: usize) -> Result<Option<Operand>, PgError> {
-    call.with_cache(Started::once);
-    let value = values::open_for(call.varlena(index).bytes(), Privilege::Search)?;
+    let bytes = call.varlena(index);
+    let value = call.with_cache(|sides: &mut Sides| {
+        let (side, looking) =
+            sides.0[index].get_or_insert_with(|| (texts::side(call, index), Looking::default()));
+        side.open(bytes.bytes(), looking)
+    })?;
     if !value.in_transit() && other_keyring(call, index, value.keyring.id)? {
         return Ok(None);
     }
     Ok(Some(Operand::Sealed(value)))
+}
+
+/// Decrypts argument 0 for a role that looks into it.
+fn open_to_look(
+    call: Call,
+    declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
+) -> Result<OpenValue, PgError> {
+    let bytes = call.varlena(0);
+    call.with_cache(|looking: &mut Looking| values::locate_to_look(bytes.bytes(), looking, declared)?.open())
 }
 
 fn open_for(call: Call, privilege: Privilege) -> Result<OpenValue, PgError> {

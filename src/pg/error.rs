@@ -72,6 +72,11 @@ pub enum PgError {
     /// The role lacks a privilege.
     #[error("permission denied for keyring \"{0}\": {1} privilege needed")]
     Privilege(String, &'static str),
+    /// The role may search, but not decrypt, and asks about a path that is not searchable.
+    #[error(
+        "permission denied for keyring \"{0}\": without the decrypt privilege only searchable paths may be asked about"
+    )]
+    Undeclared(String),
     /// Sealed input while it is switched off.
     #[error("sealed values are not accepted here")]
     SealedRefused,
@@ -136,7 +141,9 @@ impl PgError {
             | PgError::NoKeyring => Code::ERRCODE_UNDEFINED_OBJECT,
             PgError::WrongKeyring { .. } | PgError::Argument(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
             PgError::KeyState(..) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            PgError::Privilege(..) | PgError::SealedRefused => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            PgError::Privilege(..) | PgError::Undeclared(_) | PgError::SealedRefused => {
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE
+            }
             PgError::Kms(_, error) => match error.class() {
                 Class::Denied => Code::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
                 Class::Unavailable => Code::ERRCODE_IO_ERROR,
@@ -185,6 +192,10 @@ impl PgError {
             PgError::Privilege(..) => {
                 "SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['encrypt', 'search', 'decrypt']) grants it. A literal is \
                  sealed under the session's keyring first: SET pgseal.keyring to the column's, or cast it to jsonb."
+            }
+            PgError::Undeclared(_) => {
+                "pgseal.keyrings shows the searchable paths; SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['decrypt']) \
+                 opens the others. Parts of documents (-> and #>) can be looked into with decrypt only."
             }
             PgError::SealedRefused => "SET pgseal.accept_sealed = on allows it, as a restore needs it.",
             PgError::Kms(_, error) => match error.class() {

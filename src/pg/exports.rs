@@ -1,7 +1,7 @@
 //! The C symbols that the SQL scripts name, and the function behind each.
 
 use super::raw::call::sql_functions;
-use super::{documents, filters, gin, keyrings, operators, rewrite, rotation, types};
+use super::{documents, filters, gin, keyrings, operators, rewrite, rotation, texts, types};
 
 sql_functions! {
     pgseal_jsonb_in => types::jsonb_in;
@@ -33,6 +33,8 @@ sql_functions! {
     pgseal_filter => filters::filter;
     pgseal_filter_any => filters::filter_any;
     pgseal_filter_for => filters::filter_for;
+    pgseal_filter_text => texts::filter_text;
+    pgseal_filter_sealed_text => texts::filter_sealed_text;
     pgseal_filter_in_column => filters::filter_in_column;
     pgseal_refresh => filters::refresh;
     pgseal_filter_support => rewrite::filter_support;
@@ -41,6 +43,7 @@ sql_functions! {
     pgseal_contains => operators::contains;
     pgseal_contains_support => rewrite::contains_support;
     pgseal_matches_support => rewrite::matches_support;
+    pgseal_equal_support => rewrite::equal_support;
     pgseal_token_match => operators::token_match;
     pgseal_exact_match => operators::exact_match;
     pgseal_exact_selectivity => operators::exact_selectivity;

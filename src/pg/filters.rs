@@ -7,11 +7,16 @@ use super::catalog::Keyring;
 use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
-use super::raw::datum::{Jsonb, Varlena, cstring, varlena};
-use super::session::{self, Allowed, Privilege};
+use super::raw::datum::{Owned, Varlena, cstring, varlena};
+use super::session::{self, Looking};
+use super::texts::TextAt;
+use super::values;
+use crate::core::envelope::FormatError;
 use crate::core::filter::{
-    self, Binding, Filter, Groups, Parts, Query, QueryVersion, any_group, groups, join_documents,
+    self, Binding, Filter, Groups, Parts, Query, QueryVersion, any_group, groups, join_documents, leaf_group,
 };
+use crate::core::policy::Policy;
+use crate::core::text_query::TextQuery;
 use crate::core::token::{Tokenizer, query_leaves};
 
 /// Whose values a filter is for, and who said so.
@@ -27,36 +32,40 @@ pub struct Target {
 #[derive(Default)]
 pub struct Remembered {
     generation: u64,
-    input: Zeroizing<Vec<u8>>,
+    inputs: Vec<Zeroizing<Vec<u8>>>,
     output: Option<Vec<u8>>,
 }
 
 impl Remembered {
-    /// The output for `input`, made only where input or session have changed.
+    /// The output for `inputs`, made only where they or the session have changed.
     fn get(
         &mut self,
-        input: &[u8],
+        inputs: &[&[u8]],
         make: impl FnOnce() -> Result<Option<Vec<u8>>, PgError>,
     ) -> Result<Option<&[u8]>, PgError> {
-        if self.generation != session::generation() || *self.input != input || self.input.is_empty() {
-            self.input.clear();
+        if self.generation != session::generation() || !self.were(inputs) {
+            self.inputs.clear();
             self.output = make()?;
             self.generation = session::generation();
-            self.input = Zeroizing::new(input.to_vec());
+            self.inputs = inputs.iter().map(|input| Zeroizing::new(input.to_vec())).collect();
         }
         Ok(self.output.as_deref())
     }
+
+    fn were(&self, inputs: &[&[u8]]) -> bool {
+        self.inputs.len() == inputs.len() && self.inputs.iter().zip(inputs).all(|(kept, now)| **kept == **now)
+    }
 }
 
-/// Makes the filter "contains `document`" or, for several, "contains one of these".
+/// Makes the filter that asks `kind` about these documents, or about one encoded text query.
 pub fn make(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
     session::catch_up_for_search(target.keyring)?;
     let keyring = session::keyring(target.keyring)?;
-    session::require(&keyring, Privilege::Search)?;
+    session::require_search(&keyring, |policy| is_declared(kind, documents, policy))?;
     let groups = query_groups(&keyring, kind, documents)?;
     let joined;
     let query = match (kind, documents) {
-        (Query::Contains, [document]) => *document,
+        (Query::Contains | Query::Text, [document]) => *document,
         _ => {
             joined = join_documents(documents);
             &joined
@@ -76,8 +85,24 @@ pub fn make(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>,
     Ok(filter::seal(&key, &keyring.uuid, &parts)?)
 }
 
+/// Does the query ask about searchable paths only?
+fn is_declared(kind: Query, documents: &[&[u8]], policy: &Policy) -> Result<bool, PgError> {
+    match kind {
+        Query::Text => Ok(text_query(documents)?.is_declared(policy)),
+        Query::Contains | Query::ContainsAny => all_declared(documents.iter().copied(), policy),
+    }
+}
+
+fn all_declared<'a>(mut documents: impl Iterator<Item = &'a [u8]>, policy: &Policy) -> Result<bool, PgError> {
+    documents.try_fold(true, |declared, document| Ok(declared && policy.declares(document)?))
+}
+
+fn text_query<'a>(documents: &[&'a [u8]]) -> Result<TextQuery<'a>, PgError> {
+    let query = documents.first().and_then(|query| TextQuery::decode(query));
+    query.ok_or(PgError::Sealed(FormatError::UnknownContent))
+}
+
 fn query_groups(keyring: &Keyring, kind: Query, documents: &[&[u8]]) -> Result<Groups, PgError> {
-    let leaves = documents.iter().map(|document| query_leaves(document)).collect::<Result<Vec<_>, _>>()?;
     // Only versions that still make tokens need their key.
     let live = keyring.index_keys.iter().filter(|(row, _)| row.state.opens());
     let keys = live
@@ -92,9 +117,14 @@ fn query_groups(keyring: &Keyring, kind: Query, documents: &[&[u8]]) -> Result<G
             QueryVersion { version: row.version, tokenizer }
         })
         .collect();
+    if kind == Query::Text {
+        let leaves = text_query(documents)?.leaves();
+        return Ok(leaves.map_or_else(Groups::new, |leaves| leaf_group(keyring.id, &versions, &leaves)));
+    }
+    let leaves = documents.iter().map(|document| query_leaves(document)).collect::<Result<Vec<_>, _>>()?;
     Ok(match kind {
-        Query::Contains => groups(keyring.id, &versions, leaves.first().map_or(&[][..], Vec::as_slice)),
         Query::ContainsAny => any_group(keyring.id, &versions, &leaves),
+        _ => groups(keyring.id, &versions, leaves.first().map_or(&[][..], Vec::as_slice)),
     })
 }
 
@@ -104,7 +134,7 @@ pub fn session_target() -> Result<Target, PgError> {
 }
 
 /// A filter for the session's choice of keyring, or for values of every keyring.
-fn make_for_session(kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
+pub fn make_for_session(kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
     session::catch_up();
     let made = make(session_target()?, kind, documents)?;
     match session::keyring_for_search()? {
@@ -117,7 +147,7 @@ fn make_for_session(kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError
 pub fn filter(call: Call) -> Returned {
     let Some(query) = call.optional(0) else { return Ok(None) };
     let named = call.optional_text(1)?;
-    remember(call, named.as_deref().unwrap_or_default().as_bytes(), query.bytes(), || match &named {
+    remember(call, &[named.as_deref().unwrap_or_default().as_bytes(), query.bytes()], || match &named {
         Some(name) => make(fixed(session::keyring_id(name)?), Query::Contains, &[query.bytes()]),
         None => make_for_session(Query::Contains, &[query.bytes()]),
     })
@@ -126,7 +156,7 @@ pub fn filter(call: Call) -> Returned {
 /// `filter_for(jsonb, keyring int4)`: what a rewritten operator with a parameter calls; 0 is the session's.
 pub fn filter_for(call: Call) -> Returned {
     let query = call.varlena(0);
-    remember(call, &call.int4(1).to_be_bytes(), query.bytes(), || match call.int4(1) {
+    remember(call, &[&call.int4(1).to_be_bytes(), query.bytes()], || match call.int4(1) {
         0 => make_for_session(Query::Contains, &[query.bytes()]),
         keyring => make(fixed(keyring), Query::Contains, &[query.bytes()]),
     })
@@ -141,26 +171,21 @@ pub fn filter_any(call: Call) -> Returned {
     let documents: Vec<&[u8]> = elements.iter().flatten().map(Varlena::bytes).collect();
     let named = call.optional_text(1)?;
     let joined = join_documents(&documents);
-    remember(call, named.as_deref().unwrap_or_default().as_bytes(), &joined, || match &named {
+    remember(call, &[named.as_deref().unwrap_or_default().as_bytes(), &joined], || match &named {
         Some(name) => make(fixed(session::keyring_id(name)?), Query::ContainsAny, &documents),
         None => make_for_session(Query::ContainsAny, &documents),
     })
 }
 
-fn fixed(keyring: i32) -> Target {
+/// The keyring of a column or a caller.
+pub fn fixed(keyring: i32) -> Target {
     Target { keyring, binding: Binding::Fixed }
 }
 
-/// `chosen` is the keyring argument, which the filter depends on as well.
-fn remember(
-    call: Call,
-    chosen: &[u8],
-    input: &[u8],
-    make: impl FnOnce() -> Result<Vec<u8>, PgError>,
-) -> Returned {
-    let whole = &Zeroizing::new([chosen, b"\0", input].concat());
+/// The filter from the arguments that a call site had last, made anew where they or the session have changed.
+pub fn remember(call: Call, inputs: &[&[u8]], make: impl FnOnce() -> Result<Vec<u8>, PgError>) -> Returned {
     call.with_cache(|remembered: &mut Remembered| {
-        let made = remembered.get(whole, || make().map(Some))?;
+        let made = remembered.get(inputs, || make().map(Some))?;
         Ok(made.map(|filter| varlena(filter).datum()))
     })
 }
@@ -171,7 +196,7 @@ fn remember(
 pub fn refresh(call: Call) -> Returned {
     let filter = call.varlena(0);
     call.with_cache(|remembered: &mut Remembered| {
-        let renewed = remembered.get(filter.bytes(), || renew(filter.bytes()))?;
+        let renewed = remembered.get(&[filter.bytes()], || renew(filter.bytes()))?;
         Ok(Some(renewed.map_or(call.datum(0), |filter| varlena(filter).datum())))
     })
 }
@@ -196,7 +221,7 @@ fn renew(bytes: &[u8]) -> Result<Option<Vec<u8>>, PgError> {
 pub fn filter_in_column(call: Call) -> Returned {
     let (filter, column) = (call.varlena(0), call.int4(1));
     call.with_cache(|remembered: &mut Remembered| {
-        let bound = remembered.get(filter.bytes(), || {
+        let bound = remembered.get(&[filter.bytes()], || {
             let parsed = Filter::parse(filter.bytes())?;
             match parsed.binding() {
                 Binding::Fixed => Ok(None),
@@ -211,7 +236,7 @@ pub fn filter_in_column(call: Call) -> Returned {
 pub fn remake(filter: &Filter<'_>, target: Target) -> Result<Vec<u8>, PgError> {
     let query = open_query(filter)?;
     let documents: Vec<&[u8]> = match filter.query() {
-        Query::Contains => vec![&query],
+        Query::Contains | Query::Text => vec![&query],
         Query::ContainsAny => filter::split_documents(&query).collect(),
     };
     make(target, filter.query(), &documents)
@@ -223,43 +248,95 @@ fn open_query(filter: &Filter<'_>) -> Result<Zeroizing<Vec<u8>>, PgError> {
     Ok(filter.open(&key, &keyring.uuid)?)
 }
 
-/// The documents of a filter as jsonb, ready for the recheck.
+/// An opened filter, ready for the recheck.
 #[derive(Default)]
 pub struct OpenFilter {
     bytes: Vec<u8>,
-    documents: Vec<Jsonb>,
-    /// The value under the recheck.
-    pub value: OpenDocument,
+    question: Question,
+    value: OpenDocument,
 }
 
-/// A decrypted document whose room is used again for the next, and the privilege to look into it.
+/// What a filter asks of the plaintext.
+enum Question {
+    /// Does it contain one of these documents?
+    Contains(Vec<Owned>),
+    /// Is the text at a path this one?
+    Text(TextAt),
+}
+
+impl Default for Question {
+    fn default() -> Self {
+        Question::Contains(Vec::new())
+    }
+}
+
+impl Question {
+    fn is_declared(&self, policy: &Policy) -> Result<bool, PgError> {
+        match self {
+            Question::Contains(documents) => all_declared(documents.iter().map(Owned::bytes), policy),
+            Question::Text(text) => text.is_declared(policy),
+        }
+    }
+}
+
+/// A decrypted value whose room is used again for the next, and what the role may look at.
 #[derive(Default)]
 pub struct OpenDocument {
-    /// The document.
-    pub document: Jsonb,
-    /// `search` on its keyring.
-    pub allowed: Allowed,
+    /// The value as a datum: jsonb or text.
+    pub document: Owned,
+    /// Of its keyring.
+    pub looking: Looking,
+}
+
+impl OpenDocument {
+    /// Decrypts a value that the role looks into; the plaintext stays inside.
+    pub fn load(
+        &mut self,
+        value: &[u8],
+        declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
+    ) -> Result<(), PgError> {
+        let located = values::locate_to_look(value, &mut self.looking, declared)?;
+        match located.bare_length() {
+            Some(length) => self.document.fill(length, |room| located.open_into(room)),
+            None => {
+                self.document = Owned::new(located.open()?.datum().bytes());
+                Ok(())
+            }
+        }
+    }
 }
 
 impl OpenFilter {
-    /// The documents of `filter`, opened only when it is another one than before.
+    /// Opens `filter`, only when it is another one than before.
     pub fn open(&mut self, filter: &Filter<'_>, bytes: &[u8]) -> Result<(), PgError> {
         if self.bytes == bytes {
             return Ok(());
         }
         let query = open_query(filter)?;
         self.bytes.clear();
-        self.documents = match filter.query() {
-            Query::Contains => vec![Jsonb::new(&query)],
-            Query::ContainsAny => filter::split_documents(&query).map(Jsonb::new).collect(),
+        self.question = match filter.query() {
+            Query::Contains => Question::Contains(vec![Owned::new(&query)]),
+            Query::ContainsAny => {
+                Question::Contains(filter::split_documents(&query).map(Owned::new).collect())
+            }
+            Query::Text => Question::Text(TextAt::new(&text_query(&[&query])?)),
         };
         self.bytes = bytes.to_vec();
         Ok(())
     }
 
-    /// Does the value contain one of the documents?
-    pub fn admits_value(&self) -> bool {
-        self.documents.iter().any(|document| self.value.document.contains(document))
+    /// Decrypts a value for the recheck.
+    pub fn load(&mut self, value: &[u8]) -> Result<(), PgError> {
+        self.value.load(value, |policy| self.question.is_declared(policy))
+    }
+
+    /// What the query says of the loaded value; `None` is NULL.
+    pub fn answer(&self) -> Option<bool> {
+        let document = &self.value.document;
+        match &self.question {
+            Question::Contains(documents) => Some(documents.iter().any(|query| document.contains(query))),
+            Question::Text(text) => text.equals(document),
+        }
     }
 }
 

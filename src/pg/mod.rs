@@ -13,6 +13,7 @@ pub mod raw;
 pub mod rewrite;
 pub mod rotation;
 pub mod session;
+pub mod texts;
 pub mod types;
 pub mod values;
 

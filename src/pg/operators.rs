@@ -5,9 +5,7 @@ use super::documents::other_keyring;
 use super::error::PgError;
 use super::filters::{OpenDocument, OpenFilter};
 use super::raw::call::{Call, Returned};
-use super::raw::datum::Jsonb;
-use super::session::Privilege;
-use super::values;
+use super::raw::datum::Owned;
 use crate::core::envelope::{HEADER_BYTES, parse_head, tokens_of};
 use crate::core::filter::{Binding, Filter};
 use crate::core::token::marker;
@@ -70,8 +68,8 @@ pub fn exact_match(call: Call) -> Returned {
     }
     call.with_cache(|open: &mut OpenFilter| {
         open.open(&filter, bytes.bytes())?;
-        load(&mut open.value, value.bytes())?;
-        boolean(open.admits_value())
+        open.load(value.bytes())?;
+        Ok(open.answer().map(Into::into))
     })
 }
 
@@ -82,26 +80,13 @@ pub fn contains(call: Call) -> Returned {
     let (head, _) = parse_head(value.bytes())?;
     let query = call.varlena(1);
     call.with_cache(|open: &mut OpenDocument| {
-        open.allowed.start();
+        open.looking.start();
         if other_keyring(call, 0, head.keyring)? {
             return Ok(None);
         }
-        load(open, value.bytes())?;
-        boolean(open.document.contains(&Jsonb::new(query.bytes())))
+        open.load(value.bytes(), |policy| Ok(policy.declares(query.bytes())?))?;
+        boolean(open.document.contains(&Owned::new(query.bytes())))
     })
-}
-
-/// Decrypts a value for a role that may search it; the plaintext stays inside.
-fn load(open: &mut OpenDocument, value: &[u8]) -> Result<(), PgError> {
-    open.allowed.start();
-    let located = values::locate(value, |keyring| open.allowed.require(keyring, Privilege::Search))?;
-    match located.bare_length() {
-        Some(length) => open.document.fill(length, |room| located.open_into(room)),
-        None => {
-            open.document = Jsonb::new(located.open()?.datum().bytes());
-            Ok(())
-        }
-    }
 }
 
 /// `unsupported(...)`: behind operators that must not fall back to something that answers wrongly.

@@ -9,8 +9,9 @@ use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Varlena, varlena};
 use super::raw::node::{Expr, Objects, SimplifyRequest, simplify_request};
-use super::session;
+use super::{session, texts};
 use crate::core::filter::{Binding, Filter, Query};
+use crate::core::text_query::{Accessor, TextQuery};
 
 /// `contains_support(internal)`: for `encrypted_jsonb @> jsonb`.
 pub fn contains_support(call: Call) -> Returned {
@@ -38,6 +39,86 @@ pub fn matches_support(call: Call) -> Returned {
     let filter = for_column(&objects, value, filter)?;
     let rewritten = halves(&objects, value, Some(filter), None);
     Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+}
+
+/// `equal_support(internal)`: for `=` between `encrypted_text` and `encrypted_text` or text.
+///
+/// `(c ->> 'k') = v` becomes `((c @~ filter) OR NULL) AND (c @># filter)`: `=` is NULL where the key is missing,
+/// the token match is false there.
+pub fn equal_support(call: Call) -> Returned {
+    let Some((left, right)) = two_arguments(call) else { return not_rewritten() };
+    let Some(asked) = TextSide::of(left, right).or_else(|| TextSide::of(right, left)) else {
+        return not_rewritten();
+    };
+    let Some(objects) = Objects::beside(asked.value) else { return not_rewritten() };
+    let filter = match asked.filter(&objects) {
+        Err(PgError::NoKeyring) => return not_rewritten(),
+        filter => filter?,
+    };
+    let rewritten = filter.and_then(|filter| asked.halves(&objects, filter));
+    Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+}
+
+/// A text that a column has or holds, and what it is compared with.
+struct TextSide {
+    value: Expr,
+    accessor: Accessor,
+    steps: Vec<Vec<u8>>,
+    text: Expr,
+}
+
+impl TextSide {
+    /// `None` where the filter would have to be made for each pair of rows, or the path for each row.
+    fn of(sealed: Expr, text: Expr) -> Option<Self> {
+        let is_text = text.base_type() == pg_sys::TEXTOID;
+        if !is_text && (text.has_columns() || text.base_type() != sealed.base_type()) {
+            return None;
+        }
+        if sealed.is_column() && sealed.base_type() != pg_sys::TEXTOID {
+            return Some(TextSide { value: sealed, accessor: Accessor::Whole, steps: Vec::new(), text });
+        }
+        let (value, accessor, argument) = texts::text_part(sealed)?;
+        let steps = texts::steps(accessor, argument.constant_datum()?)?;
+        (!value.must_run_once()).then_some(TextSide { value, accessor, steps, text })
+    }
+
+    fn filter(&self, objects: &Objects) -> Result<Option<Expr>, PgError> {
+        let Some(text) = self.text.constant() else { return Ok(self.filter_call(objects)) };
+        let opened;
+        let text = match self.text.base_type() == pg_sys::TEXTOID {
+            true => text.bytes(),
+            false => {
+                opened = texts::open_literal(text.bytes())?;
+                opened.content()
+            }
+        };
+        let steps = self.steps.iter().map(Vec::as_slice).collect();
+        let query = TextQuery { accessor: self.accessor, steps, text }.encode();
+        let filter = filters::make(target(self.value)?, Query::Text, &[&query])?;
+        Ok(refreshed(objects, filter))
+    }
+
+    /// `filter_text(accessor, steps, text, keyring)`, with 0 for the session's keyring.
+    fn filter_call(&self, objects: &Objects) -> Option<Expr> {
+        let steps: Vec<&[u8]> = self.steps.iter().map(Vec::as_slice).collect();
+        let arguments = [
+            objects.int4_constant(self.accessor as i32),
+            objects.texts_constant(array::of_texts(&steps)),
+            self.text.copy(),
+            objects.int4_constant(self.value.typmod().max(0)),
+        ];
+        let types = [pg_sys::INT4OID, pg_sys::TEXTARRAYOID, self.text.base_type(), pg_sys::INT4OID];
+        objects.filter_call(c"filter_text", &types, &arguments)
+    }
+
+    fn halves(&self, objects: &Objects, filter: Expr) -> Option<Expr> {
+        let narrow = objects.operator(c"@~", self.value.copy(), filter.copy())?;
+        let exact = objects.operator(c"@>#", self.value.copy(), filter.copy())?;
+        Some(match self.accessor {
+            Accessor::Whole => narrow.and(exact),
+            _ => narrow.or_null().and(exact),
+        })
+    }
 }
 
 /// `filter_support(internal)`: folds `pgseal.filter(constant)` so that plans show no plaintext.

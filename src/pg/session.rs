@@ -15,6 +15,7 @@ use super::error::PgError;
 use super::guc;
 use super::raw::{lock, xact};
 use crate::core::kdf::{DataKey, IndexKey};
+use crate::core::policy::Policy;
 use crate::core::secret::RootKey;
 use crate::keys::cache::{Cache, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
@@ -229,16 +230,29 @@ pub fn catch_up_for_search(id: i32) -> Result<(), PgError> {
     Ok(())
 }
 
-/// Refuses a role without the privilege. Superusers have all.
-pub fn require(keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
+/// Does the role have the privilege? Superusers have all.
+pub fn has(keyring: &Keyring, privilege: Privilege) -> bool {
     let role = xact::current_role();
     let granted = |row: &PrivilegeRow| {
         privilege.in_row(row) && (row.role == pg_sys::InvalidOid || xact::has_privileges_of(role, row.role))
     };
-    if xact::is_superuser(role) || keyring.privileges.iter().any(granted) {
-        return Ok(());
+    xact::is_superuser(role) || keyring.privileges.iter().any(granted)
+}
+
+/// Refuses a role without the privilege.
+pub fn require(keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
+    match has(keyring, privilege) {
+        true => Ok(()),
+        false => Err(PgError::Privilege(keyring.name.clone(), privilege.name())),
     }
-    Err(PgError::Privilege(keyring.name.clone(), privilege.name()))
+}
+
+/// Refuses a role that may not ask this: with `search` alone only what `declared` finds searchable.
+pub fn require_search(
+    keyring: &Keyring,
+    declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
+) -> Result<(), PgError> {
+    Looking::default().permit(keyring, declared)
 }
 
 /// Whether a call site has run in this execution.
@@ -274,6 +288,39 @@ impl Allowed {
             self.0 = now;
         }
         Ok(())
+    }
+}
+
+/// What a role was found to be allowed to look at; looked up anew when role, keyring or grants change.
+#[derive(Default)]
+pub struct Looking {
+    of: Option<(i32, pg_sys::Oid, u64)>,
+    everywhere: bool,
+}
+
+impl Looking {
+    /// The first use in an execution: see [`catch_up`].
+    pub fn start(&self) {
+        if self.of.is_none() {
+            catch_up();
+        }
+    }
+
+    /// `search` lets a role look where `declared` finds the keyring's policy to be, `decrypt` with it everywhere.
+    pub fn permit(
+        &mut self,
+        keyring: &Keyring,
+        declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
+    ) -> Result<(), PgError> {
+        let now = Some((keyring.id, xact::current_role(), generation()));
+        if self.of != now {
+            require(keyring, Privilege::Search)?;
+            *self = Looking { of: now, everywhere: has(keyring, Privilege::Decrypt) };
+        }
+        match self.everywhere || declared(&keyring.active_index()?.1)? {
+            true => Ok(()),
+            false => Err(PgError::Undeclared(keyring.name.clone())),
+        }
     }
 }
 

@@ -6,9 +6,10 @@ use super::catalog::Keyring;
 use super::error::PgError;
 use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, varlena};
 use super::raw::xact;
-use super::session::{self, Allowed, Privilege};
+use super::session::{self, Allowed, Looking, Privilege};
 use crate::core::envelope::{self, Content, Envelope, Head, Opened, Options};
 use crate::core::kdf::DataKey;
+use crate::core::policy::Policy;
 use crate::core::token::Tokenizer;
 
 /// Seals `plaintext` under the active keys of `keyring`.
@@ -116,12 +117,12 @@ pub struct Located<'a> {
 /// Finds a value's key, once `permit` has let the role through: without a privilege no KMS is asked.
 pub fn locate(
     bytes: &[u8],
-    permit: impl FnOnce(&Keyring) -> Result<(), PgError>,
+    permit: impl FnOnce(&Keyring, &Head) -> Result<(), PgError>,
 ) -> Result<Located<'_>, PgError> {
     let envelope = Envelope::parse(bytes)?;
     let head = envelope.head();
     let mut keyring = session::keyring(head.keyring)?;
-    permit(&keyring)?;
+    permit(&keyring, &head)?;
     if keyring.data_key(head.data_version).is_err() {
         // The row may be visible before the message of the rotation that made its key has arrived.
         session::forget();
@@ -153,7 +154,7 @@ impl Located<'_> {
 /// Decrypts a value for a role that may read plaintext, into a datum.
 pub fn open_datum(bytes: &[u8], context: Option<&[u8]>, allowed: &mut Allowed) -> Result<Varlena, PgError> {
     allowed.start();
-    let located = locate(bytes, |keyring| allowed.require(keyring, Privilege::Decrypt))?;
+    let located = locate(bytes, |keyring, _| allowed.require(keyring, Privilege::Decrypt))?;
     if let (Some(length), None) = (located.bare_length(), context) {
         return fill_varlena(length, |room| located.open_into(room));
     }
@@ -164,5 +165,18 @@ pub fn open_datum(bytes: &[u8], context: Option<&[u8]>, allowed: &mut Allowed) -
 
 /// Decrypts a value for internal use, where the plaintext does not leave, for a role with `privilege`.
 pub fn open_for(bytes: &[u8], privilege: Privilege) -> Result<OpenValue, PgError> {
-    locate(bytes, |keyring| session::require(keyring, privilege))?.open()
+    locate(bytes, |keyring, _| session::require(keyring, privilege))?.open()
+}
+
+/// Finds the key of a value that the role looks into: with `search` alone only a value with tokens, and only where
+/// `declared` finds the policy to be. A part of a document has no tokens, and its path is lost.
+pub fn locate_to_look<'a>(
+    bytes: &'a [u8],
+    looking: &mut Looking,
+    declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
+) -> Result<Located<'a>, PgError> {
+    looking.start();
+    locate(bytes, |keyring, head| {
+        looking.permit(keyring, |policy| Ok(head.index_version != 0 && declared(policy)?))
+    })
 }

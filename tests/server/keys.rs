@@ -551,8 +551,7 @@ fn functions_are_marked_as_they_behave() {
         assert_eq!(client.one::<String>(&format!("{marks}'{function}'")), expected, "{function}");
     }
     // LEAKPROOF would let a function see rows that row-level security hides.
-    let leakproof =
-        "SELECT proname::text FROM pg_proc WHERE pronamespace = 'pgseal'::regnamespace AND proleakproof";
+    let leakproof = "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'pgseal'::regnamespace AND proleakproof";
     assert_eq!(client.one::<String>(leakproof), "token_match");
     let unsafe_path = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'pgseal'::regnamespace AND prosecdef \
                        AND array_to_string(proconfig, ' ') NOT LIKE 'search_path=pg_catalog, pg_temp%'";

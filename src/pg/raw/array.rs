@@ -2,7 +2,7 @@
 
 use pgrx::{FromDatum, pg_sys};
 
-use super::datum::{Varlena, detoast};
+use super::datum::{Varlena, detoast, varlena};
 
 /// The strings of a cstring[] (type modifiers).
 pub fn cstrings(array: pg_sys::Datum) -> Vec<String> {
@@ -29,6 +29,34 @@ pub fn cstrings(array: pg_sys::Datum) -> Vec<String> {
 unsafe fn text_of(cstring: pg_sys::Datum) -> pg_sys::Datum {
     // SAFETY: the caller passes a cstring.
     unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text(cstring.cast_mut_ptr())) }
+}
+
+/// A text[] of these elements, in the current memory context.
+pub fn of_texts(elements: &[&[u8]]) -> Varlena {
+    let mut datums: Vec<pg_sys::Datum> = elements.iter().map(|text| varlena(text).datum()).collect();
+    // SAFETY: each datum is a text; the array is a copy of them.
+    unsafe {
+        let array = pg_sys::construct_array(
+            datums.as_mut_ptr(),
+            datums.len() as i32,
+            pg_sys::TEXTOID,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as std::ffi::c_char,
+        );
+        detoast(pg_sys::Datum::from(array))
+    }
+}
+
+/// The elements of a text[] as bytes; `None` where one is NULL or it has more than one dimension.
+pub fn steps(array: pg_sys::Datum) -> Option<Vec<Varlena>> {
+    // SAFETY: the datum is an array.
+    let dimensions =
+        unsafe { (*pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>()).ndim };
+    if dimensions > 1 {
+        return None;
+    }
+    elements(array, pg_sys::TEXTOID).into_iter().collect()
 }
 
 /// The elements of a text[] argument; NULL elements are `None`.

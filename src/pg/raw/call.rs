@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::datum::{Varlena, detoast, prefix};
+use super::node::Expr;
 use crate::pg::error::PgError;
 
 /// What an SQL function returns; `None` is NULL.
@@ -150,13 +151,18 @@ impl Call {
 
     /// The type modifier of an argument as the parser knows it, -1 when it does not.
     pub fn argument_typmod(&self, index: usize) -> i32 {
+        self.argument_expression(index).map_or(-1, Expr::typmod)
+    }
+
+    /// An argument as the statement has it, where that is known.
+    pub fn argument_expression(&self, index: usize) -> Option<Expr> {
         // SAFETY: flinfo is set for calls from the executor; fn_expr is NULL or the call's node tree.
         unsafe {
             let info = (*self.0).flinfo;
             if info.is_null() || (*info).fn_expr.is_null() {
-                return -1;
+                return None;
             }
-            super::node::argument_typmod((*info).fn_expr, index)
+            super::node::argument((*info).fn_expr, index)
         }
     }
 

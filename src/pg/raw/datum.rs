@@ -107,27 +107,27 @@ struct Frame {
     arguments: [pg_sys::NullableDatum; 2],
 }
 
-/// A jsonb datum in memory of our own, which is wiped when it is dropped.
+/// A variable-length datum in memory of our own, which is wiped when it is dropped.
 #[derive(Default)]
-pub struct Jsonb(Zeroizing<Vec<u64>>);
+pub struct Owned(Zeroizing<Vec<u64>>);
 
-impl Jsonb {
-    /// A copy of a document's bytes.
+impl Owned {
+    /// A datum with a copy of these bytes behind its length word.
     pub fn new(content: &[u8]) -> Self {
-        let mut jsonb = Jsonb::default();
-        let Ok(()) = jsonb.fill(content.len(), |room| {
+        let mut owned = Owned::default();
+        let Ok(()) = owned.fill(content.len(), |room| {
             room.copy_from_slice(content);
             Ok::<(), std::convert::Infallible>(())
         });
-        jsonb
+        owned
     }
 
-    /// Takes another document of `length` bytes that `fill` writes, in the same room where it fits.
+    /// Takes another content of `length` bytes that `fill` writes, in the same room where it fits.
     pub fn fill<E>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
         let total = length + pg_sys::VARHDRSZ;
         let words = total.div_ceil(size_of::<u64>());
         if self.0.capacity() < words {
-            // Growing in place could leave a copy of the document before behind.
+            // Growing in place could leave a copy of the content before behind.
             self.0 = Zeroizing::new(Vec::with_capacity(words));
         }
         self.0.clear();
@@ -140,12 +140,23 @@ impl Jsonb {
         }
     }
 
-    /// jsonb's own `@>`.
-    pub fn contains(&self, query: &Jsonb) -> bool {
-        let argument = |jsonb: &Jsonb| pg_sys::NullableDatum {
-            value: pg_sys::Datum::from(jsonb.0.as_ptr()),
-            isnull: false,
-        };
+    /// The datum, valid while `self` is neither filled again nor dropped.
+    pub fn datum(&self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.0.as_ptr())
+    }
+
+    /// The bytes behind the length word.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `fill` has made this a varlena with a 4-byte length word, unless it is still empty.
+        match self.0.is_empty() {
+            true => &[],
+            false => unsafe { varlena::varlena_to_byte_slice(self.0.as_ptr().cast()) },
+        }
+    }
+
+    /// jsonb's own `@>`; both are documents.
+    pub fn contains(&self, query: &Owned) -> bool {
+        let argument = |owned: &Owned| pg_sys::NullableDatum { value: owned.datum(), isnull: false };
         let mut frame = Frame { base: Default::default(), arguments: [argument(self), argument(query)] };
         frame.base.nargs = 2;
         // SAFETY: both are aligned jsonb datums with a 4-byte length word, and are only read; the

@@ -39,17 +39,17 @@ pub const DELETE_PATH: Function = Function(pg_sys::jsonb_delete_path);
 
 impl Function {
     /// A text or jsonb result, or NULL.
-    pub fn varlena(self, document: Varlena, argument: pg_sys::Datum) -> Option<Varlena> {
+    pub fn varlena(self, document: pg_sys::Datum, argument: pg_sys::Datum) -> Option<Varlena> {
         self.call(document, argument).map(detoast)
     }
 
     /// A boolean result.
-    pub fn boolean(self, document: Varlena, argument: pg_sys::Datum) -> bool {
+    pub fn boolean(self, document: pg_sys::Datum, argument: pg_sys::Datum) -> bool {
         self.call(document, argument).is_some_and(|datum| datum.value() & 0xFF != 0)
     }
 
-    fn call(self, document: Varlena, argument: pg_sys::Datum) -> Option<pg_sys::Datum> {
+    fn call(self, document: pg_sys::Datum, argument: pg_sys::Datum) -> Option<pg_sys::Datum> {
         // SAFETY: each constant's operator in sql/operators.sql has this function's argument types.
-        unsafe { direct_function_call_as_datum(self.0, &[Some(document.datum()), Some(argument)]) }
+        unsafe { direct_function_call_as_datum(self.0, &[Some(document), Some(argument)]) }
     }
 }

@@ -121,6 +121,78 @@ impl Expr {
         unsafe { is_a(self.0, pg_sys::NodeTag::T_Const) && (*self.0.cast::<pg_sys::Const>()).constisnull }
     }
 
+    /// The constant's datum, of whatever type; `None` for NULL and other nodes.
+    pub fn constant_datum(self) -> Option<pg_sys::Datum> {
+        // SAFETY: the tag is checked.
+        unsafe {
+            if !is_a(self.0, pg_sys::NodeTag::T_Const) {
+                return None;
+            }
+            let constant = self.0.cast::<pg_sys::Const>();
+            (!(*constant).constisnull).then_some((*constant).constvalue)
+        }
+    }
+
+    /// Typed into the statement or sent beside it.
+    pub fn is_literal(self) -> bool {
+        // SAFETY: reads tags.
+        unsafe {
+            is_a(self.0, pg_sys::NodeTag::T_Const)
+                || (is_a(self.0, pg_sys::NodeTag::T_Param)
+                    && (*self.0.cast::<pg_sys::Param>()).paramkind == pg_sys::ParamKind::PARAM_EXTERN)
+        }
+    }
+
+    /// A column, perhaps looked at as another type.
+    pub fn is_column(self) -> bool {
+        // SAFETY: the tag is checked.
+        unsafe {
+            match is_a(self.0, pg_sys::NodeTag::T_RelabelType) {
+                true => Expr((*self.0.cast::<pg_sys::RelabelType>()).arg.cast()).is_column(),
+                false => is_a(self.0, pg_sys::NodeTag::T_Var),
+            }
+        }
+    }
+
+    /// Depends on a row.
+    pub fn has_columns(self) -> bool {
+        // SAFETY: walks a valid tree.
+        unsafe { pg_sys::contain_var_clause(self.0) }
+    }
+
+    /// Its type below domains.
+    pub fn base_type(self) -> pg_sys::Oid {
+        // SAFETY: looks at a valid tree.
+        unsafe { pg_sys::getBaseType(pg_sys::exprType(self.0)) }
+    }
+
+    /// Function and arguments of a function or operator call.
+    pub fn call(self) -> Option<(pg_sys::Oid, Vec<Expr>)> {
+        // SAFETY: the tags are checked.
+        unsafe {
+            if is_a(self.0, pg_sys::NodeTag::T_FuncExpr) {
+                let call = self.0.cast::<pg_sys::FuncExpr>();
+                return Some(((*call).funcid, list((*call).args)));
+            }
+            if is_a(self.0, pg_sys::NodeTag::T_OpExpr) {
+                let call = self.0.cast::<pg_sys::OpExpr>();
+                pg_sys::set_opfuncid(call);
+                return Some(((*call).opfuncid, list((*call).args)));
+            }
+            None
+        }
+    }
+
+    /// `self OR NULL`: in WHERE the planner drops the NULL, elsewhere false becomes NULL.
+    pub fn or_null(self) -> Expr {
+        // SAFETY: a list of two boolean expressions.
+        unsafe {
+            let null = Expr(pg_sys::makeBoolConst(false, true));
+            let either = make_list(&[self, null]);
+            Expr(pg_sys::makeBoolExpr(pg_sys::BoolExprType::OR_EXPR, either, -1).cast())
+        }
+    }
+
     /// The arguments of a call of `function`; `None` for any other node.
     pub fn arguments_of(self, function: Option<pg_sys::Oid>) -> Option<Vec<Expr>> {
         // SAFETY: the tag is checked.
@@ -156,9 +228,9 @@ impl Expr {
 }
 
 impl Objects {
-    /// `None` while the extension is being made or dropped. `value` is of type encrypted_jsonb.
+    /// `None` while the extension is being made or dropped. `value` is of one of the encrypted types.
     pub fn beside(value: Expr) -> Option<Self> {
-        // SAFETY: syscache lookups; encrypted_filter lives in the schema of encrypted_jsonb.
+        // SAFETY: syscache lookups; encrypted_filter lives in the schema of the other types.
         unsafe {
             let value_type = pg_sys::getBaseType(pg_sys::exprType(value.0));
             let tuple = pg_sys::SearchSysCache1(
@@ -210,6 +282,23 @@ impl Objects {
         unsafe {
             let datum = pg_sys::Datum::from(value);
             let node = pg_sys::makeConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid, 4, datum, false, true);
+            Expr(node.cast())
+        }
+    }
+
+    /// A text[] constant.
+    pub fn texts_constant(&self, texts: Varlena) -> Expr {
+        // SAFETY: the datum is a text[] in the planner's memory context.
+        unsafe {
+            let node = pg_sys::makeConst(
+                pg_sys::TEXTARRAYOID,
+                -1,
+                pg_sys::InvalidOid,
+                -1,
+                texts.datum(),
+                false,
+                false,
+            );
             Expr(node.cast())
         }
     }
@@ -281,11 +370,11 @@ unsafe fn make_list(elements: &[Expr]) -> *mut pg_sys::List {
         .fold(std::ptr::null_mut(), |list, element| unsafe { pg_sys::lappend(list, element.0.cast()) })
 }
 
-/// Type modifier of one argument of a running call.
+/// One argument of a running call as the statement has it.
 ///
 /// # Safety
 /// `call` is a FuncExpr, OpExpr or other node with arguments, as flinfo->fn_expr is.
-pub unsafe fn argument_typmod(call: *mut pg_sys::Node, index: usize) -> i32 {
+pub unsafe fn argument(call: *mut pg_sys::Node, index: usize) -> Option<Expr> {
     // SAFETY: the tags are checked before the fields are read.
     unsafe {
         let arguments = if is_a(call, pg_sys::NodeTag::T_FuncExpr) {
@@ -295,8 +384,8 @@ pub unsafe fn argument_typmod(call: *mut pg_sys::Node, index: usize) -> i32 {
         } else if is_a(call, pg_sys::NodeTag::T_ScalarArrayOpExpr) {
             (*call.cast::<pg_sys::ScalarArrayOpExpr>()).args
         } else {
-            return -1;
+            return None;
         };
-        list(arguments).get(index).map_or(-1, |argument| argument.typmod())
+        list(arguments).get(index).copied()
     }
 }

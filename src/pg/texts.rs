@@ -1,0 +1,171 @@
+//! Equality of texts: of `encrypted_text`, and of what `->>` and `#>>` read from a document.
+
+use pgrx::pg_sys;
+use zeroize::Zeroizing;
+
+use super::error::PgError;
+use super::filters::{self, fixed, make_for_session};
+use super::raw::array;
+use super::raw::call::{Call, Returned};
+use super::raw::datum::{Owned, Varlena, detoast};
+use super::raw::jsonb;
+use super::raw::node::{Expr, Objects};
+use super::session::{Looking, Privilege};
+use super::values::{self, OpenValue};
+use crate::core::envelope::parse_head;
+use crate::core::filter::Query;
+use crate::core::policy::Policy;
+use crate::core::text_query::{Accessor, TextQuery};
+
+/// A text query with its accessor's argument ready for jsonb's own functions.
+pub struct TextAt {
+    accessor: Accessor,
+    steps: Vec<Vec<u8>>,
+    argument: Owned,
+    text: Zeroizing<Vec<u8>>,
+}
+
+impl TextAt {
+    /// Keeps a copy of the query.
+    pub fn new(query: &TextQuery<'_>) -> Self {
+        let argument = match query.accessor {
+            Accessor::Field => Owned::new(query.steps.first().copied().unwrap_or_default()),
+            Accessor::Path => Owned::new(array::of_texts(&query.steps).bytes()),
+            Accessor::Element | Accessor::Whole => Owned::default(),
+        };
+        let steps = query.steps.iter().map(|step| step.to_vec()).collect();
+        TextAt { accessor: query.accessor, steps, argument, text: Zeroizing::new(query.text.to_vec()) }
+    }
+
+    /// Is the text there searchable?
+    pub fn is_declared(&self, policy: &Policy) -> Result<bool, PgError> {
+        let steps = self.steps.iter().map(Vec::as_slice).collect();
+        Ok(TextQuery { accessor: self.accessor, steps, text: &[] }.is_declared(policy))
+    }
+
+    /// Compares the text in `value`, a jsonb or, for the whole, a text; NULL where there is none.
+    pub fn equals(&self, value: &Owned) -> Option<bool> {
+        let found = match self.accessor {
+            Accessor::Whole => return Some(value.bytes() == self.text.as_slice()),
+            Accessor::Field => jsonb::FIELD_TEXT.varlena(value.datum(), self.argument.datum()),
+            Accessor::Path => jsonb::PATH_TEXT.varlena(value.datum(), self.argument.datum()),
+            Accessor::Element => jsonb::ELEMENT_TEXT.varlena(value.datum(), self.position().into()),
+        };
+        found.map(|text| text.bytes() == self.text.as_slice())
+    }
+
+    fn position(&self) -> i32 {
+        let digits = self.steps.first().and_then(|step| std::str::from_utf8(step).ok());
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or_default()
+    }
+}
+
+/// How the operators that look into a document take their argument apart; `None` for a path that is NULL
+/// somewhere or no list.
+pub fn steps(accessor: Accessor, argument: pg_sys::Datum) -> Option<Vec<Vec<u8>>> {
+    match accessor {
+        Accessor::Whole => Some(Vec::new()),
+        Accessor::Field => Some(vec![detoast(argument).bytes().to_vec()]),
+        Accessor::Element => Some(vec![(argument.value() as i32).to_string().into_bytes()]),
+        Accessor::Path => {
+            let steps = array::steps(argument)?;
+            Some(steps.iter().map(|step| step.bytes().to_vec()).collect())
+        }
+    }
+}
+
+/// Is what the operator reads searchable?
+pub fn is_declared(accessor: Accessor, argument: pg_sys::Datum, policy: &Policy) -> Result<bool, PgError> {
+    let Some(steps) = steps(accessor, argument) else { return Ok(false) };
+    let steps = steps.iter().map(Vec::as_slice).collect();
+    Ok(TextQuery { accessor, steps, text: &[] }.is_declared(policy))
+}
+
+/// Where a sealed side of a comparison comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// `->>` or `#>>`, which has looked at the privileges itself.
+    Part,
+    /// Typed into the statement, or a parameter.
+    Literal,
+    /// A column, or what a function returned.
+    Value,
+}
+
+/// Which side argument `index` of a comparison is.
+pub fn side(call: Call, index: usize) -> Side {
+    match call.argument_expression(index) {
+        Some(argument) if argument.is_literal() => Side::Literal,
+        Some(argument) if text_part(argument).is_some() => Side::Part,
+        _ => Side::Value,
+    }
+}
+
+impl Side {
+    /// Decrypts a value from there for a role that compares it.
+    pub fn open(self, bytes: &[u8], looking: &mut Looking) -> Result<OpenValue, PgError> {
+        let (head, _) = parse_head(bytes)?;
+        match self {
+            // What was sealed for this statement has cost the role `encrypt`.
+            Side::Literal if head.transit => values::open_for(bytes, Privilege::Encrypt),
+            Side::Part => values::open_for(bytes, Privilege::Search),
+            _ => values::locate_to_look(bytes, looking, |policy| Ok(policy.covers_scalar(&[], 0)))?.open(),
+        }
+    }
+}
+
+/// The document, accessor and its argument where `expression` is a call of `->>` or `#>>`.
+pub fn text_part(expression: Expr) -> Option<(Expr, Accessor, Expr)> {
+    let (function, arguments) = expression.call()?;
+    let [document, argument] = arguments.as_slice() else { return None };
+    let objects = Objects::beside(*document)?;
+    let accessors = [
+        (c"field_text", pg_sys::TEXTOID, Accessor::Field),
+        (c"element_text", pg_sys::INT4OID, Accessor::Element),
+        (c"path_text", pg_sys::TEXTARRAYOID, Accessor::Path),
+    ];
+    accessors.into_iter().find_map(|(name, argument_type, accessor)| {
+        let known = objects.function(name, &[document.base_type(), argument_type]);
+        (known == Some(function)).then_some((*document, accessor, *argument))
+    })
+}
+
+/// `filter_text(accessor int4, steps text[], value text, keyring int4)`: what a rewritten `=` with a parameter
+/// calls; keyring 0 is the session's.
+pub fn filter_text(call: Call) -> Returned {
+    let value = call.varlena(2);
+    remember_text(call, value.bytes(), || Ok(encode_argument(call, value.bytes())))
+}
+
+/// `filter_text(accessor int4, steps text[], value encrypted_text, keyring int4)`.
+pub fn filter_sealed_text(call: Call) -> Returned {
+    let value = call.varlena(2);
+    remember_text(call, value.bytes(), || {
+        let value = open_literal(value.bytes())?;
+        Ok(encode_argument(call, value.content()))
+    })
+}
+
+/// The plaintext side of a comparison that was typed or sent as `encrypted_text`.
+pub fn open_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
+    Side::Literal.open(bytes, &mut Looking::default())
+}
+
+fn remember_text(
+    call: Call,
+    value: &[u8],
+    encode: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, PgError>,
+) -> Returned {
+    let (steps, keyring) = (call.varlena(1), call.int4(3));
+    let inputs = [&call.int4(0).to_be_bytes(), steps.bytes(), &keyring.to_be_bytes(), value];
+    filters::remember(call, &inputs, || match keyring {
+        0 => make_for_session(Query::Text, &[&encode()?]),
+        keyring => filters::make(fixed(keyring), Query::Text, &[&encode()?]),
+    })
+}
+
+fn encode_argument(call: Call, text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let accessor = Accessor::from_code(call.int4(0) as u8).unwrap_or(Accessor::Path);
+    let steps = array::steps(call.datum(1)).unwrap_or_default();
+    TextQuery { accessor, steps: steps.iter().map(Varlena::bytes).collect(), text }.encode()
+}
