@@ -101,6 +101,25 @@ CREATE OPERATOR || (LEFTARG = text, RIGHTARG = encrypted_jsonb, FUNCTION = pgsea
 CREATE OPERATOR || (LEFTARG = text, RIGHTARG = encrypted_text, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR || (LEFTARG = encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
 
+-- Ordering, patterns and JSON paths: without these PostgreSQL would say no more than that there is no such operator.
+CREATE FUNCTION pgseal.refuse(encrypted_text, text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+CREATE FUNCTION pgseal.refuse(encrypted_jsonb, jsonpath) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+CREATE OPERATOR @? (LEFTARG = encrypted_jsonb, RIGHTARG = jsonpath, FUNCTION = pgseal.refuse);
+COMMENT ON OPERATOR @? (encrypted_jsonb, jsonpath) IS 'refused: ciphertext cannot answer it';
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['<', '<=', '>', '>=', '~~', '!~~', '~~*', '!~~*', '~', '!~', '~*', '!~*'] LOOP
+        EXECUTE format('CREATE OPERATOR %s (LEFTARG = encrypted_text, RIGHTARG = text, FUNCTION = pgseal.refuse)', name);
+        EXECUTE format('COMMENT ON OPERATOR %s (encrypted_text, text) IS ''refused: ciphertext cannot answer it''', name);
+    END LOOP;
+END $$;
+
+COMMENT ON FUNCTION pgseal.refuse(encrypted_text, text) IS 'refuses an operator that ciphertext cannot answer';
+COMMENT ON FUNCTION pgseal.refuse(encrypted_jsonb, jsonpath) IS 'refuses an operator that ciphertext cannot answer';
 COMMENT ON FUNCTION pgseal.field(encrypted_jsonb, text) IS 'implementation of -> operator';
 COMMENT ON FUNCTION pgseal.element(encrypted_jsonb, int4) IS 'implementation of -> operator';
 COMMENT ON FUNCTION pgseal.path(encrypted_jsonb, text[]) IS 'implementation of #> operator';

@@ -27,11 +27,15 @@ CREATE FUNCTION pgseal.encrypted_filter_in(cstring) RETURNS encrypted_filter
 CREATE FUNCTION pgseal.encrypted_filter_out(encrypted_filter) RETURNS cstring
     AS 'MODULE_PATHNAME', 'pgseal_filter_out' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 
+-- In place of PostgreSQL's own refusal, which could not say what to write.
+CREATE FUNCTION pgseal.subscript(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
 -- STORAGE external: ciphertext does not compress, and a header can be read without the rest.
 CREATE TYPE encrypted_jsonb (
     INPUT = pgseal.encrypted_jsonb_in, OUTPUT = pgseal.encrypted_jsonb_out,
     RECEIVE = pgseal.encrypted_jsonb_recv, SEND = pgseal.encrypted_jsonb_send,
-    TYPMOD_IN = pgseal.typmod_in, TYPMOD_OUT = pgseal.typmod_out, STORAGE = external
+    TYPMOD_IN = pgseal.typmod_in, TYPMOD_OUT = pgseal.typmod_out, SUBSCRIPT = pgseal.subscript, STORAGE = external
 );
 CREATE TYPE encrypted_text (
     INPUT = pgseal.encrypted_text_in, OUTPUT = pgseal.encrypted_text_out,
@@ -53,6 +57,7 @@ COMMENT ON FUNCTION pgseal.encrypted_text_in(cstring, oid, int4) IS 'I/O';
 COMMENT ON FUNCTION pgseal.encrypted_text_out(encrypted_text) IS 'I/O, always ciphertext';
 COMMENT ON FUNCTION pgseal.encrypted_text_recv(internal, oid, int4) IS 'I/O';
 COMMENT ON FUNCTION pgseal.encrypted_text_send(encrypted_text) IS 'I/O, always ciphertext';
+COMMENT ON FUNCTION pgseal.subscript(internal) IS 'refuses a subscript';
 COMMENT ON FUNCTION pgseal.typmod_in(cstring[]) IS 'I/O of type modifiers: a keyring''s name or number';
 COMMENT ON FUNCTION pgseal.typmod_out(int4) IS 'I/O of type modifiers';
 COMMENT ON FUNCTION pgseal.encrypted_filter_in(cstring) IS 'I/O, refused';

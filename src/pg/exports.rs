@@ -1,7 +1,7 @@
 //! The C symbols that the SQL scripts name, and the function behind each.
 
 use super::raw::call::sql_functions;
-use super::{documents, filters, gin, keyrings, operators, rewrite, rotation, texts, types};
+use super::{counters, documents, filters, gin, keyrings, operators, rewrite, rotation, texts, types};
 
 sql_functions! {
     pgseal_jsonb_in => types::jsonb_in;
@@ -75,6 +75,8 @@ sql_functions! {
     pgseal_gin_extract_query => gin::extract_query;
     pgseal_gin_consistent => gin::consistent;
     pgseal_gin_triconsistent => gin::triconsistent;
+
+    pgseal_counter => counters::counter;
 
     pgseal_create_keyring => keyrings::create_keyring;
     pgseal_set_default_keyring => keyrings::set_default_keyring;

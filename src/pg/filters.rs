@@ -4,6 +4,7 @@
 use zeroize::Zeroizing;
 
 use super::catalog::Keyring;
+use super::counters::{self, Counter};
 use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
@@ -71,6 +72,7 @@ pub fn make(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>,
             &joined
         }
     };
+    counters::count(Counter::FiltersMade);
     let data_version = keyring.active_data()?.version;
     let key = session::data_key(&keyring, data_version)?;
     let parts = Parts {

@@ -36,11 +36,13 @@ pub fn create_keyring(call: Call) -> Returned {
     }
     let at_kms = |error: KmsError| PgError::Kms(name.clone(), error);
     let kms = session::open_kms(endpoint.as_deref()).map_err(at_kms)?;
-    kms.ensure_key(&kms_key).map_err(at_kms)?;
+    session::counted(|| kms.ensure_key(&kms_key)).map_err(at_kms)?;
     warn_of_key_files(endpoint.as_deref());
 
     let (id, uuid) = new_identity(|id| tables.keyring_exists(id))?;
-    let wrap = |context: &WrapContext, root: &RootKey| kms.wrap(&kms_key, context, root).map_err(at_kms);
+    let wrap = |context: &WrapContext, root: &RootKey| {
+        session::counted(|| kms.wrap(&kms_key, context, root)).map_err(at_kms)
+    };
     let data = new_key(uuid, Purpose::Data, 1, wrap)?;
     let index = new_key(uuid, Purpose::Index, 1, wrap)?;
     catalog::insert_keyring(id, uuid, &name, endpoint.as_deref(), &kms_key)?;

@@ -1,6 +1,7 @@
 //! The PostgreSQL side: types, casts, operators, the planner, GIN and the catalog.
 
 pub mod catalog;
+pub mod counters;
 pub mod documents;
 pub mod error;
 pub mod exports;
@@ -26,7 +27,8 @@ pgrx::extension_sql_file!("../../sql/search.sql", name = "search", requires = ["
 pgrx::extension_sql_file!("../../sql/operators.sql", name = "operators", requires = ["search"]);
 pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["operators"]);
 pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["keyrings"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["rotation"], finalize);
+pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["rotation"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["monitor"], finalize);
 
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.

@@ -7,10 +7,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Instant;
 
 use pgrx::pg_sys;
 
 use super::catalog::{KeyRow, Keyring, PrivilegeRow, Tables};
+use super::counters::{self, Counter};
 use super::error::PgError;
 use super::guc;
 use super::raw::{lock, xact};
@@ -409,13 +411,25 @@ fn unwrap(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<RootKey, 
     with_kms(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))
 }
 
+/// Runs one call of a KMS, for `pgseal.stat`.
+pub fn counted<T>(call: impl FnOnce() -> Result<T, KmsError>) -> Result<T, KmsError> {
+    let started = Instant::now();
+    let outcome = call();
+    counters::count(Counter::KmsCalls);
+    counters::add(Counter::KmsMicroseconds, started.elapsed().as_micros() as u64);
+    if outcome.is_err() {
+        counters::count(Counter::KmsFailures);
+    }
+    outcome
+}
+
 /// Runs one call at a keyring's KMS; a denial drops the keyring's unwrapped keys at once.
 pub fn with_kms<T>(
     keyring: &Keyring,
     call: impl FnOnce(&dyn Kms) -> Result<T, KmsError>,
 ) -> Result<T, PgError> {
-    let outcome = open_kms(keyring.kms_endpoint.as_deref()).and_then(|kms| call(&*kms));
-    outcome.map_err(|error| {
+    let kms = open_kms(keyring.kms_endpoint.as_deref());
+    kms.and_then(|kms| counted(|| call(&*kms))).map_err(|error| {
         if error.class() == Class::Denied {
             SESSION.with(|session| session.keys.borrow_mut().deny(keyring.id));
         }

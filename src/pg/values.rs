@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::catalog::Keyring;
+use super::counters::{self, Counter};
 use super::error::PgError;
 use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, varlena};
 use super::raw::xact;
@@ -21,13 +22,16 @@ pub fn seal(
     options: Options<'_>,
 ) -> Result<Varlena, PgError> {
     let (keyring, data_version, key) = session::writer_key(keyring)?;
-    session::require(&keyring, Privilege::Encrypt)?;
-    // A deterministic literal is compared, not stored: random salts must not get into it.
+    // A deterministic literal is compared, not stored: random salts must not get into it, and `search` is enough.
+    if !(options.deterministic && session::has(&keyring, Privilege::Search)) {
+        session::require(&keyring, Privilege::Encrypt)?;
+    }
     let (index_version, tokens) = match options.deterministic {
         true => (0, Vec::new()),
         false => tokenise(&keyring, content, plaintext)?,
     };
     let head = Head { content, keyring: keyring.id, data_version, index_version, transit };
+    counters::count(Counter::ValuesSealed);
     let value = envelope::seal(&key, &keyring.uuid, head, &tokens, plaintext, options)?;
     Ok(varlena(&value))
 }
@@ -41,6 +45,7 @@ pub fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
     let (keyring, data_version, key) = session::writer_key(opened.keyring.id)?;
     let (index_version, tokens) = tokenise(&keyring, opened.head.content, opened.content())?;
     let head = Head { data_version, index_version, transit: false, ..opened.head };
+    counters::count(Counter::ValuesSealed);
     Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &opened.opened, opened.content())?))
 }
 
@@ -48,6 +53,7 @@ pub fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
 pub fn seal_part(keyring: &Keyring, content: Content, plaintext: &[u8]) -> Result<Varlena, PgError> {
     let (keyring, data_version, key) = session::writer_key(keyring.id)?;
     let head = Head { content, keyring: keyring.id, data_version, index_version: 0, transit: false };
+    counters::count(Counter::ValuesSealed);
     Ok(varlena(&envelope::seal(&key, &keyring.uuid, head, &[], plaintext, Options::default())?))
 }
 
@@ -57,6 +63,7 @@ pub fn seal_changed(value: &OpenValue, document: &[u8]) -> Result<Varlena, PgErr
     let (index_version, tokens) = tokenise(&keyring, Content::Jsonb, document)?;
     let head =
         Head { content: Content::Jsonb, keyring: keyring.id, data_version, index_version, transit: false };
+    counters::count(Counter::ValuesSealed);
     Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &value.opened, document)?))
 }
 
@@ -129,6 +136,7 @@ pub fn locate(
         keyring = session::keyring(head.keyring)?;
     }
     let key = session::data_key(&keyring, head.data_version)?;
+    counters::count(Counter::ValuesDecrypted);
     Ok(Located { keyring, key, envelope })
 }
 
@@ -166,6 +174,15 @@ pub fn open_datum(bytes: &[u8], context: Option<&[u8]>, allowed: &mut Allowed) -
 /// Decrypts a value for internal use, where the plaintext does not leave, for a role with `privilege`.
 pub fn open_for(bytes: &[u8], privilege: Privilege) -> Result<OpenValue, PgError> {
     locate(bytes, |keyring, _| session::require(keyring, privilege))?.open()
+}
+
+/// Decrypts a text that was sealed for this statement, for a role that may compare or write.
+pub fn open_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
+    let located = locate(bytes, |keyring, _| match session::has(keyring, Privilege::Search) {
+        true => Ok(()),
+        false => session::require(keyring, Privilege::Encrypt),
+    })?;
+    located.open()
 }
 
 /// Finds the key of a value that the role looks into: with `search` alone only a value with tokens, and only where

@@ -149,6 +149,13 @@ fn what_ciphertext_cannot_answer_is_refused_with_a_hint() {
         "'x'::text || sealed FROM docs",
         "body || 'x'::text FROM notes",
         "'x'::text || body FROM notes",
+        "sealed ->> 'a' LIKE 'x%' FROM docs",
+        "sealed ->> 'a' NOT ILIKE 'x%' FROM docs",
+        "sealed ->> 'a' ~ '^x' FROM docs",
+        "sealed ->> 'n' < '8' FROM docs",
+        "body BETWEEN 'a' AND 'z' FROM notes",
+        "sealed @? '$.a' FROM docs",
+        "sealed['a'] FROM docs",
     ] {
         let error = client.error(&format!("SELECT {expression}"));
         assert_eq!(error.code().code(), "42883", "{expression}");
@@ -159,19 +166,188 @@ fn what_ciphertext_cannot_answer_is_refused_with_a_hint() {
     }
 }
 
+const INDEX: &str = "Bitmap Index Scan on ";
+
+/// The plan's lines where no other scan is to be had.
+fn plan(client: &mut Client, query: &str) -> String {
+    client.column::<String>(&format!("EXPLAIN (VERBOSE, COSTS OFF) {query}")).join("\n")
+}
+
+/// 600 documents as plain jsonb and sealed, with index and statistics, and the sequential scan switched off.
+fn indexed() -> Client {
+    let mut client = fresh_database();
+    client.run(r#"SELECT pgseal.create_keyring('k', ARRAY['$.a', '$.n', '$.o.k', '$.tags', '$."0"', '$'])"#);
+    client.run("CREATE TABLE docs (id serial PRIMARY KEY, plain jsonb, sealed encrypted_jsonb(k), words text, body encrypted_text(k))");
+    client.run(
+        "INSERT INTO docs (plain, sealed, words, body) SELECT j, j, w, w
+           FROM generate_series(1, 600) i, format('word %s', i % 40) w, jsonb_build_object('a', 'x' || i % 50, 'n', i % 7,
+                'o', jsonb_build_object('k', i % 3 = 0), 'tags', jsonb_build_array('t' || i % 11, i % 5), 'z', 'z' || i % 9) j",
+    );
+    client.run(r#"INSERT INTO docs (plain, sealed, words, body) VALUES (NULL, NULL, NULL, NULL), ('{}', '{}', '', ''),
+        ('{"a": {"b": 1}}', '{"a": {"b": 1}}', '', ''), ('["x1", 1]', '["x1", 1]', '', ''), ('"x1"', '"x1"', '', ''),
+        ('{"a": null}', '{"a": null}', '', ''), ('{"n": 3.0}', '{"n": 3.0}', '', ''), ('{"0": "x1"}', '{"0": "x1"}', '', '')"#);
+    client.run(
+        "CREATE INDEX by_token ON docs USING gin (sealed); CREATE INDEX by_word ON docs USING gin (body)",
+    );
+    client.run("ANALYZE docs; SET enable_seqscan = off; SET jit = off");
+    client
+}
+
+/// `c` stands for the document's column.
+const INDEXED: [&str; 12] = [
+    "(c ->> 'a') = 'x7'",
+    "'x7' = (c ->> 'a')",
+    "(c ->> 'a') = 'x7'::text",
+    "'x7'::varchar = (c ->> 'a')",
+    "(c ->> 'a') IN ('x7')",
+    "(c ->> 'n') = '3'",
+    "(c #>> '{o,k}') = 'true'",
+    "(c #>> '{tags,0}') = 't4'",
+    "(c #>> '{tags,-1}') = '4'",
+    "(c ->> 0) = 'x1'",
+    "(c #>> '{0}') = 'x1'",
+    "(c ->> 'a') = 'x7' AND (c ->> 'n') = '3'",
+];
+/// Exact, and each row is decrypted for it.
+const UNINDEXED: [&str; 12] = [
+    "(c ->> 'z') = 'z3'",
+    "(c ->> 'a') = '{\"b\": 1}'",
+    "(c ->> 'a') <> 'x7'",
+    "NOT (c ->> 'a') = 'x7'",
+    "((c ->> 'a') = 'x7') IS NULL",
+    "((c ->> 'a') = 'x7') IS NOT TRUE",
+    "(c ->> 'a') IN ('x7', 'x8')",
+    "(c ->> 'a') NOT IN ('x7', 'x8')",
+    "(c ->> 'a') = ANY ('{x7,x8,NULL}'::text[])",
+    "(c ->> 'a') <> ALL ('{x7,x8}'::text[])",
+    "(c ->> 'a') IS NOT DISTINCT FROM 'x7'",
+    "(c #>> '{}') = 'x1'",
+];
+
+fn ids(client: &mut Client, condition: &str, column: &str) -> Vec<i32> {
+    let condition = condition.replace("(c ", &format!("({column} "));
+    client.column(&format!("SELECT id FROM docs WHERE {condition} ORDER BY id"))
+}
+
 #[test]
-fn looking_into_a_document_needs_search_and_changing_it_encrypt() {
-    let mut client = database();
-    let name: String = client.one("SELECT current_database()::text");
-    let role = format!("{name}_reader");
-    client.run(&format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON docs TO {role}"));
-    let mut session = crate::support::shared().connect_as(&role, &name);
-    let (look, change) = ("SELECT sealed -> 'a' FROM docs", "SELECT sealed - 'a' FROM docs WHERE id = 1");
-    assert_eq!([session.state(look), session.state(change)], ["42501", "42501"]);
-    client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['search'])"));
-    session.run(look);
-    assert_eq!(session.state(change), "42501");
-    assert_eq!(session.state("SELECT (sealed ->> 'a')::text FROM docs"), "42501");
-    client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['encrypt'])"));
-    session.run(change);
+fn equality_of_a_text_in_a_document_goes_through_the_token_index() {
+    let mut client = indexed();
+    for condition in INDEXED {
+        let sealed = condition.replace("(c ", "(sealed ");
+        let plan = plan(&mut client, &format!("SELECT id FROM docs WHERE {sealed}"));
+        assert!(plan.contains(INDEX), "{condition}: {plan}");
+        let expected = ids(&mut client, condition, "plain");
+        assert!(!expected.is_empty(), "{condition}");
+        assert_eq!(ids(&mut client, condition, "sealed"), expected, "{condition}");
+    }
+}
+
+#[test]
+fn other_conditions_on_texts_are_as_exact() {
+    let mut client = indexed();
+    for condition in UNINDEXED {
+        let expected = ids(&mut client, condition, "plain");
+        assert!(!expected.is_empty(), "{condition}");
+        assert_eq!(ids(&mut client, condition, "sealed"), expected, "{condition}");
+    }
+}
+
+#[test]
+fn conditions_joined_by_or_go_through_the_index_one_by_one() {
+    let mut client = indexed();
+    for condition in [
+        "(c ->> 'a') = 'x7' OR (c ->> 'a') = 'x8'",
+        r#"(c ->> 'a') = 'x7' OR (c @> '{"n": 3}')"#,
+        "(c ->> 'a') = 'x7' OR ('4' = (c #>> '{tags,1}') AND (c ->> 'n') = '2')",
+    ] {
+        let sealed = condition.replace("(c ", "(sealed ");
+        let plan = plan(&mut client, &format!("SELECT id FROM docs WHERE {sealed}"));
+        assert!(plan.contains("BitmapOr"), "{condition}: {plan}");
+        assert_eq!(
+            ids(&mut client, condition, "sealed"),
+            ids(&mut client, condition, "plain"),
+            "{condition}"
+        );
+    }
+}
+
+#[test]
+fn a_prepared_comparison_goes_through_the_index_in_both_kinds_of_plan() {
+    let mut client = indexed();
+    for mode in ["force_generic_plan", "force_custom_plan"] {
+        client.run(&format!("SET plan_cache_mode = {mode}"));
+        for (name, argument) in [("as_sealed", "$1"), ("as_text", "$1::text")] {
+            client.run(&format!(
+                "PREPARE {name}_{mode} AS SELECT id FROM docs WHERE sealed ->> 'a' = {argument} ORDER BY id"
+            ));
+            let plan = plan(&mut client, &format!("EXECUTE {name}_{mode} ('x7')"));
+            assert!(plan.contains(INDEX), "{mode}: {plan}");
+            let expected: Vec<i32> = client.column("SELECT id FROM docs WHERE plain ->> 'a' = 'x9'");
+            assert_eq!(client.column::<i32>(&format!("EXECUTE {name}_{mode} ('x9')")), expected);
+            assert_eq!(client.column::<i32>(&format!("EXECUTE {name}_{mode} (NULL)")), [] as [i32; 0]);
+        }
+    }
+}
+
+#[test]
+fn a_join_with_a_column_of_texts_looks_each_text_up() {
+    let mut client = indexed();
+    client.run("CREATE TABLE wanted (name text); INSERT INTO wanted VALUES ('x7'), ('x8'), (NULL), ('none'); ANALYZE wanted");
+    // Few rows: reading them all would cost less.
+    client.run("SET enable_indexscan = off; SET enable_material = off");
+    let join = |column: &str| {
+        format!("SELECT id FROM docs JOIN wanted ON {column} ->> 'a' = wanted.name ORDER BY id")
+    };
+    let plan = plan(&mut client, &join("sealed"));
+    assert!(plan.contains(INDEX), "{plan}");
+    assert_eq!(client.column::<i32>(&join("sealed")), client.column::<i32>(&join("plain")));
+    // Two sealed sides are compared pair by pair.
+    let pairs = |column: &str| {
+        format!(
+            "SELECT count(*) FROM docs x JOIN docs y ON x.{column} ->> 'a' = y.{column} ->> 'a' AND x.id < 60 AND y.id < 60"
+        )
+    };
+    assert_eq!(client.one::<i64>(&pairs("sealed")), client.one::<i64>(&pairs("plain")));
+}
+
+#[test]
+fn encrypted_text_is_found_through_its_index_where_the_policy_declares_it() {
+    let mut client = indexed();
+    for condition in ["body = 'word 7'", "'word 7'::text = body", "body = 'word 7' OR body = 'word 8'"] {
+        let plan = plan(&mut client, &format!("SELECT id FROM docs WHERE {condition}"));
+        assert!(plan.contains("Bitmap Index Scan on by_word"), "{condition}: {plan}");
+        let found: Vec<i32> = client.column(&format!("SELECT id FROM docs WHERE {condition} ORDER BY id"));
+        let plain = condition.replace("body", "words");
+        let expected: Vec<i32> = client.column(&format!("SELECT id FROM docs WHERE {plain} ORDER BY id"));
+        assert_eq!(found, expected, "{condition}");
+        assert!(!found.is_empty());
+    }
+    client.run("CREATE DOMAIN sealed_word AS encrypted_text(k); CREATE TABLE words (body sealed_word)");
+    client.run("INSERT INTO words SELECT words FROM docs; CREATE INDEX by_domain ON words USING gin (body)");
+    let query = "SELECT count(*) FROM words WHERE body = 'word 7'";
+    let plan = plan(&mut client, query);
+    assert!(plan.contains("Bitmap Index Scan on by_domain"), "{plan}");
+    assert_eq!(client.one::<i64>(query), 15);
+}
+
+#[test]
+fn a_row_that_does_not_match_is_neither_decrypted_nor_read_whole() {
+    let mut client = indexed();
+    let long = format!(r#"jsonb_build_object('a', 'x7', 'long', repeat('{}', 200))"#, "0123456789abcdef");
+    client.run(&format!(
+        "INSERT INTO docs (sealed) SELECT pgseal.encrypt({long}, 'k') FROM generate_series(1, 20)"
+    ));
+    client.run("SET enable_bitmapscan = off; SET enable_seqscan = on");
+    let counts = "SELECT ARRAY[values_decrypted, values_fetched] FROM pgseal.stat";
+    for (condition, decrypted, fetched) in [
+        ("sealed ->> 'a' = 'x8'::text", 12, 0),
+        (r#"sealed @> '{"a": "x8"}'"#, 12, 0),
+        ("sealed ->> 'a' = 'x7'::text", 32, 20),
+        ("sealed ->> 'a' = 'none'::text", 0, 0),
+    ] {
+        let before: Vec<i64> = client.one(counts);
+        client.run(&format!("SELECT id FROM docs WHERE {condition}"));
+        let after: Vec<i64> = client.one(counts);
+        assert_eq!([after[0] - before[0], after[1] - before[1]], [decrypted, fetched], "{condition}");
+    }
 }

@@ -175,7 +175,7 @@ impl Oracle {
         let (first, second) = (literal(first), literal(second));
         for shape in SHAPES {
             for (column, operator) in sealed_conditions() {
-                if !self.random.one_in(3) {
+                if !self.random.one_in(8) {
                     continue;
                 }
                 let text = shape.statement(column, operator, &first, &second);
@@ -192,7 +192,7 @@ impl Oracle {
     fn compare_prepared(&mut self, phase: &str, scan: &str, first: &str, second: &str) -> usize {
         let mut compared = 0;
         for prepared in &self.prepared {
-            if !self.random.one_in(4) {
+            if !self.random.one_in(12) {
                 continue;
             }
             let mode = *self.random.pick(&["force_generic_plan", "force_custom_plan"]);
@@ -279,13 +279,18 @@ enum Operator {
     Filter,
     FilterAny,
     PlainAny,
+    /// The text that this reads is equal to that in the document asked about.
+    Text(&'static str),
+    TextDiffers,
+    TextIn,
 }
 
+const TEXTS: [&str; 6] = ["->> 'a'", "->> 'é'", "->> 0", "#>> '{a,0}'", "#>> '{b,a}'", "#>> '{}'"];
+
 fn sealed_conditions() -> impl Iterator<Item = (&'static str, Operator)> {
-    use Operator::{Contains, Filter, FilterAny};
-    ["sealed", "loose"]
-        .into_iter()
-        .flat_map(|column| [Contains, Filter, FilterAny].map(|operator| (column, operator)))
+    use Operator::{Contains, Filter, FilterAny, Text, TextDiffers, TextIn};
+    let operators = [Contains, Filter, FilterAny, TextDiffers, TextIn].into_iter().chain(TEXTS.map(Text));
+    operators.flat_map(|operator| ["sealed", "loose"].map(|column| (column, operator)))
 }
 
 impl Operator {
@@ -293,6 +298,7 @@ impl Operator {
         match self {
             Operator::Contains | Operator::Filter => Operator::Contains,
             Operator::FilterAny | Operator::PlainAny => Operator::PlainAny,
+            Operator::Text(_) | Operator::TextDiffers | Operator::TextIn => self,
         }
     }
 
@@ -302,6 +308,11 @@ impl Operator {
             Operator::Filter => format!("({column} @@ pgseal.filter({first}))"),
             Operator::FilterAny => format!("({column} @@ pgseal.filter_any(ARRAY[{first}, {second}]))"),
             Operator::PlainAny => format!("({column} @> {first} OR {column} @> {second})"),
+            Operator::Text(read) => format!("(({column} {read}) = ({first} {read}))"),
+            Operator::TextDiffers => format!("(({column} ->> 'a') <> ({first} ->> 'a'))"),
+            Operator::TextIn => {
+                format!("(({column} ->> 'a') IN (({first} ->> 'a'), ({second} #>> '{{a}}')))")
+            }
         }
     }
 }
@@ -346,7 +357,7 @@ fn two_keyrings() -> Client {
 }
 
 /// Every way to ask whether `column` contains `{"k": 1}`, as far as plans and operators go.
-const WAYS: [&str; 7] = [
+const WAYS: [&str; 11] = [
     r#"{c} @> '{"k": 1}'"#,
     r#"{c} @> $1::text::jsonb"#,
     r#"{c} @> (SELECT '{"k": 1}'::jsonb)"#,
@@ -354,6 +365,10 @@ const WAYS: [&str; 7] = [
     r#"{c} @@ pgseal.filter('{"k": 1}')"#,
     r#"{c} @@ pgseal.filter($1::text::jsonb)"#,
     r#"{c} @@ pgseal.filter_any(ARRAY['{"k": 1}']::jsonb[])"#,
+    "({c} ->> 'k') = '1'",
+    "'1'::text = ({c} #>> '{k}')",
+    "({c} ->> 'k') = ($1::text::jsonb ->> 'k')",
+    "({c} ->> 'k') IN ('1', 'one')",
 ];
 const ONE: &str = r#"{"k": 1}"#;
 const MODES: [&str; 2] =
@@ -361,15 +376,19 @@ const MODES: [&str; 2] =
 
 /// Statements for rows where the condition is true, and where it is false, each with what it was made from.
 fn prepare_ways(client: &mut Client, column: &str) -> Vec<(String, bool, Statement)> {
+    prepare(client, column, &WAYS.map(str::to_owned))
+}
+
+fn prepare(client: &mut Client, column: &str, ways: &[String]) -> Vec<(String, bool, Statement)> {
     let mut prepared = Vec::new();
-    for way in WAYS {
+    for way in ways {
         for truth in [true, false] {
             let condition = way.replace("{c}", column);
             let not = if truth { "" } else { "NOT" };
             let sql = format!(
                 "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM t WHERE {not} ({condition})"
             );
-            let statement = client.prepare(&sql).unwrap();
+            let statement = client.prepare(&sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
             prepared.push((sql, truth, statement));
         }
     }
@@ -455,8 +474,13 @@ fn values_of_other_keyrings_are_null_in_the_select_list() {
 fn no_default_keyring_is_needed_to_search() {
     let mut client = two_keyrings();
     client.batch_execute("SELECT pgseal.set_default_keyring(NULL)").unwrap();
+    // A text literal is sealed before its column is known, whatever it is compared with.
+    let refused = client.batch_execute("SELECT FROM t WHERE bound ->> 'k' = '1'").unwrap_err();
+    assert_eq!(refused.code().map(|code| code.code()), Some("42704"));
+    let typed =
+        WAYS.map(|way| way.replace("= '1'", "= '1'::text").replace("('1', 'one')", "('1'::text, 'one'::text)"));
     for column in ["bound", "loose"] {
-        let prepared = prepare_ways(&mut client, column);
+        let prepared = prepare(&mut client, column, &typed);
         assert_none(wrong(&mut client, &prepared, "1 4 7 10", "2 3 5 6 8 9 11 12"), column);
     }
 }
@@ -489,7 +513,7 @@ fn open_transaction(column: &str, others_work: &str, expected: &str) {
         let mut other = shared().connect(&database);
         let condition = way.replace("{c}", column);
         let sql = format!("SELECT string_agg(id::text, ' ' ORDER BY id) FROM t WHERE {condition}");
-        let statement = client.prepare(&sql).unwrap();
+        let statement = client.prepare(&sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         let arguments: &[&(dyn postgres::types::ToSql + Sync)] =
             if sql.contains("$1") { &[&ONE] } else { &[] };
         client.batch_execute("BEGIN").unwrap();

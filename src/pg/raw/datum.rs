@@ -5,6 +5,8 @@ use std::ffi::CStr;
 use pgrx::{direct_function_call_as_datum, pg_sys, varlena};
 use zeroize::Zeroizing;
 
+use crate::pg::counters::{self, Counter};
+
 /// A detoasted variable-length datum. Points into the argument or into a palloc'd copy; either lives
 /// until the current memory context is reset, which outlives one function call.
 #[derive(Clone, Copy)]
@@ -31,6 +33,9 @@ pub fn detoast(datum: pg_sys::Datum) -> Varlena {
         // The usual case, without the cost of a guarded call.
         if varlena::varatt_is_4b_u(pointer) {
             return Varlena(pointer);
+        }
+        if varlena::varatt_is_1b_e(pointer) {
+            counters::count(Counter::ValuesFetched);
         }
         Varlena(pg_sys::pg_detoast_datum(pointer))
     }

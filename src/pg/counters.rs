@@ -1,0 +1,62 @@
+//! What this session has done, for the view `pgseal.stat`. Counts tell how many rows a token match let through,
+//! so the view is for pg_monitor only.
+
+use std::cell::Cell;
+
+use super::error::PgError;
+use super::raw::call::{Call, Returned};
+
+/// What is counted.
+#[derive(Clone, Copy)]
+pub enum Counter {
+    /// Values and parts of values encrypted.
+    ValuesSealed,
+    /// Values decrypted, for a recheck or to be shown.
+    ValuesDecrypted,
+    /// Values that were stored out of line and read whole.
+    ValuesFetched,
+    /// Filters made from a query.
+    FiltersMade,
+    /// Calls of a KMS.
+    KmsCalls,
+    /// Those that failed.
+    KmsFailures,
+    /// Microseconds that they took.
+    KmsMicroseconds,
+}
+
+/// In the order of [`Counter`].
+const NAMES: [&str; 7] = [
+    "values_sealed",
+    "values_decrypted",
+    "values_fetched",
+    "filters_made",
+    "kms_calls",
+    "kms_failures",
+    "kms_microseconds",
+];
+
+thread_local! {
+    static COUNTS: [Cell<u64>; NAMES.len()] = const { [const { Cell::new(0) }; NAMES.len()] };
+}
+
+/// One more.
+pub fn count(counter: Counter) {
+    add(counter, 1);
+}
+
+/// As many more.
+pub fn add(counter: Counter, number: u64) {
+    COUNTS.with(|counts| {
+        let count = &counts[counter as usize];
+        count.set(count.get().wrapping_add(number));
+    });
+}
+
+/// `counter(name text)`: a count of this session.
+pub fn counter(call: Call) -> Returned {
+    let name = call.text(0)?;
+    let at = NAMES.iter().position(|known| *known == name);
+    let at = at.ok_or_else(|| PgError::Argument("there is no such counter".into()))?;
+    Ok(Some(pgrx::pg_sys::Datum::from(COUNTS.with(|counts| counts[at].get()) as i64)))
+}

@@ -1,0 +1,178 @@
+//! Who may do what with a keyring: a test for each cell of the README's table.
+
+use postgres::Client;
+
+use crate::support::{Sql, fresh_database, shared};
+
+const NO: &str = "42501";
+
+/// What a role may ask, and for each set of privileges whether it is let through.
+const ALL: [&str; 6] = ["", "encrypt", "search", "decrypt", "encrypt search", "search decrypt"];
+
+/// Statement, and what comes of it with the privileges of [`ALL`], one letter each: y passes, n is refused.
+const CELLS: [(&str, &str); 28] = [
+    ("SELECT sealed FROM docs", "yyyyyy"),
+    ("INSERT INTO docs (sealed) VALUES ('{}'::jsonb)", "nynnyn"),
+    ("SELECT pgseal.encrypt('{}'::jsonb, 'k')", "nynnyn"),
+    (r#"UPDATE docs SET sealed = sealed || '{"b": 1}'"#, "nynnyn"),
+    ("SELECT sealed - 'a' FROM docs", "nynnyn"),
+    ("SELECT pgseal.decrypt(sealed) FROM docs", "nnnyny"),
+    ("SELECT sealed::text FROM docs", "nnnyny"),
+    (r#"SELECT FROM docs WHERE sealed @> '{"a": "x"}'"#, "nnynyy"),
+    (r#"SELECT FROM docs WHERE sealed @> '{"a": "x", "c": {"d": 1}}'"#, "nnynyy"),
+    (r#"SELECT FROM docs WHERE sealed @> '{"secret": "x"}'"#, "nnnnny"),
+    (r#"SELECT FROM docs WHERE sealed @> '{"a": "x", "secret": {}}'"#, "nnnnny"),
+    (r#"SELECT FROM docs WHERE sealed @> (SELECT '{"a": "x"}'::jsonb)"#, "nnynyy"),
+    (r#"SELECT FROM docs WHERE sealed @> (SELECT '{"secret": "x"}'::jsonb)"#, "nnnnny"),
+    (r#"SELECT pgseal.filter('{"secret": 1}', 'k')"#, "nnnnny"),
+    (
+        r#"SELECT FROM docs WHERE sealed @@ pgseal.filter_any(ARRAY['{"a": 1}', '{"secret": 1}']::jsonb[])"#,
+        "nnnnny",
+    ),
+    ("SELECT sealed ->> 'a' FROM docs", "nnynyy"),
+    ("SELECT sealed ->> 'secret' FROM docs", "nnnnny"),
+    ("SELECT (sealed ->> 'a')::text FROM docs", "nnnnny"),
+    ("SELECT FROM docs WHERE sealed ->> 'a' = 'x'::text", "nnynyy"),
+    ("SELECT FROM docs WHERE sealed ->> 'secret' = 'x'::text", "nnnnny"),
+    ("SELECT FROM docs WHERE sealed ->> 'a' = 'x'", "nnynyy"),
+    ("SELECT FROM docs WHERE sealed ->> 'a' IN ('x', 'y')", "nnynyy"),
+    ("SELECT FROM docs WHERE sealed ->> 'a' = ANY ('{x,y}'::text[])", "nnynyy"),
+    ("SELECT FROM docs WHERE (sealed -> 'c') @> '{\"d\": 1}'", "nnnnny"),
+    ("SELECT FROM docs WHERE sealed ? 'a'", "nnnnny"),
+    ("SELECT FROM docs WHERE body = 'x'::text", "nnnnny"),
+    ("SELECT FROM docs WHERE word = 'x'::text", "nnynyy"),
+    ("SELECT FROM docs a JOIN docs b ON a.word <> b.word", "nnynyy"),
+];
+
+/// Keyring k has three searchable paths, keyring w the whole of a text; a role with nothing but table privileges.
+fn database() -> (Client, String) {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a', '$.b', '$.c.d']), pgseal.create_keyring('w', ARRAY['$'])");
+    client
+        .run("CREATE TABLE docs (sealed encrypted_jsonb(k), body encrypted_text(k), word encrypted_text(w))");
+    client.run(r#"INSERT INTO docs VALUES ('{"a": "x", "secret": "x", "c": {"d": 1}}', 'x', 'x')"#);
+    let name: String = client.one("SELECT current_database()::text");
+    let role = format!("{name}_role");
+    client.run(&format!("CREATE ROLE {role} LOGIN; GRANT ALL ON docs TO {role}"));
+    (client, role)
+}
+
+fn connect(client: &mut Client, role: &str) -> Client {
+    let name: String = client.one("SELECT current_database()::text");
+    shared().connect_as(role, &name)
+}
+
+fn set_privileges(client: &mut Client, role: &str, privileges: &str) {
+    for keyring in ["k", "w"] {
+        client.run(&format!("SELECT pgseal.revoke_keyring('{keyring}', '{role}')"));
+        let granted = privileges.replace(' ', ",");
+        client.run(&format!("SELECT pgseal.grant_keyring('{keyring}', '{role}', '{{{granted}}}')"));
+    }
+}
+
+fn passes(session: &mut Client, statement: &str) -> char {
+    match session.batch_execute(&format!("BEGIN; {statement}; ROLLBACK")) {
+        Ok(()) => 'y',
+        Err(error) => {
+            assert_eq!(error.code().map(|code| code.code()), Some(NO), "{statement}: {error:?}");
+            session.run("ROLLBACK");
+            'n'
+        }
+    }
+}
+
+#[test]
+fn every_cell_of_the_table() {
+    let (mut client, role) = database();
+    let mut session = connect(&mut client, &role);
+    for (at, privileges) in ALL.iter().enumerate() {
+        set_privileges(&mut client, &role, privileges);
+        for (statement, expected) in CELLS {
+            let expected = expected.chars().nth(at).unwrap();
+            assert_eq!(passes(&mut session, statement), expected, "{privileges:?}: {statement}");
+        }
+    }
+    for (statement, _) in CELLS {
+        assert_eq!(passes(&mut client, statement), 'y', "a superuser: {statement}");
+    }
+}
+
+#[test]
+fn search_without_decrypt_answers_as_with_it() {
+    let (mut client, role) = database();
+    set_privileges(&mut client, &role, "search");
+    let mut session = connect(&mut client, &role);
+    let count = r#"SELECT count(*) FROM docs WHERE sealed @> '{"a": "x"}' AND sealed ->> 'a' = 'x'::text"#;
+    assert_eq!(session.one::<i64>(count), 1);
+    assert_eq!(session.one::<i64>("SELECT count(*) FROM docs WHERE word <> 'y'::text"), 1);
+}
+
+#[test]
+fn a_plan_made_with_more_privileges_does_not_answer_with_less() {
+    let (mut client, role) = database();
+    set_privileges(&mut client, &role, "search decrypt");
+    let mut session = connect(&mut client, &role);
+    session.run("SET plan_cache_mode = force_generic_plan");
+    let asks = [
+        r#"sealed @> '{"secret": "x"}'"#,
+        "sealed ->> 'secret' = 'x'::text",
+        "sealed ->> 'secret' IN ('x'::text, 'y'::text)",
+    ];
+    for (at, condition) in asks.iter().enumerate() {
+        session.run(&format!("PREPARE ask_{at} AS SELECT count(*) FROM docs WHERE {condition}"));
+        assert_eq!(session.one::<i64>(&format!("EXECUTE ask_{at}")), 1);
+    }
+    set_privileges(&mut client, &role, "search");
+    for at in 0..asks.len() {
+        assert_eq!(session.state(&format!("EXECUTE ask_{at}")), NO);
+    }
+}
+
+#[test]
+fn a_part_of_a_document_is_not_looked_into_under_another_path() {
+    let (mut client, role) = database();
+    set_privileges(&mut client, &role, "search decrypt");
+    // In this copy the part stands where $.a is searchable.
+    client.run("CREATE TABLE parts AS SELECT sealed -> 'c' AS part, sealed ->> 'secret' AS text FROM docs");
+    client.run(&format!("GRANT ALL ON parts TO {role}"));
+    let mut session = connect(&mut client, &role);
+    let asks = [
+        r#"SELECT FROM parts WHERE part @> '{"a": 1}'"#,
+        "SELECT FROM parts WHERE part ->> 'a' = 'x'::text",
+        "SELECT FROM parts WHERE text = 'x'::text",
+    ];
+    for ask in asks {
+        session.run(ask);
+    }
+    set_privileges(&mut client, &role, "search");
+    for ask in asks {
+        assert_eq!(session.state(ask), NO, "{ask}");
+    }
+}
+
+#[test]
+fn a_function_of_its_owner_lends_its_privileges() {
+    let (mut client, role) = database();
+    client.run(
+        "CREATE FUNCTION count_secret(text) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS
+             $$ SELECT count(*) FROM docs WHERE sealed ->> 'secret' = $1 $$",
+    );
+    let mut session = connect(&mut client, &role);
+    assert_eq!(session.one::<i64>("SELECT count_secret('x')"), 1);
+    assert_eq!(session.state("SELECT count(*) FROM docs WHERE sealed ->> 'secret' = 'x'::text"), NO);
+}
+
+#[test]
+fn what_was_done_is_shown_to_monitors_only() {
+    let (mut client, role) = database();
+    let mut session = connect(&mut client, &role);
+    assert_eq!(session.state("SELECT * FROM pgseal.stat"), NO);
+    assert_eq!(session.state("SELECT pgseal.counter('values_decrypted')"), NO);
+    client.run(&format!("GRANT pg_monitor TO {role}"));
+    assert_eq!(session.one::<i64>("SELECT values_decrypted FROM pgseal.stat"), 0);
+    set_privileges(&mut client, &role, "decrypt");
+    session.run("SELECT pgseal.decrypt(sealed) FROM docs");
+    assert_eq!(session.one::<i64>("SELECT values_decrypted FROM pgseal.stat"), 1);
+    assert_eq!(session.one::<i64>("SELECT kms_calls FROM pgseal.stat"), 1);
+    assert_eq!(session.state("SELECT pgseal.counter('nothing')"), "22023");
+}

@@ -1,0 +1,86 @@
+//! Many tenants in one table: each has a keyring of its own, and the session says whose turn it is.
+
+use postgres::Client;
+use serde_json::Value;
+
+use crate::support::{Sql, fresh_database};
+
+const TENANTS: usize = 200;
+const ROWS: usize = 200;
+
+/// A table of tenants' documents, 1.5 kB each, half of which match the filter.
+fn table(client: &mut Client, name: &str, tenants: usize) {
+    client.run(&format!("CREATE TABLE {name} (tenant int, sealed encrypted_jsonb)"));
+    client.run(&format!("CREATE INDEX ON {name} USING gin (sealed)"));
+    client.run(&format!(
+        "INSERT INTO {name} SELECT t, pgseal.encrypt(jsonb_build_object('kind', i % 2, 'text', repeat('x', 1400)), 'tenant_' || t)
+           FROM generate_series(1, {tenants}) t, generate_series(1, {ROWS}) i"
+    ));
+    client.run(&format!("VACUUM ANALYZE {name}"));
+}
+
+fn database() -> Client {
+    let mut client = fresh_database();
+    client.run("SET client_min_messages = error; SET jit = off; SET enable_seqscan = off");
+    client.run(&format!(
+        "SELECT count(pgseal.create_keyring('tenant_' || t, ARRAY['$.kind'])) FROM generate_series(1, {TENANTS}) t"
+    ));
+    client
+}
+
+const COUNT: &str = r#"SELECT count(*) FROM {t} WHERE sealed @> '{"kind": 1}'"#;
+
+fn buffers(client: &mut Client, table: &str, tenant: usize) -> u64 {
+    client.run(&format!("BEGIN; SET LOCAL pgseal.keyring = 'tenant_{tenant}'"));
+    let count = COUNT.replace("{t}", table);
+    assert_eq!(client.one::<i64>(&count), ROWS as i64 / 2);
+    let plan: Value = client.one(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {count}"));
+    client.run("COMMIT");
+    let root = &plan[0]["Plan"];
+    assert!(plan.to_string().contains("Bitmap Index Scan"), "{plan}");
+    root["Shared Hit Blocks"].as_u64().unwrap() + root["Shared Read Blocks"].as_u64().unwrap()
+}
+
+#[test]
+fn a_tenants_filter_costs_as_much_among_two_hundred_as_alone() {
+    let mut client = database();
+    table(&mut client, "alone", 1);
+    table(&mut client, "shared_table", TENANTS);
+    let alone = buffers(&mut client, "alone", 1);
+    for tenant in [1, 2, 77, TENANTS] {
+        let among = buffers(&mut client, "shared_table", tenant);
+        assert!(among * 10 <= alone * 11, "tenant {tenant}: {among} buffers, alone {alone}");
+    }
+}
+
+#[test]
+fn rows_of_other_tenants_are_null_and_a_key_that_cannot_be_had_is_an_error() {
+    let mut client = fresh_database();
+    client.run("SET client_min_messages = error");
+    client.run("SELECT pgseal.create_keyring('a', ARRAY['$.k'], 'key_a'), pgseal.create_keyring('b', ARRAY['$.k'], 'key_b')");
+    client.run(
+        r#"CREATE TABLE t (id int, sealed encrypted_jsonb); CREATE INDEX ON t USING gin (sealed);
+           INSERT INTO t SELECT i, pgseal.encrypt('{"k": "v"}'::jsonb, CASE i % 2 WHEN 0 THEN 'a' ELSE 'b' END) FROM generate_series(1, 4) i"#,
+    );
+    for condition in
+        [r#"sealed @> '{"k": "v"}'"#, "sealed ->> 'k' = 'v'", "sealed ->> 'k' <> 'other'", "sealed ? 'k'"]
+    {
+        let answers =
+            format!("SELECT string_agg(coalesce(({condition})::text, 'null'), ' ' ORDER BY id) FROM t");
+        client.run("SET pgseal.keyring = 'a'");
+        assert_eq!(client.one::<String>(&answers), "null true null true", "{condition}");
+        client.run("RESET pgseal.keyring");
+        assert_eq!(client.one::<String>(&answers), "true true true true", "{condition}");
+    }
+    // Tenant b's key is withdrawn: a goes on, and b is refused rather than found to have no rows.
+    client.run(
+        "UPDATE pgseal.keyring SET kms_key = 'no_such_key' WHERE name = 'b'; SELECT pgseal.flush_keys()",
+    );
+    let count = r#"SELECT count(*) FROM t WHERE sealed @> '{"k": "v"}'"#;
+    client.run("SET pgseal.keyring = 'a'");
+    assert_eq!(client.one::<i64>(count), 2);
+    for keyring in ["SET pgseal.keyring = 'b'", "RESET pgseal.keyring"] {
+        client.run(keyring);
+        assert_eq!(client.state(count), "28000", "{keyring}");
+    }
+}
