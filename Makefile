@@ -11,7 +11,7 @@ export PGRX_HOME := $(CURDIR)/.deps/pgrx
 export PATH := $(CURDIR)/.deps/cargo/bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help setup demo clean-demo test bench install lint deny core
+.PHONY: help setup demo clean-demo test test-long bench install lint deny core
 
 help: ## list the targets
 	@awk -F ': .*## |## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,10 @@ clean-demo: ## stop what "make demo" started and remove it
 test: install lint ## set up, lint, and run every test
 	@tests/setup/openbao.sh
 	@tests/setup/run_tests.sh
+
+test-long: install ## the random comparison with plain jsonb, ten times as long: PGSEAL_SEED=number for another one
+	@tests/setup/openbao.sh
+	PGSEAL_QUERIES=80 cargo test --no-default-features --features server-tests --test server -- oracle::random
 
 bench: install ## compare speed with plain jsonb and pgcrypto: ROWS=100000 ROUNDS=15
 	@tests/setup/python.sh bench 'psycopg[binary]==3.3.9'

@@ -11,6 +11,7 @@ mod readme;
 mod retire;
 mod row_security;
 mod smoke;
+mod statements;
 mod storage;
 mod tenants;
 mod values;

@@ -9,7 +9,10 @@ use postgres::{Client, Statement};
 use crate::support::{fresh_database, shared, wait_for};
 
 const ROWS: usize = 1000;
-const QUERIES: usize = 8;
+/// Pairs of random queries in each phase; `make test-long` asks for more.
+fn queries() -> usize {
+    std::env::var("PGSEAL_QUERIES").map_or(8, |number| number.parse().expect("PGSEAL_QUERIES"))
+}
 
 #[test]
 fn random_queries_without_searchable_paths() {
@@ -156,7 +159,7 @@ impl Oracle {
     fn compare(&mut self, phase: &str) {
         let rows: i64 = self.client.query_one("SELECT count(*) FROM t", &[]).unwrap().get(0);
         let mut statements = 0;
-        for _ in 0..QUERIES {
+        for _ in 0..queries() {
             let (first, second) = (self.query(), self.query());
             for scan in SCANS {
                 self.client.batch_execute(scan).unwrap();
@@ -477,8 +480,8 @@ fn no_default_keyring_is_needed_to_search() {
     // A text literal is sealed before its column is known, whatever it is compared with.
     let refused = client.batch_execute("SELECT FROM t WHERE bound ->> 'k' = '1'").unwrap_err();
     assert_eq!(refused.code().map(|code| code.code()), Some("42704"));
-    let typed =
-        WAYS.map(|way| way.replace("= '1'", "= '1'::text").replace("('1', 'one')", "('1'::text, 'one'::text)"));
+    let typed = WAYS
+        .map(|way| way.replace("= '1'", "= '1'::text").replace("('1', 'one')", "('1'::text, 'one'::text)"));
     for column in ["bound", "loose"] {
         let prepared = prepare(&mut client, column, &typed);
         assert_none(wrong(&mut client, &prepared, "1 4 7 10", "2 3 5 6 8 9 11 12"), column);
