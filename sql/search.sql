@@ -39,7 +39,11 @@ CREATE FUNCTION pgseal.exact_match(encrypted_jsonb, jsonb) RETURNS boolean
 CREATE FUNCTION pgseal.exact_selectivity(internal, oid, internal, int4) RETURNS float8
     AS 'MODULE_PATHNAME', 'pgseal_exact_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION pgseal.exact_join_selectivity(internal, oid, internal, int2, internal) RETURNS float8
-    AS 'MODULE_PATHNAME', 'pgseal_exact_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'pgseal_exact_join_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION pgseal.token_selectivity(internal, oid, internal, int4) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_token_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION pgseal.token_join_selectivity(internal, oid, internal, int2, internal) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_token_join_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 CREATE OPERATOR @> (
     LEFTARG = encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.contains,
@@ -51,11 +55,11 @@ CREATE OPERATOR @@ (
 );
 CREATE OPERATOR pgseal.@~ (
     LEFTARG = encrypted_jsonb, RIGHTARG = encrypted_filter, FUNCTION = pgseal.token_match,
-    RESTRICT = contsel, JOIN = contjoinsel
+    RESTRICT = pgseal.token_selectivity, JOIN = pgseal.token_join_selectivity
 );
 CREATE OPERATOR pgseal.@~ (
     LEFTARG = encrypted_text, RIGHTARG = encrypted_filter, FUNCTION = pgseal.token_match,
-    RESTRICT = contsel, JOIN = contjoinsel
+    RESTRICT = pgseal.token_selectivity, JOIN = pgseal.token_join_selectivity
 );
 CREATE OPERATOR pgseal.@># (
     LEFTARG = encrypted_text, RIGHTARG = encrypted_filter, FUNCTION = pgseal.exact_match,
@@ -115,7 +119,9 @@ COMMENT ON FUNCTION pgseal.token_match(encrypted_text, encrypted_filter) IS 'int
 COMMENT ON FUNCTION pgseal.exact_match(encrypted_text, encrypted_filter) IS 'internal: decrypts and compares';
 COMMENT ON FUNCTION pgseal.exact_match(encrypted_jsonb, encrypted_filter) IS 'internal: decrypts and compares';
 COMMENT ON FUNCTION pgseal.exact_match(encrypted_jsonb, jsonb) IS 'internal: decrypts and compares';
-COMMENT ON FUNCTION pgseal.exact_selectivity(internal, oid, internal, int4) IS 'internal: 1, the token match has been counted';
+COMMENT ON FUNCTION pgseal.token_selectivity(internal, oid, internal, int4) IS 'internal: the share of rows that a filter lets through, from the statistics on tokens';
+COMMENT ON FUNCTION pgseal.token_join_selectivity(internal, oid, internal, int2, internal) IS 'internal: the share of rows for a filter not known yet';
+COMMENT ON FUNCTION pgseal.exact_selectivity(internal, oid, internal, int4) IS 'internal: 1 where the token match has been counted';
 COMMENT ON FUNCTION pgseal.exact_join_selectivity(internal, oid, internal, int2, internal) IS 'internal: 1, the token match has been counted';
 COMMENT ON FUNCTION pgseal.gin_extract_value(encrypted_jsonb, internal, internal) IS 'GIN support';
 COMMENT ON FUNCTION pgseal.gin_extract_value(encrypted_text, internal, internal) IS 'GIN support';

@@ -27,6 +27,9 @@ CREATE FUNCTION pgseal.encrypted_filter_in(cstring) RETURNS encrypted_filter
 CREATE FUNCTION pgseal.encrypted_filter_out(encrypted_filter) RETURNS cstring
     AS 'MODULE_PATHNAME', 'pgseal_filter_out' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 
+CREATE FUNCTION pgseal.typanalyze(internal) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_typanalyze' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
 -- In place of PostgreSQL's own refusal, which could not say what to write.
 CREATE FUNCTION pgseal.subscript(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -35,12 +38,13 @@ CREATE FUNCTION pgseal.subscript(internal) RETURNS internal
 CREATE TYPE encrypted_jsonb (
     INPUT = pgseal.encrypted_jsonb_in, OUTPUT = pgseal.encrypted_jsonb_out,
     RECEIVE = pgseal.encrypted_jsonb_recv, SEND = pgseal.encrypted_jsonb_send,
-    TYPMOD_IN = pgseal.typmod_in, TYPMOD_OUT = pgseal.typmod_out, SUBSCRIPT = pgseal.subscript, STORAGE = external
+    TYPMOD_IN = pgseal.typmod_in, TYPMOD_OUT = pgseal.typmod_out, ANALYZE = pgseal.typanalyze,
+    SUBSCRIPT = pgseal.subscript, STORAGE = external
 );
 CREATE TYPE encrypted_text (
     INPUT = pgseal.encrypted_text_in, OUTPUT = pgseal.encrypted_text_out,
     RECEIVE = pgseal.encrypted_text_recv, SEND = pgseal.encrypted_text_send,
-    TYPMOD_IN = pgseal.typmod_in, TYPMOD_OUT = pgseal.typmod_out, STORAGE = external
+    TYPMOD_IN = pgseal.typmod_in, TYPMOD_OUT = pgseal.typmod_out, ANALYZE = pgseal.typanalyze, STORAGE = external
 );
 CREATE TYPE encrypted_filter (
     INPUT = pgseal.encrypted_filter_in, OUTPUT = pgseal.encrypted_filter_out, STORAGE = extended
@@ -57,6 +61,7 @@ COMMENT ON FUNCTION pgseal.encrypted_text_in(cstring, oid, int4) IS 'I/O';
 COMMENT ON FUNCTION pgseal.encrypted_text_out(encrypted_text) IS 'I/O, always ciphertext';
 COMMENT ON FUNCTION pgseal.encrypted_text_recv(internal, oid, int4) IS 'I/O';
 COMMENT ON FUNCTION pgseal.encrypted_text_send(encrypted_text) IS 'I/O, always ciphertext';
+COMMENT ON FUNCTION pgseal.typanalyze(internal) IS 'ANALYZE: how common each token and marker is, from bytes alone';
 COMMENT ON FUNCTION pgseal.subscript(internal) IS 'refuses a subscript';
 COMMENT ON FUNCTION pgseal.typmod_in(cstring[]) IS 'I/O of type modifiers: a keyring''s name or number';
 COMMENT ON FUNCTION pgseal.typmod_out(int4) IS 'I/O of type modifiers';

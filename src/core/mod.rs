@@ -10,6 +10,7 @@ pub mod kdf;
 pub mod policy;
 pub mod rng;
 pub mod secret;
+pub mod stats;
 pub mod text_form;
 pub mod text_query;
 pub mod token;

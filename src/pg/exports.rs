@@ -1,7 +1,7 @@
 //! The C symbols that the SQL scripts name, and the function behind each.
 
 use super::raw::call::sql_functions;
-use super::{counters, documents, filters, gin, keyrings, operators, rewrite, rotation, texts, types};
+use super::{counters, documents, filters, gin, keyrings, operators, rewrite, rotation, stats, texts, types};
 
 sql_functions! {
     pgseal_jsonb_in => types::jsonb_in;
@@ -46,7 +46,11 @@ sql_functions! {
     pgseal_equal_support => rewrite::equal_support;
     pgseal_token_match => operators::token_match;
     pgseal_exact_match => operators::exact_match;
-    pgseal_exact_selectivity => operators::exact_selectivity;
+    pgseal_exact_selectivity => stats::exact_selectivity;
+    pgseal_exact_join_selectivity => stats::exact_join_selectivity;
+    pgseal_token_selectivity => stats::token_selectivity;
+    pgseal_token_join_selectivity => stats::token_join_selectivity;
+    pgseal_typanalyze => stats::typanalyze;
     pgseal_unsupported => operators::unsupported;
 
     pgseal_field => documents::field;

@@ -14,6 +14,7 @@ pub mod raw;
 pub mod rewrite;
 pub mod rotation;
 pub mod session;
+pub mod stats;
 pub mod texts;
 pub mod types;
 pub mod values;

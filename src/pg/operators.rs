@@ -97,8 +97,3 @@ pub fn unsupported(_: Call) -> Returned {
 fn boolean(value: bool) -> Returned {
     Ok(Some(value.into()))
 }
-
-/// `exact_selectivity(...)` and `exact_join_selectivity(...)`: the token match has been counted already.
-pub fn exact_selectivity(_: Call) -> Returned {
-    Ok(Some(pgrx::pg_sys::Datum::from(1.0_f64.to_bits())))
-}

@@ -11,5 +11,6 @@ pub mod gin;
 pub mod jsonb;
 pub mod lock;
 pub mod node;
+pub mod stats;
 pub mod table;
 pub mod xact;
