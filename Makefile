@@ -33,7 +33,8 @@ test-long: install ## the random comparison with plain jsonb, ten times as long:
 
 bench: install ## compare speed with plain jsonb and pgcrypto: ROWS=100000 ROUNDS=15
 	@tests/setup/python.sh bench 'psycopg[binary]==3.3.9'
-	@tests/bench/bench.sh $(ROWS) $(ROUNDS)
+	@tests/bench/bench.sh bench.py $(ROWS) $(ROUNDS)
+	@tests/bench/bench.sh selectivity.py $(ROWS) $(ROUNDS)
 
 install: setup ## build in release mode and install into the PostgreSQL of PG_CONFIG
 	@tests/setup/extension.sh

@@ -100,8 +100,10 @@ class Bench:
     def run(self, sql, *args):
         return self.db.execute(sql, args or None)
 
-    def load(self):
-        for statement in filter(str.strip, SETUP.split(";\n")):
+    setup = SETUP
+
+    def prepare_staging(self):
+        for statement in filter(str.strip, self.setup.split(";\n")):
             self.run(statement)
         with self.db.cursor().copy("COPY staging (embedding, metadata) FROM STDIN") as copy:
             command = [sys.executable, str(ROOT / "tests/data/load_icd10.py"), "--repeat-to", str(self.rows)]
@@ -109,6 +111,9 @@ class Bench:
                 while chunk := rows.stdout.read(1 << 16):
                     copy.write(chunk)
         self.run("VACUUM ANALYZE staging")
+
+    def load(self):
+        self.prepare_staging()
         for variant in VARIANTS:
             for table in ("docs", "sink", "sink_hnsw"):
                 self.create(variant, table)
