@@ -88,7 +88,8 @@ END $$;
 CREATE VIEW pgseal.keyrings AS
     SELECT k.name, k.id, k.is_default, k.kms_endpoint, k.kms_key,
            d.version AS data_key_version, i.version AS index_key_version,
-           ARRAY(SELECT p ->> 'path' FROM pg_catalog.json_array_elements(i.policy -> 'paths') p) AS searchable,
+           ARRAY(SELECT CASE WHEN (SELECT count(*) FROM pg_catalog.json_object_keys(p)) = 1 THEN p ->> 'path' ELSE p::text END
+                   FROM pg_catalog.json_array_elements(i.policy -> 'paths') p) AS searchable,
            k.created
       FROM pgseal.keyring k
       LEFT JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
@@ -101,6 +102,32 @@ CREATE VIEW pgseal.keys AS
       FROM pgseal.index_key i JOIN pgseal.keyring k ON k.id = i.keyring;
 GRANT SELECT ON pgseal.keyrings, pgseal.keys TO PUBLIC;
 
+CREATE FUNCTION pgseal.searchable_values(encrypted_jsonb) RETURNS text[]
+    AS 'MODULE_PATHNAME', 'pgseal_searchable_values' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+
+CREATE FUNCTION pgseal.check_searchable(target_table regclass, target_column name, sample_size int4 DEFAULT 10000)
+    RETURNS TABLE (path text, number_of_values int8, distinct_values int8, commonest_share float8)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    FOR path, number_of_values, distinct_values, commonest_share IN EXECUTE format(
+        'SELECT split_part(v, E''\n'', 1), sum(n)::int8, count(*), max(n)::float8 / sum(n)::float8
+           FROM (SELECT v, count(*) AS n
+                   FROM (SELECT %1$I AS c FROM %2$s WHERE %1$I IS NOT NULL LIMIT %3$s) s, unnest(pgseal.searchable_values(s.c)) v
+                  GROUP BY 1) counted
+          GROUP BY 1 ORDER BY 1', target_column, target_table, greatest(sample_size, 0))
+    LOOP
+        IF number_of_values >= 100 AND (distinct_values < 16 OR commonest_share > 0.5) THEN
+            RAISE NOTICE 'searchable path % has % different values, the commonest % %% of all: who sees the tokens can tell which is which',
+                path, distinct_values, round(100 * commonest_share::numeric)
+                USING HINT = format('Declare it with several tokens for each value, %s, or not at all.',
+                                    json_build_object('path', path, 'spread', 8));
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+COMMENT ON FUNCTION pgseal.searchable_values(encrypted_jsonb) IS 'internal: the searchable values of a document, as numbers that equal ones share';
+COMMENT ON FUNCTION pgseal.check_searchable(regclass, name, int4) IS 'how many different values searchable paths have in a sample of rows, with a notice where so few are easy to guess; needs decrypt';
 COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text) IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint; returns its id';
 COMMENT ON FUNCTION pgseal.set_default_keyring(text) IS 'the keyring for values whose column and session name none; NULL for none';
 COMMENT ON FUNCTION pgseal.rotate_key(text) IS 'new data key for new values; returns its version';

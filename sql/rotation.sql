@@ -102,6 +102,14 @@ BEGIN
             END IF;
         END LOOP;
     END LOOP;
+    -- For whoever may not decrypt, the tokens are all there is to see.
+    IF pgseal.encrypted_column(target_table, target_column)::regtype::text LIKE '%encrypted_jsonb' THEN
+        BEGIN
+            PERFORM pgseal.check_searchable(target_table, target_column);
+        EXCEPTION WHEN insufficient_privilege THEN
+            NULL;
+        END;
+    END IF;
     RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column),
         pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - started)::numeric, 1);
 END $$;

@@ -20,15 +20,16 @@ pub enum Kind {
     EmptyObject = 5,
     /// An array without elements; has no token.
     EmptyArray = 6,
-    /// Not a value: the bits that keep the paths of short tokens apart. 7 and 8 are reserved for key
-    /// existence and range buckets.
+    /// Not a value: a bucket of a range, see [`super::range`].
+    Bucket = 8,
+    /// Not a value: the bits that keep the paths of short tokens apart. 7 is reserved for key existence.
     Path = 9,
 }
 
 impl Kind {
     /// A value that is no container.
     pub fn is_scalar(self) -> bool {
-        !matches!(self, Kind::EmptyObject | Kind::EmptyArray | Kind::Path)
+        !matches!(self, Kind::EmptyObject | Kind::EmptyArray | Kind::Bucket | Kind::Path)
     }
 }
 

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::Uuid;
 use super::aead::{COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
+use super::between::Between;
 use super::envelope::{FORMAT, FormatError, HEADER_BYTES, OpenError, SUITE};
 use super::kdf::DataKey;
 use super::token::{QueryLeaf, Tokenizer, marker};
@@ -46,6 +47,10 @@ pub enum Query {
     ContainsAny = 2,
     /// A [`super::text_query::TextQuery`].
     Text = 3,
+    /// One jsonb document that the value must contain, strings compared without looking at case.
+    Casefold = 4,
+    /// A [`super::between::Between`].
+    Between = 5,
 }
 
 /// Who chose the keyring of a filter.
@@ -119,15 +124,32 @@ pub fn leaf_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[Q
     group(keyring, versions, alternatives).filter(|keys| keys.len() <= MAX_KEYS).into_iter().collect()
 }
 
+/// The one group for "holds a number or time between these bounds", or none.
+pub fn range_group(keyring: i32, versions: &[QueryVersion<'_>], between: &Between) -> Groups {
+    let tokens = |version: &QueryVersion<'_>| {
+        version.tokenizer.as_ref()?.query_range(&between.keys(), between.bounds())
+    };
+    group_of(keyring, versions, tokens).filter(|keys| keys.len() <= MAX_KEYS).into_iter().collect()
+}
+
 /// The keys of which a value that holds one of `leaves` has one. `None` when no version covers them all:
 /// every row passes.
 fn group(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf]) -> Option<Vec<u64>> {
+    group_of(keyring, versions, |version| version.tokens(leaves))
+}
+
+/// The tokens that each version gives, with the markers of those that give none.
+fn group_of<'v, 'k: 'v>(
+    keyring: i32,
+    versions: &'v [QueryVersion<'k>],
+    tokens_of: impl Fn(&'v QueryVersion<'k>) -> Option<Vec<u64>>,
+) -> Option<Vec<u64>> {
     let newest = versions.iter().map(|v| v.version).max().unwrap_or(0);
     let mut keys = vec![marker(keyring, 0)];
     keys.extend(newest.checked_add(1).map(|next| marker(keyring, next)));
     let mut covered = false;
     for version in versions {
-        match version.tokens(leaves) {
+        match tokens_of(version) {
             Some(tokens) => {
                 covered = true;
                 keys.extend(tokens);
@@ -207,6 +229,8 @@ impl<'a> Filter<'a> {
             1 => Query::Contains,
             2 => Query::ContainsAny,
             3 => Query::Text,
+            4 => Query::Casefold,
+            5 => Query::Between,
             _ => return Err(FormatError::Reserved),
         };
         let count = u16::from_be_bytes([head[12], head[13]]);

@@ -2,12 +2,15 @@
 #![forbid(unsafe_code)]
 
 pub mod aead;
+pub mod between;
 pub mod canonical;
 pub mod envelope;
 pub mod filter;
+pub mod fold;
 pub mod jsonb;
 pub mod kdf;
 pub mod policy;
+pub mod range;
 pub mod rng;
 pub mod secret;
 pub mod stats;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::jsonb::{JsonbError, walk_with_empties};
+use super::range::Range;
 use super::token::MAX_PATH_BYTES;
 
 /// The only token scheme so far: [`super::token`].
@@ -21,6 +22,9 @@ pub enum PolicyError {
     /// The path does not follow the grammar.
     #[error("searchable path {0:?} is not valid: {1}")]
     Path(String, &'static str),
+    /// The options of a path cannot be used.
+    #[error("{0}")]
+    Option(&'static str),
     /// Too many paths.
     #[error("more than {MAX_PATHS} searchable paths")]
     TooManyPaths,
@@ -38,6 +42,10 @@ pub struct PathRule {
     pub bits: u8,
     /// Tokens that one value is spread over, 1 to 64.
     pub spread: u16,
+    /// Strings have the token of their case-folded form.
+    pub casefold: bool,
+    /// Numbers or times have tokens of buckets in place of one of their own.
+    pub range: Option<Range>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,22 +62,18 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads paths such as `$`, `$.a.b`, `$."odd key"`, `$.*` and `$.**`.
+    /// Reads paths such as `$`, `$.a.b`, `$."odd key"`, `$.*` and `$.**`, and objects of a path and its options.
     pub fn from_paths<S: AsRef<str>>(paths: &[S]) -> Result<Self, PolicyError> {
         if paths.len() > MAX_PATHS {
             return Err(PolicyError::TooManyPaths);
         }
-        let rules = paths.iter().map(|path| PathRule::parse(path.as_ref())).collect::<Result<_, _>>()?;
+        let rules = paths.iter().map(|path| PathRule::declared(path.as_ref())).collect::<Result<_, _>>()?;
         Ok(Policy { rules })
     }
 
     /// The form that the catalog stores.
     pub fn to_json(&self) -> Value {
-        let paths: Vec<Value> = self
-            .rules
-            .iter()
-            .map(|rule| json!({ "path": rule.text, "bits": rule.bits, "spread": rule.spread }))
-            .collect();
+        let paths: Vec<Value> = self.rules.iter().map(PathRule::to_json).collect();
         json!({ "scheme": SCHEME, "paths": paths })
     }
 
@@ -100,6 +104,11 @@ impl Policy {
         path_bytes <= MAX_PATH_BYTES && self.rule_for(keys).is_some()
     }
 
+    /// Is every value of this declared path spread over several tokens, or cut into buckets?
+    pub fn hides_frequency(&self, path: &str) -> bool {
+        self.rules.iter().any(|rule| rule.text == path && (rule.spread > 1 || rule.range.is_some()))
+    }
+
     /// Every scalar is searchable.
     pub fn covers_everything(&self) -> bool {
         self.rules.iter().any(|rule| rule.steps == [Step::AnyDepth])
@@ -128,25 +137,81 @@ impl PathRule {
         let fault = |why| PolicyError::Path(text.to_owned(), why);
         let rest = text.strip_prefix('$').ok_or_else(|| fault("a path starts with $"))?;
         let steps = parse_steps(rest).map_err(fault)?;
-        Ok(PathRule { text: text.to_owned(), steps, bits: FULL_BITS, spread: 1 })
+        let text = text.to_owned();
+        Ok(PathRule { text, steps, bits: FULL_BITS, spread: 1, casefold: false, range: None })
+    }
+
+    /// A path as users write it, alone or in a JSON object with options.
+    fn declared(text: &str) -> Result<Self, PolicyError> {
+        if !text.trim_start().starts_with('{') {
+            return Self::parse(text);
+        }
+        let fault = PolicyError::Option(
+            "a path with options is a JSON object such as {\"path\": \"$.a\", \"bits\": 12}",
+        );
+        let declared: Value = serde_json::from_str(text).map_err(|_| fault)?;
+        Self::from_json(&declared)
+    }
+
+    fn to_json(&self) -> Value {
+        let mut stored = json!({ "path": self.text });
+        if self.bits != FULL_BITS {
+            stored["bits"] = json!(self.bits);
+        }
+        if self.spread != 1 {
+            stored["spread"] = json!(self.spread);
+        }
+        if self.casefold {
+            stored["casefold"] = json!(true);
+        }
+        if let Some(range) = &self.range {
+            stored["range"] = range.to_json();
+        }
+        stored
     }
 
     fn from_json(stored: &Value) -> Result<Self, PolicyError> {
-        let fields = stored.as_object().ok_or(PolicyError::Stored("a path is not an object"))?;
-        if fields.keys().any(|key| !["path", "bits", "spread"].contains(&key.as_str())) {
-            return Err(PolicyError::Stored("unknown option"));
+        let fields = stored.as_object().ok_or(PolicyError::Option("a path with options is a JSON object"))?;
+        let known = ["path", "bits", "spread", "casefold", "range"];
+        if fields.keys().any(|key| !known.contains(&key.as_str())) {
+            return Err(PolicyError::Option("the options of a path are bits, spread, casefold and range"));
         }
-        let mut rule = Self::parse(stored["path"].as_str().ok_or(PolicyError::Stored("no path"))?)?;
-        rule.bits = bounded(fields.get("bits"), FULL_BITS.into(), MIN_BITS.into(), FULL_BITS.into())? as u8;
-        rule.spread = bounded(fields.get("spread"), 1, 1, MAX_SPREAD.into())? as u16;
+        let path = stored["path"]
+            .as_str()
+            .ok_or(PolicyError::Option("the options are of no path: \"path\" is missing"))?;
+        let mut rule = Self::parse(path)?;
+        let bits = fields.get("bits").map(|bits| bounded(bits, MIN_BITS.into(), FULL_BITS.into()));
+        let bits = bits.unwrap_or(Some(FULL_BITS.into()));
+        rule.bits = bits.ok_or(PolicyError::Option("bits is a whole number from 8 to 63"))? as u8;
+        let spread = fields.get("spread").map_or(Some(1), |spread| bounded(spread, 1, MAX_SPREAD.into()));
+        rule.spread = spread.ok_or(PolicyError::Option("spread is a whole number from 1 to 64"))? as u16;
+        let casefold = fields.get("casefold").map_or(Some(false), Value::as_bool);
+        rule.casefold = casefold.ok_or(PolicyError::Option("casefold is true or false"))?;
+        rule.range = fields.get("range").map(Range::from_json).transpose()?;
+        if rule.range.is_some() && (rule.bits != FULL_BITS || rule.spread != 1 || rule.casefold) {
+            return Err(PolicyError::Option("range does not go together with bits, spread or casefold"));
+        }
         Ok(rule)
+    }
+
+    /// The path as it was declared.
+    pub fn path(&self) -> &str {
+        &self.text
     }
 }
 
-fn bounded(value: Option<&Value>, absent: u64, low: u64, high: u64) -> Result<u64, PolicyError> {
-    let Some(value) = value else { return Ok(absent) };
-    let number = value.as_u64().filter(|number| (low..=high).contains(number));
-    number.ok_or(PolicyError::Stored("an option is out of range"))
+/// The object keys of a path without wildcards, as a range filter names it.
+pub fn plain_path(text: &str) -> Result<Vec<Vec<u8>>, PolicyError> {
+    let keys = PathRule::parse(text)?.steps.into_iter().map(|step| match step {
+        Step::Key(key) => Some(key),
+        _ => None,
+    });
+    keys.collect::<Option<_>>()
+        .ok_or_else(|| PolicyError::Path(text.to_owned(), "a wildcard cannot be asked about"))
+}
+
+fn bounded(value: &Value, low: u64, high: u64) -> Option<u64> {
+    value.as_u64().filter(|number| (low..=high).contains(number))
 }
 
 fn parse_steps(mut rest: &str) -> Result<Vec<Step>, &'static str> {
@@ -246,7 +311,9 @@ mod tests {
 
     #[test]
     fn the_stored_form_reads_back_and_unknown_options_are_refused() {
-        let policy = Policy::from_paths(&["$.a", "$.**"]).unwrap();
+        let range = r#"{"path": "$.age", "range": {"min": 0.5, "max": 150, "step": 0.5}}"#;
+        let options = r#"{"path": "$.b", "bits": 12, "spread": 8, "casefold": true}"#;
+        let policy = Policy::from_paths(&["$.a", range, options, "$.**"]).unwrap();
         assert_eq!(Policy::from_json(&policy.to_json()), Ok(policy));
         for bad in [
             json!({}),
@@ -255,6 +322,8 @@ mod tests {
             json!({"scheme": 1, "paths": [{"path": "$", "bits": 7}]}),
             json!({"scheme": 1, "paths": [{"path": "$", "spread": 0}]}),
             json!({"scheme": 1, "paths": [{"path": "$", "fold": true}]}),
+            json!({"scheme": 1, "paths": [{"path": "$", "casefold": 1}]}),
+            json!({"scheme": 1, "paths": [{"path": "$", "spread": 2, "range": {"min": 0, "max": 9, "step": 1}}]}),
         ] {
             assert!(Policy::from_json(&bad).is_err(), "{bad}");
         }

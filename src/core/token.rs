@@ -10,9 +10,11 @@
 //! Beside tokens every value has one *marker*, keyring id << 16 | index key version, with the top bit clear.
 
 use super::canonical::Kind;
-use super::jsonb::{JsonbError, Leaf, walk};
+use super::fold::fold;
+use super::jsonb::{JsonbError, Leaf, path_bytes, walk};
 use super::kdf::IndexKey;
 use super::policy::{FULL_BITS, PathRule, Policy, SCHEME};
+use super::range::{Bounds, Bucket, Scalar, bucket_bytes};
 use super::rng::{self, RandomError};
 
 /// The bit that every token has and no marker.
@@ -54,12 +56,18 @@ pub struct QueryLeaf {
     path: Vec<u8>,
     kind: Kind,
     value: Vec<u8>,
+    folded: bool,
 }
 
 impl QueryLeaf {
     /// A scalar of this kind with these canonical bytes, at these object keys and this path.
     pub fn new(keys: Vec<Vec<u8>>, path: Vec<u8>, kind: Kind, value: Vec<u8>) -> Self {
-        QueryLeaf { keys, path, kind, value }
+        QueryLeaf { keys, path, kind, value, folded: false }
+    }
+
+    /// The same, compared without looking at case.
+    pub fn folded(self) -> Self {
+        QueryLeaf { folded: self.kind == Kind::String, ..self }
     }
 }
 
@@ -85,17 +93,41 @@ impl Tokenizer<'_> {
 
     /// Every token that a document holding `leaf` may carry, or `None` when the policy leaves its path out.
     pub fn query(&self, leaf: &QueryLeaf) -> Option<Vec<u64>> {
+        let folded = leaf.folded;
         let keys: Vec<&[u8]> = leaf.keys.iter().map(Vec::as_slice).collect();
         let leaf = Leaf { keys: &keys, path: &leaf.path, kind: leaf.kind, value: &leaf.value };
         let rule = self.rule(&leaf)?;
+        if folded && !rule.casefold {
+            return None;
+        }
         let mut message = Vec::new();
+        if let Some(bucket) = finest_bucket(rule, &leaf) {
+            return Some(vec![self.bucket(leaf.keys, bucket, &mut message)]);
+        }
         Some((0..rule.spread).map(|salt| self.token(rule, &leaf, salt, &mut message)).collect())
+    }
+
+    /// For each searchable scalar of a document: the declared path, and a number that equal values share.
+    pub fn values(&self, document: &[u8]) -> Result<Vec<(String, u64)>, TokenError> {
+        let mut values = Vec::new();
+        let mut message = Vec::new();
+        walk(document, |leaf| {
+            if let Some(rule) = self.rule(&leaf) {
+                values.push((rule.path().to_owned(), self.prf(leaf.kind, &[], 0, leaf.value, &mut message)));
+            }
+            Ok::<(), TokenError>(())
+        })?;
+        Ok(values)
     }
 
     fn push(&self, leaf: &Leaf<'_>, message: &mut Vec<u8>, out: &mut Vec<u64>) -> Result<(), TokenError> {
         let Some(rule) = self.rule(leaf) else { return Ok(()) };
-        let salt = random_salt(rule.spread)?;
-        out.push(self.token(rule, leaf, salt, message));
+        match buckets(rule, leaf) {
+            Some(buckets) => {
+                out.extend(buckets.into_iter().map(|bucket| self.bucket(leaf.keys, bucket, message)));
+            }
+            None => out.push(self.token(rule, leaf, random_salt(rule.spread)?, message)),
+        }
         // Bounds memory before duplicates are dropped.
         if out.len() > 8 * MAX_TOKENS {
             out.sort_unstable();
@@ -108,11 +140,37 @@ impl Tokenizer<'_> {
     }
 
     fn rule(&self, leaf: &Leaf<'_>) -> Option<&PathRule> {
-        (leaf.path.len() <= MAX_PATH_BYTES).then(|| self.policy.rule_for(leaf.keys)).flatten()
+        let rule = self.policy.rule_for(leaf.keys)?;
+        let bytes = match finest_bucket(rule, leaf) {
+            Some(_) => keys_bytes(leaf.keys),
+            None => leaf.path.len(),
+        };
+        (bytes <= MAX_PATH_BYTES).then_some(rule)
+    }
+
+    /// The tokens of which a document that holds a scalar between the bounds has one, at these keys.
+    pub fn query_range(&self, keys: &[&[u8]], bounds: &Bounds) -> Option<Vec<u64>> {
+        let rule = (keys_bytes(keys) <= MAX_PATH_BYTES).then(|| self.policy.rule_for(keys)).flatten()?;
+        let range = rule.range.as_ref().filter(|range| range.domain == bounds.domain)?;
+        let mut message = Vec::new();
+        Some(range.cover(bounds).into_iter().map(|bucket| self.bucket(keys, bucket, &mut message)).collect())
+    }
+
+    /// Arrays on the way are left out: a range is asked about the keys alone.
+    fn bucket(&self, keys: &[&[u8]], bucket: Bucket, message: &mut Vec<u8>) -> u64 {
+        TOKEN_BIT | self.prf(Kind::Bucket, &path_of_keys(keys), 0, &bucket_bytes(bucket), message)
     }
 
     fn token(&self, rule: &PathRule, leaf: &Leaf<'_>, salt: u16, message: &mut Vec<u8>) -> u64 {
-        let value = self.prf(leaf.kind, leaf.path, salt, leaf.value, message);
+        let folded;
+        let value = match rule.casefold && leaf.kind == Kind::String {
+            true => {
+                folded = fold(leaf.value);
+                &folded
+            }
+            false => leaf.value,
+        };
+        let value = self.prf(leaf.kind, leaf.path, salt, value, message);
         if rule.bits == FULL_BITS {
             return TOKEN_BIT | value;
         }
@@ -131,6 +189,25 @@ impl Tokenizer<'_> {
         message.extend_from_slice(value);
         self.key.prf(message)
     }
+}
+
+/// Length of [`path_of_keys`].
+fn keys_bytes(keys: &[&[u8]]) -> usize {
+    keys.iter().map(|key| 5 + key.len()).sum()
+}
+
+fn path_of_keys(keys: &[&[u8]]) -> Vec<u8> {
+    path_bytes(&keys.iter().copied().map(Some).collect::<Vec<_>>())
+}
+
+fn finest_bucket(rule: &PathRule, leaf: &Leaf<'_>) -> Option<Bucket> {
+    let range = rule.range.as_ref()?;
+    Some(range.bucket(&Scalar::of(range.domain, leaf.kind, leaf.value)?))
+}
+
+fn buckets(rule: &PathRule, leaf: &Leaf<'_>) -> Option<Vec<Bucket>> {
+    let range = rule.range.as_ref()?;
+    Some(range.buckets(&Scalar::of(range.domain, leaf.kind, leaf.value)?))
 }
 
 /// The scalars of a query document, without duplicates.

@@ -1,7 +1,9 @@
 //! The C symbols that the SQL scripts name, and the function behind each.
 
 use super::raw::call::sql_functions;
-use super::{counters, documents, filters, gin, keyrings, operators, rewrite, rotation, stats, texts, types};
+use super::{
+    counters, documents, filters, gin, keyrings, operators, ranges, rewrite, rotation, stats, texts, types,
+};
 
 sql_functions! {
     pgseal_jsonb_in => types::jsonb_in;
@@ -32,6 +34,16 @@ sql_functions! {
     pgseal_filter_out => filters::filter_out;
     pgseal_filter => filters::filter;
     pgseal_filter_any => filters::filter_any;
+    pgseal_filter_casefold => filters::filter_casefold;
+    pgseal_filter_casefold_support => rewrite::filter_casefold_support;
+    pgseal_between_numbers => ranges::between_numbers;
+    pgseal_between_times => ranges::between_times;
+    pgseal_filter_between_support => rewrite::filter_between_support;
+    pgseal_between_support => rewrite::between_support;
+    pgseal_filter_between_numbers => ranges::filter_between_numbers;
+    pgseal_filter_between_times => ranges::filter_between_times;
+    pgseal_filter_between_numbers_for => ranges::filter_between_numbers_for;
+    pgseal_filter_between_times_for => ranges::filter_between_times_for;
     pgseal_filter_for => filters::filter_for;
     pgseal_filter_text => texts::filter_text;
     pgseal_filter_sealed_text => texts::filter_sealed_text;
@@ -86,6 +98,7 @@ sql_functions! {
     pgseal_set_default_keyring => keyrings::set_default_keyring;
     pgseal_rotate_key => keyrings::rotate_key;
     pgseal_rotate_index_key => keyrings::rotate_index_key;
+    pgseal_searchable_values => keyrings::searchable_values;
     pgseal_set_searchable => keyrings::set_searchable;
     pgseal_rewrap_keys => keyrings::rewrap_keys;
     pgseal_flush_keys => keyrings::flush_keys;

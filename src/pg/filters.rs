@@ -5,20 +5,24 @@ use zeroize::Zeroizing;
 
 use super::catalog::Keyring;
 use super::counters::{self, Counter};
+use super::documents::other_keyring;
 use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Owned, Varlena, cstring, varlena};
+use super::raw::jsonb;
 use super::session::{self, Looking};
 use super::texts::TextAt;
 use super::values;
-use crate::core::envelope::FormatError;
+use crate::core::between::Between;
+use crate::core::envelope::{Content, FormatError, parse_head};
 use crate::core::filter::{
     self, Binding, Filter, Groups, Parts, Query, QueryVersion, any_group, groups, join_documents, leaf_group,
+    range_group,
 };
 use crate::core::policy::Policy;
 use crate::core::text_query::TextQuery;
-use crate::core::token::{Tokenizer, query_leaves};
+use crate::core::token::{QueryLeaf, Tokenizer, query_leaves};
 
 /// Whose values a filter is for, and who said so.
 #[derive(Clone, Copy)]
@@ -65,12 +69,12 @@ pub fn make(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>,
     session::require_search(&keyring, |policy| is_declared(kind, documents, policy))?;
     let groups = query_groups(&keyring, kind, documents)?;
     let joined;
-    let query = match (kind, documents) {
-        (Query::Contains | Query::Text, [document]) => *document,
-        _ => {
+    let query = match kind {
+        Query::ContainsAny => {
             joined = join_documents(documents);
             &joined
         }
+        _ => documents.first().copied().unwrap_or_default(),
     };
     counters::count(Counter::FiltersMade);
     let data_version = keyring.active_data()?.version;
@@ -91,7 +95,10 @@ pub fn make(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>,
 fn is_declared(kind: Query, documents: &[&[u8]], policy: &Policy) -> Result<bool, PgError> {
     match kind {
         Query::Text => Ok(text_query(documents)?.is_declared(policy)),
-        Query::Contains | Query::ContainsAny => all_declared(documents.iter().copied(), policy),
+        Query::Between => Ok(between(documents)?.is_declared(policy)),
+        Query::Contains | Query::ContainsAny | Query::Casefold => {
+            all_declared(documents.iter().copied(), policy)
+        }
     }
 }
 
@@ -101,6 +108,11 @@ fn all_declared<'a>(mut documents: impl Iterator<Item = &'a [u8]>, policy: &Poli
 
 fn text_query<'a>(documents: &[&'a [u8]]) -> Result<TextQuery<'a>, PgError> {
     let query = documents.first().and_then(|query| TextQuery::decode(query));
+    query.ok_or(PgError::Sealed(FormatError::UnknownContent))
+}
+
+fn between(documents: &[&[u8]]) -> Result<Between, PgError> {
+    let query = documents.first().and_then(|query| Between::decode(query));
     query.ok_or(PgError::Sealed(FormatError::UnknownContent))
 }
 
@@ -123,7 +135,15 @@ fn query_groups(keyring: &Keyring, kind: Query, documents: &[&[u8]]) -> Result<G
         let leaves = text_query(documents)?.leaves();
         return Ok(leaves.map_or_else(Groups::new, |leaves| leaf_group(keyring.id, &versions, &leaves)));
     }
-    let leaves = documents.iter().map(|document| query_leaves(document)).collect::<Result<Vec<_>, _>>()?;
+    if kind == Query::Between {
+        return Ok(range_group(keyring.id, &versions, &between(documents)?));
+    }
+    let mut leaves =
+        documents.iter().map(|document| query_leaves(document)).collect::<Result<Vec<_>, _>>()?;
+    if kind == Query::Casefold {
+        leaves =
+            leaves.into_iter().map(|leaves| leaves.into_iter().map(QueryLeaf::folded).collect()).collect();
+    }
     Ok(match kind {
         Query::ContainsAny => any_group(keyring.id, &versions, &leaves),
         _ => groups(keyring.id, &versions, leaves.first().map_or(&[][..], Vec::as_slice)),
@@ -147,12 +167,21 @@ pub fn make_for_session(kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgE
 
 /// `filter(jsonb, keyring text)`.
 pub fn filter(call: Call) -> Returned {
+    filter_of(call, Query::Contains)
+}
+
+fn filter_of(call: Call, kind: Query) -> Returned {
     let Some(query) = call.optional(0) else { return Ok(None) };
     let named = call.optional_text(1)?;
     remember(call, &[named.as_deref().unwrap_or_default().as_bytes(), query.bytes()], || match &named {
-        Some(name) => make(fixed(session::keyring_id(name)?), Query::Contains, &[query.bytes()]),
-        None => make_for_session(Query::Contains, &[query.bytes()]),
+        Some(name) => make(fixed(session::keyring_id(name)?), kind, &[query.bytes()]),
+        None => make_for_session(kind, &[query.bytes()]),
     })
+}
+
+/// `filter_casefold(jsonb, keyring text)`.
+pub fn filter_casefold(call: Call) -> Returned {
+    filter_of(call, Query::Casefold)
 }
 
 /// `filter_for(jsonb, keyring int4)`: what a rewritten operator with a parameter calls; 0 is the session's.
@@ -238,8 +267,8 @@ pub fn filter_in_column(call: Call) -> Returned {
 pub fn remake(filter: &Filter<'_>, target: Target) -> Result<Vec<u8>, PgError> {
     let query = open_query(filter)?;
     let documents: Vec<&[u8]> = match filter.query() {
-        Query::Contains | Query::Text => vec![&query],
         Query::ContainsAny => filter::split_documents(&query).collect(),
+        _ => vec![&query],
     };
     make(target, filter.query(), &documents)
 }
@@ -264,6 +293,10 @@ enum Question {
     Contains(Vec<Owned>),
     /// Is the text at a path this one?
     Text(TextAt),
+    /// Does it, with all strings case-folded, contain this folded document?
+    Casefold(Owned),
+    /// Is a number or time at a path between bounds?
+    Between(Between),
 }
 
 impl Default for Question {
@@ -277,7 +310,14 @@ impl Question {
         match self {
             Question::Contains(documents) => all_declared(documents.iter().map(Owned::bytes), policy),
             Question::Text(text) => text.is_declared(policy),
+            Question::Casefold(document) => Ok(policy.declares(document.bytes())?),
+            Question::Between(between) => Ok(between.is_declared(policy)),
         }
+    }
+
+    /// Of a text as a whole, not of a document.
+    fn is_of_text(&self) -> bool {
+        matches!(self, Question::Text(text) if text.is_whole())
     }
 }
 
@@ -291,6 +331,21 @@ pub struct OpenDocument {
 }
 
 impl OpenDocument {
+    /// [`OpenDocument::load`] for argument 0 of a call; `None` where another keyring answers for it.
+    pub fn load_for(
+        &mut self,
+        call: Call,
+        value: &[u8],
+        declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
+    ) -> Result<Option<&Owned>, PgError> {
+        self.looking.start();
+        if other_keyring(call, 0, parse_head(value)?.0.keyring)? {
+            return Ok(None);
+        }
+        self.load(value, declared)?;
+        Ok(Some(&self.document))
+    }
+
     /// Decrypts a value that the role looks into; the plaintext stays inside.
     pub fn load(
         &mut self,
@@ -322,6 +377,8 @@ impl OpenFilter {
                 Question::Contains(filter::split_documents(&query).map(Owned::new).collect())
             }
             Query::Text => Question::Text(TextAt::new(&text_query(&[&query])?)),
+            Query::Casefold => Question::Casefold(jsonb::casefolded(&Owned::new(&query))),
+            Query::Between => Question::Between(between(&[&query])?),
         };
         self.bytes = bytes.to_vec();
         Ok(())
@@ -329,16 +386,22 @@ impl OpenFilter {
 
     /// Decrypts a value for the recheck.
     pub fn load(&mut self, value: &[u8]) -> Result<(), PgError> {
+        // Only our own operators get here with a filter of the other kind; jsonb's functions trust their input.
+        if (parse_head(value)?.0.content == Content::Text) != self.question.is_of_text() {
+            return Err(PgError::Argument("the filter is not one for values of this type".into()));
+        }
         self.value.load(value, |policy| self.question.is_declared(policy))
     }
 
     /// What the query says of the loaded value; `None` is NULL.
-    pub fn answer(&self) -> Option<bool> {
+    pub fn answer(&self) -> Result<Option<bool>, PgError> {
         let document = &self.value.document;
-        match &self.question {
+        Ok(match &self.question {
             Question::Contains(documents) => Some(documents.iter().any(|query| document.contains(query))),
             Question::Text(text) => text.equals(document),
-        }
+            Question::Casefold(query) => Some(jsonb::casefolded(document).contains(query)),
+            Question::Between(between) => Some(between.holds(document.bytes())?),
+        })
     }
 }
 

@@ -9,12 +9,14 @@ use super::guc;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::xact;
-use super::session;
+use super::session::{self, Privilege};
+use super::values;
 use crate::core::Uuid;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
 use crate::core::rng;
 use crate::core::secret::RootKey;
+use crate::core::token::Tokenizer;
 use crate::keys::context::{Purpose, WrapContext};
 use crate::kms::KmsError;
 
@@ -135,6 +137,19 @@ pub fn rotate_index_key(call: Call) -> Returned {
     let keyring = locked_keyring(call)?;
     let policy = keyring.active_index()?.1.clone();
     new_index_key(&keyring, &policy)
+}
+
+/// `searchable_values(encrypted_jsonb)`: for each searchable scalar its declared path, and behind a line end a number
+/// that equal values share. Paths whose tokens do not show how common a value is are left out.
+pub fn searchable_values(call: Call) -> Returned {
+    let value = values::open_for(call.varlena(0).bytes(), Privilege::Decrypt)?;
+    let (row, policy) = value.keyring.active_index()?;
+    let key = session::index_key(&value.keyring, row)?;
+    let found = Tokenizer { key: &key, policy }.values(value.datum().bytes())?;
+    let shown = found.iter().filter(|(path, _)| !policy.hides_frequency(path));
+    let texts: Vec<String> = shown.map(|(path, number)| format!("{path}\n{number:x}")).collect();
+    let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+    Ok(Some(array::of_texts(&texts).datum()))
 }
 
 /// `set_searchable(keyring text, searchable text[])`: a new index key, with these searchable paths.

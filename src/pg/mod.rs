@@ -10,6 +10,7 @@ pub mod gin;
 pub mod guc;
 pub mod keyrings;
 pub mod operators;
+pub mod ranges;
 pub mod raw;
 pub mod rewrite;
 pub mod rotation;
@@ -26,7 +27,8 @@ pgrx::extension_sql_file!("../../sql/types.sql", name = "types", requires = ["ca
 pgrx::extension_sql_file!("../../sql/values.sql", name = "values", requires = ["types"]);
 pgrx::extension_sql_file!("../../sql/search.sql", name = "search", requires = ["values"]);
 pgrx::extension_sql_file!("../../sql/operators.sql", name = "operators", requires = ["search"]);
-pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["operators"]);
+pgrx::extension_sql_file!("../../sql/ranges.sql", name = "ranges", requires = ["operators"]);
+pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["ranges"]);
 pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["keyrings"]);
 pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["rotation"]);
 pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["monitor"], finalize);

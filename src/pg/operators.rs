@@ -1,7 +1,6 @@
 //! `@>`, `@@` and the two halves they are rewritten into: the token match, which sees bytes only, and the
 //! exact half, which decrypts.
 
-use super::documents::other_keyring;
 use super::error::PgError;
 use super::filters::{OpenDocument, OpenFilter};
 use super::raw::call::{Call, Returned};
@@ -69,23 +68,17 @@ pub fn exact_match(call: Call) -> Returned {
     call.with_cache(|open: &mut OpenFilter| {
         open.open(&filter, bytes.bytes())?;
         open.load(value.bytes())?;
-        Ok(open.answer().map(Into::into))
+        Ok(open.answer()?.map(Into::into))
     })
 }
 
 /// `contains(encrypted_jsonb, jsonb)`, operator `@>`, where it was not rewritten; and
 /// `exact_match(encrypted_jsonb, jsonb)`, its exact half where the query is not a constant.
 pub fn contains(call: Call) -> Returned {
-    let value = call.varlena(0);
-    let (head, _) = parse_head(value.bytes())?;
-    let query = call.varlena(1);
+    let (value, query) = (call.varlena(0), call.varlena(1));
     call.with_cache(|open: &mut OpenDocument| {
-        open.looking.start();
-        if other_keyring(call, 0, head.keyring)? {
-            return Ok(None);
-        }
-        open.load(value.bytes(), |policy| Ok(policy.declares(query.bytes())?))?;
-        boolean(open.document.contains(&Owned::new(query.bytes())))
+        let document = open.load_for(call, value.bytes(), |policy| Ok(policy.declares(query.bytes())?))?;
+        Ok(document.map(|document| document.contains(&Owned::new(query.bytes())).into()))
     })
 }
 

@@ -5,12 +5,14 @@ use pgrx::pg_sys;
 
 use super::error::PgError;
 use super::filters::{self, Target};
+use super::ranges::{self, Bound};
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Varlena, varlena};
 use super::raw::node::{Expr, Objects, SimplifyRequest, simplify_request};
 use super::{session, texts};
 use crate::core::filter::{Binding, Filter, Query};
+use crate::core::range::Domain;
 use crate::core::text_query::{Accessor, TextQuery};
 
 /// `contains_support(internal)`: for `encrypted_jsonb @> jsonb`.
@@ -137,9 +139,69 @@ pub fn filter_any_support(call: Call) -> Returned {
     fold(&request, Query::ContainsAny, &documents)
 }
 
+/// `filter_casefold_support(internal)`: the same for `pgseal.filter_casefold(constant)`.
+pub fn filter_casefold_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    let Some(document) = request.argument(0).and_then(Expr::constant) else { return not_rewritten() };
+    fold(&request, Query::Casefold, &[document.bytes()])
+}
+
+/// `filter_between_support(internal)`: the same for `pgseal.filter_between` with constants.
+pub fn filter_between_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    let arguments: Vec<Expr> = (0..4).map_while(|index| request.argument(index)).collect();
+    let [path, low, high, _] = arguments.as_slice() else { return not_rewritten() };
+    let Some((path, domain, low, high)) = known_bounds(*path, *low, *high) else { return not_rewritten() };
+    let query = ranges::encode(&path, domain, low, high)?;
+    fold_at(&request, 3, Query::Between, &[&query])
+}
+
+/// The path and bounds where the planner knows all of them.
+fn known_bounds(path: Expr, low: Expr, high: Expr) -> Option<(String, Domain, Bound, Bound)> {
+    let known = |bound: Expr| bound.is_null_constant() || bound.constant_datum().is_some();
+    let text = path.constant().filter(|_| known(low) && known(high))?;
+    let domain = if low.base_type() == pg_sys::NUMERICOID { Domain::Numbers } else { Domain::Times };
+    let path = String::from_utf8_lossy(text.bytes()).into_owned();
+    Some((path, domain, low.constant_datum(), high.constant_datum()))
+}
+
+/// `between_support(internal)`: `between(c, path, low, high)` becomes `(c @~ filter) AND (c @># filter)`.
+pub fn between_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    let arguments: Vec<Expr> = (0..4).map_while(|index| request.argument(index)).collect();
+    let [value, path, low, high] = arguments.as_slice() else { return not_rewritten() };
+    if path.constant().is_none() || arguments.iter().any(|argument| argument.must_run_once()) {
+        return not_rewritten();
+    }
+    let Some(objects) = Objects::beside(*value) else { return not_rewritten() };
+    let filter = match range_filter(&objects, *value, [*path, *low, *high]) {
+        Err(PgError::NoKeyring) => return not_rewritten(),
+        filter => filter?,
+    };
+    let rewritten = halves(&objects, *value, filter, None);
+    Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+}
+
+fn range_filter(objects: &Objects, value: Expr, asked: [Expr; 3]) -> Result<Option<Expr>, PgError> {
+    let [path, low, high] = asked;
+    if let Some((path, domain, low, high)) = known_bounds(path, low, high) {
+        let query = ranges::encode(&path, domain, low, high)?;
+        return Ok(refreshed(objects, filters::make(target(value)?, Query::Between, &[&query])?));
+    }
+    let bound_type = low.base_type();
+    let keyring = objects.int4_constant(value.typmod().max(0));
+    let types = [pg_sys::TEXTOID, bound_type, bound_type, pg_sys::INT4OID];
+    Ok(objects.filter_call(c"filter_between_for", &types, &[path.copy(), low.copy(), high.copy(), keyring]))
+}
+
 /// Only where the keyring is a constant as well, or the session's choice.
 fn fold(request: &SimplifyRequest, kind: Query, documents: &[&[u8]]) -> Returned {
-    let Some(keyring) = request.argument(1) else { return not_rewritten() };
+    fold_at(request, 1, kind, documents)
+}
+
+/// `keyring` is the place of the argument that names the keyring.
+fn fold_at(request: &SimplifyRequest, keyring: usize, kind: Query, documents: &[&[u8]]) -> Returned {
+    let Some(keyring) = request.argument(keyring) else { return not_rewritten() };
     let target = match keyring.constant() {
         Some(name) => Target {
             keyring: session::keyring_id(&String::from_utf8_lossy(name.bytes()))?,
@@ -199,7 +261,9 @@ fn for_column(objects: &Objects, value: Expr, filter: Expr) -> Result<Expr, PgEr
     }
     let folded = filter.arguments_of(objects.function(c"refresh", &[objects.filter]));
     let Some(constant) = folded.and_then(|arguments| arguments.first()?.constant()) else {
-        return Ok(filter);
+        let column = objects.int4_constant(value.typmod());
+        let types = [objects.filter, pg_sys::INT4OID];
+        return Ok(objects.filter_call(c"filter_in", &types, &[filter.copy(), column]).unwrap_or(filter));
     };
     let folded = Filter::parse(constant.bytes())?;
     if folded.binding() == Binding::Fixed {

@@ -37,6 +37,11 @@ impl TextAt {
         TextAt { accessor: query.accessor, steps, argument, text: Zeroizing::new(query.text.to_vec()) }
     }
 
+    /// The value is the text.
+    pub fn is_whole(&self) -> bool {
+        self.accessor == Accessor::Whole
+    }
+
     /// Is the text there searchable?
     pub fn is_declared(&self, policy: &Policy) -> Result<bool, PgError> {
         let steps = self.steps.iter().map(Vec::as_slice).collect();

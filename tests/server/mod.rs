@@ -7,6 +7,7 @@ mod operators;
 mod oracle;
 mod policy;
 mod privileges;
+mod ranges;
 mod readme;
 mod retire;
 mod row_security;

@@ -40,6 +40,17 @@ fn random_queries_with_one_searchable_level() {
     compare_with_jsonb(5, &["$.*"], false);
 }
 
+#[test]
+fn random_queries_with_paths_that_have_options() {
+    let paths = [
+        r#"{"path": "$.a", "bits": 8}"#,
+        r#"{"path": "$.b.a", "spread": 4}"#,
+        r#"{"path": "$.\"k.d\"", "range": {"min": 0, "max": 2, "step": 0.05}}"#,
+        r#"{"path": "$.**", "casefold": true, "bits": 20, "spread": 2}"#,
+    ];
+    compare_with_jsonb(6, &paths, true);
+}
+
 /// Before, during and after a rotation by another session, with statements that were prepared before it.
 fn compare_with_jsonb(number: u64, searchable: &[&str], second_keyring: bool) {
     let mut oracle = Oracle::new(number, searchable, second_keyring);

@@ -2,7 +2,8 @@
 
 use pgrx::{direct_function_call_as_datum, pg_sys};
 
-use super::datum::{Varlena, detoast};
+use super::datum::{Owned, Varlena, detoast, varlena};
+use crate::core::fold::fold;
 
 /// A jsonb function of two arguments: the document and what to look for.
 #[derive(Clone, Copy)]
@@ -36,6 +37,41 @@ pub const DELETE_ALL: Function = Function(pg_sys::jsonb_delete_array);
 pub const DELETE_ELEMENT: Function = Function(pg_sys::jsonb_delete_idx);
 /// `jsonb #- text[]`.
 pub const DELETE_PATH: Function = Function(pg_sys::jsonb_delete_path);
+
+unsafe extern "C-unwind" {
+    // utils/jsonfuncs.h, which the bindings leave out.
+    fn transform_jsonb_string_values(
+        document: *mut pg_sys::varlena,
+        state: *mut std::ffi::c_void,
+        action: unsafe extern "C-unwind" fn(
+            *mut std::ffi::c_void,
+            *mut std::ffi::c_char,
+            i32,
+        ) -> *mut pg_sys::varlena,
+    ) -> *mut pg_sys::varlena;
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn fold_string(
+    _state: *mut std::ffi::c_void,
+    text: *mut std::ffi::c_char,
+    length: i32,
+) -> *mut pg_sys::varlena {
+    // SAFETY: PostgreSQL passes a string of the document with its length.
+    let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length as usize) };
+    varlena(&fold(text)).datum().cast_mut_ptr()
+}
+
+/// A copy of the document with all strings, but no keys, case-folded.
+pub fn casefolded(document: &Owned) -> Owned {
+    // SAFETY: the datum is a jsonb; the guard turns a PostgreSQL error into a panic, as pgrx's own bindings do.
+    let folded = unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            transform_jsonb_string_values(document.datum().cast_mut_ptr(), std::ptr::null_mut(), fold_string)
+        })
+    };
+    Owned::new(detoast(pg_sys::Datum::from(folded)).bytes())
+}
 
 impl Function {
     /// A text or jsonb result, or NULL.

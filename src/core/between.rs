@@ -1,0 +1,135 @@
+//! The question "is a number or time at this path between these bounds?".
+//!
+//! Inside a filter it is sealed as: domain (u8), length (u32) and bytes of the path as it was written, then for each bound 0, or
+//! 1 with length (u32) and bytes: a canonical number, or microseconds (i64). All integers are big-endian.
+
+use zeroize::Zeroizing;
+
+use super::jsonb::{JsonbError, walk};
+use super::policy::{Policy, PolicyError, plain_path};
+use super::range::{Bounds, Decimal, Domain, Scalar};
+
+/// Where to look, and between what.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Between {
+    path: String,
+    keys: Vec<Vec<u8>>,
+    bounds: Bounds,
+}
+
+impl Between {
+    /// `path` names object keys only, such as `$.a.b`; arrays on the way are looked into.
+    pub fn new(path: &str, bounds: Bounds) -> Result<Self, PolicyError> {
+        Ok(Between { path: path.to_owned(), keys: plain_path(path)?, bounds })
+    }
+
+    /// The object keys of the path.
+    pub fn keys(&self) -> Vec<&[u8]> {
+        self.keys.iter().map(Vec::as_slice).collect()
+    }
+
+    /// The bounds.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// Is what it asks about searchable?
+    pub fn is_declared(&self, policy: &Policy) -> bool {
+        policy.covers_scalar(&self.keys(), 0)
+    }
+
+    /// Does a document have such a number or time there?
+    pub fn holds(&self, document: &[u8]) -> Result<bool, JsonbError> {
+        let mut found = false;
+        walk(document, |leaf| {
+            if !found && leaf.keys.iter().copied().eq(self.keys.iter().map(Vec::as_slice)) {
+                let scalar = Scalar::of(self.bounds.domain, leaf.kind, leaf.value);
+                found = scalar.is_some_and(|scalar| self.bounds.contain(&scalar));
+            }
+            Ok::<(), JsonbError>(())
+        })?;
+        Ok(found)
+    }
+
+    /// The plaintext of a filter.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Zeroizing::new(vec![self.bounds.domain as u8]);
+        push(&mut out, self.path.as_bytes());
+        for bound in [&self.bounds.low, &self.bounds.high] {
+            match bound {
+                None => out.push(0),
+                Some(scalar) => {
+                    out.push(1);
+                    push(&mut out, &scalar.to_bytes());
+                }
+            }
+        }
+        out
+    }
+
+    /// Reads what [`Between::encode`] wrote; `None` for anything else.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (domain, rest) = bytes.split_first()?;
+        let domain = match domain {
+            1 => Domain::Numbers,
+            2 => Domain::Times,
+            _ => return None,
+        };
+        let (path, rest) = take(rest)?;
+        let (low, rest) = take_bound(domain, rest)?;
+        let (high, rest) = take_bound(domain, rest)?;
+        let path = std::str::from_utf8(path).ok().filter(|_| rest.is_empty())?;
+        Between::new(path, Bounds { domain, low, high }).ok()
+    }
+}
+
+fn push(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_be_bytes(*length) as usize)
+}
+
+fn take_bound(domain: Domain, bytes: &[u8]) -> Option<(Option<Scalar>, &[u8])> {
+    let (present, rest) = bytes.split_first()?;
+    if *present == 0 {
+        return Some((None, rest));
+    }
+    let (bound, rest) = take(rest)?;
+    let scalar = match domain {
+        Domain::Numbers => Scalar::Number(Decimal::new(bound.to_vec())?),
+        Domain::Times => Scalar::Time(i64::from_be_bytes(bound.try_into().ok()?).into()),
+    };
+    Some((Some(scalar), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sealed_form_reads_back_and_cut_bytes_are_refused() {
+        let number = Scalar::Number(Decimal::new(vec![0, 0, 0, 0, 0, b'7']).unwrap());
+        let numbers = Bounds { domain: Domain::Numbers, low: Some(number), high: None };
+        let times = Bounds { domain: Domain::Times, low: None, high: Some(Scalar::Time(-5)) };
+        for bounds in [numbers, times] {
+            let between = Between::new(r#"$.a."odd key""#, bounds).unwrap();
+            let encoded = between.encode();
+            assert_eq!(Between::decode(&encoded), Some(between));
+            for end in 0..encoded.len() {
+                assert_eq!(Between::decode(&encoded[..end]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_no_place_to_look_at() {
+        let open = Bounds { domain: Domain::Numbers, low: None, high: None };
+        assert!(Between::new("$.*", open.clone()).is_err());
+        assert!(Between::new("$.a.**", open.clone()).is_err());
+        assert!(Between::new("$", open).is_ok());
+    }
+}

@@ -1,0 +1,123 @@
+//! Range filters: `between` and what it is rewritten into.
+
+use pgrx::pg_sys;
+use zeroize::Zeroizing;
+
+use super::error::PgError;
+use super::filters::{self, OpenDocument, fixed, make_for_session};
+use super::raw::call::{Call, Returned};
+use super::raw::datum::detoast;
+use super::session;
+use crate::core::between::Between;
+use crate::core::canonical;
+use crate::core::filter::Query;
+use crate::core::range::{Bounds, Decimal, Domain, Scalar};
+
+/// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL counts from.
+const EPOCH: i128 = 946_684_800_000_000;
+
+/// `between(encrypted_jsonb, text, numeric, numeric)`, where it was not rewritten. A bound that is NULL is open.
+pub fn between_numbers(call: Call) -> Returned {
+    between(call, Domain::Numbers)
+}
+
+/// `between(encrypted_jsonb, text, timestamptz, timestamptz)`.
+pub fn between_times(call: Call) -> Returned {
+    between(call, Domain::Times)
+}
+
+fn between(call: Call, domain: Domain) -> Returned {
+    if call.is_null(0) || call.is_null(1) {
+        return Ok(None);
+    }
+    let query = question(&call.text(1)?, domain, argument(call, 2), argument(call, 3))?;
+    let value = call.varlena(0);
+    call.with_cache(|open: &mut OpenDocument| {
+        let Some(document) = open.load_for(call, value.bytes(), |policy| Ok(query.is_declared(policy)))?
+        else {
+            return Ok(None);
+        };
+        Ok(Some(query.holds(document.bytes())?.into()))
+    })
+}
+
+/// `filter_between(path text, low numeric, high numeric, keyring text)`.
+pub fn filter_between_numbers(call: Call) -> Returned {
+    filter_between(call, Domain::Numbers)
+}
+
+/// `filter_between(path text, low timestamptz, high timestamptz, keyring text)`.
+pub fn filter_between_times(call: Call) -> Returned {
+    filter_between(call, Domain::Times)
+}
+
+fn filter_between(call: Call, domain: Domain) -> Returned {
+    if call.is_null(0) {
+        return Ok(None);
+    }
+    let named = call.optional_text(3)?;
+    let query = encode(&call.text(0)?, domain, argument(call, 1), argument(call, 2))?;
+    let inputs = [named.as_deref().unwrap_or_default().as_bytes(), &query];
+    filters::remember(call, &inputs, || match &named {
+        Some(name) => filters::make(fixed(session::keyring_id(name)?), Query::Between, &[&query]),
+        None => make_for_session(Query::Between, &[&query]),
+    })
+}
+
+/// `filter_between_for(path text, low numeric, high numeric, keyring int4)`: what a rewritten `between` with
+/// parameters calls; keyring 0 is the session's.
+pub fn filter_between_numbers_for(call: Call) -> Returned {
+    filter_between_for(call, Domain::Numbers)
+}
+
+/// `filter_between_for(path text, low timestamptz, high timestamptz, keyring int4)`.
+pub fn filter_between_times_for(call: Call) -> Returned {
+    filter_between_for(call, Domain::Times)
+}
+
+fn filter_between_for(call: Call, domain: Domain) -> Returned {
+    let keyring = call.int4(3);
+    let query = encode(&call.text(0)?, domain, argument(call, 1), argument(call, 2))?;
+    filters::remember(call, &[&keyring.to_be_bytes(), &query], || match keyring {
+        0 => make_for_session(Query::Between, &[&query]),
+        keyring => filters::make(fixed(keyring), Query::Between, &[&query]),
+    })
+}
+
+/// A bound as a datum, or none for an open end.
+pub type Bound = Option<pg_sys::Datum>;
+
+/// The plaintext of a range filter.
+pub fn encode(path: &str, domain: Domain, low: Bound, high: Bound) -> Result<Zeroizing<Vec<u8>>, PgError> {
+    Ok(question(path, domain, low, high)?.encode())
+}
+
+fn argument(call: Call, index: usize) -> Bound {
+    (!call.is_null(index)).then(|| call.datum(index))
+}
+
+fn question(path: &str, domain: Domain, low: Bound, high: Bound) -> Result<Between, PgError> {
+    let bounds = Bounds { domain, low: bound(domain, low)?, high: bound(domain, high)? };
+    Ok(Between::new(path, bounds)?)
+}
+
+/// An infinite time is an open end.
+fn bound(domain: Domain, datum: Bound) -> Result<Option<Scalar>, PgError> {
+    let Some(datum) = datum else { return Ok(None) };
+    match domain {
+        Domain::Numbers => number(datum).map(Some),
+        Domain::Times => {
+            let time = datum.value() as i64;
+            Ok((time != i64::MIN && time != i64::MAX).then(|| Scalar::Time(i128::from(time) + EPOCH)))
+        }
+    }
+}
+
+fn number(datum: pg_sys::Datum) -> Result<Scalar, PgError> {
+    let mut canonical = Vec::new();
+    let finite = canonical::number(detoast(datum).bytes(), &mut canonical).ok();
+    let decimal = finite.and_then(|()| Decimal::new(canonical));
+    let decimal =
+        decimal.ok_or_else(|| PgError::Argument("a bound must be a finite number; NULL is open".into()))?;
+    Ok(Scalar::Number(decimal))
+}
