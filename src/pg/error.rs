@@ -77,6 +77,12 @@ pub enum PgError {
         "permission denied for keyring \"{0}\": without the decrypt privilege only searchable paths may be asked about"
     )]
     Undeclared(String),
+    /// A statement that was prepared with `pgseal.reveal` on runs with it off, or to store its rows.
+    #[error("this statement was prepared with pgseal.reveal on")]
+    NotRevealed,
+    /// A decrypted text that does not read as the type it is cast to; the text stays out of the message.
+    #[error("the decrypted text is not a valid {0}")]
+    Unreadable(String, Code),
     /// Sealed input while it is switched off.
     #[error("sealed values are not accepted here")]
     SealedRefused,
@@ -131,6 +137,7 @@ impl PgError {
             | PgError::Json
             | PgError::FilterText => Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
             PgError::Sealed(_) | PgError::OtherContent(_) => Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
+            PgError::Unreadable(_, code) => *code,
             PgError::Encoding => Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
             PgError::Authentication | PgError::Context | PgError::Commitment(..) => {
                 Code::ERRCODE_DATA_EXCEPTION
@@ -140,7 +147,7 @@ impl PgError {
             | PgError::UnknownKey(..)
             | PgError::NoKeyring => Code::ERRCODE_UNDEFINED_OBJECT,
             PgError::WrongKeyring { .. } | PgError::Argument(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
-            PgError::KeyState(..) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            PgError::KeyState(..) | PgError::NotRevealed => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             PgError::Privilege(..) | PgError::Undeclared(_) | PgError::SealedRefused => {
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE
             }
@@ -192,6 +199,9 @@ impl PgError {
             PgError::Privilege(..) => {
                 "SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['encrypt', 'search', 'decrypt']) grants it. A literal is \
                  sealed under the session's keyring first: SET pgseal.keyring to the column's, or cast it to jsonb."
+            }
+            PgError::NotRevealed => {
+                "SET pgseal.reveal = on to run it, or prepare it again. CREATE TABLE AS cannot run it at all."
             }
             PgError::Undeclared(_) => {
                 "pgseal.keyrings shows the searchable paths; SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['decrypt']) \

@@ -2,7 +2,8 @@
 
 use super::raw::call::sql_functions;
 use super::{
-    counters, documents, filters, gin, keyrings, operators, ranges, rewrite, rotation, stats, texts, types,
+    counters, documents, filters, gin, keyrings, operators, ranges, reveal, rewrite, rotation, stats, texts,
+    types,
 };
 
 sql_functions! {
@@ -23,6 +24,7 @@ sql_functions! {
     pgseal_encrypt_jsonb => types::encrypt_jsonb;
     pgseal_encrypt_text => types::encrypt_text;
     pgseal_decrypt => types::decrypt;
+    pgseal_decrypt_as => types::decrypt_as;
     pgseal_decrypt_jsonb_as_text => types::decrypt_jsonb_as_text;
     pgseal_decrypt_jsonb_as_name => types::decrypt_jsonb_as_name;
     pgseal_decrypt_text_as_name => types::decrypt_text_as_name;
@@ -98,6 +100,7 @@ sql_functions! {
     pgseal_set_default_keyring => keyrings::set_default_keyring;
     pgseal_rotate_key => keyrings::rotate_key;
     pgseal_rotate_index_key => keyrings::rotate_index_key;
+    pgseal_reveal => reveal::reveal;
     pgseal_searchable_values => keyrings::searchable_values;
     pgseal_set_searchable => keyrings::set_searchable;
     pgseal_rewrap_keys => keyrings::rewrap_keys;

@@ -12,6 +12,7 @@ pub mod keyrings;
 pub mod operators;
 pub mod ranges;
 pub mod raw;
+pub mod reveal;
 pub mod rewrite;
 pub mod rotation;
 pub mod session;
@@ -28,7 +29,9 @@ pgrx::extension_sql_file!("../../sql/values.sql", name = "values", requires = ["
 pgrx::extension_sql_file!("../../sql/search.sql", name = "search", requires = ["values"]);
 pgrx::extension_sql_file!("../../sql/operators.sql", name = "operators", requires = ["search"]);
 pgrx::extension_sql_file!("../../sql/ranges.sql", name = "ranges", requires = ["operators"]);
-pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["ranges"]);
+pgrx::extension_sql_file!("../../sql/casts.sql", name = "casts", requires = ["ranges"]);
+pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["casts"]);
+pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["reveal"]);
 pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["keyrings"]);
 pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["rotation"]);
 pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["monitor"], finalize);
@@ -37,6 +40,7 @@ pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requi
 /// settings and nothing that could hold a key.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    raw::hook::install();
     guc::define();
     raw::xact::watch_relations();
 }

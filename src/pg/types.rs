@@ -6,14 +6,17 @@
 
 use std::ffi::CStr;
 
-use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use pgrx::{PgSqlErrorCode as Code, PgTryBuilder, pg_sys};
 use zeroize::Zeroizing;
 
 use super::error::PgError;
 use super::guc;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
-use super::raw::datum::{Varlena, cstring, jsonb_from_text, jsonb_to_text, name, varlena};
+use super::raw::datum::{
+    Varlena, cstring, from_text, jsonb_from_text, jsonb_to_text, name, type_name, varlena,
+};
+use super::raw::xact::c_string;
 use super::session::{self, Allowed, Privilege};
 use super::values;
 use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, Options, parse_head};
@@ -60,8 +63,8 @@ fn seal_input(content: Content, plaintext: &[u8], typmod: i32) -> Returned {
 /// jsonb's own errors quote the document, which would put it into the server log.
 fn parse_json(text: &CStr) -> Result<Varlena, PgError> {
     PgTryBuilder::new(|| Ok(jsonb_from_text(text)))
-        .catch_when(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, |_| Err(PgError::Json))
-        .catch_when(PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, |_| Err(PgError::Json))
+        .catch_when(Code::ERRCODE_INVALID_TEXT_REPRESENTATION, |_| Err(PgError::Json))
+        .catch_when(Code::ERRCODE_UNTRANSLATABLE_CHARACTER, |_| Err(PgError::Json))
         .execute()
 }
 
@@ -179,7 +182,7 @@ pub fn seal_jsonb(call: Call) -> Returned {
 
 /// `seal(json, int4, bool)`.
 pub fn seal_json(call: Call) -> Returned {
-    let document = parse_json(&super::raw::xact::c_string(&call.text(0)?))?;
+    let document = parse_json(&c_string(&call.text(0)?))?;
     seal_cast(call, Content::Jsonb, document.bytes())
 }
 
@@ -242,6 +245,33 @@ pub fn decrypt_jsonb_as_name(call: Call) -> Returned {
 /// `decrypt_as_name(encrypted_text)`.
 pub fn decrypt_text_as_name(call: Call) -> Returned {
     Ok(Some(name(decrypted(call)?)))
+}
+
+/// `decrypt_as_*(encrypted_text)`: what the text means as another type. PostgreSQL's own error would quote it.
+pub fn decrypt_as(call: Call) -> Returned {
+    let text = decrypted(call)?;
+    let text = c_string(std::str::from_utf8(text.bytes()).map_err(|_| PgError::Encoding)?);
+    let of = call.result_type();
+    let refused = |code| move |_| Err(PgError::Unreadable(type_name(of), code));
+    PgTryBuilder::new(|| Ok(Some(from_text(&text, of))))
+        .catch_when(
+            Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            refused(Code::ERRCODE_INVALID_TEXT_REPRESENTATION),
+        )
+        .catch_when(
+            Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            refused(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+        )
+        .catch_when(Code::ERRCODE_INVALID_DATETIME_FORMAT, refused(Code::ERRCODE_INVALID_DATETIME_FORMAT))
+        .catch_when(Code::ERRCODE_DATETIME_FIELD_OVERFLOW, refused(Code::ERRCODE_DATETIME_FIELD_OVERFLOW))
+        .catch_when(Code::ERRCODE_INTERVAL_FIELD_OVERFLOW, refused(Code::ERRCODE_INTERVAL_FIELD_OVERFLOW))
+        .catch_when(Code::ERRCODE_UNTRANSLATABLE_CHARACTER, refused(Code::ERRCODE_UNTRANSLATABLE_CHARACTER))
+        .catch_when(Code::ERRCODE_INVALID_PARAMETER_VALUE, refused(Code::ERRCODE_INVALID_PARAMETER_VALUE))
+        .catch_when(
+            Code::ERRCODE_INVALID_TIME_ZONE_DISPLACEMENT_VALUE,
+            refused(Code::ERRCODE_INVALID_TIME_ZONE_DISPLACEMENT_VALUE),
+        )
+        .execute()
 }
 
 fn decrypted(call: Call) -> Result<Varlena, PgError> {

@@ -10,6 +10,7 @@ mod privileges;
 mod ranges;
 mod readme;
 mod retire;
+mod reveal;
 mod row_security;
 mod smoke;
 mod statements;

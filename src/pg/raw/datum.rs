@@ -89,6 +89,22 @@ pub fn cstring(text: &str) -> pg_sys::Datum {
     }
 }
 
+/// Reads text as the input function of a type does, with its errors.
+pub fn from_text(text: &CStr, of: pg_sys::Oid) -> pg_sys::Datum {
+    let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+    // SAFETY: every type has an input function; the string outlives the call.
+    unsafe {
+        pg_sys::getTypeInputInfo(of, &mut input, &mut parameter);
+        pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), parameter, -1)
+    }
+}
+
+/// The name of a type as SQL writes it.
+pub fn type_name(of: pg_sys::Oid) -> String {
+    // SAFETY: format_type_be gives a NUL-terminated string for every oid.
+    unsafe { CStr::from_ptr(pg_sys::format_type_be(of)) }.to_string_lossy().into_owned()
+}
+
 /// Parses JSON text as `jsonb` input does, with its errors.
 pub fn jsonb_from_text(text: &CStr) -> Varlena {
     // SAFETY: jsonb_in takes a cstring and returns a jsonb.

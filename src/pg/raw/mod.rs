@@ -8,6 +8,7 @@ pub mod array;
 pub mod call;
 pub mod datum;
 pub mod gin;
+pub mod hook;
 pub mod jsonb;
 pub mod lock;
 pub mod node;

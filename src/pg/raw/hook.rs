@@ -1,0 +1,282 @@
+//! The hook behind `pgseal.reveal`: after parse analysis, encrypted columns of what a statement returns are
+//! wrapped in `pgseal.reveal(...)`, so that they reach the client as jsonb and text.
+
+use std::sync::OnceLock;
+
+use crate::pg::error::PgError;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys};
+
+/// What was installed before us.
+static PREVIOUS: OnceLock<pg_sys::post_parse_analyze_hook_type> = OnceLock::new();
+/// The setting `pgseal.reveal`.
+pub static REVEAL: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// Installs the hook and defines its setting; from `_PG_init`.
+pub fn install() {
+    // SAFETY: once per process, before any statement is analysed with it.
+    unsafe {
+        if PREVIOUS.set(pg_sys::post_parse_analyze_hook).is_ok() {
+            pg_sys::post_parse_analyze_hook = Some(after_analysis);
+        }
+        GucRegistry::define_bool_guc_with_hooks(
+            c"pgseal.reveal",
+            c"Return encrypted columns of SELECT and RETURNING decrypted, as jsonb and text.",
+            c"By SET or SET LOCAL only. The library must be loaded before: session_preload_libraries = 'pgseal'.",
+            &REVEAL,
+            GucContext::Userset,
+            GucFlags::default(),
+            Some(check_source),
+            None,
+            None,
+        );
+    }
+}
+
+/// A role's, database's, function's or client's standing choice would reveal to pg_dump as well.
+#[pg_guard]
+unsafe extern "C-unwind" fn check_source(
+    value: *mut bool,
+    _extra: *mut *mut std::ffi::c_void,
+    source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: PostgreSQL passes the new value; the hint is freed with the message's memory context.
+    unsafe {
+        if !*value || source == pg_sys::GucSource::PGC_S_SESSION {
+            return true;
+        }
+        let hint = c"SET pgseal.reveal = on; in the session that is to read plaintext.";
+        pg_sys::GUC_check_errhint_string = pg_sys::pstrdup(hint.as_ptr());
+        false
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn after_analysis(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumble: *mut pg_sys::JumbleState,
+) {
+    // SAFETY: PostgreSQL passes a finished query, which is ours to change; the previous hook has the same contract.
+    unsafe {
+        if let Some(Some(previous)) = PREVIOUS.get() {
+            previous(state, query, jumble);
+        }
+        if REVEAL.get() && is_for_the_client(state) {
+            reveal_query(query);
+        }
+    }
+}
+
+/// Not inside a function, a trigger or a statement that stores or ships what a query returns.
+unsafe fn is_for_the_client(state: *mut pg_sys::ParseState) -> bool {
+    // SAFETY: reads the parser's and the portal's state; the name is never found, only the connection is asked for.
+    unsafe {
+        let in_function = (*state).p_pre_columnref_hook.is_some() || (*state).p_post_columnref_hook.is_some();
+        let in_spi = pg_sys::SPI_unregister_relation(c"".as_ptr()) != pg_sys::SPI_ERROR_UNCONNECTED;
+        !in_function && !in_spi && is_returning_portal()
+    }
+}
+
+/// The statement that is running, if any, is one that hands a query's rows to the client.
+pub fn is_returning_portal() -> bool {
+    // SAFETY: the active portal and its statements outlive the call.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        if portal.is_null() || (*portal).stmts.is_null() || (*(*portal).stmts).length != 1 {
+            return portal.is_null() || (*portal).stmts.is_null();
+        }
+        let statement = (*(*(*portal).stmts).elements).ptr_value.cast::<pg_sys::PlannedStmt>();
+        let utility = (*statement).utilityStmt;
+        let allowed = [
+            pg_sys::NodeTag::T_PrepareStmt,
+            pg_sys::NodeTag::T_ExecuteStmt,
+            pg_sys::NodeTag::T_ExplainStmt,
+            pg_sys::NodeTag::T_DeclareCursorStmt,
+            pg_sys::NodeTag::T_FetchStmt,
+        ];
+        utility.is_null() || allowed.iter().any(|tag| is_a(utility, *tag))
+    }
+}
+
+unsafe fn reveal_query(query: *mut pg_sys::Query) {
+    // SAFETY: the command type says which fields the query uses.
+    unsafe {
+        match (*query).commandType {
+            pg_sys::CmdType::CMD_SELECT if !(*query).setOperations.is_null() => reveal_set_operation(query),
+            pg_sys::CmdType::CMD_SELECT => reveal_list((*query).targetList),
+            pg_sys::CmdType::CMD_INSERT | pg_sys::CmdType::CMD_UPDATE | pg_sys::CmdType::CMD_DELETE => {
+                reveal_list((*query).returningList);
+            }
+            pg_sys::CmdType::CMD_UTILITY
+                if is_a((*query).utilityStmt, pg_sys::NodeTag::T_DeclareCursorStmt) =>
+            {
+                let cursor = (*query).utilityStmt.cast::<pg_sys::DeclareCursorStmt>();
+                reveal_query((*cursor).query.cast());
+            }
+            pg_sys::CmdType::CMD_UTILITY if stores_revealed((*query).utilityStmt) => {
+                PgError::NotRevealed.raise();
+            }
+            _ => (),
+        }
+    }
+}
+
+/// CREATE TABLE AS EXECUTE, perhaps below EXPLAIN, of a statement that was prepared with the setting on: its rows
+/// would be stored as plaintext.
+unsafe fn stores_revealed(utility: *mut pg_sys::Node) -> bool {
+    // SAFETY: tags are checked before fields are read; the statement's cached queries are only looked at.
+    unsafe {
+        if is_a(utility, pg_sys::NodeTag::T_ExplainStmt) {
+            let explained = (*utility.cast::<pg_sys::ExplainStmt>()).query.cast::<pg_sys::Query>();
+            return !(*explained).utilityStmt.is_null() && stores_revealed((*explained).utilityStmt);
+        }
+        if !is_a(utility, pg_sys::NodeTag::T_CreateTableAsStmt) {
+            return false;
+        }
+        let inner = (*utility.cast::<pg_sys::CreateTableAsStmt>()).query.cast::<pg_sys::Query>();
+        let execute = (*inner).utilityStmt;
+        if execute.is_null() || !is_a(execute, pg_sys::NodeTag::T_ExecuteStmt) {
+            return false;
+        }
+        let name = (*execute.cast::<pg_sys::ExecuteStmt>()).name;
+        let prepared = pg_sys::FetchPreparedStatement(name, false);
+        if prepared.is_null() {
+            return false;
+        }
+        let queries = (*(*prepared).plansource).query_list;
+        let count = if queries.is_null() { 0 } else { (*queries).length as usize };
+        (0..count).any(|at| {
+            let query = (*(*queries).elements.add(at)).ptr_value.cast::<pg_sys::Query>();
+            entries((*query).targetList).into_iter().any(|entry| is_reveal_call((*entry).expr.cast()))
+        })
+    }
+}
+
+unsafe fn is_reveal_call(expression: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag is checked; a function that is gone has no name.
+    unsafe {
+        if !is_a(expression, pg_sys::NodeTag::T_FuncExpr) {
+            return false;
+        }
+        let function = (*expression.cast::<pg_sys::FuncExpr>()).funcid;
+        let name = pg_sys::get_func_name(function);
+        !name.is_null()
+            && std::ffi::CStr::from_ptr(name) == c"reveal"
+            && pg_sys::get_func_namespace(function) == super::xact::schema()
+    }
+}
+
+unsafe fn entries(list: *mut pg_sys::List) -> Vec<*mut pg_sys::TargetEntry> {
+    if list.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: a target list holds target entries.
+    unsafe { (0..(*list).length as usize).map(|at| (*(*list).elements.add(at)).ptr_value.cast()).collect() }
+}
+
+unsafe fn reveal_list(list: *mut pg_sys::List) {
+    // SAFETY: as in `entries`. An entry that something sorts or groups by is none of ours: the types have no order.
+    unsafe {
+        for entry in entries(list) {
+            if (*entry).resjunk || (*entry).ressortgroupref != 0 {
+                continue;
+            }
+            if let Some(revealed) = revealed((*entry).expr.cast()) {
+                (*entry).expr = revealed;
+            }
+        }
+    }
+}
+
+/// `pgseal.reveal(expression)`, where there is such a function for its type.
+unsafe fn revealed(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Expr> {
+    // SAFETY: looks a function up by name and type and builds its call.
+    unsafe {
+        let own_type = pg_sys::exprType(expression);
+        if own_type.to_u32() < pg_sys::FirstNormalObjectId {
+            return None;
+        }
+        let base = pg_sys::getBaseType(own_type);
+        let mut name: *mut pg_sys::List = std::ptr::null_mut();
+        for part in [c"pgseal", c"reveal"] {
+            name = pg_sys::lappend(name, pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
+        }
+        let function = pg_sys::LookupFuncName(name, 1, &base, true);
+        if function == pg_sys::InvalidOid {
+            return None;
+        }
+        let argument = match own_type == base {
+            true => expression.cast::<pg_sys::Expr>(),
+            false => pg_sys::makeRelabelType(
+                expression.cast(),
+                base,
+                -1,
+                pg_sys::InvalidOid,
+                pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,
+            )
+            .cast(),
+        };
+        let result = pg_sys::get_func_rettype(function);
+        let call = pg_sys::makeFuncExpr(
+            function,
+            result,
+            pg_sys::lappend(std::ptr::null_mut(), argument.cast()),
+            pg_sys::get_typcollation(result),
+            pg_sys::InvalidOid,
+            pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+        );
+        Some(call.cast())
+    }
+}
+
+/// The planner does not evaluate the target list of a set operation: the whole goes below a new SELECT.
+unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
+    // SAFETY: nodes are made as the parser makes them for SELECT ... FROM (query); the caller keeps its pointer to `query`,
+    // so that the new outer query takes its place.
+    unsafe {
+        if !entries((*query).targetList).into_iter().any(|entry| revealed((*entry).expr.cast()).is_some()) {
+            return;
+        }
+        let inner = make::<pg_sys::Query>(pg_sys::NodeTag::T_Query);
+        std::ptr::copy_nonoverlapping(query, inner, 1);
+        let (mut names, mut columns): (*mut pg_sys::List, *mut pg_sys::List) =
+            (std::ptr::null_mut(), std::ptr::null_mut());
+        for entry in entries((*inner).targetList).into_iter().filter(|entry| !(**entry).resjunk) {
+            let column = pg_sys::makeVarFromTargetEntry(1, entry);
+            let shown = pg_sys::makeTargetEntry(column.cast(), (*entry).resno, (*entry).resname, false);
+            columns = pg_sys::lappend(columns, shown.cast());
+            let name = if (*entry).resname.is_null() { c"".as_ptr() } else { (*entry).resname };
+            names = pg_sys::lappend(names, pg_sys::makeString(pg_sys::pstrdup(name)).cast());
+        }
+        let table = make::<pg_sys::RangeTblEntry>(pg_sys::NodeTag::T_RangeTblEntry);
+        (*table).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
+        (*table).subquery = inner;
+        (*table).eref = pg_sys::makeAlias(c"unrevealed".as_ptr(), names);
+        (*table).inFromCl = true;
+        let place = make::<pg_sys::RangeTblRef>(pg_sys::NodeTag::T_RangeTblRef);
+        (*place).rtindex = 1;
+
+        let outer = make::<pg_sys::Query>(pg_sys::NodeTag::T_Query);
+        (*outer).commandType = pg_sys::CmdType::CMD_SELECT;
+        (*outer).querySource = (*inner).querySource;
+        (*outer).queryId = (*inner).queryId;
+        (*outer).canSetTag = (*inner).canSetTag;
+        (*outer).stmt_location = (*inner).stmt_location;
+        (*outer).stmt_len = (*inner).stmt_len;
+        (*outer).rtable = pg_sys::lappend(std::ptr::null_mut(), table.cast());
+        let from = pg_sys::lappend(std::ptr::null_mut(), place.cast());
+        (*outer).jointree = pg_sys::makeFromExpr(from, std::ptr::null_mut());
+        (*outer).targetList = columns;
+        reveal_list((*outer).targetList);
+        std::ptr::copy_nonoverlapping(outer, query, 1);
+    }
+}
+
+unsafe fn make<T>(tag: pg_sys::NodeTag) -> *mut T {
+    // SAFETY: a node is zeroed memory that begins with its tag.
+    unsafe {
+        let node = pg_sys::palloc0(size_of::<T>()).cast::<T>();
+        (*node.cast::<pg_sys::Node>()).type_ = tag;
+        node
+    }
+}

@@ -1,0 +1,242 @@
+//! `pgseal.reveal`: plaintext for the client of a SELECT or RETURNING, and for nothing else.
+
+use postgres::types::Type;
+use postgres::{Client, SimpleQueryMessage};
+
+use crate::support::{Cluster, Sql, fresh_database, shared};
+
+fn database() -> Client {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'])");
+    client.run("CREATE TABLE docs (id int PRIMARY KEY, sealed encrypted_jsonb(k) NOT NULL, body encrypted_text(k), CHECK (id < 100))");
+    client.run(r#"INSERT INTO docs VALUES (1, '{"a": "canary"}', 'canary text')"#);
+    client.run("SET pgseal.reveal = on");
+    client
+}
+
+/// What a client sees in the first column that is not NULL of the last row, as text.
+fn seen(client: &mut Client, sql: &str) -> String {
+    let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    rows.last().and_then(|row| row.get(0)).unwrap_or_else(|| panic!("{sql}: no row")).to_owned()
+}
+
+const DOCUMENT: &str = r#"{"a": "canary"}"#;
+
+#[test]
+fn what_a_statement_returns_arrives_as_jsonb_and_text() {
+    let mut client = database();
+    client.run("CREATE VIEW v AS SELECT sealed, body FROM docs; CREATE DOMAIN d AS encrypted_jsonb(k)");
+    for query in [
+        "SELECT sealed FROM docs",
+        "SELECT sealed FROM v",
+        "SELECT (SELECT sealed FROM docs)",
+        "WITH c AS (SELECT * FROM docs) SELECT sealed FROM c",
+        "SELECT sealed::d FROM docs",
+        "SELECT sealed FROM docs UNION ALL SELECT sealed FROM docs",
+        "SELECT DISTINCT ON (id) sealed FROM docs ORDER BY id",
+        "SELECT sealed FROM docs FOR UPDATE",
+        "SELECT sealed FROM docs WHERE sealed ->> 'a' = 'canary'",
+        "TABLE v",
+        "UPDATE docs SET body = body RETURNING sealed",
+        r#"INSERT INTO docs VALUES (2, '{"a": "canary"}') RETURNING sealed"#,
+        "DELETE FROM docs WHERE id = 2 RETURNING sealed",
+        "WITH u AS (UPDATE docs SET body = body RETURNING sealed) SELECT sealed FROM u",
+        "BEGIN; DECLARE c CURSOR FOR SELECT sealed FROM docs; FETCH c; COMMIT",
+        "PREPARE p AS SELECT sealed FROM docs; EXECUTE p",
+    ] {
+        assert_eq!(seen(&mut client, query).rsplit('\n').next(), Some(DOCUMENT), "{query}");
+    }
+    assert_eq!(seen(&mut client, "SELECT sealed ->> 'a' FROM docs"), "canary");
+    let statement = client
+        .prepare("SELECT sealed, body, id FROM docs UNION ALL SELECT sealed, body, id FROM docs")
+        .unwrap();
+    let types: Vec<&Type> = statement.columns().iter().map(|column| column.type_()).collect();
+    assert_eq!(types, [&Type::JSONB, &Type::TEXT, &Type::INT4]);
+    let rows = client.query(&statement, &[]).unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].get::<_, serde_json::Value>(0)["a"], "canary");
+    assert_eq!(rows[0].get::<_, String>(1), "canary text");
+}
+
+#[test]
+fn only_the_rows_that_are_returned_are_decrypted() {
+    let mut client = database();
+    client.run("INSERT INTO docs SELECT i, jsonb_build_object('a', i) FROM generate_series(2, 90) i");
+    let before: i64 = client.one("SELECT values_decrypted FROM pgseal.stat");
+    client.run("SELECT sealed FROM docs ORDER BY id DESC LIMIT 5");
+    assert_eq!(client.one::<i64>("SELECT values_decrypted FROM pgseal.stat") - before, 5);
+}
+
+#[test]
+fn what_is_stored_or_computed_inside_the_server_stays_ciphertext() {
+    let mut client = database();
+    client.run(
+        "CREATE TABLE log (line text);
+         CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (to_jsonb(NEW)::text); RETURN NEW; END $$;
+         CREATE TRIGGER audit AFTER UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION audit();
+         CREATE FUNCTION in_plpgsql() RETURNS text LANGUAGE plpgsql AS $$ DECLARE r record; t text;
+            BEGIN SELECT * INTO r FROM docs; EXECUTE 'SELECT sealed FROM docs' INTO t; RETURN r::text || t; END $$;
+         CREATE FUNCTION in_sql(int) RETURNS SETOF docs LANGUAGE sql AS 'SELECT * FROM docs WHERE id = $1';
+         CREATE TABLE texts (line text);
+         UPDATE docs SET body = body",
+    );
+    client
+        .run("CREATE TABLE made AS SELECT sealed, body FROM docs; SELECT sealed, body INTO chosen FROM docs");
+    client.run("CREATE MATERIALIZED VIEW kept AS SELECT sealed, body FROM docs; CREATE VIEW lazy AS SELECT sealed FROM docs");
+    client.run("CREATE TABLE inserted (s encrypted_jsonb, b encrypted_text); INSERT INTO inserted SELECT sealed, body FROM docs");
+    for table in ["made", "chosen", "kept", "inserted"] {
+        let types = format!(
+            "SELECT string_agg(atttypid::regtype::text, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0"
+        );
+        assert_eq!(client.one::<String>(&types), "encrypted_jsonb encrypted_text", "{table}");
+    }
+    for query in [
+        "SELECT line FROM log",
+        "SELECT in_plpgsql()",
+        "SELECT to_jsonb(d)::text FROM docs d",
+        "SELECT format('%s', sealed) FROM docs",
+        "SELECT pg_get_viewdef('lazy')",
+        "SELECT d::text FROM docs d",
+        "SELECT ARRAY[sealed]::text FROM docs",
+    ] {
+        assert!(!seen(&mut client, query).contains("canary"), "{query}");
+    }
+    // A cast that is written out decrypts, as ever; an assignment to a text column is refused, as ever.
+    assert_eq!(client.state("INSERT INTO texts SELECT sealed FROM docs"), "42804");
+    assert_eq!(seen(&mut client, "SELECT sealed FROM in_sql(1)"), DOCUMENT);
+    let copied = shared().psql(
+        &client.one::<String>("SELECT current_database()::text"),
+        &[
+            "-c",
+            "SET pgseal.reveal = on",
+            "-c",
+            "COPY docs TO STDOUT",
+            "-c",
+            "COPY (SELECT sealed FROM docs) TO STDOUT",
+        ],
+        "",
+    );
+    let copied = String::from_utf8_lossy(&copied.stdout);
+    assert!(copied.matches("pgseal:").count() >= 3 && !copied.contains("canary"), "{copied}");
+}
+
+#[test]
+fn the_detail_of_an_error_shows_ciphertext() {
+    let mut client = database();
+    let error = client.error("UPDATE docs SET id = 100 RETURNING sealed");
+    assert!(
+        error.detail().is_some_and(|detail| detail.contains("pgseal:") && !detail.contains("canary")),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_statement_prepared_with_it_neither_runs_without_it_nor_fills_a_table() {
+    let mut client = database();
+    client.run("PREPARE p AS SELECT sealed FROM docs");
+    for leak in ["CREATE TABLE leak AS EXECUTE p", "EXPLAIN ANALYZE CREATE TABLE leak AS EXECUTE p"] {
+        assert_eq!(client.state(leak), "55000", "{leak}");
+    }
+    client.run("SET pgseal.reveal = off");
+    let error = client.error("EXECUTE p");
+    assert_eq!(error.code().code(), "55000");
+    assert!(error.hint().is_some_and(|hint| hint.contains("SET pgseal.reveal = on")));
+    client.run("BEGIN; SET LOCAL pgseal.reveal = on; EXECUTE p; COMMIT");
+    assert!(seen(&mut client, "SELECT sealed FROM docs").starts_with("pgseal:"));
+    // Analysed again inside CREATE TABLE AS, a statement is not wrapped.
+    client.run("SET pgseal.reveal = off; PREPARE sealed AS SELECT sealed FROM docs; SET pgseal.reveal = on");
+    client.run("CREATE INDEX ON docs (id); CREATE TABLE kept AS EXECUTE sealed");
+    assert!(seen(&mut client, "SELECT format('%s', sealed) FROM kept").starts_with("pgseal:"));
+}
+
+#[test]
+fn it_needs_the_decrypt_privilege() {
+    let mut client = database();
+    let name: String = client.one("SELECT current_database()::text");
+    client.run(&format!("CREATE ROLE {name}_role LOGIN; GRANT SELECT ON docs TO {name}_role"));
+    client.run(&format!("SELECT pgseal.grant_keyring('k', '{name}_role', ARRAY['encrypt', 'search'])"));
+    let mut session = shared().connect_as(&format!("{name}_role"), &name);
+    // Any of our functions loads the library where nothing has preloaded it.
+    session.run("SELECT pgseal.key_version(sealed) FROM docs; SET pgseal.reveal = on");
+    assert_eq!(session.state("SELECT sealed FROM docs"), "42501");
+}
+
+#[test]
+fn only_set_in_the_session_switches_it_on() {
+    let mut client = database();
+    let name: String = client.one("SELECT current_database()::text");
+    client.run(&format!("CREATE ROLE {name}_role"));
+    for refused in [
+        format!("ALTER ROLE {name}_role SET pgseal.reveal = on"),
+        format!("ALTER DATABASE {name} SET pgseal.reveal = on"),
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET pgseal.reveal = on AS 'SELECT 1'".to_owned(),
+        "ALTER SYSTEM SET pgseal.reveal = on".to_owned(),
+    ] {
+        let error = client.error(&refused);
+        assert_eq!(error.code().code(), "22023", "{refused}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("SET pgseal.reveal")), "{refused}");
+    }
+}
+
+#[test]
+fn configuration_files_and_connection_options_do_not_switch_it_on() {
+    let cluster = Cluster::start(&[
+        "session_preload_libraries = 'pgseal'",
+        "pgseal.reveal = on",
+        "wal_level = logical",
+    ]);
+    cluster.connect("postgres").run("CREATE EXTENSION pgseal CASCADE");
+    let mut client = cluster.connect("postgres");
+    client.run("SELECT pgseal.create_keyring('k'); CREATE TABLE docs (id int PRIMARY KEY, sealed encrypted_jsonb(k))");
+    client.run(r#"INSERT INTO docs VALUES (1, '{"a": "canary"}')"#);
+    assert_eq!(client.one::<String>("SHOW pgseal.reveal"), "off");
+    let mut config = cluster.config("postgres", "postgres");
+    let mut optioned = config.options("-c pgseal.reveal=on").connect(postgres::NoTls).unwrap();
+    assert_eq!(optioned.one::<String>("SHOW pgseal.reveal"), "off");
+    assert!(seen(&mut optioned, "SELECT sealed FROM docs").starts_with("pgseal:"));
+    // Preloaded, it works from the first statement on.
+    assert_eq!(
+        seen(&mut cluster.connect("postgres"), "SET pgseal.reveal = on; SELECT sealed FROM docs"),
+        DOCUMENT
+    );
+
+    let mut dump = cluster.program("pg_dump", "postgres");
+    let dumped =
+        dump.env("PGOPTIONS", "-c pgseal.reveal=on").args(["-d", "postgres", "-t", "docs"]).output().unwrap();
+    let dumped = String::from_utf8_lossy(&dumped.stdout);
+    assert!(dumped.contains("pgseal:") && !dumped.contains("canary"), "{dumped}");
+
+    client.run("SELECT pg_create_logical_replication_slot('s', 'test_decoding'); SET pgseal.reveal = on");
+    client.run("UPDATE docs SET sealed = sealed || '{\"b\": 1}'");
+    let decoded =
+        client.column::<String>("SELECT data FROM pg_logical_slot_get_changes('s', NULL, NULL)").join("\n");
+    assert!(decoded.contains("pgseal:") && !decoded.contains("canary"), "{decoded}");
+}
+
+#[test]
+fn a_part_that_is_cast_reads_as_from_text_and_is_not_quoted_in_errors() {
+    let mut client = database();
+    client.run("SET pgseal.reveal = off; DELETE FROM docs");
+    client.run(r#"INSERT INTO docs VALUES (1, '{"age": 52, "at": "2024-05-01", "ok": true, "word": "canary", "x": {"y": 1}}')"#);
+    assert_eq!(client.one::<i32>("SELECT (sealed ->> 'age')::int FROM docs"), 52);
+    assert!(client.one::<bool>("SELECT (sealed ->> 'age')::numeric > 50 AND (sealed ->> 'ok')::bool AND (sealed ->> 'at')::date = '2024-05-01' FROM docs"));
+    assert!(client.one::<bool>(
+        "SELECT (sealed ->> 'x')::jsonb -> 'y' = '1' AND (sealed ->> 'none')::int IS NULL FROM docs"
+    ));
+    for (cast, state) in
+        [("int", "22P02"), ("date", "22007"), ("bool", "22P02"), ("uuid", "22P02"), ("jsonb", "22P02")]
+    {
+        let error = client.error(&format!("SELECT (sealed ->> 'word')::{cast} FROM docs"));
+        assert_eq!(error.code().code(), state, "{cast}");
+        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+    }
+    client.run("CREATE TABLE numbers (n int)");
+    assert_eq!(client.state("INSERT INTO numbers SELECT sealed ->> 'age' FROM docs"), "42804");
+    client.run("SET search_path = public, pgseal");
+    assert!(client.one::<bool>("SELECT jsonb_path_match(sealed, '$.age == $v', '{\"v\": 52}') AND jsonb_exists(sealed, 'age') FROM docs"));
+    assert!(client.one::<bool>("SELECT jsonb_path_exists(sealed, '$.age ? (@ > 50)') FROM docs"));
+}
