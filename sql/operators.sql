@@ -101,24 +101,35 @@ CREATE OPERATOR || (LEFTARG = text, RIGHTARG = encrypted_jsonb, FUNCTION = pgsea
 CREATE OPERATOR || (LEFTARG = text, RIGHTARG = encrypted_text, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR || (LEFTARG = encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
 
--- Ordering, patterns and JSON paths: without these PostgreSQL would say no more than that there is no such operator.
-CREATE FUNCTION pgseal.refuse(encrypted_text, text) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+-- A JSON path: without this PostgreSQL would say no more than that there is no such operator.
 CREATE FUNCTION pgseal.refuse(encrypted_jsonb, jsonpath) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 CREATE OPERATOR @? (LEFTARG = encrypted_jsonb, RIGHTARG = jsonpath, FUNCTION = pgseal.refuse);
 COMMENT ON OPERATOR @? (encrypted_jsonb, jsonpath) IS 'refused: ciphertext cannot answer it';
+
+-- Patterns and order on the decrypted text, for each row; they tell more than equality, so they need decrypt.
 DO $$
 DECLARE
     name text;
+    operator text;
+    estimate text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['<', '<=', '>', '>=', '~~', '!~~', '~~*', '!~~*', '~', '!~', '~*', '!~*'] LOOP
-        EXECUTE format('CREATE OPERATOR %s (LEFTARG = encrypted_text, RIGHTARG = text, FUNCTION = pgseal.refuse)', name);
-        EXECUTE format('COMMENT ON OPERATOR %s (encrypted_text, text) IS ''refused: ciphertext cannot answer it''', name);
+    FOR name, operator, estimate IN VALUES
+        ('text_lt', '<', 'scalarlt'), ('text_le', '<=', 'scalarle'), ('text_gt', '>', 'scalargt'), ('text_ge', '>=', 'scalarge'),
+        ('text_like', '~~', 'matching'), ('text_not_like', '!~~', 'matching'),
+        ('text_ilike', '~~*', 'matching'), ('text_not_ilike', '!~~*', 'matching'),
+        ('text_regex', '~', 'matching'), ('text_not_regex', '!~', 'matching'),
+        ('text_iregex', '~*', 'matching'), ('text_not_iregex', '!~*', 'matching')
+    LOOP
+        EXECUTE format('CREATE FUNCTION pgseal.%I(encrypted_text, text) RETURNS boolean
+            LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pgseal.decrypt($1) OPERATOR(pg_catalog.%s) $2', name, operator);
+        EXECUTE format('CREATE OPERATOR %s (LEFTARG = encrypted_text, RIGHTARG = text, FUNCTION = pgseal.%I,
+            RESTRICT = %ssel, JOIN = %sjoinsel)', operator, name, estimate, estimate);
+        EXECUTE format('COMMENT ON FUNCTION pgseal.%I(encrypted_text, text) IS ''implementation of %s operator''', name, operator);
+        EXECUTE format('COMMENT ON OPERATOR %s (encrypted_text, text) IS ''as for text; decrypts''', operator);
     END LOOP;
 END $$;
 
-COMMENT ON FUNCTION pgseal.refuse(encrypted_text, text) IS 'refuses an operator that ciphertext cannot answer';
 COMMENT ON FUNCTION pgseal.refuse(encrypted_jsonb, jsonpath) IS 'refuses an operator that ciphertext cannot answer';
 COMMENT ON FUNCTION pgseal.field(encrypted_jsonb, text) IS 'implementation of -> operator';
 COMMENT ON FUNCTION pgseal.element(encrypted_jsonb, int4) IS 'implementation of -> operator';

@@ -225,7 +225,7 @@ impl PgError {
                 "It commits after every batch: run it on its own, with autocommit on."
             }
             PgError::Unsupported => {
-                "Filter with value @> '{\"key\": \"value\"}', or decrypt first: pgseal.decrypt(value)."
+                "Filter with value @> '{\"key\": \"value\"}' or value ->> 'key' = 'value', or decrypt first: pgseal.decrypt(value)."
             }
             PgError::FilterText => "Make one with pgseal.filter('{\"key\": \"value\"}').",
             PgError::OtherContent(_) | PgError::OtherContentText(_) => {

@@ -10,7 +10,7 @@ const NO: &str = "42501";
 const ALL: [&str; 6] = ["", "encrypt", "search", "decrypt", "encrypt search", "search decrypt"];
 
 /// Statement, and what comes of it with the privileges of [`ALL`], one letter each: y passes, n is refused.
-const CELLS: [(&str, &str); 28] = [
+const CELLS: [(&str, &str); 30] = [
     ("SELECT sealed FROM docs", "yyyyyy"),
     ("INSERT INTO docs (sealed) VALUES ('{}'::jsonb)", "nynnyn"),
     ("SELECT pgseal.encrypt('{}'::jsonb, 'k')", "nynnyn"),
@@ -39,6 +39,8 @@ const CELLS: [(&str, &str); 28] = [
     ("SELECT FROM docs WHERE sealed ->> 'a' = ANY ('{x,y}'::text[])", "nnynyy"),
     ("SELECT FROM docs WHERE (sealed -> 'c') @> '{\"d\": 1}'", "nnnnny"),
     ("SELECT FROM docs WHERE sealed ? 'a'", "nnnnny"),
+    ("SELECT FROM docs WHERE sealed ->> 'a' LIKE 'x%'", "nnnnny"),
+    ("SELECT FROM docs WHERE pgseal.between(sealed, '$.n', 1, 2)", "nnnnny"),
     ("SELECT FROM docs WHERE body = 'x'::text", "nnnnny"),
     ("SELECT FROM docs WHERE word = 'x'::text", "nnynyy"),
     ("SELECT FROM docs a JOIN docs b ON a.word <> b.word", "nnynyy"),
