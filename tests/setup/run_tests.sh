@@ -16,7 +16,7 @@ run() {
     } | tee -a "$out"
 }
 
-export PGSEAL_BAO="$deps/openbao/bin/bao"
+export PGSEAL_BAO="$deps/openbao/bin/bao" PGSEAL_CLIENTS="$deps/clients/bin/python" PGSEAL_NODE="$deps/node/node_modules"
 run "Core tests, without PostgreSQL"
 run "Tests on real servers" --features server-tests --test kms --test server
 

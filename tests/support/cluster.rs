@@ -124,6 +124,11 @@ impl Cluster {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
+    /// Where clients find the server's socket.
+    pub fn socket_dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
