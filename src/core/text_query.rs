@@ -110,6 +110,8 @@ impl<'a> TextQuery<'a> {
     fn readings(&self) -> Option<Vec<Vec<Option<&'a [u8]>>>> {
         match self.accessor {
             Accessor::Whole => Some(vec![Vec::new()]),
+            // One step is read, so no more may be asked about.
+            Accessor::Field | Accessor::Element if self.steps.len() != 1 => None,
             Accessor::Field => Some(vec![self.steps.iter().copied().map(Some).collect()]),
             // A scalar document is an array of one in jsonb.
             Accessor::Element => Some(vec![vec![None]]),
@@ -208,5 +210,7 @@ mod tests {
         assert!(path(&["a", "0"], "x").is_declared(&policy(&["$.a", r#"$.a."0""#])));
         assert!(!path(&["a", "0"], "x").is_declared(&policy(&["$.a"])));
         assert!(path(&["a"], "x").is_declared(&policy(&["$.*"])));
+        let two_keys = TextQuery { accessor: Accessor::Field, steps: vec![b"a", b"b"], text: b"x" };
+        assert!(!two_keys.is_declared(&policy(&["$.**"])));
     }
 }

@@ -153,6 +153,40 @@ fn a_part_of_a_document_is_not_looked_into_under_another_path() {
 }
 
 #[test]
+fn internal_functions_called_by_hand_look_no_further() {
+    let (mut client, role) = database();
+    set_privileges(&mut client, &role, "search");
+    let id: i32 = client.one("SELECT id FROM pgseal.keyring WHERE name = 'k'");
+    let mut session = connect(&mut client, &role);
+    for call in [
+        "pgseal.filter_text(1, '{secret}', 'x'::text, {id})",
+        "pgseal.filter_text(1, '{c,d}', 'x'::text, {id})",
+        "pgseal.filter_text(1, '{}', 'x'::text, {id})",
+        "pgseal.filter_text(2, '{0}', 'x'::text, {id})",
+        "pgseal.filter_text(3, '{secret}', 'x'::text, {id})",
+        "pgseal.filter_text(9, '{secret}', 'x'::text, {id})",
+        r#"pgseal.filter_for('{"secret": 1}', {id})"#,
+        "pgseal.filter_between_for('$.secret', 1, 2, {id})",
+        r#"pgseal.filter_casefold('{"secret": "X"}', 'k')"#,
+    ] {
+        let statement = format!(
+            "SELECT FROM docs WHERE pgseal.exact_match(sealed, {})",
+            call.replace("{id}", &id.to_string())
+        );
+        assert_eq!(session.state(&statement), NO, "{call}");
+    }
+    assert_eq!(session.state("SELECT pgseal.searchable_values(sealed) FROM docs"), NO);
+    // A filter for documents does not fit a text, nor the other way round, whoever asks.
+    for mixed in [
+        r#"pgseal.exact_match(body, pgseal.filter('{"a": "x"}', 'k'))"#,
+        "pgseal.exact_match(sealed, pgseal.filter_text(0, '{}', 'x'::text, {id}))",
+    ] {
+        let statement = format!("SELECT {} FROM docs", mixed.replace("{id}", &id.to_string()));
+        assert_eq!(client.state(&statement), "22023", "{mixed}");
+    }
+}
+
+#[test]
 fn a_function_of_its_owner_lends_its_privileges() {
     let (mut client, role) = database();
     client.run(
