@@ -83,6 +83,41 @@ fn pgvectors_other_types_live_in_the_same_row() {
     }
 }
 
+/// 8,000 rows of 32 dimensions with both indexes; cohorts of one row, 0.1 %, 1 %, 10 % and 50 %.
+fn cohorts() -> Client {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.cohort'])");
+    client.run("CREATE TABLE docs (id int, embedding vector(32), sealed encrypted_jsonb(k)) WITH (autovacuum_enabled = off)");
+    client.run(
+        "INSERT INTO docs SELECT i, (SELECT array_agg(sin(i * d) + cos(d * 7 + i % 13)) FROM generate_series(1, 32) d)::float4[]::vector,
+                jsonb_build_object('cohort', CASE WHEN i = 77 THEN 'one' WHEN i % 2 = 0 THEN 'half' WHEN i % 10 = 1 THEN 'tenth'
+                    WHEN i % 100 = 3 THEN 'hundredth' WHEN i % 1000 = 5 THEN 'thousandth' ELSE 'rest ' || i END)
+           FROM generate_series(1, 8000) i",
+    );
+    client.run("SET maintenance_work_mem = '256MB'; CREATE INDEX by_vector ON docs USING hnsw (embedding vector_cosine_ops)");
+    client.run("CREATE INDEX by_token ON docs USING gin (sealed); ANALYZE docs; SET jit = off; SET hnsw.iterative_scan = strict_order");
+    client
+}
+
+#[test]
+fn few_matching_rows_are_sorted_and_many_are_met_along_the_vector_index() {
+    let mut client = cohorts();
+    let target: String = client.one("SELECT embedding::text FROM docs WHERE id = 4242");
+    for (cohort, index, rows) in [
+        ("one", "by_token", 1),
+        ("thousandth", "by_token", 8),
+        ("hundredth", "by_token", 10),
+        ("half", "by_vector", 10),
+    ] {
+        let query = format!(
+            r#"SELECT id FROM docs WHERE sealed @> '{{"cohort": "{cohort}"}}' ORDER BY embedding <=> '{target}' LIMIT 10"#
+        );
+        let plan = plan(&mut client, &query);
+        assert!(plan.contains(index), "{cohort}: {plan}");
+        assert_eq!(client.column::<i32>(&query).len(), rows, "{cohort}");
+    }
+}
+
 #[test]
 fn dropping_pgvector_needs_cascade_because_pgseal_requires_it() {
     let mut client = fresh_database();

@@ -479,6 +479,46 @@ fn a_text_value_has_the_token_of_the_whole_text() {
     assert_eq!(tokenizer.query(&leaves[0]), Some(vec![expected]));
 }
 
+fn key_path(key: &str) -> Vec<u8> {
+    [&[1][..], &(key.len() as u32).to_be_bytes(), key.as_bytes()].concat()
+}
+
+fn described_bucket(key: &str, level: u8, number: u64) -> u64 {
+    TOKEN_BIT | described_prf(8, &key_path(key), 0, &[&[level][..], &number.to_be_bytes()].concat())
+}
+
+#[test]
+fn a_number_in_a_declared_range_has_the_tokens_of_its_buckets_and_none_of_its_own() {
+    let policy =
+        Policy::from_paths(&[r#"{"path": "$.age", "range": {"min": 0, "max": 150, "step": 1}}"#]).unwrap();
+    let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
+    let tokens =
+        |number: Json| tokenizer.document(&jsonb(&Json::Object(vec![("age".into(), number)]))).unwrap();
+    let mut buckets: Vec<u64> = [(0, 52), (1, 13), (2, 3), (3, 0)]
+        .map(|(level, number)| described_bucket("age", level, number))
+        .into();
+    buckets.sort_unstable();
+    assert_eq!(tokens(Json::Number("52".into())), buckets);
+    // Arrays on the way do not count, and a fraction falls into the step it has reached.
+    assert_eq!(tokens(Json::Array(vec![Json::Number("52.9".into())])), buckets);
+    assert_eq!(tokens(Json::Number("-1".into())), [described_bucket("age", 0xFE, 0)]);
+    assert_eq!(tokens(Json::Number("151".into())), [described_bucket("age", 0xFF, 0)]);
+    let text = TOKEN_BIT | described_prf(Kind::String as u8, &key_path("age"), 0, b"52");
+    assert_eq!(tokens(Json::String("52".into())), [text]);
+}
+
+#[test]
+fn a_string_where_case_does_not_count_has_the_token_of_its_folded_form() {
+    let policy = Policy::from_paths(&[r#"{"path": "$.city", "casefold": true}"#]).unwrap();
+    let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
+    let expected =
+        TOKEN_BIT | described_prf(Kind::String as u8, &key_path("city"), 0, "strasse köln".as_bytes());
+    for city in ["Straße KÖLN", "strasse köln"] {
+        let document = jsonb(&Json::Object(vec![("city".into(), Json::String(city.into()))]));
+        assert_eq!(tokenizer.document(&document).unwrap(), [expected], "{city}");
+    }
+}
+
 #[test]
 fn a_path_too_long_to_hash_for_every_leaf_is_left_to_the_recheck_on_both_sides() {
     let policy = Policy::from_paths(&["$.**"]).unwrap();

@@ -441,7 +441,7 @@ mod tests {
             let range = range(json!({ "min": 0, "max": max, "step": 1 }));
             let (low, high) = (low, low + length);
             let bounds = bounds(Some(&low.to_string()), Some(&high.to_string()));
-            let scalar = number(&value.to_string());
+            let scalar = number(value.to_string());
             let cover = range.cover(&bounds);
             let hit = range.buckets(&scalar).iter().any(|bucket| cover.contains(bucket));
             if bounds.contain(&scalar) {
@@ -458,7 +458,7 @@ mod tests {
             let range = range(json!({ "min": -20.5, "max": 33.25, "step": 0.25 }));
             let text = |number: f64| format!("{number:.6}");
             let bounds = bounds(Some(&text(low)), Some(&text(low + length)));
-            let scalar = number(&text(value));
+            let scalar = number(text(value));
             if bounds.contain(&scalar) {
                 let cover = range.cover(&bounds);
                 prop_assert!(range.buckets(&scalar).iter().any(|bucket| cover.contains(bucket)));

@@ -75,7 +75,7 @@ pub fn typanalyze(call: Call) -> Returned {
 
 /// `token_selectivity(internal, oid, internal, int4)`: the share of rows that `@~` lets through.
 pub fn token_selectivity(call: Call) -> Returned {
-    let share = match known(call) {
+    let share = match known(call, true) {
         Some(known) => token_share(&known)?,
         None => DEFAULT_SHARE,
     };
@@ -103,7 +103,7 @@ pub fn token_join_selectivity(_: Call) -> Returned {
 /// `exact_selectivity(internal, oid, internal, int4)`: 1, since the token match has been counted, unless the filter
 /// has no groups and narrows nothing.
 pub fn exact_selectivity(call: Call) -> Returned {
-    let filter = known(call).and_then(|known| known.filter);
+    let filter = known(call, false).and_then(|known| known.filter);
     let narrows = filter.is_none_or(|bytes| Filter::parse(bytes.bytes()).is_ok_and(|f| f.group_count() > 0));
     selectivity(if narrows { 1.0 } else { DEFAULT_SHARE })
 }

@@ -14,6 +14,7 @@ mod reveal;
 mod row_security;
 mod smoke;
 mod statements;
+mod stats;
 mod storage;
 mod tenants;
 mod values;

@@ -162,6 +162,7 @@ impl<'a> FromSql<'a> for Shown {
             Type::BOOL => if bool::from_sql(ty, raw)? { "t" } else { "f" }.into(),
             Type::INT4 => i32::from_sql(ty, raw)?.to_string(),
             Type::INT8 => i64::from_sql(ty, raw)?.to_string(),
+            Type::FLOAT8 => f64::from_sql(ty, raw)?.to_string(),
             Type::TEXT | Type::NAME => String::from_sql(ty, raw)?,
             // After the number of the format; serde_json would sort the keys anew.
             Type::JSONB => std::str::from_utf8(&raw[1..])?.into(),

@@ -168,11 +168,11 @@ impl Owned {
 
     /// The bytes behind the length word.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `fill` has made this a varlena with a 4-byte length word, unless it is still empty.
-        match self.0.is_empty() {
-            true => &[],
-            false => unsafe { varlena::varlena_to_byte_slice(self.0.as_ptr().cast()) },
+        if self.0.is_empty() {
+            return &[];
         }
+        // SAFETY: `fill` has made this a varlena with a 4-byte length word.
+        unsafe { varlena::varlena_to_byte_slice(self.0.as_ptr().cast()) }
     }
 
     /// jsonb's own `@>`; both are documents.

@@ -120,7 +120,10 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
         match (*query).commandType {
             pg_sys::CmdType::CMD_SELECT if !(*query).setOperations.is_null() => reveal_set_operation(query),
             pg_sys::CmdType::CMD_SELECT => reveal_list((*query).targetList),
-            pg_sys::CmdType::CMD_INSERT | pg_sys::CmdType::CMD_UPDATE | pg_sys::CmdType::CMD_DELETE => {
+            pg_sys::CmdType::CMD_INSERT
+            | pg_sys::CmdType::CMD_UPDATE
+            | pg_sys::CmdType::CMD_DELETE
+            | pg_sys::CmdType::CMD_MERGE => {
                 reveal_list((*query).returningList);
             }
             pg_sys::CmdType::CMD_UTILITY

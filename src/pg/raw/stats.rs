@@ -58,7 +58,10 @@ unsafe extern "C-unwind" fn compute(
         let mut null = false;
         // SAFETY: ANALYZE's own function for its sample's rows; the datum is of one of our types.
         unsafe {
+            #[cfg(not(feature = "pg18"))]
             pg_sys::vacuum_delay_point();
+            #[cfg(feature = "pg18")]
+            pg_sys::vacuum_delay_point(true);
             let datum = fetch(stats, row, &mut null);
             if null {
                 sample.add_null();
@@ -137,9 +140,9 @@ pub struct Known {
     pub null_share: f64,
 }
 
-/// What is known for a restriction: arguments `root, operator, args, varRelid`. `None` where it is not column
-/// against something else.
-pub fn known(call: Call) -> Option<Known> {
+/// What is known for a restriction, with what ANALYZE saw only where it is wanted: arguments `root, operator, args,
+/// varRelid`. `None` where it is not column against something else.
+pub fn known(call: Call, with_frequencies: bool) -> Option<Known> {
     let (root, arguments) = (call.pointer::<pg_sys::PlannerInfo>(0), call.pointer::<pg_sys::List>(2));
     // SAFETY: the planner passes its own structures; what get_restriction_variable finds is released below.
     unsafe {
@@ -160,7 +163,10 @@ pub fn known(call: Call) -> Option<Known> {
         let is_null = is_constant && (*constant).constisnull;
         let filter = (is_constant && !is_null).then(|| detoast((*constant).constvalue));
         let function = pg_sys::get_opcode(pg_sys::Oid::from(call.int4(1) as u32));
-        let (frequencies, null_share) = statistics(&mut variable, function);
+        let (frequencies, null_share) = match with_frequencies {
+            true => statistics(&mut variable, function),
+            false => (None, 0.0),
+        };
         if let (false, Some(release)) = (variable.statsTuple.is_null(), variable.freefunc) {
             release(variable.statsTuple);
         }
