@@ -77,7 +77,7 @@ pub enum PgError {
         "permission denied for keyring \"{0}\": without the decrypt privilege only searchable paths may be asked about"
     )]
     Undeclared(String),
-    /// A statement that was prepared with `pgseal.reveal` on runs with it off, or to store its rows.
+    /// A statement that was prepared with `pgseal.reveal` on runs with it off, or for another than the client.
     #[error("this statement was prepared with pgseal.reveal on")]
     NotRevealed,
     /// A decrypted text that does not read as the type it is cast to; the text stays out of the message.
@@ -201,7 +201,7 @@ impl PgError {
                  sealed under the session's keyring first: SET pgseal.keyring to the column's, or cast it to jsonb."
             }
             PgError::NotRevealed => {
-                "SET pgseal.reveal = on to run it, or prepare it again. CREATE TABLE AS cannot run it at all."
+                "SET pgseal.reveal = on to run it, or prepare it again. CREATE TABLE AS and functions cannot run it at all."
             }
             PgError::Undeclared(_) => {
                 "pgseal.keyrings shows the searchable paths; SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['decrypt']) \

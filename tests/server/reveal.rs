@@ -154,6 +154,86 @@ fn a_statement_prepared_with_it_neither_runs_without_it_nor_fills_a_table() {
 }
 
 #[test]
+fn a_set_operation_that_writes_in_with_writes_as_without_it() {
+    let mut client = database();
+    client.run(
+        "CREATE TABLE made (id serial PRIMARY KEY, note text DEFAULT 'default', sealed encrypted_jsonb(k))",
+    );
+    client.run("CREATE TABLE child (id int REFERENCES docs)");
+    let write = r#"WITH i AS (INSERT INTO made (sealed) VALUES ('{"a": "canary"}') RETURNING sealed), j AS (SELECT * FROM i)
+        SELECT sealed FROM j UNION ALL SELECT sealed FROM i WHERE false LIMIT (SELECT count(*) FROM i)"#;
+    assert_eq!(seen(&mut client, write), DOCUMENT);
+    assert_eq!(client.one::<String>("SELECT id || note FROM made"), "1default");
+    // Foreign keys are checked after the statement.
+    let orphan = "WITH i AS (INSERT INTO child VALUES (99) RETURNING id) SELECT sealed FROM docs UNION ALL SELECT NULL FROM i";
+    assert_eq!(client.state(orphan), "23503");
+}
+
+#[test]
+fn a_rule_beside_the_statement_does_not_stop_returning() {
+    let mut client = database();
+    client.run("CREATE TABLE log (line text)");
+    client.run("CREATE RULE also AS ON UPDATE TO docs DO ALSO INSERT INTO log VALUES (NEW.sealed::text)");
+    client.run(
+        "CREATE RULE kept AS ON UPDATE TO docs DO ALSO INSERT INTO log VALUES (format('%s', NEW.sealed))",
+    );
+    assert_eq!(seen(&mut client, "UPDATE docs SET body = body RETURNING sealed"), DOCUMENT);
+    // Only the cast that the rule writes out decrypts.
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM log WHERE line LIKE 'pgseal:%'"), 1);
+}
+
+#[test]
+fn a_function_reads_no_plaintext_from_a_cursor_or_statement_of_its_caller() {
+    let mut client = database();
+    client.run(
+        "CREATE FUNCTION fetches() RETURNS text LANGUAGE plpgsql AS $$
+            DECLARE c refcursor := 'c'; r record; BEGIN FETCH c INTO r; RETURN r::text; END $$;
+         CREATE FUNCTION executes() RETURNS text LANGUAGE plpgsql AS $$
+            DECLARE t text; BEGIN EXECUTE 'EXECUTE p' INTO t; RETURN t; END $$;
+         PREPARE p AS SELECT sealed FROM docs",
+    );
+    assert_eq!(client.state("SELECT executes()"), "55000");
+    assert_eq!(
+        client.state("BEGIN; DECLARE c CURSOR FOR SELECT sealed FROM docs; SELECT fetches()"),
+        "55000"
+    );
+    client.run("ROLLBACK");
+    assert_eq!(seen(&mut client, "EXECUTE p"), DOCUMENT);
+}
+
+#[test]
+fn set_before_the_library_is_loaded_it_stays_off() {
+    let mut client = database();
+    let name: String = client.one("SELECT current_database()::text");
+    let mut session = shared().connect(&name);
+    session.run("SET pgseal.reveal = on");
+    for _ in 0..2 {
+        assert!(seen(&mut session, "SELECT sealed FROM docs").starts_with("pgseal:"));
+    }
+    assert_eq!(session.one::<String>("SHOW pgseal.reveal"), "off");
+    session.run("SET pgseal.reveal = on");
+    assert_eq!(seen(&mut session, "SELECT sealed FROM docs"), DOCUMENT);
+}
+
+#[test]
+fn parallel_workers_take_the_setting_over() {
+    let mut client = database();
+    client.run(
+        "SET force_parallel_mode = on; SET parallel_setup_cost = 0; SET min_parallel_table_scan_size = 0",
+    );
+    client.run("SET parallel_tuple_cost = 0; ALTER TABLE docs SET (parallel_workers = 2); SET enable_indexscan = off");
+    let plan = client.column::<String>("EXPLAIN SELECT sealed FROM docs WHERE id > 0").join("\n");
+    assert!(plan.contains("Gather"), "{plan}");
+    assert_eq!(seen(&mut client, "SELECT sealed FROM docs WHERE id > 0"), DOCUMENT);
+}
+
+#[test]
+fn a_value_with_a_context_is_an_error_because_the_setting_names_none() {
+    let mut client = database();
+    assert_eq!(client.state(r#"SELECT pgseal.encrypt('{"a": 1}'::jsonb, 'k', 'row 1')"#), "22000");
+}
+
+#[test]
 fn it_needs_the_decrypt_privilege() {
     let mut client = database();
     let name: String = client.one("SELECT current_database()::text");

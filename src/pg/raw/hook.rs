@@ -2,12 +2,15 @@
 //! wrapped in `pgseal.reveal(...)`, so that they reach the client as jsonb and text.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::pg::error::PgError;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys};
 
 /// What was installed before us.
 static PREVIOUS: OnceLock<pg_sys::post_parse_analyze_hook_type> = OnceLock::new();
+/// The setting is defined, so that a value for it is one that somebody sets now.
+static DEFINED: AtomicBool = AtomicBool::new(false);
 /// The setting `pgseal.reveal`.
 pub static REVEAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -30,6 +33,7 @@ pub fn install() {
             None,
         );
     }
+    DEFINED.store(true, Ordering::Relaxed);
 }
 
 /// A role's, database's, function's or client's standing choice would reveal to pg_dump as well.
@@ -41,10 +45,17 @@ unsafe extern "C-unwind" fn check_source(
 ) -> bool {
     // SAFETY: PostgreSQL passes the new value; the hint is freed with the message's memory context.
     unsafe {
-        if !*value || source == pg_sys::GucSource::PGC_S_SESSION {
+        let defined = DEFINED.load(Ordering::Relaxed);
+        if !*value || (defined && source == pg_sys::GucSource::PGC_S_SESSION) {
             return true;
         }
-        let hint = c"SET pgseal.reveal = on; in the session that is to read plaintext.";
+        // Set before the library was loaded: the statement that loads it was analysed without the hook.
+        let hint = match defined {
+            true => c"SET pgseal.reveal = on; in the session that is to read plaintext.",
+            false => {
+                c"SET pgseal.reveal = on; once the library is loaded: session_preload_libraries = 'pgseal' loads it first."
+            }
+        };
         pg_sys::GUC_check_errhint_string = pg_sys::pstrdup(hint.as_ptr());
         false
     }
@@ -69,23 +80,26 @@ unsafe extern "C-unwind" fn after_analysis(
 
 /// Not inside a function, a trigger or a statement that stores or ships what a query returns.
 unsafe fn is_for_the_client(state: *mut pg_sys::ParseState) -> bool {
-    // SAFETY: reads the parser's and the portal's state; the name is never found, only the connection is asked for.
+    // SAFETY: reads the parser's state.
+    let in_function =
+        unsafe { (*state).p_pre_columnref_hook.is_some() || (*state).p_post_columnref_hook.is_some() };
+    !in_function && runs_for_the_client()
+}
+
+/// What runs now, if anything, hands a query's rows to the client: neither a function nor a statement that stores them.
+pub fn runs_for_the_client() -> bool {
+    // SAFETY: the name is never found, only the connection is asked for; the active portal outlives the call.
     unsafe {
-        let in_function = (*state).p_pre_columnref_hook.is_some() || (*state).p_post_columnref_hook.is_some();
         let in_spi = pg_sys::SPI_unregister_relation(c"".as_ptr()) != pg_sys::SPI_ERROR_UNCONNECTED;
-        !in_function && !in_spi && is_returning_portal()
+        let portal = pg_sys::ActivePortal;
+        // Rules add statements, none of which is a utility that stores rows.
+        !in_spi && (portal.is_null() || cells((*portal).stmts).into_iter().all(|one| returns_rows(one)))
     }
 }
 
-/// The statement that is running, if any, is one that hands a query's rows to the client.
-pub fn is_returning_portal() -> bool {
-    // SAFETY: the active portal and its statements outlive the call.
+unsafe fn returns_rows(statement: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: a portal holds planned statements.
     unsafe {
-        let portal = pg_sys::ActivePortal;
-        if portal.is_null() || (*portal).stmts.is_null() || (*(*portal).stmts).length != 1 {
-            return portal.is_null() || (*portal).stmts.is_null();
-        }
-        let statement = (*(*(*portal).stmts).elements).ptr_value.cast::<pg_sys::PlannedStmt>();
         let utility = (*statement).utilityStmt;
         let allowed = [
             pg_sys::NodeTag::T_PrepareStmt,
@@ -93,6 +107,8 @@ pub fn is_returning_portal() -> bool {
             pg_sys::NodeTag::T_ExplainStmt,
             pg_sys::NodeTag::T_DeclareCursorStmt,
             pg_sys::NodeTag::T_FetchStmt,
+            // A rule's action may be one.
+            pg_sys::NodeTag::T_NotifyStmt,
         ];
         utility.is_null() || allowed.iter().any(|tag| is_a(utility, *tag))
     }
@@ -146,12 +162,11 @@ unsafe fn stores_revealed(utility: *mut pg_sys::Node) -> bool {
         if prepared.is_null() {
             return false;
         }
-        let queries = (*(*prepared).plansource).query_list;
-        let count = if queries.is_null() { 0 } else { (*queries).length as usize };
-        (0..count).any(|at| {
-            let query = (*(*queries).elements.add(at)).ptr_value.cast::<pg_sys::Query>();
-            entries((*query).targetList).into_iter().any(|entry| is_reveal_call((*entry).expr.cast()))
-        })
+        let queries: Vec<*mut pg_sys::Query> = cells((*(*prepared).plansource).query_list);
+        queries
+            .into_iter()
+            .flat_map(|query| entries((*query).targetList))
+            .any(|entry| is_reveal_call((*entry).expr.cast()))
     }
 }
 
@@ -169,12 +184,18 @@ unsafe fn is_reveal_call(expression: *mut pg_sys::Node) -> bool {
     }
 }
 
-unsafe fn entries(list: *mut pg_sys::List) -> Vec<*mut pg_sys::TargetEntry> {
+/// The elements of a list, which all are of one kind.
+unsafe fn cells<T>(list: *mut pg_sys::List) -> Vec<*mut T> {
     if list.is_null() {
         return Vec::new();
     }
-    // SAFETY: a target list holds target entries.
+    // SAFETY: a pointer list holds `length` cells.
     unsafe { (0..(*list).length as usize).map(|at| (*(*list).elements.add(at)).ptr_value.cast()).collect() }
+}
+
+unsafe fn entries(list: *mut pg_sys::List) -> Vec<*mut pg_sys::TargetEntry> {
+    // SAFETY: a target list holds target entries.
+    unsafe { cells(list) }
 }
 
 unsafe fn reveal_list(list: *mut pg_sys::List) {
@@ -270,8 +291,26 @@ unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
         let from = pg_sys::lappend(std::ptr::null_mut(), place.cast());
         (*outer).jointree = pg_sys::makeFromExpr(from, std::ptr::null_mut());
         (*outer).targetList = columns;
+        move_writing_ctes(outer, inner);
         reveal_list((*outer).targetList);
         std::ptr::copy_nonoverlapping(outer, query, 1);
+    }
+}
+
+/// WITH that writes belongs to the outermost query: below it, defaults, rules and triggers would be left out.
+unsafe fn move_writing_ctes(outer: *mut pg_sys::Query, inner: *mut pg_sys::Query) {
+    // SAFETY: both are whole queries, `inner` the only table of `outer`. What refers to the list from the branches of
+    // the set operation and from LIMIT now finds it one level further up; ORDER BY has output columns only.
+    unsafe {
+        if !(*inner).hasModifyingCTE {
+            return;
+        }
+        (*outer).cteList = std::mem::replace(&mut (*inner).cteList, std::ptr::null_mut());
+        (*outer).hasModifyingCTE = std::mem::take(&mut (*inner).hasModifyingCTE);
+        (*outer).hasRecursive = std::mem::take(&mut (*inner).hasRecursive);
+        pg_sys::IncrementVarSublevelsUp_rtable((*inner).rtable, 1, 0);
+        pg_sys::IncrementVarSublevelsUp((*inner).limitOffset, 1, 0);
+        pg_sys::IncrementVarSublevelsUp((*inner).limitCount, 1, 0);
     }
 }
 
