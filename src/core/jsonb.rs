@@ -76,6 +76,12 @@ pub fn walk_with_empties<E: From<JsonbError>>(
     walker.container(document)
 }
 
+/// Is the document a scalar, neither object nor array?
+pub fn is_scalar(document: &[u8]) -> bool {
+    word(document, 0).is_ok_and(|head| head & SCALAR != 0)
+}
+
+const SCALAR: u32 = 0x1000_0000;
 const COUNT_MASK: u32 = 0x0FFF_FFFF;
 const OBJECT: u32 = 0x2000_0000;
 const ARRAY: u32 = 0x4000_0000;

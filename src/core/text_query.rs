@@ -97,8 +97,12 @@ impl<'a> TextQuery<'a> {
         Some(leaves)
     }
 
-    /// Is what the accessor reads searchable, in every reading?
+    /// Is what the accessor reads searchable, in every reading? Of an object or array there the path says nothing: its
+    /// text would tell what is below.
     pub fn is_declared(&self, policy: &Policy) -> bool {
+        if self.accessor != Accessor::Whole && matches!(self.text.first(), Some(b'{' | b'[')) {
+            return policy.covers_everything();
+        }
         self.readings().is_some_and(|readings| {
             readings.iter().all(|steps| {
                 let keys: Vec<&[u8]> = steps.iter().flatten().copied().collect();
@@ -210,6 +214,8 @@ mod tests {
         assert!(path(&["a", "0"], "x").is_declared(&policy(&["$.a", r#"$.a."0""#])));
         assert!(!path(&["a", "0"], "x").is_declared(&policy(&["$.a"])));
         assert!(path(&["a"], "x").is_declared(&policy(&["$.*"])));
+        assert!(!path(&["a"], r#"{"b": 1}"#).is_declared(&policy(&["$.a"])));
+        assert!(path(&["a"], r#"{"b": 1}"#).is_declared(&policy(&["$.**"])));
         let two_keys = TextQuery { accessor: Accessor::Field, steps: vec![b"a", b"b"], text: b"x" };
         assert!(!two_keys.is_declared(&policy(&["$.**"])));
     }

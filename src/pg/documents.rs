@@ -9,6 +9,7 @@ use super::session::{self, Looking, Privilege, Started};
 use super::texts::{self, Side};
 use super::values::{self, OpenValue};
 use crate::core::envelope::Content;
+use crate::core::jsonb::is_scalar;
 use crate::core::policy::Policy;
 use crate::core::text_query::Accessor;
 
@@ -44,9 +45,27 @@ pub fn path_text(call: Call) -> Returned {
 
 fn part(call: Call, function: Function, content: Content, accessor: Accessor) -> Returned {
     let value = open_to_look(call, |policy| texts::is_declared(accessor, call.datum(1), policy))?;
+    require_scalar(call, &value, accessor)?;
     match function.varlena(value.datum().datum(), call.datum(1)) {
         Some(part) => Ok(Some(values::seal_part(&value.keyring, content, part.bytes())?.datum())),
         None => Ok(None),
+    }
+}
+
+/// With `search` alone an object or array must not come out, not even sealed: its path does not declare what is below.
+fn require_scalar(call: Call, value: &OpenValue, accessor: Accessor) -> Result<(), PgError> {
+    let (_, policy) = value.keyring.active_index()?;
+    if policy.covers_everything() || call.with_cache(|looking: &mut Looking| looking.is_everywhere()) {
+        return Ok(());
+    }
+    let part = match accessor {
+        Accessor::Element => jsonb::ELEMENT,
+        Accessor::Path => jsonb::PATH,
+        Accessor::Field | Accessor::Whole => jsonb::FIELD,
+    };
+    match part.varlena(value.datum().datum(), call.datum(1)) {
+        Some(part) if !is_scalar(part.bytes()) => Err(PgError::Undeclared(value.keyring.name.clone())),
+        _ => Ok(()),
     }
 }
 

@@ -170,10 +170,15 @@ pub fn filter(call: Call) -> Returned {
     filter_of(call, Query::Contains)
 }
 
+/// A keyring argument as part of what a filter depends on; NULL is none of the names.
+pub fn named_key(name: &Option<String>) -> Vec<u8> {
+    name.as_ref().map_or_else(Vec::new, |name| [b"=", name.as_bytes()].concat())
+}
+
 fn filter_of(call: Call, kind: Query) -> Returned {
     let Some(query) = call.optional(0) else { return Ok(None) };
     let named = call.optional_text(1)?;
-    remember(call, &[named.as_deref().unwrap_or_default().as_bytes(), query.bytes()], || match &named {
+    remember(call, &[&named_key(&named), query.bytes()], || match &named {
         Some(name) => make(fixed(session::keyring_id(name)?), kind, &[query.bytes()]),
         None => make_for_session(kind, &[query.bytes()]),
     })
@@ -202,7 +207,7 @@ pub fn filter_any(call: Call) -> Returned {
     let documents: Vec<&[u8]> = elements.iter().flatten().map(Varlena::bytes).collect();
     let named = call.optional_text(1)?;
     let joined = join_documents(&documents);
-    remember(call, &[named.as_deref().unwrap_or_default().as_bytes(), &joined], || match &named {
+    remember(call, &[&named_key(&named), &joined], || match &named {
         Some(name) => make(fixed(session::keyring_id(name)?), Query::ContainsAny, &documents),
         None => make_for_session(Query::ContainsAny, &documents),
     })

@@ -57,7 +57,8 @@ fn filter_between(call: Call, domain: Domain) -> Returned {
     }
     let named = call.optional_text(3)?;
     let query = encode(&call.text(0)?, domain, argument(call, 1), argument(call, 2))?;
-    let inputs = [named.as_deref().unwrap_or_default().as_bytes(), &query];
+    let named_key = filters::named_key(&named);
+    let inputs: [&[u8]; 2] = [&named_key, &query];
     filters::remember(call, &inputs, || match &named {
         Some(name) => filters::make(fixed(session::keyring_id(name)?), Query::Between, &[&query]),
         None => make_for_session(Query::Between, &[&query]),

@@ -318,6 +318,11 @@ impl Looking {
         }
     }
 
+    /// The role was found to have `decrypt`.
+    pub fn is_everywhere(&self) -> bool {
+        self.everywhere
+    }
+
     /// `search` lets a role look where `declared` finds the keyring's policy to be, `decrypt` with it everywhere.
     pub fn permit(
         &mut self,

@@ -45,7 +45,7 @@ impl TextAt {
     /// Is the text there searchable?
     pub fn is_declared(&self, policy: &Policy) -> Result<bool, PgError> {
         let steps = self.steps.iter().map(Vec::as_slice).collect();
-        Ok(TextQuery { accessor: self.accessor, steps, text: &[] }.is_declared(policy))
+        Ok(TextQuery { accessor: self.accessor, steps, text: &self.text }.is_declared(policy))
     }
 
     /// Compares the text in `value`, a jsonb or, for the whole, a text; NULL where there is none.

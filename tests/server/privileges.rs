@@ -153,6 +153,29 @@ fn a_part_of_a_document_is_not_looked_into_under_another_path() {
 }
 
 #[test]
+fn an_object_at_a_declared_path_gives_nothing_away_of_what_is_below() {
+    let (mut client, role) = database();
+    client.run(r#"TRUNCATE docs; INSERT INTO docs VALUES ('{"a": {"below": "secret"}}'), ('{"a": "x"}')"#);
+    set_privileges(&mut client, &role, "search");
+    let mut session = connect(&mut client, &role);
+    for ask in [
+        r#"SELECT FROM docs WHERE sealed ->> 'a' = '{"below": "secret"}'::text"#,
+        r#"SELECT FROM docs WHERE sealed ->> 'a' <> '{"below": "secret"}'::text"#,
+        r#"SELECT FROM docs WHERE sealed ->> 'a' IN ('{"below": "secret"}'::text, 'x'::text)"#,
+        "SELECT pg_column_size(sealed -> 'a') FROM docs",
+        "SELECT sealed #>> '{a}' FROM docs",
+    ] {
+        assert_eq!(session.state(ask), NO, "{ask}");
+    }
+    assert_eq!(session.one::<i64>("SELECT count(*) FROM docs WHERE sealed ->> 'a' = 'x'::text"), 1);
+    set_privileges(&mut client, &role, "search decrypt");
+    assert_eq!(
+        session.one::<i64>(r#"SELECT count(*) FROM docs WHERE sealed ->> 'a' = '{"below": "secret"}'::text"#),
+        1
+    );
+}
+
+#[test]
 fn internal_functions_called_by_hand_look_no_further() {
     let (mut client, role) = database();
     set_privileges(&mut client, &role, "search");
