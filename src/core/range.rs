@@ -49,11 +49,11 @@ pub struct Range {
 pub type Bucket = (u8, u64);
 
 /// A finite decimal number: sign, exponent of ten, digits; as [`super::canonical::number`] writes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Decimal(Vec<u8>);
 
 /// Something that a range can be asked about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Scalar {
     /// A number.
     Number(Decimal),
@@ -62,7 +62,7 @@ pub enum Scalar {
 }
 
 /// Bounds of a query, both included; `None` is open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Bounds {
     /// What is compared.
     pub domain: Domain,
@@ -138,11 +138,12 @@ impl Scalar {
         }
     }
 
-    /// As a filter keeps it: a number's canonical bytes, or microseconds as i64.
+    /// As a filter keeps it: a number's canonical bytes, or microseconds as i128: PostgreSQL's last times, counted from
+    /// 1970, are beyond i64.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Scalar::Number(number) => number.0.clone(),
-            Scalar::Time(micros) => (*micros as i64).to_be_bytes().to_vec(),
+            Scalar::Time(micros) => micros.to_be_bytes().to_vec(),
         }
     }
 

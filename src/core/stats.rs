@@ -8,6 +8,12 @@ use super::token::{TOKEN_BIT, marker};
 /// Keys between two prunings: bounds the memory of a count to a few times as many entries.
 const BUCKET: u64 = 1 << 20;
 
+/// One value in so many has a key that is kept however many there are: a little rarer than one in a thousand, since
+/// this is a sample.
+const OFTEN: u64 = 1_250;
+/// Keys that are kept for that reason, at most: the planner reads them all.
+const MOST: usize = 5_000;
+
 /// Counts keys with an error of at most one in [`BUCKET`] (Manku and Motwani 2002, Lossy Counting).
 #[derive(Default)]
 pub struct KeyCounter {
@@ -16,7 +22,7 @@ pub struct KeyCounter {
 }
 
 /// Keys in signed order, each with the share of the values that have it.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Default)]
 pub struct KeyFrequencies {
     /// As int8, ascending.
     pub keys: Vec<i64>,
@@ -35,8 +41,8 @@ impl KeyCounter {
         }
     }
 
-    /// The `most` commonest keys that occur in more than one of `values` values. Markers all count as common:
-    /// one that is missing stands for no value.
+    /// The `most` commonest keys that occur in more than one of `values` values, and beyond them all that one value in
+    /// [`OFTEN`] has, up to [`MOST`]. Markers all count as common: one that is missing stands for no value.
     pub fn finish(self, values: u64, most: usize) -> KeyFrequencies {
         let least = 2.max(9 * self.seen / BUCKET);
         let kept = |key: u64, count: u64| count >= least || key & TOKEN_BIT == 0;
@@ -44,7 +50,8 @@ impl KeyCounter {
         let mut common: Vec<(u64, u64)> = counts.filter(|(key, count)| kept(*key, *count)).collect();
         // Commonest first, markers before all; equal counts by key, so that the outcome is always the same.
         common.sort_unstable_by_key(|(key, count)| (key & TOKEN_BIT, std::cmp::Reverse(*count), *key));
-        common.truncate(most);
+        let often = common.partition_point(|(key, count)| key & TOKEN_BIT == 0 || count * OFTEN >= values);
+        common.truncate(most.max(often.min(MOST)));
         common.sort_unstable_by_key(|(key, _)| *key as i64);
         KeyFrequencies {
             keys: common.iter().map(|(key, _)| *key as i64).collect(),
@@ -115,10 +122,18 @@ mod tests {
     #[test]
     fn the_commonest_are_kept_where_there_are_too_many() {
         let keys = (0..100u64).flat_map(|key| std::iter::repeat_n(TOKEN_BIT | key, key as usize));
-        let found = count(keys).finish(1000, 10);
+        let found = count(keys).finish(1_000_000, 10);
         assert_eq!(found.keys.len(), 10);
-        assert_eq!(found.share(TOKEN_BIT | 99).map(|share| (share * 1000.0).round()), Some(99.0));
+        assert!(found.share(TOKEN_BIT | 99).is_some_and(|share| (share - 0.000099).abs() < 1e-9));
         assert_eq!(found.share(TOKEN_BIT | 89), None);
+    }
+
+    #[test]
+    fn what_one_value_in_a_thousand_has_is_kept_however_many_there_are() {
+        let keys = (0..3000u64).flat_map(|key| std::iter::repeat_n(TOKEN_BIT | key, 30));
+        assert_eq!(count(keys).finish(30_000, 1000).keys.len(), 3000);
+        let too_many = (0..6000u64).flat_map(|key| std::iter::repeat_n(TOKEN_BIT | key, 30));
+        assert_eq!(count(too_many).finish(30_000, 1000).keys.len(), MOST);
     }
 
     #[test]

@@ -156,12 +156,28 @@ pub fn session_target() -> Result<Target, PgError> {
 }
 
 /// A filter for the session's choice of keyring, or for values of every keyring.
-pub fn make_for_session(kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
+fn make_for_session(kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
     session::catch_up();
     let made = make(session_target()?, kind, documents)?;
     match session::keyring_for_search()? {
         Some(_) => Ok(made),
         None => Ok(Filter::parse(&made)?.for_every_keyring()),
+    }
+}
+
+/// The filter for a keyring that the caller names, or for the session's.
+pub fn make_named(name: Option<&str>, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
+    match name {
+        Some(name) => make(fixed(session::keyring_id(name)?), kind, documents),
+        None => make_for_session(kind, documents),
+    }
+}
+
+/// The filter for the keyring that a rewrite has put there; 0 is the session's.
+pub fn make_numbered(keyring: i32, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
+    match keyring {
+        0 => make_for_session(kind, documents),
+        keyring => make(fixed(keyring), kind, documents),
     }
 }
 
@@ -178,9 +194,8 @@ pub fn named_key(name: &Option<String>) -> Vec<u8> {
 fn filter_of(call: Call, kind: Query) -> Returned {
     let Some(query) = call.optional(0) else { return Ok(None) };
     let named = call.optional_text(1)?;
-    remember(call, &[&named_key(&named), query.bytes()], || match &named {
-        Some(name) => make(fixed(session::keyring_id(name)?), kind, &[query.bytes()]),
-        None => make_for_session(kind, &[query.bytes()]),
+    remember(call, &[&named_key(&named), query.bytes()], || {
+        make_named(named.as_deref(), kind, &[query.bytes()])
     })
 }
 
@@ -191,10 +206,9 @@ pub fn filter_casefold(call: Call) -> Returned {
 
 /// `filter_for(jsonb, keyring int4)`: what a rewritten operator with a parameter calls; 0 is the session's.
 pub fn filter_for(call: Call) -> Returned {
-    let query = call.varlena(0);
-    remember(call, &[&call.int4(1).to_be_bytes(), query.bytes()], || match call.int4(1) {
-        0 => make_for_session(Query::Contains, &[query.bytes()]),
-        keyring => make(fixed(keyring), Query::Contains, &[query.bytes()]),
+    let (query, keyring) = (call.varlena(0), call.int4(1));
+    remember(call, &[&keyring.to_be_bytes(), query.bytes()], || {
+        make_numbered(keyring, Query::Contains, &[query.bytes()])
     })
 }
 
@@ -207,14 +221,13 @@ pub fn filter_any(call: Call) -> Returned {
     let documents: Vec<&[u8]> = elements.iter().flatten().map(Varlena::bytes).collect();
     let named = call.optional_text(1)?;
     let joined = join_documents(&documents);
-    remember(call, &[&named_key(&named), &joined], || match &named {
-        Some(name) => make(fixed(session::keyring_id(name)?), Query::ContainsAny, &documents),
-        None => make_for_session(Query::ContainsAny, &documents),
+    remember(call, &[&named_key(&named), &joined], || {
+        make_named(named.as_deref(), Query::ContainsAny, &documents)
     })
 }
 
 /// The keyring of a column or a caller.
-pub fn fixed(keyring: i32) -> Target {
+fn fixed(keyring: i32) -> Target {
     Target { keyring, binding: Binding::Fixed }
 }
 
@@ -257,7 +270,7 @@ fn renew(bytes: &[u8]) -> Result<Option<Vec<u8>>, PgError> {
 pub fn filter_in_column(call: Call) -> Returned {
     let (filter, column) = (call.varlena(0), call.int4(1));
     call.with_cache(|remembered: &mut Remembered| {
-        let bound = remembered.get(&[filter.bytes()], || {
+        let bound = remembered.get(&[&column.to_be_bytes(), filter.bytes()], || {
             let parsed = Filter::parse(filter.bytes())?;
             match parsed.binding() {
                 Binding::Fixed => Ok(None),

@@ -4,10 +4,9 @@ use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
 use super::error::PgError;
-use super::filters::{self, OpenDocument, fixed, make_for_session};
+use super::filters::{self, OpenDocument};
 use super::raw::call::{Call, Returned};
 use super::raw::datum::detoast;
-use super::session;
 use crate::core::between::Between;
 use crate::core::canonical;
 use crate::core::filter::Query;
@@ -56,12 +55,8 @@ fn filter_between(call: Call, domain: Domain) -> Returned {
         return Ok(None);
     }
     let named = call.optional_text(3)?;
-    let query = encode(&call.text(0)?, domain, argument(call, 1), argument(call, 2))?;
-    let named_key = filters::named_key(&named);
-    let inputs: [&[u8]; 2] = [&named_key, &query];
-    filters::remember(call, &inputs, || match &named {
-        Some(name) => filters::make(fixed(session::keyring_id(name)?), Query::Between, &[&query]),
-        None => make_for_session(Query::Between, &[&query]),
+    remember_range(call, domain, &filters::named_key(&named), |query| {
+        filters::make_named(named.as_deref(), Query::Between, &[query])
     })
 }
 
@@ -77,12 +72,36 @@ pub fn filter_between_times_for(call: Call) -> Returned {
 }
 
 fn filter_between_for(call: Call, domain: Domain) -> Returned {
+    // Not STRICT, since a bound may be NULL.
+    if call.is_null(0) || call.is_null(3) {
+        return Ok(None);
+    }
     let keyring = call.int4(3);
-    let query = encode(&call.text(0)?, domain, argument(call, 1), argument(call, 2))?;
-    filters::remember(call, &[&keyring.to_be_bytes(), &query], || match keyring {
-        0 => make_for_session(Query::Between, &[&query]),
-        keyring => filters::make(fixed(keyring), Query::Between, &[&query]),
+    remember_range(call, domain, &keyring.to_be_bytes(), |query| {
+        filters::make_numbered(keyring, Query::Between, &[query])
     })
+}
+
+/// Compares the arguments as they are, so that path and bounds are read once and not for each row.
+fn remember_range(
+    call: Call,
+    domain: Domain,
+    keyring: &[u8],
+    make: impl FnOnce(&[u8]) -> Result<Vec<u8>, PgError>,
+) -> Returned {
+    let path = call.varlena(0);
+    let (low, high) = (argument(call, 1), argument(call, 2));
+    let inputs = [keyring, path.bytes(), &as_it_is(domain, low), &as_it_is(domain, high)];
+    filters::remember(call, &inputs, || make(&encode(&call.text(0)?, domain, low, high)?))
+}
+
+/// The bytes of a bound; an open end has none.
+fn as_it_is(domain: Domain, bound: Bound) -> Vec<u8> {
+    match (bound, domain) {
+        (None, _) => Vec::new(),
+        (Some(datum), Domain::Numbers) => detoast(datum).bytes().to_vec(),
+        (Some(datum), Domain::Times) => datum.value().to_be_bytes().to_vec(),
+    }
 }
 
 /// A bound as a datum, or none for an open end.

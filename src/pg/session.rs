@@ -31,7 +31,6 @@ struct Session {
     names: RefCell<HashMap<String, i32>>,
     ids: RefCell<Option<Rc<Ids>>>,
     keys: RefCell<Cache<SystemClock>>,
-    checked: Cell<Option<(i32, u64, u64)>>,
 }
 
 /// Which keyrings there are, as far as choosing one needs it.
@@ -55,7 +54,6 @@ thread_local! {
         names: RefCell::default(),
         ids: RefCell::default(),
         keys: RefCell::new(Cache::new(SystemClock)),
-        checked: Cell::new(None),
     };
 }
 
@@ -223,22 +221,14 @@ pub fn catch_up() {
 }
 
 /// Also what has committed without its message having arrived: rows under a newer index key, or of a new
-/// keyring, may be visible already. The tables are read once for each state of the database that a snapshot sees; a row
-/// that is newer than the snapshot was waited for, and the message comes before its lock is released.
+/// keyring, may be visible already.
 pub fn catch_up_for_search(id: i32) -> Result<(), PgError> {
     catch_up();
     let tables = tables()?;
     let known = ids()?.all.len().min(2);
-    let newest = keyring(id)?.newest_index();
-    let now = xact::snapshot_mark().map(|mark| (id, generation(), mark));
-    if now.is_some() && SESSION.with(|session| session.checked.get()) == now {
-        return Ok(());
-    }
-    if tables.newest_index(id) != newest || tables.keyring_ids(2).len() != known {
+    if tables.newest_index(id) != keyring(id)?.newest_index() || tables.keyring_ids(2).len() != known {
         forget();
-        return Ok(());
     }
-    SESSION.with(|session| session.checked.set(now));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
 use super::error::PgError;
-use super::filters::{self, fixed, make_for_session};
+use super::filters;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Owned, Varlena, detoast};
@@ -163,10 +163,7 @@ fn remember_text(
 ) -> Returned {
     let (steps, keyring) = (call.varlena(1), call.int4(3));
     let inputs = [&call.int4(0).to_be_bytes(), steps.bytes(), &keyring.to_be_bytes(), value];
-    filters::remember(call, &inputs, || match keyring {
-        0 => make_for_session(Query::Text, &[&encode()?]),
-        keyring => filters::make(fixed(keyring), Query::Text, &[&encode()?]),
-    })
+    filters::remember(call, &inputs, || filters::make_numbered(keyring, Query::Text, &[&encode()?]))
 }
 
 fn encode_argument(call: Call, text: &[u8]) -> Zeroizing<Vec<u8>> {

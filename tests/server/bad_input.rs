@@ -9,7 +9,7 @@ use postgres::error::DbError;
 use postgres::types::ToSql;
 
 use super::values::{AsBytes, copy_bytes, copy_text, one, refused, run, text_of, two_keyrings, with_state};
-use crate::support::{AsText, shared};
+use crate::support::{AsText, Sql as _, fresh_database, shared};
 
 /// Stands in every document here and in no error.
 const SECRET: &str = "canary-7291";
@@ -1013,4 +1013,28 @@ fn many_refusals_leave_the_session_as_it_was() {
     }
     run(client, &format!("DO $$ BEGIN {script} INSERT INTO t (v) VALUES ('{{\"a\": 1}}'); END $$"));
     assert_eq!(one::<i64>(client, "SELECT count(*) FROM t WHERE v @> '{\"a\": 1}'"), 2);
+}
+
+/// What SQL can call at all, each with NULL for every argument: those that are not STRICT must look for themselves.
+#[test]
+fn no_function_ends_the_server_when_all_its_arguments_are_null() {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'])");
+    let calls: Vec<String> = client.column(
+        "SELECT format('SELECT %s(%s)', p.oid::regproc, (SELECT string_agg('NULL::' || format_type(t, NULL), ', ' ORDER BY n)
+                                                          FROM unnest(p.proargtypes) WITH ORDINALITY a (t, n)))
+           FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e' AND d.classid = 'pg_proc'::regclass
+           JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgseal'
+          WHERE p.prokind = 'f' AND p.prorettype <> 'trigger'::regtype
+            AND NOT p.proargtypes::oid[] && ARRAY['internal'::regtype, 'cstring'::regtype]::oid[]",
+    );
+    assert!(calls.len() > 80, "{}", calls.len());
+    let process: i32 = client.one("SELECT pg_backend_pid()");
+    for call in calls {
+        // An error is an answer; a connection that is gone is not.
+        if let Err(error) = client.simple_query(&call) {
+            assert!(error.as_db_error().is_some(), "{call}: {error:?}");
+        }
+        assert_eq!(client.one::<i32>("SELECT pg_backend_pid()"), process, "{call}");
+    }
 }

@@ -195,12 +195,13 @@ fn indexed() -> Client {
 }
 
 /// `c` stands for the document's column.
-const INDEXED: [&str; 12] = [
+const INDEXED: [&str; 13] = [
     "(c ->> 'a') = 'x7'",
     "'x7' = (c ->> 'a')",
     "(c ->> 'a') = 'x7'::text",
     "'x7'::varchar = (c ->> 'a')",
     "(c ->> 'a') IN ('x7')",
+    "(c ->> 'a') IN ('x7'::varchar, 'x8'::varchar)",
     "(c ->> 'n') = '3'",
     "(c #>> '{o,k}') = 'true'",
     "(c #>> '{tags,0}') = 't4'",

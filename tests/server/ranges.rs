@@ -136,6 +136,8 @@ fn times_are_compared_as_points_in_time() {
         assert_eq!(within(&mut client, "'2024-03-02T00:00:00Z'", "'2024-03-02T01:30:00Z'"), [3, 4]);
         assert_eq!(within(&mut client, "NULL", "'2020-01-01T00:00:00Z'"), [6]);
         assert_eq!(within(&mut client, "'2030-01-01T00:00:00Z'", "'infinity'"), [7]);
+        // Counted from 1970, PostgreSQL's last day is more microseconds than 63 bits hold.
+        assert_eq!(within(&mut client, "'2030-01-01T00:00:00Z'", "'294276-12-31T00:00:00Z'"), [7]);
     }
 }
 

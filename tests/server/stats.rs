@@ -60,6 +60,23 @@ fn estimates_of_common_values_are_within_a_factor_of_two_and_rare_ones_small() {
 }
 
 #[test]
+fn estimates_hold_where_thousands_of_values_are_common() {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.*'])");
+    client.run("CREATE TABLE docs (sealed encrypted_jsonb(k)) WITH (autovacuum_enabled = off)");
+    client.run(
+        "INSERT INTO docs SELECT jsonb_build_object('a', i % 500, 'b', i * 7 % 500, 'c', i * 11 % 500, 'd', i * 13 % 500, 'e', i * 17 % 500)
+           FROM generate_series(1, 40000) i",
+    );
+    client.run("ANALYZE docs");
+    for (path, value) in ["a", "b", "c", "d", "e"].iter().zip([3, 99, 250, 377, 499]) {
+        let condition = format!(r#"sealed @> '{{"{path}": {value}}}'"#);
+        let (estimated, real) = (estimate(&mut client, &condition), count(&mut client, &condition));
+        assert!(estimated <= real * 2.0 && estimated >= real / 2.0, "{condition}: {estimated} of {real}");
+    }
+}
+
+#[test]
 fn estimates_follow_a_rotation_of_the_index_key_once_rows_are_analysed_again() {
     let mut client = database();
     client.run("SELECT pgseal.rotate_index_key('k'); UPDATE docs SET sealed = sealed || '{}' WHERE id % 4 < 2; ANALYZE docs");

@@ -40,20 +40,6 @@ pub fn accept_invalidations() {
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
-/// A number that tells what the statement's snapshot sees: a transaction that ends is either past its upper end, which moves
-/// then, or one of those it counts as running, which become fewer. `None` on a standby, which counts otherwise.
-pub fn snapshot_mark() -> Option<u64> {
-    // SAFETY: the active snapshot is valid while it is active.
-    unsafe {
-        if !pg_sys::ActiveSnapshotSet() {
-            return None;
-        }
-        let snapshot = pg_sys::GetActiveSnapshot();
-        let end = u64::from(u32::from((*snapshot).xmax));
-        (!(*snapshot).takenDuringRecovery).then_some(end << 32 | u64::from((*snapshot).xcnt))
-    }
-}
-
 /// Tells every session, from commit on, that `relation` has changed.
 pub fn invalidate_relation(relation: pg_sys::Oid) {
     // SAFETY: the relation exists; we hold a lock on it from writing to it.
