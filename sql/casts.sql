@@ -1,18 +1,15 @@
 -- (document ->> 'age')::int and the like: as the cast from text, explicit only, and without the text in an error.
 DO $$
 DECLARE
-    target regtype;
+    name text;
 BEGIN
-    FOREACH target IN ARRAY ARRAY['int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'bool', 'date', 'time', 'timestamp',
-                                  'timestamptz', 'interval', 'uuid', 'jsonb']::regtype[] LOOP
-        EXECUTE format('CREATE FUNCTION pgseal.%I(encrypted_text) RETURNS %s
-            AS ''MODULE_PATHNAME'', ''pgseal_decrypt_as'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100',
-            'decrypt_as_' || (SELECT typname FROM pg_catalog.pg_type WHERE oid = target), target);
-        EXECUTE format('COMMENT ON FUNCTION pgseal.%I(encrypted_text) IS ''explicit cast to %s''',
-            'decrypt_as_' || (SELECT typname FROM pg_catalog.pg_type WHERE oid = target), target);
-        EXECUTE format('CREATE CAST (encrypted_text AS %s) WITH FUNCTION pgseal.%I(encrypted_text)', target,
-            'decrypt_as_' || (SELECT typname FROM pg_catalog.pg_type WHERE oid = target));
-        EXECUTE format('COMMENT ON CAST (encrypted_text AS %s) IS ''decrypts, explicit only''', target);
+    FOREACH name IN ARRAY ARRAY['int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'bool', 'date', 'time', 'timestamp',
+                                'timestamptz', 'interval', 'uuid', 'jsonb'] LOOP
+        EXECUTE format('CREATE FUNCTION pgseal.decrypt_as_%1$s(encrypted_text) RETURNS %1$s
+            AS ''MODULE_PATHNAME'', ''pgseal_decrypt_as'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', name);
+        EXECUTE format('COMMENT ON FUNCTION pgseal.decrypt_as_%1$s(encrypted_text) IS ''explicit cast to %1$s''', name);
+        EXECUTE format('CREATE CAST (encrypted_text AS %1$s) WITH FUNCTION pgseal.decrypt_as_%1$s(encrypted_text)', name);
+        EXECUTE format('COMMENT ON CAST (encrypted_text AS %s) IS ''decrypts, explicit only''', name);
     END LOOP;
 END $$;
 

@@ -15,57 +15,49 @@ use crate::core::text_query::Accessor;
 
 /// `encrypted_jsonb -> text`.
 pub fn field(call: Call) -> Returned {
-    part(call, jsonb::FIELD, Content::Jsonb, Accessor::Field)
+    part(call, Content::Jsonb, Accessor::Field)
 }
 
 /// `encrypted_jsonb -> int4`.
 pub fn element(call: Call) -> Returned {
-    part(call, jsonb::ELEMENT, Content::Jsonb, Accessor::Element)
+    part(call, Content::Jsonb, Accessor::Element)
 }
 
 /// `encrypted_jsonb #> text[]`.
 pub fn path(call: Call) -> Returned {
-    part(call, jsonb::PATH, Content::Jsonb, Accessor::Path)
+    part(call, Content::Jsonb, Accessor::Path)
 }
 
 /// `encrypted_jsonb ->> text`.
 pub fn field_text(call: Call) -> Returned {
-    part(call, jsonb::FIELD_TEXT, Content::Text, Accessor::Field)
+    part(call, Content::Text, Accessor::Field)
 }
 
 /// `encrypted_jsonb ->> int4`.
 pub fn element_text(call: Call) -> Returned {
-    part(call, jsonb::ELEMENT_TEXT, Content::Text, Accessor::Element)
+    part(call, Content::Text, Accessor::Element)
 }
 
 /// `encrypted_jsonb #>> text[]`.
 pub fn path_text(call: Call) -> Returned {
-    part(call, jsonb::PATH_TEXT, Content::Text, Accessor::Path)
+    part(call, Content::Text, Accessor::Path)
 }
 
-fn part(call: Call, function: Function, content: Content, accessor: Accessor) -> Returned {
-    let value = open_to_look(call, |policy| texts::is_declared(accessor, call.datum(1), policy))?;
-    require_scalar(call, &value, accessor)?;
-    match function.varlena(value.datum().datum(), call.datum(1)) {
+fn part(call: Call, content: Content, accessor: Accessor) -> Returned {
+    let argument = call.datum(1);
+    let value = open_to_look(call, |policy| texts::is_declared(accessor, argument, policy))?;
+    let document = value.datum().datum();
+    let (as_jsonb, as_text) = texts::functions(accessor);
+    let only_scalars = !call.with_cache(|looking: &mut Looking| looking.is_everywhere())
+        && !value.keyring.active_index()?.1.covers_everything();
+    // With `search` alone an object or array must not come out, not even sealed: its path does not declare what is below.
+    if only_scalars && as_jsonb.varlena(document, argument).is_some_and(|part| !is_scalar(part.bytes())) {
+        return Err(PgError::Undeclared(value.keyring.name.clone()));
+    }
+    let function = if content == Content::Text { as_text } else { as_jsonb };
+    match function.varlena(document, argument) {
         Some(part) => Ok(Some(values::seal_part(&value.keyring, content, part.bytes())?.datum())),
         None => Ok(None),
-    }
-}
-
-/// With `search` alone an object or array must not come out, not even sealed: its path does not declare what is below.
-fn require_scalar(call: Call, value: &OpenValue, accessor: Accessor) -> Result<(), PgError> {
-    let (_, policy) = value.keyring.active_index()?;
-    if policy.covers_everything() || call.with_cache(|looking: &mut Looking| looking.is_everywhere()) {
-        return Ok(());
-    }
-    let part = match accessor {
-        Accessor::Element => jsonb::ELEMENT,
-        Accessor::Path => jsonb::PATH,
-        Accessor::Field | Accessor::Whole => jsonb::FIELD,
-    };
-    match part.varlena(value.datum().datum(), call.datum(1)) {
-        Some(part) if !is_scalar(part.bytes()) => Err(PgError::Undeclared(value.keyring.name.clone())),
-        _ => Ok(()),
     }
 }
 

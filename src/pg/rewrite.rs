@@ -114,8 +114,7 @@ impl TextSide {
     }
 
     fn halves(&self, objects: &Objects, filter: Expr) -> Option<Expr> {
-        let narrow = objects.operator(c"@~", self.value.copy(), filter.copy())?;
-        let exact = objects.operator(c"@>#", self.value.copy(), filter.copy())?;
+        let (narrow, exact) = two_halves(objects, self.value, filter, filter)?;
         Some(match self.accessor {
             Accessor::Whole => narrow.and(exact),
             _ => narrow.or_null().and(exact),
@@ -125,9 +124,7 @@ impl TextSide {
 
 /// `filter_support(internal)`: folds `pgseal.filter(constant)` so that plans show no plaintext.
 pub fn filter_support(call: Call) -> Returned {
-    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
-    let Some(document) = request.argument(0).and_then(Expr::constant) else { return not_rewritten() };
-    fold(&request, Query::Contains, &[document.bytes()])
+    fold_document(call, Query::Contains)
 }
 
 /// `filter_any_support(internal)`: the same for `pgseal.filter_any(constant)`.
@@ -136,14 +133,18 @@ pub fn filter_any_support(call: Call) -> Returned {
     let Some(documents) = request.argument(0).and_then(Expr::constant) else { return not_rewritten() };
     let documents = array::documents(documents.datum());
     let documents: Vec<&[u8]> = documents.iter().flatten().map(Varlena::bytes).collect();
-    fold(&request, Query::ContainsAny, &documents)
+    fold(&request, 1, Query::ContainsAny, &documents)
 }
 
 /// `filter_casefold_support(internal)`: the same for `pgseal.filter_casefold(constant)`.
 pub fn filter_casefold_support(call: Call) -> Returned {
+    fold_document(call, Query::Casefold)
+}
+
+fn fold_document(call: Call, kind: Query) -> Returned {
     let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
     let Some(document) = request.argument(0).and_then(Expr::constant) else { return not_rewritten() };
-    fold(&request, Query::Casefold, &[document.bytes()])
+    fold(&request, 1, kind, &[document.bytes()])
 }
 
 /// `filter_between_support(internal)`: the same for `pgseal.filter_between` with constants.
@@ -153,7 +154,7 @@ pub fn filter_between_support(call: Call) -> Returned {
     let [path, low, high, _] = arguments.as_slice() else { return not_rewritten() };
     let Some((path, domain, low, high)) = known_bounds(*path, *low, *high) else { return not_rewritten() };
     let query = ranges::encode(&path, domain, low, high)?;
-    fold_at(&request, 3, Query::Between, &[&query])
+    fold(&request, 3, Query::Between, &[&query])
 }
 
 /// The path and bounds where the planner knows all of them.
@@ -194,13 +195,8 @@ fn range_filter(objects: &Objects, value: Expr, asked: [Expr; 3]) -> Result<Opti
     Ok(objects.filter_call(c"filter_between_for", &types, &[path.copy(), low.copy(), high.copy(), keyring]))
 }
 
-/// Only where the keyring is a constant as well, or the session's choice.
-fn fold(request: &SimplifyRequest, kind: Query, documents: &[&[u8]]) -> Returned {
-    fold_at(request, 1, kind, documents)
-}
-
-/// `keyring` is the place of the argument that names the keyring.
-fn fold_at(request: &SimplifyRequest, keyring: usize, kind: Query, documents: &[&[u8]]) -> Returned {
+/// Only where the keyring, which argument `keyring` names, is a constant as well, or the session's choice.
+fn fold(request: &SimplifyRequest, keyring: usize, kind: Query, documents: &[&[u8]]) -> Returned {
     let Some(keyring) = request.argument(keyring) else { return not_rewritten() };
     let target = match keyring.constant() {
         Some(name) => Target {
@@ -276,7 +272,13 @@ fn for_column(objects: &Objects, value: Expr, filter: Expr) -> Result<Expr, PgEr
 /// `(value @~ filter) AND (value @># filter-or-query)`.
 fn halves(objects: &Objects, value: Expr, filter: Option<Expr>, query: Option<Expr>) -> Option<Expr> {
     let filter = filter?;
-    let narrow = objects.operator(c"@~", value.copy(), filter.copy())?;
-    let exact = objects.operator(c"@>#", value.copy(), query.unwrap_or(filter).copy())?;
+    let (narrow, exact) = two_halves(objects, value, filter, query.unwrap_or(filter))?;
     Some(narrow.and(exact))
+}
+
+/// `value @~ filter` and `value @># query`.
+fn two_halves(objects: &Objects, value: Expr, filter: Expr, query: Expr) -> Option<(Expr, Expr)> {
+    let narrow = objects.operator(c"@~", value.copy(), filter.copy())?;
+    let exact = objects.operator(c"@>#", value.copy(), query.copy())?;
+    Some((narrow, exact))
 }

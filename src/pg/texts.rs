@@ -8,7 +8,7 @@ use super::filters;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Owned, Varlena, detoast};
-use super::raw::jsonb;
+use super::raw::jsonb::{self, Function};
 use super::raw::node::{Expr, Objects};
 use super::session::{Looking, Privilege};
 use super::values::{self, OpenValue};
@@ -50,18 +50,27 @@ impl TextAt {
 
     /// Compares the text in `value`, a jsonb or, for the whole, a text; NULL where there is none.
     pub fn equals(&self, value: &Owned) -> Option<bool> {
-        let found = match self.accessor {
+        let argument = match self.accessor {
             Accessor::Whole => return Some(value.bytes() == self.text.as_slice()),
-            Accessor::Field => jsonb::FIELD_TEXT.varlena(value.datum(), self.argument.datum()),
-            Accessor::Path => jsonb::PATH_TEXT.varlena(value.datum(), self.argument.datum()),
-            Accessor::Element => jsonb::ELEMENT_TEXT.varlena(value.datum(), self.position().into()),
+            Accessor::Field | Accessor::Path => self.argument.datum(),
+            Accessor::Element => self.position().into(),
         };
-        found.map(|text| text.bytes() == self.text.as_slice())
+        let (_, as_text) = functions(self.accessor);
+        as_text.varlena(value.datum(), argument).map(|text| text.bytes() == self.text.as_slice())
     }
 
     fn position(&self) -> i32 {
         let digits = self.steps.first().and_then(|step| std::str::from_utf8(step).ok());
         digits.and_then(|digits| digits.parse().ok()).unwrap_or_default()
+    }
+}
+
+/// jsonb's functions behind an accessor: for the part itself and for its text. The whole has none of its own.
+pub fn functions(accessor: Accessor) -> (Function, Function) {
+    match accessor {
+        Accessor::Element => (jsonb::ELEMENT, jsonb::ELEMENT_TEXT),
+        Accessor::Path => (jsonb::PATH, jsonb::PATH_TEXT),
+        Accessor::Field | Accessor::Whole => (jsonb::FIELD, jsonb::FIELD_TEXT),
     }
 }
 

@@ -252,27 +252,24 @@ pub fn decrypt_as(call: Call) -> Returned {
     let text = decrypted(call)?;
     let text = c_string(std::str::from_utf8(text.bytes()).map_err(|_| PgError::Encoding)?);
     let of = call.result_type();
-    let refused = |code| move |_| Err(PgError::Unreadable(type_name(of), code));
-    PgTryBuilder::new(|| Ok(Some(from_text(&text, of))))
-        .catch_when(
-            Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
-            refused(Code::ERRCODE_INVALID_TEXT_REPRESENTATION),
-        )
-        .catch_when(
-            Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            refused(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-        )
-        .catch_when(Code::ERRCODE_INVALID_DATETIME_FORMAT, refused(Code::ERRCODE_INVALID_DATETIME_FORMAT))
-        .catch_when(Code::ERRCODE_DATETIME_FIELD_OVERFLOW, refused(Code::ERRCODE_DATETIME_FIELD_OVERFLOW))
-        .catch_when(Code::ERRCODE_INTERVAL_FIELD_OVERFLOW, refused(Code::ERRCODE_INTERVAL_FIELD_OVERFLOW))
-        .catch_when(Code::ERRCODE_UNTRANSLATABLE_CHARACTER, refused(Code::ERRCODE_UNTRANSLATABLE_CHARACTER))
-        .catch_when(Code::ERRCODE_INVALID_PARAMETER_VALUE, refused(Code::ERRCODE_INVALID_PARAMETER_VALUE))
-        .catch_when(
-            Code::ERRCODE_INVALID_TIME_ZONE_DISPLACEMENT_VALUE,
-            refused(Code::ERRCODE_INVALID_TIME_ZONE_DISPLACEMENT_VALUE),
-        )
-        .execute()
+    let read = PgTryBuilder::new(|| Ok(Some(from_text(&text, of))));
+    let read = UNREADABLE.into_iter().fold(read, |read, code| {
+        read.catch_when(code, move |_| Err(PgError::Unreadable(type_name(of), code)))
+    });
+    read.execute()
 }
+
+/// How input functions refuse a text.
+const UNREADABLE: [Code; 8] = [
+    Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+    Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+    Code::ERRCODE_INVALID_DATETIME_FORMAT,
+    Code::ERRCODE_DATETIME_FIELD_OVERFLOW,
+    Code::ERRCODE_INTERVAL_FIELD_OVERFLOW,
+    Code::ERRCODE_INVALID_TIME_ZONE_DISPLACEMENT_VALUE,
+    Code::ERRCODE_INVALID_PARAMETER_VALUE,
+    Code::ERRCODE_UNTRANSLATABLE_CHARACTER,
+];
 
 fn decrypted(call: Call) -> Result<Varlena, PgError> {
     let context = match call.count() {
