@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -119,11 +120,11 @@ impl Bao {
         made["auth"]["client_token"].as_str().unwrap().to_owned()
     }
 
-    fn kms(&self, token: &str) -> Box<dyn Kms> {
+    fn kms(&self, token: &str) -> Rc<dyn Kms> {
         self.kms_at("transit", &self.directory.put("token", &format!("{token}\n")))
     }
 
-    fn kms_at(&self, mount: &str, token_file: &Path) -> Box<dyn Kms> {
+    fn kms_at(&self, mount: &str, token_file: &Path) -> Rc<dyn Kms> {
         open(&format!("vault+http://127.0.0.1:{}/{mount}", self.port), &settings(token_file, 5000)).unwrap()
     }
 }
@@ -137,7 +138,9 @@ impl Drop for Bao {
 
 fn settings(token_file: &Path, milliseconds: u64) -> Settings {
     let timeout = Duration::from_millis(milliseconds);
-    Settings { timeout, token_file: Some(token_file.into()), ca_file: None, interrupted: cancelled }
+    let mut settings = Settings::new(timeout, cancelled);
+    settings.vault.token_file = Some(token_file.into());
+    settings
 }
 
 fn is_denied<T>(result: Result<T, KmsError>) -> bool {
@@ -230,12 +233,6 @@ fn what_the_server_denies_is_denied() {
     let made = bao.agent().get(bao.url("transit/keys/missing")).header("x-vault-token", "root").call();
     assert!(made.is_err(), "the check made the key");
 
-    bao.admin("transit/keys/plain", r#"{"type":"aes256-gcm96"}"#);
-    assert!(matches!(kms.ensure_key("plain"), Err(KmsError::Setting(_))));
-    bao.admin("transit/keys/plain/rotate", "{}");
-    bao.admin("transit/keys/plain/config", r#"{"min_decryption_version":2}"#);
-    assert!(matches!(kms.ensure_key("plain"), Err(KmsError::Setting(_))));
-
     let token_file = bao.directory.put("token", "root");
     assert!(is_denied(bao.kms_at("nowhere", &token_file).unwrap("main", &CONTEXT, &wrapped)));
 
@@ -248,6 +245,29 @@ fn what_the_server_denies_is_denied() {
     assert!(is_denied(bao.kms("s.not-a-token").unwrap("main", &CONTEXT, &wrapped)));
     bao.directory.put("token", "two tokens\n");
     assert!(matches!(kms.unwrap("main", &CONTEXT, &wrapped), Err(KmsError::Local(_))));
+}
+
+#[test]
+fn a_key_that_is_not_derived_binds_by_associated_data() {
+    let bao = Bao::start();
+    bao.admin("transit/keys/plain", r#"{"type":"aes256-gcm96"}"#);
+    let kms = bao.kms("root");
+    kms.ensure_key("plain").unwrap();
+    let root = rng::root_key().unwrap();
+    let old = kms.wrap("plain", &CONTEXT, &root).unwrap();
+    assert!(old.starts_with(b"aad:vault:v1:"));
+    assert_eq!(kms.unwrap("plain", &CONTEXT, &old).unwrap().expose(), root.expose());
+    assert!(is_denied(kms.unwrap("plain", &OTHER, &old)));
+    assert!(is_denied(kms.unwrap("plain", &CONTEXT, &old[4..])), "without its mark it is bound to nothing");
+    assert!(is_denied(kms.rewrap("plain", &OTHER, &old)));
+
+    bao.admin("transit/keys/plain/rotate", "{}");
+    let new = kms.rewrap("plain", &CONTEXT, &old).unwrap();
+    assert!(new.starts_with(b"aad:vault:v2:"));
+    bao.admin("transit/keys/plain/config", r#"{"min_decryption_version":2}"#);
+    assert_eq!(kms.unwrap("plain", &CONTEXT, &new).unwrap().expose(), root.expose());
+    assert!(is_denied(kms.unwrap("plain", &CONTEXT, &old)));
+    kms.ensure_key("plain").unwrap();
 }
 
 #[test]

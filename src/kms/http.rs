@@ -1,4 +1,4 @@
-//! With [`super::transport`] the one place that names ureq: a blocking POST that is bounded in time and size and notices a cancel.
+//! With [`super::transport`] the one place that names ureq: a blocking request that is bounded in time and size and notices a cancel.
 //!
 //! Every wait is cut into slices of at most 50 ms, under TLS too, because the transport below rustls is ours.
 //! Two waits are not cut so finely: opening a connection (std cannot poll one, so an attempt is given 250 ms,
@@ -12,13 +12,16 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ureq::http::HeaderValue;
+use ureq::http::{self, HeaderValue};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use zeroize::Zeroizing;
 
-use super::transport::{Interrupted, Watch, agent};
+use super::transport::{Interrupted, agent};
 use super::{KmsError, Settings, read_bounded, read_file};
 use crate::core::rng;
+
+pub(super) use super::transport::Watch;
+pub(super) use ureq::http::Method;
 
 const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -32,13 +35,18 @@ pub(super) struct Client {
     tls: TlsConfig,
 }
 
-/// What to send; JSON.
-pub(super) struct Post<'a> {
+/// What to send.
+pub(super) struct Request<'a> {
+    pub method: Method,
     pub url: &'a str,
-    /// Name and value of the header that authenticates.
-    pub credential: (&'static str, &'a str),
+    /// Names in lower case; values may be secret. `host` and `content-length` come by themselves.
+    pub headers: &'a [(&'static str, &'a str)],
+    /// Empty with [`Method::GET`].
     pub body: &'a [u8],
 }
+
+/// The header of a JSON body.
+pub(super) const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// What came back, whatever its status.
 pub(super) struct Answer {
@@ -63,12 +71,21 @@ impl Client {
         Ok(Client { timeout: settings.timeout, interrupted: settings.interrupted, tls })
     }
 
-    /// Sends `post` until `judge` is content or calls a failure final, the attempts are used up or the time is.
-    pub fn call<T>(&self, post: &Post, judge: impl Fn(Answer) -> Result<T, Failure>) -> Result<T, KmsError> {
-        let watch = Watch { deadline: Instant::now() + self.timeout, interrupted: self.interrupted };
+    /// Begins an operation that may take several requests: they share its time.
+    pub fn begin(&self) -> Watch {
+        Watch { deadline: Instant::now() + self.timeout, interrupted: self.interrupted }
+    }
+
+    /// Sends `request` until `judge` is content or calls a failure final, the attempts are used up or the time is.
+    pub fn call<T>(
+        &self,
+        watch: Watch,
+        request: &Request,
+        judge: impl Fn(Answer) -> Result<T, Failure>,
+    ) -> Result<T, KmsError> {
         let mut attempt = 1;
         loop {
-            let error = match self.once(post, watch).and_then(&judge) {
+            let error = match self.once(request, watch).and_then(&judge) {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Transient(error)) => error,
@@ -83,14 +100,19 @@ impl Client {
         }
     }
 
-    fn once(&self, post: &Post, watch: Watch) -> Result<Answer, Failure> {
-        let unusable = Failure::Final(KmsError::Local("the credential is not one line of printable ASCII"));
-        let (name, value) = post.credential;
-        let mut credential = HeaderValue::from_str(value).map_err(|_| unusable)?;
-        credential.set_sensitive(true);
-        let request = self.agent(watch).post(post.url).header(name, credential);
-        let sent = request.header("content-type", "application/json").send(post.body);
-        let response = sent.map_err(failure)?;
+    fn once(&self, request: &Request, watch: Watch) -> Result<Answer, Failure> {
+        let mut sent = http::Request::builder().method(request.method.clone()).uri(request.url);
+        for (name, value) in request.headers {
+            let mut value = HeaderValue::from_str(value).map_err(|_| UNUSABLE)?;
+            value.set_sensitive(true);
+            sent = sent.header(*name, value);
+        }
+        let agent = self.agent(watch);
+        let response = match request.body {
+            [] => agent.run(sent.body(()).map_err(|_| UNUSABLE)?),
+            body => agent.run(sent.body(body).map_err(|_| UNUSABLE)?),
+        };
+        let response = response.map_err(failure)?;
         let status = response.status().as_u16();
         let body = read_bounded(&mut response.into_body().into_reader(), BODY_LIMIT);
         let too_large = Failure::Final(KmsError::Response("it is larger than 64 KiB"));
@@ -116,6 +138,9 @@ impl Client {
         agent(config, watch)
     }
 }
+
+const UNUSABLE: Failure =
+    Failure::Final(KmsError::Local("a credential or an address is not one line of printable ASCII"));
 
 fn authorities(path: &Path) -> Result<RootCerts, KmsError> {
     let unusable = KmsError::Local("the CA file cannot be read or is not PEM with at least one certificate");

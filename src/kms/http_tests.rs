@@ -23,7 +23,7 @@ fn a_library_error_keeps_its_words_to_itself() {
 
 #[test]
 fn settings_are_checked_before_any_call() {
-    let good = Settings { timeout: FIRST_PAUSE, token_file: None, ca_file: None, interrupted: || false };
+    let good = Settings::new(FIRST_PAUSE, || false);
     assert!(Client::new(&good).is_ok());
     let timeless = Settings { timeout: Duration::ZERO, ..good.clone() };
     assert!(matches!(Client::new(&timeless), Err(KmsError::Setting(_))));

@@ -13,6 +13,7 @@ mod vault;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -24,10 +25,12 @@ use crate::keys::context::WrapContext;
 
 pub use error::{Class, KmsError};
 pub use file::FileKms;
-pub use vault::VaultKms;
+pub use vault::{VaultAuth, VaultKms, VaultLogin};
 
 /// Characters of base64 for 32 bytes.
 const KEY_TEXT_BYTES: usize = 44;
+/// Bytes of the longest token; a JSON web token has a few thousand.
+const TOKEN_LIMIT: usize = 8 * 1024;
 /// Bytes of the longest KMS key name.
 const NAME_BYTES: usize = 128;
 
@@ -47,29 +50,64 @@ pub trait Kms {
     fn rewrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<Vec<u8>, KmsError>;
 }
 
-/// How to reach a service; the credentials are named here, never held.
-#[derive(Debug, Clone)]
+/// How to reach a service. Credentials are named here, never held, but for a token that a session brought along.
+#[derive(Clone)]
 pub struct Settings {
-    /// Longest time for one call, retries included; more than zero. A name lookup is not bounded by it.
+    /// Longest time for one operation, retries and log-ins included; more than zero. A name lookup is not
+    /// bounded by it.
     pub timeout: Duration,
-    /// File with the token, read anew at each call.
-    pub token_file: Option<PathBuf>,
     /// PEM file of the only authorities to trust; without it those of Mozilla (webpki-roots).
     pub ca_file: Option<PathBuf>,
     /// Whether to give up now; asked at most every 50 ms and expected to stay true once it is.
     pub interrupted: fn() -> bool,
+    /// The process's environment, where the clouds' own tools look for credentials.
+    pub variable: fn(&str) -> Option<String>,
+    /// How to log in to Vault and OpenBao.
+    pub vault: VaultLogin,
+    /// A session's own bearer token; used instead of all other credentials.
+    pub token: Option<Rc<Token>>,
 }
 
-/// The client for `endpoint`: `file:///dir`, `vault+https://host:port/mount` or, to loopback, `vault+http://...`.
-/// Reads `ca_file` but does not connect.
-pub fn open(endpoint: &str, settings: &Settings) -> Result<Box<dyn Kms>, KmsError> {
+/// A token as it goes into a header. Wiped when dropped.
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// One word of printable ASCII, at most 8 KiB; spaces and line ends around it are dropped.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        (word && text.len() <= TOKEN_LIMIT).then(|| Token(Zeroizing::new(text.to_owned())))
+    }
+
+    fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Settings {
+    /// What most settings are; `interrupted` and `variable` have no sensible default elsewhere.
+    pub fn new(timeout: Duration, interrupted: fn() -> bool) -> Self {
+        Settings {
+            timeout,
+            ca_file: None,
+            interrupted,
+            variable: |name| std::env::var(name).ok(),
+            vault: VaultLogin::default(),
+            token: None,
+        }
+    }
+}
+
+/// The client for `endpoint`, by its scheme. Reads files but does not connect. A client may keep a credential that
+/// it logged in for, and renews it by itself; it is for one process and one thread.
+pub fn open(endpoint: &str, settings: &Settings) -> Result<Rc<dyn Kms>, KmsError> {
     let Some((scheme, rest)) = endpoint.split_once("://") else {
         return Err(KmsError::Endpoint("it does not start with a scheme such as file:// or vault+https://"));
     };
     match scheme {
-        "file" => Ok(Box::new(FileKms::open(rest)?)),
-        "vault+https" => Ok(Box::new(VaultKms::open(true, rest, settings)?)),
-        "vault+http" => Ok(Box::new(VaultKms::open(false, rest, settings)?)),
+        "file" => Ok(Rc::new(FileKms::open(rest)?)),
+        "vault+https" => Ok(Rc::new(VaultKms::open(true, rest, settings)?)),
+        "vault+http" => Ok(Rc::new(VaultKms::open(false, rest, settings)?)),
         _ => Err(KmsError::Endpoint("its scheme is none of file, vault+https and vault+http")),
     }
 }
@@ -106,6 +144,12 @@ fn read_bounded(source: &mut impl Read, limit: usize) -> std::io::Result<Option<
     Ok((filled <= limit).then_some(buffer))
 }
 
+/// The one token that a file holds.
+fn read_token(path: &Path, what: KmsError) -> Result<Token, KmsError> {
+    let bytes = read_file(path, TOKEN_LIMIT, what)?;
+    std::str::from_utf8(&bytes).ok().and_then(Token::parse).ok_or(what)
+}
+
 /// A small regular file; `what` is the error otherwise. Looks first, because opening a pipe would hang.
 fn read_file(path: &Path, limit: usize, what: KmsError) -> Result<Zeroizing<Vec<u8>>, KmsError> {
     let regular = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
@@ -140,8 +184,9 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        let timeout = Duration::from_secs(1);
-        Settings { timeout, token_file: Some("/nonexistent".into()), ca_file: None, interrupted: || false }
+        let mut settings = Settings::new(Duration::from_secs(1), || false);
+        settings.vault.token_file = Some("/nonexistent".into());
+        settings
     }
 
     #[test]

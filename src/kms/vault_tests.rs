@@ -5,7 +5,7 @@ fn answer(status: u16, body: &str) -> Answer {
 }
 
 fn verdict(status: u16, words: &str) -> Failure {
-    judge(answer(status, &serde_json::json!({ "errors": [words] }).to_string())).unwrap_err()
+    judge(answer(status, &serde_json::json!({ "errors": [words] }).to_string()), "data").unwrap_err()
 }
 
 #[test]
@@ -16,7 +16,8 @@ fn endpoints_name_host_port_and_mount() {
         ("[fd00::1]:8200/transit", "https://[fd00::1]:8200/v1/transit"),
     ];
     for (rest, base) in good {
-        assert_eq!(base_url(true, rest).as_deref(), Ok(base));
+        let (server, mount) = parse_place(true, rest).unwrap();
+        assert_eq!(server + &mount, base);
     }
 }
 
@@ -49,7 +50,7 @@ fn other_endpoints_are_refused_without_an_echo() {
         "[hunter2]:1/transit",
     ];
     for rest in bad {
-        let error = base_url(true, rest).unwrap_err();
+        let error = parse_place(true, rest).unwrap_err();
         assert!(matches!(error, KmsError::Endpoint(_)), "{rest}");
         assert!(!error.to_string().contains("hunter2"), "{rest}");
     }
@@ -58,7 +59,7 @@ fn other_endpoints_are_refused_without_an_echo() {
 #[test]
 fn plain_http_is_for_loopback_only() {
     for rest in ["127.0.0.1:1/t", "127.9.9.9:1/t", "localhost:1/t", "[::1]:1/t"] {
-        assert!(base_url(false, rest).is_ok(), "{rest}");
+        assert!(parse_place(false, rest).is_ok(), "{rest}");
     }
     for rest in [
         "10.0.0.1:1/t",
@@ -68,7 +69,7 @@ fn plain_http_is_for_loopback_only() {
         "[fd00::1]:1/t",
         "0.0.0.0:1/t",
     ] {
-        assert!(matches!(base_url(false, rest), Err(KmsError::Endpoint(_))), "{rest}");
+        assert!(matches!(parse_place(false, rest), Err(KmsError::Endpoint(_))), "{rest}");
     }
 }
 
@@ -100,11 +101,14 @@ fn answers_of_others_are_no_denial() {
     for (status, body) in
         [(400, "Client sent an HTTP request to an HTTPS server."), (404, "<html>"), (204, "")]
     {
-        let error = judge(answer(status, body)).unwrap_err();
+        let error = judge(answer(status, body), "data").unwrap_err();
         assert!(matches!(error, Failure::Final(KmsError::Response(_))), "{status}");
     }
     for body in ["", "{", "[]", "{}", "null", "{\"data\""] {
-        assert!(matches!(judge(answer(200, body)), Err(Failure::Final(KmsError::Response(_)))), "{body}");
+        assert!(
+            matches!(judge(answer(200, body), "data"), Err(Failure::Final(KmsError::Response(_)))),
+            "{body}"
+        );
     }
 }
 
@@ -139,7 +143,9 @@ fn only_whole_keys_and_ciphertexts_are_taken() {
         assert!(ciphertext(serde_json::json!({ "ciphertext": text })).is_err(), "{text}");
         assert!(stored(text.as_bytes()).is_err(), "{text}");
     }
-    assert_eq!(stored(b"vault:v12:AAAA"), Ok("vault:v12:AAAA"));
+    assert_eq!(stored(b"vault:v12:AAAA"), Ok(("context", "vault:v12:AAAA")));
+    assert_eq!(stored(b"aad:vault:v12:AAAA"), Ok(("associated_data", "vault:v12:AAAA")));
+    assert!(stored(b"aad:aad:vault:v12:AAAA").is_err());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 use super::raw::xact;
-use crate::kms::Settings;
+use crate::kms::{Settings, VaultLogin};
 
 static KMS_ENDPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KMS_TOKEN_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -114,11 +114,12 @@ pub fn key_cache_ttl() -> Duration {
 
 /// What a KMS client needs to know.
 pub fn kms_settings() -> Settings {
+    let vault =
+        VaultLogin { token_file: string(&KMS_TOKEN_FILE).map(PathBuf::from), ..VaultLogin::default() };
     Settings {
-        timeout: Duration::from_millis(KMS_TIMEOUT_MS.get() as u64),
-        token_file: string(&KMS_TOKEN_FILE).map(PathBuf::from),
         ca_file: string(&KMS_CA_FILE).map(PathBuf::from),
-        interrupted: xact::interrupted,
+        vault,
+        ..Settings::new(Duration::from_millis(KMS_TIMEOUT_MS.get() as u64), xact::interrupted)
     }
 }
 

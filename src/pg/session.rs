@@ -445,7 +445,7 @@ pub fn with_kms<T>(
 }
 
 /// The client for an endpoint, or for the server's default one.
-pub fn open_kms(endpoint: Option<&str>) -> Result<Box<dyn Kms>, KmsError> {
+pub fn open_kms(endpoint: Option<&str>) -> Result<Rc<dyn Kms>, KmsError> {
     let default = guc::kms_endpoint();
     let endpoint =
         endpoint.or(default.as_deref()).ok_or(KmsError::Setting("pgseal.kms_endpoint is not set"))?;
