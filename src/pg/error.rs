@@ -104,6 +104,12 @@ pub enum PgError {
     /// A CALL that commits, inside BEGIN.
     #[error("{0} cannot run inside a transaction block")]
     TransactionBlock(&'static str),
+    /// Needs what only a preloaded library has.
+    #[error("pgseal is not preloaded, or pgseal.shared_keys is 0")]
+    NotPreloaded,
+    /// PREPARE TRANSACTION after keys were changed or flushed: whoever commits it could not tell the other sessions at once.
+    #[error("cannot PREPARE a transaction that has changed or flushed keys")]
+    PreparedKeys,
     /// The catalog's own rows are damaged.
     #[error("the catalog of pgseal is damaged: {0}")]
     Catalog(String),
@@ -147,7 +153,9 @@ impl PgError {
             | PgError::UnknownKey(..)
             | PgError::NoKeyring => Code::ERRCODE_UNDEFINED_OBJECT,
             PgError::WrongKeyring { .. } | PgError::Argument(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
-            PgError::KeyState(..) | PgError::NotRevealed => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            PgError::KeyState(..) | PgError::NotRevealed | PgError::NotPreloaded => {
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
             PgError::Privilege(..) | PgError::Undeclared(_) | PgError::SealedRefused => {
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE
             }
@@ -159,6 +167,7 @@ impl PgError {
             },
             PgError::Limit(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             PgError::KeyringExists(_) => Code::ERRCODE_DUPLICATE_OBJECT,
+            PgError::PreparedKeys => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported => Code::ERRCODE_UNDEFINED_FUNCTION,
@@ -166,7 +175,8 @@ impl PgError {
         }
     }
 
-    fn hint(&self) -> Option<&'static str> {
+    /// What to do next.
+    pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             PgError::SealedText(_) | PgError::TextForm(_) | PgError::Sealed(_) => {
                 "Text that starts with \"pgseal:\" is read as an encrypted value. Was it cut or changed?"
@@ -223,6 +233,9 @@ impl PgError {
             }
             PgError::TransactionBlock(_) => {
                 "It commits after every batch: run it on its own, with autocommit on."
+            }
+            PgError::NotPreloaded => {
+                "Add pgseal to shared_preload_libraries in postgresql.conf and restart the server."
             }
             PgError::Unsupported => {
                 "Filter with value @> '{\"key\": \"value\"}' or value ->> 'key' = 'value', or decrypt first: pgseal.decrypt(value)."

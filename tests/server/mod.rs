@@ -1,6 +1,7 @@
 //! What the extension promises, held against real servers.
 
 mod bad_input;
+mod decrypt_log;
 mod keys;
 mod kms_loss;
 mod operators;
@@ -12,6 +13,7 @@ mod readme;
 mod retire;
 mod reveal;
 mod row_security;
+mod shared_keys;
 mod smoke;
 mod statements;
 mod stats;

@@ -59,9 +59,18 @@ impl OpenBao {
 
     /// A policy that lets the key `name` be used, and nothing else; it is called as the key is.
     pub fn allow(&self, name: &str) {
-        let paths = ["encrypt", "decrypt", "rewrap"]
-            .map(|what| format!("path \"transit/{what}/{name}\" {{ capabilities = [\"update\"] }}"));
-        self.post(&format!("sys/policies/acl/{name}"), &json!({ "policy": paths.join("\n") }));
+        self.allow_all(name, &[name]);
+    }
+
+    /// A policy that lets these keys be used, and nothing else.
+    pub fn allow_all(&self, policy: &str, keys: &[&str]) {
+        let rule =
+            |key: &str, what| format!("path \"transit/{what}/{key}\" {{ capabilities = [\"update\"] }}");
+        let rules: Vec<String> = keys
+            .iter()
+            .flat_map(|key| ["encrypt", "decrypt", "rewrap"].map(|what| rule(key, what)))
+            .collect();
+        self.post(&format!("sys/policies/acl/{policy}"), &json!({ "policy": rules.join("\n") }));
     }
 
     /// Takes away what [`OpenBao::allow`] gave, from every token that had it.
