@@ -26,6 +26,11 @@ pub mod values;
 
 pgrx::pg_module_magic!();
 
+/// Keys and tokens pass through libraries' buffers: none leaves a copy in freed memory.
+#[global_allocator]
+static MEMORY: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
 pgrx::extension_sql_file!("../../sql/catalog.sql", name = "catalog", bootstrap);
 pgrx::extension_sql_file!("../../sql/types.sql", name = "types", requires = ["catalog"]);
 pgrx::extension_sql_file!("../../sql/values.sql", name = "values", requires = ["types"]);

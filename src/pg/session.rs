@@ -16,7 +16,7 @@ use super::raw::{lock, pages, shmem, timer, xact};
 use super::{decrypt_log, guc, kms, shared_keys};
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
-use crate::core::secret::RootKey;
+use crate::core::secret::{RootKey, wipe_stack};
 use crate::keys::cache::{Cache, Clock, Guard, Held, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
 use crate::kms::KmsError;
@@ -467,7 +467,10 @@ pub fn data_key(keyring: &Keyring, version: u16) -> Result<Rc<Held<DataKey>>, Pg
     let (root, asked) = root_key(keyring, row, Purpose::Data)?;
     let key = DataKey::derive(&root, &keyring.uuid, Some(&row.commitment))
         .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
-    Ok(SESSION.with(|session| session.keys.borrow_mut().put_data(id, key, asked)))
+    drop(root);
+    let kept = SESSION.with(|session| session.keys.borrow_mut().put_data(id, key, asked));
+    wipe_stack();
+    Ok(kept)
 }
 
 /// An unwrapped index key, from the cache or the KMS.
@@ -480,7 +483,10 @@ pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<Rc<Held<IndexKey>>, 
     let (root, asked) = root_key(keyring, row, Purpose::Index)?;
     let key = IndexKey::derive(&root, &keyring.uuid, Some(&row.commitment))
         .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
-    Ok(SESSION.with(|session| session.keys.borrow_mut().put_index(id, key, asked)))
+    drop(root);
+    let kept = SESSION.with(|session| session.keys.borrow_mut().put_index(id, key, asked));
+    wipe_stack();
+    Ok(kept)
 }
 
 /// A root key and when the KMS was asked for it: from what all sessions share, or from the KMS.

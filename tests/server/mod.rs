@@ -4,6 +4,7 @@ mod bad_input;
 mod decrypt_log;
 mod keys;
 mod kms_loss;
+mod memory;
 mod operators;
 mod oracle;
 mod policy;

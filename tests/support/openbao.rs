@@ -13,19 +13,34 @@ const ROOT_TOKEN: &str = "root";
 /// with a Transit engine at "transit". Dropping it stops it.
 pub struct OpenBao {
     port: u16,
+    /// Certificates, where it speaks TLS.
+    certificates: Option<tempfile::TempDir>,
     _guard: Guard,
 }
 
 impl OpenBao {
     pub fn start() -> OpenBao {
+        Self::start_with(None)
+    }
+
+    /// The same behind TLS, with an authority of its own.
+    pub fn start_with_tls() -> OpenBao {
+        Self::start_with(Some(tempfile::tempdir().expect("a directory")))
+    }
+
+    fn start_with(certificates: Option<tempfile::TempDir>) -> OpenBao {
         let program = std::env::var_os("PGSEAL_BAO").expect("PGSEAL_BAO: run make test");
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let server =
-            r#""$1" server -dev -dev-no-store-token "-dev-root-token-id=$2" "-dev-listen-address=$3" &"#;
-        let arguments = [program, ROOT_TOKEN.into(), format!("127.0.0.1:{port}").into()];
+        let server = r#""$1" server -dev -dev-no-store-token "-dev-root-token-id=$2" "-dev-listen-address=$3" $4 $5 &"#;
+        let directory =
+            certificates.as_ref().map(|place| format!("-dev-tls-cert-dir={}", place.path().display()));
+        let tls = if directory.is_some() { "-dev-tls" } else { "" };
+        let address = format!("127.0.0.1:{port}");
+        let arguments =
+            [program, ROOT_TOKEN.into(), address.into(), tls.into(), directory.unwrap_or_default().into()];
         let guard = Guard::new(Command::new("sh"), &format!("{server} cat; kill -9 $!; wait"), &arguments);
-        let bao = OpenBao { port, _guard: guard };
+        let bao = OpenBao { port, certificates, _guard: guard };
 
         let unsealed = || TcpStream::connect(("127.0.0.1", port)).is_ok() && bao.get("sys/health").0 == 200;
         wait_for("OpenBao's start", Duration::from_secs(30), unsealed);
@@ -35,7 +50,20 @@ impl OpenBao {
 
     /// For `pgseal.kms_endpoint` and `create_keyring`.
     pub fn endpoint(&self) -> String {
-        format!("vault+http://127.0.0.1:{}/transit", self.port)
+        format!("vault+{}://127.0.0.1:{}/transit", self.scheme(), self.port)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.certificates.is_some() { "https" } else { "http" }
+    }
+
+    /// The authority (PEM) of [`OpenBao::start_with_tls`].
+    pub fn authority(&self) -> String {
+        let directory = self.certificates.as_ref().expect("TLS").path();
+        let files = std::fs::read_dir(directory).expect("certificates").flatten().map(|entry| entry.path());
+        let file =
+            files.into_iter().find(|path| path.to_string_lossy().ends_with("-ca.pem")).expect("an authority");
+        std::fs::read_to_string(file).expect("an authority")
     }
 
     /// A Transit key whose use takes a `context`, which pgseal wants.
@@ -108,11 +136,13 @@ impl OpenBao {
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let request = ureq::http::Request::builder()
             .method(method)
-            .uri(format!("http://127.0.0.1:{}/v1/{path}", self.port))
+            .uri(format!("{}://127.0.0.1:{}/v1/{path}", self.scheme(), self.port))
             .header("X-Vault-Token", ROOT_TOKEN)
             .body(body.map(Value::to_string).unwrap_or_default())
             .expect("a request");
+        let tls = ureq::tls::TlsConfig::builder().disable_verification(true).build();
         let agent: ureq::Agent = ureq::Agent::config_builder()
+            .tls_config(tls)
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
             .timeout_global(Some(Duration::from_secs(10)))
