@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod decrypt_log;
+mod faults;
 mod keys;
 mod kms_loss;
 mod memory;

@@ -149,6 +149,17 @@ impl Cluster {
         path
     }
 
+    /// Process id of the server that runs now.
+    pub fn postmaster(&self) -> u32 {
+        let file = std::fs::read_to_string(self.data_dir().join("postmaster.pid")).expect("postmaster.pid");
+        file.lines().next().and_then(|line| line.parse().ok()).expect("a process id")
+    }
+
+    /// The server itself, for a test that starts it in its own way.
+    pub fn server_program(&self) -> PathBuf {
+        BIN.join("postgres")
+    }
+
     fn log_file(&self) -> String {
         self.dir.join("log").display().to_string()
     }

@@ -53,6 +53,10 @@ impl OpenBao {
         format!("vault+{}://127.0.0.1:{}/transit", self.scheme(), self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     fn scheme(&self) -> &'static str {
         if self.certificates.is_some() { "https" } else { "http" }
     }
