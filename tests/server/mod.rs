@@ -20,5 +20,6 @@ mod smoke;
 mod statements;
 mod stats;
 mod storage;
+mod tenant_keys;
 mod tenants;
 mod values;

@@ -117,6 +117,15 @@ impl OpenBao {
         token.expect("a token")
     }
 
+    /// A new AppRole with the policy `policy`: its role id and a secret id.
+    pub fn app_role(&self, policy: &str) -> (String, String) {
+        self.post("sys/auth/approle", &json!({ "type": "approle" }));
+        self.post("auth/approle/role/app", &json!({ "token_policies": [policy] }));
+        let role = self.get("auth/approle/role/app/role-id").1["data"]["role_id"].as_str().map(str::to_owned);
+        let secret = self.post("auth/approle/role/app/secret-id", &json!({}));
+        (role.expect("a role id"), secret["data"]["secret_id"].as_str().expect("a secret id").to_owned())
+    }
+
     pub fn revoke(&self, token: &str) {
         self.post("auth/token/revoke", &json!({ "token": token }));
     }
