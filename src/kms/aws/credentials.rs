@@ -96,18 +96,18 @@ impl Chain {
     /// Credentials from where they come from, in place of what is kept.
     pub fn fetch(&self, client: &Client, watch: Watch) -> Result<Rc<Credentials>, KmsError> {
         self.held.replace(None);
-        if let Some(credentials) = self.from_environment()? {
+        if let Some(credentials) = self.environment()? {
             return Ok(Rc::new(credentials));
         }
-        if let Some(lease) = self.from_web_identity(client, watch)? {
+        if let Some(lease) = self.web_identity(client, watch)? {
             return Ok(self.keep(lease));
         }
-        if let Some(credentials) = self.from_file()? {
+        if let Some(credentials) = self.shared_file()? {
             return Ok(Rc::new(credentials));
         }
-        let lease = match self.from_container(client, watch)? {
+        let lease = match self.container(client, watch)? {
             Some(lease) => lease,
-            None => self.from_metadata(client, watch)?,
+            None => self.instance(client, watch)?,
         };
         Ok(self.keep(lease))
     }
@@ -124,7 +124,7 @@ impl Chain {
         (self.variable)(name).map(Zeroizing::new).filter(|value| !value.is_empty())
     }
 
-    fn from_environment(&self) -> Result<Option<Credentials>, KmsError> {
+    fn environment(&self) -> Result<Option<Credentials>, KmsError> {
         let [id, secret, session] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
             .map(|name| self.variable(name));
         let unusable = KmsError::Setting(
@@ -141,7 +141,7 @@ impl Chain {
     }
 
     /// AssumeRoleWithWebIdentity at the region's STS, which is not signed: the token is the credential.
-    fn from_web_identity(&self, client: &Client, watch: Watch) -> Result<Option<Lease>, KmsError> {
+    fn web_identity(&self, client: &Client, watch: Watch) -> Result<Option<Lease>, KmsError> {
         let Some(file) = self.variable("AWS_WEB_IDENTITY_TOKEN_FILE") else { return Ok(None) };
         let role = self.variable("AWS_ROLE_ARN");
         let role = role.ok_or(KmsError::Setting("AWS_WEB_IDENTITY_TOKEN_FILE needs AWS_ROLE_ARN"))?;
@@ -157,7 +157,7 @@ impl Chain {
         ask(client, watch, &request, judge_sts).map(Some)
     }
 
-    fn from_file(&self) -> Result<Option<Credentials>, KmsError> {
+    fn shared_file(&self) -> Result<Option<Credentials>, KmsError> {
         let named_file = self.variable("AWS_SHARED_CREDENTIALS_FILE");
         let named_profile = self.variable("AWS_PROFILE");
         let file = match (&named_file, self.variable("HOME")) {
@@ -176,7 +176,7 @@ impl Chain {
         }
     }
 
-    fn from_container(&self, client: &Client, watch: Watch) -> Result<Option<Lease>, KmsError> {
+    fn container(&self, client: &Client, watch: Watch) -> Result<Option<Lease>, KmsError> {
         let relative = self.variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
         let full = self.variable("AWS_CONTAINER_CREDENTIALS_FULL_URI");
         let url = match (relative, full) {
@@ -205,7 +205,7 @@ impl Chain {
     }
 
     /// IMDSv2 alone: a session's token first, which a forwarding proxy cannot get.
-    fn from_metadata(&self, client: &Client, watch: Watch) -> Result<Lease, KmsError> {
+    fn instance(&self, client: &Client, watch: Watch) -> Result<Lease, KmsError> {
         if self.variable("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
             return Err(NONE);
         }

@@ -69,18 +69,18 @@ role_arn = arn:aws:iam::111122223333:role/x
 fn the_environment_gives_both_halves_or_none() {
     let fixed =
         chain(&[("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_SESSION_TOKEN", "")]);
-    let found = fixed.from_environment().unwrap().unwrap();
+    let found = fixed.environment().unwrap().unwrap();
     assert_eq!(parts(&found), ("AKIA", "s", None));
     let session =
         chain(&[("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_SESSION_TOKEN", "t")]);
-    assert_eq!(parts(&session.from_environment().unwrap().unwrap()), ("AKIA", "s", Some("t")));
-    assert!(chain(&[("AWS_ACCESS_KEY_ID", "")]).from_environment().unwrap().is_none());
+    assert_eq!(parts(&session.environment().unwrap().unwrap()), ("AKIA", "s", Some("t")));
+    assert!(chain(&[("AWS_ACCESS_KEY_ID", "")]).environment().unwrap().is_none());
     for half in [
         &[("AWS_ACCESS_KEY_ID", "AKIA")][..],
         &[("AWS_SECRET_ACCESS_KEY", "s")],
         &[("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "two words")],
     ] {
-        assert!(matches!(chain(half).from_environment(), Err(KmsError::Setting(_))));
+        assert!(matches!(chain(half).environment(), Err(KmsError::Setting(_))));
     }
 }
 
@@ -101,20 +101,20 @@ fn a_credentials_file_has_profiles() {
 #[test]
 fn only_a_file_or_profile_that_is_asked_for_must_be_there() {
     let file = File::new(INI);
-    let found = chain(&[("AWS_SHARED_CREDENTIALS_FILE", file.path())]).from_file().unwrap().unwrap();
+    let found = chain(&[("AWS_SHARED_CREDENTIALS_FILE", file.path())]).shared_file().unwrap().unwrap();
     assert_eq!(found.id.as_str(), "AKIADEFAULT");
     let named = chain(&[("AWS_SHARED_CREDENTIALS_FILE", file.path()), ("AWS_PROFILE", "other")]);
-    assert_eq!(named.from_file().unwrap().unwrap().id.as_str(), "AKIAOTHER");
+    assert_eq!(named.shared_file().unwrap().unwrap().id.as_str(), "AKIAOTHER");
 
-    assert!(chain(&[]).from_file().unwrap().is_none());
-    assert!(chain(&[("HOME", "/nonexistent")]).from_file().unwrap().is_none());
+    assert!(chain(&[]).shared_file().unwrap().is_none());
+    assert!(chain(&[("HOME", "/nonexistent")]).shared_file().unwrap().is_none());
     for asked in [
         &[("HOME", "/nonexistent"), ("AWS_PROFILE", "other")][..],
         &[("AWS_PROFILE", "other")],
         &[("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")],
         &[("AWS_SHARED_CREDENTIALS_FILE", "/dev/zero")],
     ] {
-        assert_eq!(chain(asked).from_file().err(), Some(NO_PROFILE));
+        assert_eq!(chain(asked).shared_file().err(), Some(NO_PROFILE));
     }
 }
 
