@@ -19,7 +19,7 @@ use crate::kms::http::{Answer, Client, Failure, Method, Request, Watch};
 use crate::kms::{KmsError, Token, read_file, read_token, take};
 
 /// This long before they expire, temporary credentials are fetched anew.
-const MARGIN: Duration = Duration::from_secs(5 * 60);
+const MARGIN: time::Duration = time::Duration::minutes(5);
 /// Longest wait for the metadata service, which does not answer where there is none.
 const PROBE: Duration = Duration::from_secs(1);
 const FILE_LIMIT: usize = 64 * 1024;
@@ -114,7 +114,7 @@ impl Chain {
 
     fn keep(&self, lease: Lease) -> Rc<Credentials> {
         let credentials = Rc::new(lease.credentials);
-        let renew = lease.expires.saturating_sub(time::Duration::seconds(MARGIN.as_secs() as i64));
+        let renew = lease.expires.saturating_sub(MARGIN);
         self.held.replace(Some(Held { credentials: credentials.clone(), renew }));
         credentials
     }
