@@ -12,7 +12,6 @@ mod stub;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -26,6 +25,7 @@ use pgseal::keys::context::{Purpose, WrapContext};
 use pgseal::kms::{Class, Kms, KmsError, Settings, open};
 use serde_json::{Value, json};
 use stub::{Call, Stub};
+use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 
 const CONTEXT: WrapContext =
@@ -56,24 +56,17 @@ fn is_denied<T>(result: Result<T, KmsError>) -> bool {
 }
 
 /// A file that goes when dropped.
-struct File(PathBuf);
+struct File(NamedTempFile);
 
 impl File {
     fn new(text: &str) -> Self {
-        let unique = rng::bytes::<8>().unwrap().map(|byte| format!("{byte:02x}")).concat();
-        let path = std::env::temp_dir().join(format!("pgseal-aws-{unique}"));
-        std::fs::write(&path, text).unwrap();
-        File(path)
+        let file = File(NamedTempFile::new().unwrap());
+        std::fs::write(file.path(), text).unwrap();
+        file
     }
 
     fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        self.0.path().to_str().unwrap()
     }
 }
 

@@ -177,6 +177,14 @@ impl Chain {
     }
 
     fn container(&self, client: &Client, watch: Watch) -> Result<Option<Lease>, KmsError> {
+        let Some(url) = self.container_url()? else { return Ok(None) };
+        let token = self.container_token()?;
+        let headers: Vec<_> = token.iter().map(|token| ("authorization", token.as_str())).collect();
+        let request = Request { method: Method::GET, url: &url, headers: &headers, body: &[] };
+        ask(client, watch, &request, judge_source).map(Some)
+    }
+
+    fn container_url(&self) -> Result<Option<String>, KmsError> {
         let relative = self.variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
         let full = self.variable("AWS_CONTAINER_CREDENTIALS_FULL_URI");
         let url = match (relative, full) {
@@ -189,11 +197,7 @@ impl Chain {
             (None, Some(url)) => url.to_string(),
             (None, None) => return Ok(None),
         };
-        check_source(&url)?;
-        let token = self.container_token()?;
-        let headers: Vec<_> = token.iter().map(|token| ("authorization", token.as_str())).collect();
-        let request = Request { method: Method::GET, url: &url, headers: &headers, body: &[] };
-        ask(client, watch, &request, judge_source).map(Some)
+        check_source(&url).map(|()| Some(url))
     }
 
     fn container_token(&self) -> Result<Option<Token>, KmsError> {

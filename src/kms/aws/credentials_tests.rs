@@ -2,7 +2,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::*;
-use crate::core::rng;
 
 thread_local! {
     static VARIABLES: RefCell<HashMap<&'static str, String>> = RefCell::default();
@@ -26,28 +25,6 @@ fn parts(credentials: &Credentials) -> (&str, &str, Option<&str>) {
 
 fn answer(status: u16, body: &str) -> Answer {
     Answer { status, body: Zeroizing::new(body.as_bytes().to_vec()) }
-}
-
-/// A credentials file of its own that goes when dropped.
-struct File(PathBuf);
-
-impl File {
-    fn new(text: &str) -> Self {
-        let unique = rng::bytes::<8>().unwrap().map(|byte| format!("{byte:02x}")).concat();
-        let path = std::env::temp_dir().join(format!("pgseal-aws-{unique}"));
-        std::fs::write(&path, text).unwrap();
-        File(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 const INI: &str = "\
@@ -100,10 +77,12 @@ fn a_credentials_file_has_profiles() {
 
 #[test]
 fn only_a_file_or_profile_that_is_asked_for_must_be_there() {
-    let file = File::new(INI);
-    let found = chain(&[("AWS_SHARED_CREDENTIALS_FILE", file.path())]).shared_file().unwrap().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, INI).unwrap();
+    let path = file.path().to_str().unwrap();
+    let found = chain(&[("AWS_SHARED_CREDENTIALS_FILE", path)]).shared_file().unwrap().unwrap();
     assert_eq!(found.id.as_str(), "AKIADEFAULT");
-    let named = chain(&[("AWS_SHARED_CREDENTIALS_FILE", file.path()), ("AWS_PROFILE", "other")]);
+    let named = chain(&[("AWS_SHARED_CREDENTIALS_FILE", path), ("AWS_PROFILE", "other")]);
     assert_eq!(named.shared_file().unwrap().unwrap().id.as_str(), "AKIAOTHER");
 
     assert!(chain(&[]).shared_file().unwrap().is_none());
@@ -141,6 +120,19 @@ fn credentials_come_over_https_or_from_this_host() {
         "https://h/a b",
     ] {
         assert!(matches!(check_source(bad), Err(KmsError::Endpoint(_))), "{bad}");
+    }
+}
+
+#[test]
+fn a_container_s_own_path_goes_before_an_address() {
+    let (path, url) = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI");
+    let address = |variables: &[_]| chain(variables).container_url();
+    let both = [(path, "/v2/credentials/x"), (url, "http://127.0.0.1/y")];
+    assert_eq!(address(&both), Ok(Some("http://169.254.170.2/v2/credentials/x".into())));
+    assert_eq!(address(&both[1..]), Ok(Some("http://127.0.0.1/y".into())));
+    assert_eq!(address(&[]), Ok(None));
+    for outside in ["@evil.example/x", ":80/x", "x"] {
+        assert!(matches!(address(&[(path, outside)]), Err(KmsError::Setting(_))), "{outside}");
     }
 }
 
