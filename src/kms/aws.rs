@@ -102,15 +102,7 @@ impl AwsKms {
 
     fn encrypt(&self, key: &str, context: &str, plaintext: &str) -> Result<Vec<u8>, KmsError> {
         check_key(key, &self.region)?;
-        let body = joined(&[
-            "{\"KeyId\":\"",
-            key,
-            "\",\"EncryptionContext\":",
-            context,
-            ",\"Plaintext\":\"",
-            plaintext,
-            "\"}",
-        ]);
+        let body = object(&[("KeyId", key), ("Plaintext", plaintext)], &["EncryptionContext"], context);
         ciphertext(self.call(self.client.begin(), "Encrypt", &body)?)
     }
 }
@@ -129,16 +121,8 @@ impl Kms for AwsKms {
     fn unwrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<RootKey, KmsError> {
         check_key(key, &self.region)?;
         let blob = stored(wrapped)?;
-        let context = encryption_context(context);
-        let body = joined(&[
-            "{\"KeyId\":\"",
-            key,
-            "\",\"EncryptionContext\":",
-            &context,
-            ",\"CiphertextBlob\":\"",
-            &blob,
-            "\"}",
-        ]);
+        let strings = [("KeyId", key), ("CiphertextBlob", blob.as_str())];
+        let body = object(&strings, &["EncryptionContext"], &encryption_context(context));
         plaintext(self.call(self.client.begin(), "Decrypt", &body)?)
     }
 
@@ -146,20 +130,9 @@ impl Kms for AwsKms {
     fn rewrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<Vec<u8>, KmsError> {
         check_key(key, &self.region)?;
         let blob = stored(wrapped)?;
-        let context = encryption_context(context);
-        let body = joined(&[
-            "{\"SourceKeyId\":\"",
-            key,
-            "\",\"SourceEncryptionContext\":",
-            &context,
-            ",\"DestinationKeyId\":\"",
-            key,
-            "\",\"DestinationEncryptionContext\":",
-            &context,
-            ",\"CiphertextBlob\":\"",
-            &blob,
-            "\"}",
-        ]);
+        let strings = [("SourceKeyId", key), ("DestinationKeyId", key), ("CiphertextBlob", blob.as_str())];
+        let contexts = ["SourceEncryptionContext", "DestinationEncryptionContext"];
+        let body = object(&strings, &contexts, &encryption_context(context));
         ciphertext(self.call(self.client.begin(), "ReEncrypt", &body)?)
     }
 }
@@ -258,8 +231,18 @@ fn is_alias(text: &str) -> bool {
         && text.len() <= 256
 }
 
-/// One text with room for exactly all of it, so that growing leaves no copy behind.
-fn joined(parts: &[&str]) -> Zeroizing<String> {
+/// A JSON object of `strings`, which hold nothing that JSON would escape, and of `context` under each of `contexts`. It
+/// is put together at once, so that growing leaves no copy behind.
+fn object(strings: &[(&str, &str)], contexts: &[&str], context: &str) -> Zeroizing<String> {
+    let mut parts = Vec::new();
+    for (name, value) in strings {
+        let before = if parts.is_empty() { "{\"" } else { ",\"" };
+        parts.extend([before, name, "\":\"", value, "\""]);
+    }
+    for name in contexts {
+        parts.extend([",\"", name, "\":", context]);
+    }
+    parts.push("}");
     Zeroizing::new(parts.concat())
 }
 

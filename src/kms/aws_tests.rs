@@ -234,8 +234,8 @@ fn the_context_goes_as_pairs() {
 }
 
 #[test]
-fn a_body_never_grows() {
-    let body = joined(&["{\"KeyId\":\"", ID, "\"}"]);
-    assert_eq!(body.as_str(), format!("{{\"KeyId\":\"{ID}\"}}"));
+fn a_body_is_json_and_never_grows() {
+    let body = object(&[("A", "x"), ("B", "y")], &["C", "D"], "{\"e\":\"z\"}");
+    assert_eq!(body.as_str(), r#"{"A":"x","B":"y","C":{"e":"z"},"D":{"e":"z"}}"#);
     assert_eq!(body.capacity(), body.len());
 }
