@@ -38,7 +38,7 @@ pub(super) struct Client {
 pub(super) struct Request<'a> {
     pub method: Method,
     pub url: &'a str,
-    /// Names in lower case; values may be secret. `host` and `content-length` come by themselves.
+    /// Names in lower case; values may be secret. `host` and `content-length` come by themselves where not given.
     pub headers: &'a [(&'static str, &'a str)],
     /// Empty with [`Method::GET`].
     pub body: &'a [u8],

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
+mod aws;
 mod error;
 mod file;
 mod http;
@@ -18,11 +20,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::core::secret::RootKey;
 use crate::keys::context::WrapContext;
 
+pub use aws::AwsKms;
 pub use error::{Class, KmsError};
 pub use file::FileKms;
 pub use vault::{VaultAuth, VaultKms, VaultLogin};
@@ -119,7 +123,8 @@ pub fn open(endpoint: &str, settings: &Settings) -> Result<Rc<dyn Kms>, KmsError
         "file" => Ok(Rc::new(FileKms::open(rest)?)),
         "vault+https" => Ok(Rc::new(VaultKms::open(true, rest, settings)?)),
         "vault+http" => Ok(Rc::new(VaultKms::open(false, rest, settings)?)),
-        _ => Err(KmsError::Endpoint("its scheme is none of file, vault+https and vault+http")),
+        "aws-kms" => Ok(Rc::new(AwsKms::open(rest, settings)?)),
+        _ => Err(KmsError::Endpoint("its scheme is none of file, vault+https, vault+http and aws-kms")),
     }
 }
 
@@ -171,6 +176,14 @@ fn read_file(path: &Path, limit: usize, what: KmsError) -> Result<Zeroizing<Vec<
     read.ok().flatten().ok_or(what)
 }
 
+/// Takes a string out of an answer, so that it is wiped.
+fn take(data: &mut Value, name: &str) -> Option<Zeroizing<String>> {
+    match data.get_mut(name).map(Value::take) {
+        Some(Value::String(text)) => Some(Zeroizing::new(text)),
+        _ => None,
+    }
+}
+
 /// A root key as base64.
 fn key_text(root: &RootKey) -> Result<Zeroizing<String>, KmsError> {
     let mut bytes = Zeroizing::new([0; KEY_TEXT_BYTES]);
@@ -202,14 +215,15 @@ mod tests {
 
     #[test]
     fn endpoints_open_by_scheme() {
-        for good in
-            ["file:///k", "vault+http://127.0.0.1:8200/transit", "vault+https://vault.example:8200/transit"]
-        {
+        for good in [
+            "file:///k",
+            "vault+http://127.0.0.1:8200/transit",
+            "vault+https://vault.example:8200/transit",
+            "aws-kms://eu-west-1",
+        ] {
             assert!(open(good, &settings()).is_ok(), "{good}");
         }
-        for bad in
-            ["", "/dir", "http://127.0.0.1:8200/transit", "FILE:///k", "vault://h:1/m", "aws-kms://eu-west-1"]
-        {
+        for bad in ["", "/dir", "http://127.0.0.1:8200/transit", "FILE:///k", "vault://h:1/m", "aws-kms://"] {
             assert!(matches!(open(bad, &settings()), Err(KmsError::Endpoint(_))), "{bad}");
         }
     }

@@ -6,7 +6,6 @@
 //! server's own rewrap rejects such ciphertexts (hashicorp/vault#29532).
 
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,8 +15,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::address::Address;
 use super::http::{Answer, Client, Failure, JSON, Method, Request, Watch};
-use super::{Kms, KmsError, Settings, Token, check_name, is_segment, key_from_text, key_text, read_token};
+use super::{
+    Kms, KmsError, Settings, Token, check_name, is_segment, key_from_text, key_text, read_token, take,
+};
 use crate::core::secret::RootKey;
 use crate::keys::context::WrapContext;
 
@@ -342,14 +344,6 @@ fn found(body: &[u8], wanted: &str) -> Result<Value, KmsError> {
     found.filter(Value::is_object).ok_or(KmsError::Response("what it should hold is missing"))
 }
 
-/// Takes a string out, so that it is wiped.
-fn take(data: &mut Value, name: &str) -> Option<Zeroizing<String>> {
-    match data.get_mut(name).map(Value::take) {
-        Some(Value::String(text)) => Some(Zeroizing::new(text)),
-        _ => None,
-    }
-}
-
 fn plaintext(mut data: Value) -> Result<RootKey, KmsError> {
     let text = take(&mut data, "plaintext");
     text.and_then(|text| key_from_text(&text)).ok_or(KmsError::Response("its plaintext is not 32 bytes"))
@@ -427,37 +421,20 @@ fn is_path(text: &str) -> bool {
 fn parse_place(tls: bool, rest: &str) -> Result<(String, String), KmsError> {
     let (authority, mount) =
         rest.split_once('/').ok_or(KmsError::Endpoint("it has no mount after the host"))?;
-    if authority.contains('@') {
-        return Err(KmsError::Endpoint("it must not hold credentials"));
-    }
-    let (host, port) =
-        authority.rsplit_once(':').ok_or(KmsError::Endpoint("it has no port after the host"))?;
-    if !port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port) {
-        return Err(KmsError::Endpoint("its port is not a number from 1 to 65535"));
-    }
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let named = !host.contains("..") && is_segment(host) && !host.contains('_');
-    if !named && address.is_none_or(|text| text.parse::<Ipv6Addr>().is_err()) {
-        return Err(KmsError::Endpoint(
-            "its host is not a name, an IPv4 address or an IPv6 address in brackets",
-        ));
+    let address = Address::parse(authority)?;
+    if address.port.is_none() {
+        return Err(KmsError::Endpoint("it has no port after the host"));
     }
     if !is_path(mount) {
         return Err(KmsError::Endpoint(
             "its mount is not names of letters, digits, dots, underscores and hyphens",
         ));
     }
-    if !tls && !is_loopback(address.unwrap_or(host)) {
+    if !tls && !address.is_loopback() {
         return Err(KmsError::Endpoint("plain http is for loopback addresses only; use vault+https"));
     }
     let scheme = if tls { "https" } else { "http" };
     Ok((format!("{scheme}://{authority}/v1/"), mount.to_owned()))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let v4 = host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback());
-    let v6 = host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
-    v4 || v6 || host == "localhost"
 }
 
 #[cfg(test)]

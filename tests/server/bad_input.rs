@@ -596,7 +596,10 @@ fn bad_kms_endpoints() {
         "vault+https://host:99999/transit",
         "vault+https://user:canary-7291@host:8200/transit",
         "vault+https://host:8200/transit?token=canary-7291",
-        "aws-kms://eu-west-1",
+        "aws-kms://",
+        "aws-kms://eu-west-1/key",
+        "aws-kms://eu-west-1?endpoint=http://10.0.0.1:4566",
+        "aws-kms://eu-west-1?endpoint=https://user:canary-7291@host",
         " ",
     ] {
         let argument = format!("SELECT pgseal.create_keyring('new', kms_endpoint => '{endpoint}')");

@@ -1,0 +1,62 @@
+//! Hosts of endpoints, checked before anything is sent to them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{KmsError, is_segment};
+
+/// Host and port of an endpoint.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Address<'a> {
+    /// Without the brackets of an IPv6 address.
+    pub host: &'a str,
+    pub port: Option<&'a str>,
+}
+
+const HOST: KmsError =
+    KmsError::Endpoint("its host is not a name, an IPv4 address or an IPv6 address in brackets");
+
+impl<'a> Address<'a> {
+    /// From `host` or `host:port`.
+    pub fn parse(authority: &'a str) -> Result<Self, KmsError> {
+        if authority.contains('@') {
+            return Err(KmsError::Endpoint("it must not hold credentials"));
+        }
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => bracketed(rest)?,
+            None => named(authority)?,
+        };
+        if port.is_some_and(|port| !is_port(port)) {
+            return Err(KmsError::Endpoint("its port is not a number from 1 to 65535"));
+        }
+        Ok(Address { host, port })
+    }
+
+    /// Whether what is sent there stays on this machine.
+    pub fn is_loopback(&self) -> bool {
+        let v4 = self.host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback());
+        let v6 = self.host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
+        v4 || v6 || self.host == "localhost"
+    }
+}
+
+fn bracketed(rest: &str) -> Result<(&str, Option<&str>), KmsError> {
+    let (host, after) = rest.split_once(']').ok_or(HOST)?;
+    let port = after.strip_prefix(':');
+    if host.parse::<Ipv6Addr>().is_err() || (port.is_none() && !after.is_empty()) {
+        return Err(HOST);
+    }
+    Ok((host, port))
+}
+
+fn named(authority: &str) -> Result<(&str, Option<&str>), KmsError> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    let safe = is_segment(host) && !host.contains("..") && !host.contains('_');
+    safe.then_some((host, port)).ok_or(HOST)
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == text)
+}
