@@ -15,6 +15,7 @@ mod readme;
 mod retire;
 mod reveal;
 mod row_security;
+mod runbooks;
 mod shared_keys;
 mod smoke;
 mod statements;

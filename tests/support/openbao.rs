@@ -29,6 +29,17 @@ impl OpenBao {
     }
 
     fn start_with(certificates: Option<tempfile::TempDir>) -> OpenBao {
+        let bao = Self::launch(certificates);
+        bao.post("sys/mounts/transit", &json!({ "type": "transit" }));
+        bao
+    }
+
+    /// Without any engine.
+    pub fn bare() -> OpenBao {
+        Self::launch(None)
+    }
+
+    fn launch(certificates: Option<tempfile::TempDir>) -> OpenBao {
         let program = std::env::var_os("PGSEAL_BAO").expect("PGSEAL_BAO: run make test");
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
@@ -44,8 +55,12 @@ impl OpenBao {
 
         let unsealed = || TcpStream::connect(("127.0.0.1", port)).is_ok() && bao.get("sys/health").0 == 200;
         wait_for("OpenBao's start", Duration::from_secs(30), unsealed);
-        bao.post("sys/mounts/transit", &json!({ "type": "transit" }));
         bao
+    }
+
+    /// For its command line, `BAO_ADDR`.
+    pub fn address(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme(), self.port)
     }
 
     /// For `pgseal.kms_endpoint` and `create_keyring`.
