@@ -236,6 +236,15 @@ pub fn lock_keyring(id: i32) -> Result<(), PgError> {
     run("SELECT 1 FROM pgseal.keyring WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE", &[id.into()])
 }
 
+/// Some keyring has this KMS endpoint.
+pub fn is_endpoint_in_use(endpoint: &str) -> Result<bool, PgError> {
+    let found = Spi::get_one_with_args(
+        "SELECT EXISTS (SELECT FROM pgseal.keyring WHERE kms_endpoint OPERATOR(pg_catalog.=) $1)",
+        &[endpoint.into()],
+    )?;
+    Ok(found.unwrap_or(false))
+}
+
 /// A new keyring row; the first one becomes the database's default.
 pub fn insert_keyring(
     id: i32,

@@ -83,6 +83,9 @@ pub enum PgError {
     /// A decrypted text that does not read as the type it is cast to; the text stays out of the message.
     #[error("the decrypted text is not a valid {0}")]
     Unreadable(String, Code),
+    /// An endpoint that no superuser has named yet.
+    #[error("only a superuser may name a new KMS endpoint")]
+    NewEndpoint,
     /// Sealed input while it is switched off.
     #[error("sealed values are not accepted here")]
     SealedRefused,
@@ -156,9 +159,10 @@ impl PgError {
             PgError::KeyState(..) | PgError::NotRevealed | PgError::NotPreloaded => {
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
-            PgError::Privilege(..) | PgError::Undeclared(_) | PgError::SealedRefused => {
-                Code::ERRCODE_INSUFFICIENT_PRIVILEGE
-            }
+            PgError::Privilege(..)
+            | PgError::Undeclared(_)
+            | PgError::NewEndpoint
+            | PgError::SealedRefused => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
             PgError::Kms(_, error) => match error.class() {
                 Class::Denied => Code::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
                 Class::Unavailable => Code::ERRCODE_IO_ERROR,
@@ -216,6 +220,9 @@ impl PgError {
             PgError::Undeclared(_) => {
                 "pgseal.keyrings shows the searchable paths; SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['decrypt']) \
                  opens the others. Parts of documents (-> and #>) can be looked into with decrypt only."
+            }
+            PgError::NewEndpoint => {
+                "The server's credentials go there. Leave kms_endpoint out, or name the server's own or one that a keyring has."
             }
             PgError::SealedRefused => "SET pgseal.accept_sealed = on allows it, as a restore needs it.",
             PgError::Kms(_, error) => match error.class() {

@@ -35,6 +35,9 @@ pub fn create_keyring(call: Call) -> Returned {
     if tables.keyring_by_name(&name).is_some() {
         return Err(PgError::KeyringExists(name));
     }
+    if let Some(endpoint) = &endpoint {
+        require_known_endpoint(endpoint)?;
+    }
     let at_kms = |error: KmsError| PgError::Kms(name.clone(), error);
     let service = kms::open(endpoint.as_deref()).map_err(at_kms)?;
     kms::counted(|| service.ensure_key(&kms_key)).map_err(at_kms)?;
@@ -69,6 +72,15 @@ fn policy_argument(call: Call, index: usize) -> Result<Policy, PgError> {
     let paths = if call.is_null(index) { Vec::new() } else { array::texts(call.datum(index)) };
     let paths: Option<Vec<String>> = paths.into_iter().collect();
     Ok(Policy::from_paths(&paths.ok_or_else(|| PgError::Argument("a searchable path is NULL".into()))?)?)
+}
+
+/// The server's credentials go to the endpoint, so a new one is for superusers to name, not for those who may only
+/// create keyrings.
+fn require_known_endpoint(endpoint: &str) -> Result<(), PgError> {
+    let trusted = xact::is_superuser(xact::session_role())
+        || guc::kms_endpoint().as_deref() == Some(endpoint)
+        || catalog::is_endpoint_in_use(endpoint)?;
+    if trusted { Ok(()) } else { Err(PgError::NewEndpoint) }
 }
 
 fn warn_of_key_files(endpoint: Option<&str>) {

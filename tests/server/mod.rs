@@ -1,5 +1,6 @@
 //! What the extension promises, held against real servers.
 
+mod aws;
 mod bad_input;
 mod decrypt_log;
 mod faults;

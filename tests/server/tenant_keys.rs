@@ -1,6 +1,6 @@
 //! A key per tenant: keyrings with a KMS of their own, many of them, dropping one, and asking whether its KMS works.
 
-use crate::support::{Cluster, OpenBao, Sql, fresh_database, wait_for};
+use crate::support::{Cluster, OpenBao, Sql, fresh_database, shared, wait_for};
 use postgres::Client;
 use std::time::Duration;
 
@@ -143,8 +143,8 @@ fn a_writer_that_has_not_committed_keeps_its_keyring() {
     let mut client = fresh_database();
     client.run("SELECT pgseal.create_keyring('a'); CREATE TABLE docs (m encrypted_jsonb)");
     let database: String = client.one("SELECT current_database()");
-    let mut writer = crate::support::shared().connect(&database);
-    let mut dropper = crate::support::shared().connect(&database);
+    let mut writer = shared().connect(&database);
+    let mut dropper = shared().connect(&database);
     writer.run("BEGIN; INSERT INTO docs VALUES (pgseal.encrypt('{}'::jsonb, 'a'))");
     let drop = std::thread::spawn(move || dropper.state("SELECT pgseal.drop_keyring('a')"));
     wait_for("drop_keyring to wait", Duration::from_secs(10), || {
@@ -153,4 +153,24 @@ fn a_writer_that_has_not_committed_keeps_its_keyring() {
     writer.run("COMMIT");
     assert_eq!(drop.join().unwrap(), "55000");
     assert_eq!(client.one::<String>("SELECT pgseal.decrypt(m)::text FROM docs"), "{}");
+}
+
+#[test]
+fn only_a_superuser_sends_the_servers_credentials_to_a_new_endpoint() {
+    let mut client = fresh_database();
+    client.run("CREATE ROLE key_admin_1 LOGIN");
+    client.run("GRANT EXECUTE ON FUNCTION pgseal.create_keyring(text, text[], text, text) TO key_admin_1");
+    let database: String = client.one("SELECT current_database()");
+    let mut admin = shared().connect_as("key_admin_1", &database);
+    let elsewhere = "'vault+http://127.0.0.1:1/transit'";
+    let error = admin.error(&format!("SELECT pgseal.create_keyring('a', kms_endpoint => {elsewhere})"));
+    assert_eq!(error.code().code(), "42501", "{error}");
+    admin.run("SELECT pgseal.create_keyring('a')");
+    admin.run("SELECT pgseal.create_keyring('b', kms_endpoint => current_setting('pgseal.kms_endpoint'))");
+    // Once a superuser has, it is known.
+    client.run(&format!("UPDATE pgseal.keyring SET kms_endpoint = {elsewhere} WHERE name = 'a'"));
+    assert_eq!(
+        admin.state(&format!("SELECT pgseal.create_keyring('c', kms_endpoint => {elsewhere})")),
+        "58030"
+    );
 }

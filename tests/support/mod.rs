@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
+pub use guard::Guard;
 pub use openbao::OpenBao;
 pub use proxy::{Fault, Proxy};
 pub use shared::{fresh_database, shared};
