@@ -53,7 +53,8 @@ impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
 /// Bytes of stack below a caller that [`wipe_stack`] overwrites: deeper than a KMS call under TLS goes.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// Overwrites the stack that calls before this one used: a key that is moved leaves a copy behind, which nothing wipes.
+/// Overwrites the stack that calls before this one used: a key that is moved, and round keys that do not fit into
+/// registers, leave a copy behind, which nothing else wipes.
 #[inline(never)]
 pub fn wipe_stack() {
     let mut used = [0; STACK_BYTES];

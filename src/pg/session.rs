@@ -101,8 +101,11 @@ pub fn relation_changed(relation: pg_sys::Oid) {
             session.stale.set(true);
             session.generation.set(session.generation.get() + 1);
             // At once, though the session may be idle: a key that is in use stays until it is not.
-            if let Ok(mut keys) = session.keys.try_borrow_mut() {
+            if let Ok(mut keys) = session.keys.try_borrow_mut()
+                && !keys.is_empty()
+            {
                 keys.clear();
+                wipe_stack();
             }
         }
         // Literals in cached plans are sealed under the key of the day: have them sealed again.
@@ -157,6 +160,7 @@ fn forget_if_stale() {
 pub fn forget_keys() {
     SESSION.with(|session| session.keys.borrow_mut().clear());
     kms::forget_clients();
+    wipe_stack();
 }
 
 /// The KMS refused a keyring: its keys go at once. What a session's own token may not do says nothing about others.
@@ -209,6 +213,8 @@ fn expire_in_time() {
         }
         let ttl = guc::key_cache_ttl();
         keys.expire(ttl);
+        // What used a key may have left parts of it on the stack.
+        wipe_stack();
         if let Some(oldest) = keys.oldest() {
             timer::start(ttl.saturating_sub(oldest));
         }

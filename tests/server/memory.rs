@@ -163,7 +163,6 @@ fn a_key_is_nowhere_in_memory_after_a_flush_and_after_its_time() {
     site.client.run("ALTER SYSTEM SET pgseal.key_cache_ttl = '3s'");
     site.client.run("SELECT pg_reload_conf()");
     let (_idle, idle) = user(&site);
-    assert_eq!(data.in_memory(idle), ["aead", "filter"]);
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(
         [data.in_memory(idle), index.in_memory(idle)],
