@@ -12,6 +12,9 @@ use crate::core::kdf::{DataKey, IndexKey};
 /// How long a denial is remembered, so that a revoked key costs no KMS call per row or statement.
 pub const DENIAL_MEMORY: Duration = Duration::from_secs(5);
 
+/// Keys of one purpose held at most; the oldest gives way. A page each.
+const MOST: usize = 8_192;
+
 /// Where the time comes from; tests inject their own.
 pub trait Clock {
     /// The time since the machine started: it never goes backwards and is one for all processes.
@@ -97,6 +100,17 @@ impl<K> Shelf<K> {
         (now.saturating_sub(entry.unwrapped) < ttl).then(|| entry.key.clone())
     }
 
+    fn put(&mut self, id: KeyVersion, entry: Entry<K>) -> Rc<Held<K>> {
+        if self.0.len() >= MOST
+            && let Some(oldest) = self.0.iter().min_by_key(|(_, entry)| entry.unwrapped).map(|(id, _)| *id)
+        {
+            self.0.remove(&oldest);
+        }
+        let key = entry.key.clone();
+        self.0.insert(id, entry);
+        key
+    }
+
     fn expire(&mut self, now: Duration, ttl: Duration) {
         self.0.retain(|_, entry| now.saturating_sub(entry.unwrapped) < ttl);
     }
@@ -141,18 +155,12 @@ impl<C: Clock> Cache<C> {
 
     /// Keeps a data key that the KMS was asked for at `unwrapped`.
     pub fn put_data(&mut self, id: KeyVersion, key: DataKey, unwrapped: Duration) -> Rc<Held<DataKey>> {
-        let entry = Entry { key: Held::new(key, self.guard), unwrapped };
-        let key = entry.key.clone();
-        self.data.0.insert(id, entry);
-        key
+        self.data.put(id, Entry { key: Held::new(key, self.guard), unwrapped })
     }
 
     /// Keeps an index key that the KMS was asked for at `unwrapped`.
     pub fn put_index(&mut self, id: KeyVersion, key: IndexKey, unwrapped: Duration) -> Rc<Held<IndexKey>> {
-        let entry = Entry { key: Held::new(key, self.guard), unwrapped };
-        let key = entry.key.clone();
-        self.index.0.insert(id, entry);
-        key
+        self.index.put(id, Entry { key: Held::new(key, self.guard), unwrapped })
     }
 
     /// The KMS refused this keyring: forget its keys at once and remember the refusal for a moment.
@@ -293,6 +301,17 @@ mod tests {
         assert_eq!(HELD.get(), 1, "its pages are held as long as it is in use");
         drop(in_use);
         assert_eq!(HELD.get(), 0);
+    }
+
+    #[test]
+    fn the_oldest_gives_way_when_there_are_too_many() {
+        let (mut cache, now) = cache();
+        for version in 0..=MOST as u16 {
+            put(&mut cache, (1, version));
+            now.set(now.get() + Duration::from_millis(1));
+        }
+        assert_eq!(cache.len(), MOST);
+        assert!(cache.data((1, 0), TTL).is_none() && cache.data((1, 1), TTL).is_some());
     }
 
     #[test]

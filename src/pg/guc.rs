@@ -214,6 +214,11 @@ pub fn shared_keys() -> usize {
     SHARED_KEYS.get() as usize
 }
 
+/// `pgseal.kms_token_given`.
+pub fn is_token_given() -> bool {
+    TOKEN_GIVEN.get()
+}
+
 /// Puts the session's token under the rules of settings: RESET ALL, DISCARD ALL and a rollback take it away.
 pub fn set_token_given(given: bool) {
     xact::set_boolean(c"pgseal.kms_token_given", given);

@@ -19,6 +19,10 @@ use crate::kms::{self, Class, Kms, KmsError, Settings, Token};
 /// Clients kept; a session that meets more endpoints begins anew.
 const CLIENTS: usize = 64;
 
+const NO_TOKEN: KmsError = KmsError::Setting(
+    "the session's own token is not here; with one, SET max_parallel_workers_per_gather = 0, without, RESET pgseal.kms_token_given",
+);
+
 /// A client and what it was made with.
 struct Client {
     kms: Rc<dyn Kms>,
@@ -70,6 +74,9 @@ pub fn open(endpoint: Option<&str>) -> Result<Rc<dyn Kms>, KmsError> {
         return Err(KmsError::Endpoint("key files inside the data directory would be in every backup"));
     }
     let settings = Settings { token: TOKEN.with_borrow(Clone::clone), ..guc::kms_settings() };
+    if has_token() && settings.token.is_none() {
+        return Err(NO_TOKEN);
+    }
     let authorities = settings.ca_file.as_deref().and_then(changed);
     CLIENTS_BY_ENDPOINT.with_borrow_mut(|clients| {
         if let Some(client) = clients.get(endpoint)
@@ -102,9 +109,10 @@ pub fn forget_clients() {
     CLIENTS_BY_ENDPOINT.with_borrow_mut(BTreeMap::clear);
 }
 
-/// The session has a token of its own: what it unwraps is for nobody else, and it takes nothing from others.
+/// The session has a token of its own: what it unwraps is for nobody else, and it takes nothing from others. So it is
+/// in a parallel worker, which gets the setting but not the token.
 pub fn has_token() -> bool {
-    TOKEN.with_borrow(Option::is_some)
+    guc::is_token_given()
 }
 
 /// `set_kms_token(token text)`; NULL goes back to the server's credentials. The setting behind it makes RESET ALL,
@@ -116,8 +124,8 @@ pub fn set_kms_token(call: Call) -> Returned {
         token.ok_or_else(|| PgError::Argument("a KMS token is one word of printable ASCII".into()))
     });
     let token = token.transpose()?;
-    guc::set_token_given(token.is_some());
     replace_token(token);
+    guc::set_token_given(TOKEN.with_borrow(Option::is_some));
     Ok(None)
 }
 
@@ -128,8 +136,9 @@ pub fn token_taken() {
 
 /// Keys unwrapped with the old credentials are not for the new ones.
 fn replace_token(token: Option<Token>) {
+    let taken = token.is_some();
     let before = TOKEN.replace(token.map(Rc::new));
-    if before.is_some() || has_token() {
+    if before.is_some() || taken {
         forget_clients();
         session::forget_keys();
     }
