@@ -82,7 +82,8 @@ fn a_flush_stops_a_statement_that_is_running() {
     site.session().run(FLUSH);
     let flushed = Instant::now();
     assert_eq!(query.join().unwrap(), "28000");
-    assert!(flushed.elapsed() < Duration::from_secs(1), "{:?}", flushed.elapsed());
+    // A second, and what a loaded machine adds.
+    assert!(flushed.elapsed() < Duration::from_secs(3), "{:?}", flushed.elapsed());
 }
 
 #[test]
