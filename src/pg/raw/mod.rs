@@ -12,6 +12,7 @@ pub mod hook;
 pub mod jsonb;
 pub mod lock;
 pub mod node;
+pub mod plan;
 pub mod stats;
 pub mod table;
 pub mod xact;
