@@ -16,6 +16,7 @@ use super::counters::{self, Counter};
 use super::error::PgError;
 use super::guc;
 use super::raw::{lock, xact};
+use crate::core::filter::Binding;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
 use crate::core::secret::RootKey;
@@ -220,13 +221,13 @@ pub fn catch_up() {
     xact::accept_invalidations();
 }
 
-/// Also what has committed without its message having arrived: rows under a newer index key, or of a new
-/// keyring, may be visible already.
-pub fn catch_up_for_search(id: i32) -> Result<(), PgError> {
+/// Also what has committed without its message having arrived: rows under a newer index key, or, where the session
+/// chooses the keyring, of a new keyring, may be visible already.
+pub fn catch_up_for_search(id: i32, binding: Binding) -> Result<(), PgError> {
     catch_up();
     let tables = tables()?;
-    let known = ids()?.all.len().min(2);
-    if tables.newest_index(id) != keyring(id)?.newest_index() || tables.keyring_ids(2).len() != known {
+    let newer_key = tables.newest_index(id) != keyring(id)?.newest_index();
+    if newer_key || (binding == Binding::Session && tables.keyring_ids(2).len() != ids()?.all.len().min(2)) {
         forget();
     }
     Ok(())

@@ -3,8 +3,10 @@
 use pgrx::{pg_guard, pg_sys, varlena};
 
 use super::call::Call;
-use super::datum::{Varlena, detoast, prefix};
-use crate::core::stats::KeyFrequencies;
+use super::datum::{Varlena, detoast, detoasted_copy, prefix};
+use super::hook::cells;
+use crate::core::filter::{Binding, Filter};
+use crate::core::stats::StoredFrequencies;
 use crate::pg::stats::Sample;
 
 /// Slot of the commonest keys: the only one that is filled.
@@ -134,67 +136,174 @@ pub struct Known {
     pub filter: Option<Varlena>,
     /// The filter is NULL: nothing matches.
     pub is_null: bool,
-    /// The column's commonest keys, where ANALYZE has seen it and the role may use what it saw.
-    pub frequencies: Option<KeyFrequencies>,
+    /// What ANALYZE saw of the column, where the role may use it.
+    pub statistics: Option<Statistics>,
     /// Share of NULLs.
     pub null_share: f64,
 }
 
-/// What is known for a restriction, with what ANALYZE saw only where it is wanted: arguments `root, operator, args,
-/// varRelid`. `None` where it is not column against something else.
-pub fn known(call: Call, with_frequencies: bool) -> Option<Known> {
-    let (root, arguments) = (call.pointer::<pg_sys::PlannerInfo>(0), call.pointer::<pg_sys::List>(2));
-    // SAFETY: the planner passes its own structures; what get_restriction_variable finds is released below.
+/// The column's commonest keys and their shares, as arrays of the statistics slot.
+pub struct Statistics {
+    keys: Varlena,
+    shares: Varlena,
+}
+
+impl Statistics {
+    /// The keys with their shares.
+    pub fn frequencies(&self) -> StoredFrequencies<'_> {
+        // SAFETY: `read` has checked what the elements are.
+        let (keys, shares): (&[i64], &[f32]) = unsafe { (elements(&self.keys), elements(&self.shares)) };
+        let count = keys.len().min(shares.len());
+        StoredFrequencies { keys: &keys[..count], shares: &shares[..count] }
+    }
+
+    /// `None` where the slot is empty or not as `store` fills it.
+    unsafe fn read(row: pg_sys::HeapTuple) -> Option<Self> {
+        // SAFETY: the tuple is a row of pg_statistic; both arrays are copied out of it.
+        unsafe {
+            let kind = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_statistic>()).stakind1;
+            if kind != pg_sys::STATISTIC_KIND_MCELEM as i16 {
+                return None;
+            }
+            let keys = array(row, pg_sys::Anum_pg_statistic_stavalues1, pg_sys::INT8OID)?;
+            let shares = array(row, pg_sys::Anum_pg_statistic_stanumbers1, pg_sys::FLOAT4OID)?;
+            Some(Statistics { keys, shares })
+        }
+    }
+}
+
+/// A copy of a column of pg_statistic, if it is an array with these elements in one dimension and no NULL.
+unsafe fn array(row: pg_sys::HeapTuple, column: u32, of: pg_sys::Oid) -> Option<Varlena> {
+    // SAFETY: stanumbers and stavalues are arrays.
     unsafe {
-        let mut variable = pg_sys::VariableStatData::default();
-        let (mut other, mut on_left) = (std::ptr::null_mut(), false);
-        if !pg_sys::get_restriction_variable(
-            root,
-            arguments,
-            call.int4(3),
-            &mut variable,
-            &mut other,
-            &mut on_left,
-        ) {
+        let cache = pg_sys::SysCacheIdentifier::STATRELATTINH as i32;
+        let mut null = false;
+        let datum = pg_sys::SysCacheGetAttr(cache, row, column as i16, &mut null);
+        if null {
             return None;
         }
-        let is_constant = on_left && pgrx::is_a(other, pg_sys::NodeTag::T_Const);
-        let constant = other.cast::<pg_sys::Const>();
-        let is_null = is_constant && (*constant).constisnull;
-        let filter = (is_constant && !is_null).then(|| detoast((*constant).constvalue));
-        let function = pg_sys::get_opcode(pg_sys::Oid::from(call.int4(1) as u32));
-        let (frequencies, null_share) = match with_frequencies {
-            true => statistics(&mut variable, function),
-            false => (None, 0.0),
+        let copy = detoasted_copy(datum);
+        let array = copy.datum().cast_mut_ptr::<pg_sys::ArrayType>();
+        ((*array).ndim == 1 && (*array).dataoffset == 0 && (*array).elemtype == of).then_some(copy)
+    }
+}
+
+/// The elements of an array in one dimension without NULL.
+///
+/// # Safety
+/// They are as long as a `T` and aligned like one, and every pattern of bits is a `T`.
+unsafe fn elements<T>(array: &Varlena) -> &[T] {
+    // SAFETY: the lengths follow the header, the elements follow them at the next multiple of 8.
+    unsafe {
+        let header = array.datum().cast_mut_ptr::<pg_sys::ArrayType>();
+        let count = *header.add(1).cast::<i32>();
+        let start = (size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>()).next_multiple_of(8);
+        std::slice::from_raw_parts(header.byte_add(start).cast(), count.max(0) as usize)
+    }
+}
+
+/// The filter that a rewrite has put into a restriction, `refresh(constant)`, without the refreshing: it was made for
+/// this very plan, and an estimate may be a moment old. Where the session chooses the keyring, it has to choose.
+pub fn planned_filter(call: Call) -> Option<Varlena> {
+    // SAFETY: the planner passes the operator's arguments; the tags are checked.
+    unsafe {
+        let arguments: Vec<*mut pg_sys::Node> = cells(call.pointer::<pg_sys::List>(2));
+        let [_, refreshed] = arguments.as_slice() else { return None };
+        if !pgrx::is_a(*refreshed, pg_sys::NodeTag::T_FuncExpr) {
+            return None;
+        }
+        let made = refreshed.cast::<pg_sys::FuncExpr>();
+        let arguments: Vec<*mut pg_sys::Node> = cells((*made).args);
+        // No other function turns one filter into another with nothing beside it.
+        let [constant] = arguments.as_slice() else { return None };
+        if !pgrx::is_a(*constant, pg_sys::NodeTag::T_Const) {
+            return None;
+        }
+        let constant = constant.cast::<pg_sys::Const>();
+        if (*constant).constisnull || (*constant).consttype != (*made).funcresulttype {
+            return None;
+        }
+        let filter = detoast((*constant).constvalue);
+        Filter::parse(filter.bytes()).is_ok_and(|filter| filter.binding() == Binding::Fixed).then_some(filter)
+    }
+}
+
+/// What is known for a restriction: arguments `root, operator, args, varRelid`. `None` where it is not column against
+/// something else.
+pub fn known(call: Call) -> Option<Known> {
+    let (root, arguments) = (call.pointer::<pg_sys::PlannerInfo>(0), call.pointer::<pg_sys::List>(2));
+    // SAFETY: the planner passes its own structures; what is found of the variable is released below.
+    unsafe {
+        let mut variable = pg_sys::VariableStatData::default();
+        let (filter, is_null) = match planned_filter(call) {
+            Some(filter) => {
+                let column = (*(*arguments).elements).ptr_value.cast();
+                pg_sys::examine_variable(root, column, call.int4(3), &mut variable);
+                (Some(filter), false)
+            }
+            None => compared(root, arguments, call.int4(3), &mut variable)?,
         };
+        let function = pg_sys::get_opcode(pg_sys::Oid::from(call.int4(1) as u32));
+        let (statistics, null_share) = statistics(&mut variable, function);
+        release(&variable);
+        Some(Known { filter, is_null, statistics, null_share })
+    }
+}
+
+/// The filter that a restriction compares with once everything stable is evaluated, where it is known, and whether it
+/// is NULL; fills in the variable.
+unsafe fn compared(
+    root: *mut pg_sys::PlannerInfo,
+    arguments: *mut pg_sys::List,
+    relation: i32,
+    variable: &mut pg_sys::VariableStatData,
+) -> Option<(Option<Varlena>, bool)> {
+    // SAFETY: as in `known`.
+    unsafe {
+        let (mut other, mut on_left) = (std::ptr::null_mut(), false);
+        if !pg_sys::get_restriction_variable(root, arguments, relation, variable, &mut other, &mut on_left) {
+            return None;
+        }
+        if !on_left || !pgrx::is_a(other, pg_sys::NodeTag::T_Const) {
+            return Some((None, false));
+        }
+        let constant = other.cast::<pg_sys::Const>();
+        let is_null = (*constant).constisnull;
+        Some(((!is_null).then(|| detoast((*constant).constvalue)), is_null))
+    }
+}
+
+/// The filter that a restriction compares with, where it is known while it is planned.
+pub fn compared_filter(call: Call) -> Option<Varlena> {
+    let (root, arguments) = (call.pointer::<pg_sys::PlannerInfo>(0), call.pointer::<pg_sys::List>(2));
+    // SAFETY: as in `known`.
+    planned_filter(call).or_else(|| unsafe {
+        let mut variable = pg_sys::VariableStatData::default();
+        let (filter, _) = compared(root, arguments, call.int4(3), &mut variable)?;
+        release(&variable);
+        filter
+    })
+}
+
+unsafe fn release(variable: &pg_sys::VariableStatData) {
+    // SAFETY: the tuple came with the function that releases it.
+    unsafe {
         if let (false, Some(release)) = (variable.statsTuple.is_null(), variable.freefunc) {
             release(variable.statsTuple);
         }
-        Some(Known { filter, is_null, frequencies, null_share })
     }
 }
 
 unsafe fn statistics(
     variable: &mut pg_sys::VariableStatData,
     function: pg_sys::Oid,
-) -> (Option<KeyFrequencies>, f64) {
-    // SAFETY: the tuple is a row of pg_statistic; the slot is freed once it is copied.
+) -> (Option<Statistics>, f64) {
+    // SAFETY: the tuple is a row of pg_statistic.
     unsafe {
         if variable.statsTuple.is_null() || !pg_sys::statistic_proc_security_check(variable, function) {
             return (None, 0.0);
         }
         let row = pg_sys::GETSTRUCT(variable.statsTuple).cast::<pg_sys::FormData_pg_statistic>();
-        let mut slot = pg_sys::AttStatsSlot::default();
-        let flags = pg_sys::ATTSTATSSLOT_VALUES | pg_sys::ATTSTATSSLOT_NUMBERS;
-        let kind = pg_sys::STATISTIC_KIND_MCELEM as i32;
-        let null_share = f64::from((*row).stanullfrac);
-        if !pg_sys::get_attstatsslot(&mut slot, variable.statsTuple, kind, pg_sys::InvalidOid, flags as i32) {
-            return (None, null_share);
-        }
-        let count = slot.nvalues.min(slot.nnumbers).max(0) as usize;
-        let keys = (0..count).map(|at| (*slot.values.add(at)).value() as i64).collect();
-        let shares = (0..count).map(|at| *slot.numbers.add(at)).collect();
-        pg_sys::free_attstatsslot(&mut slot);
-        (Some(KeyFrequencies { keys, shares }), null_share)
+        (Statistics::read(variable.statsTuple), f64::from((*row).stanullfrac))
     }
 }
