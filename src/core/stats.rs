@@ -30,15 +30,6 @@ pub struct KeyFrequencies {
     pub shares: Vec<f32>,
 }
 
-/// The same where they are stored.
-#[derive(Clone, Copy)]
-pub struct StoredFrequencies<'a> {
-    /// As int8, ascending.
-    pub keys: &'a [i64],
-    /// A share for each, 0 to 1.
-    pub shares: &'a [f32],
-}
-
 impl KeyCounter {
     /// One value has this key.
     pub fn add(&mut self, key: u64) {
@@ -69,7 +60,7 @@ impl KeyCounter {
     }
 }
 
-impl StoredFrequencies<'_> {
+impl KeyFrequencies {
     /// The share of values with this key, where it is among the common ones.
     pub fn share(&self, key: u64) -> Option<f64> {
         let at = self.keys.binary_search(&(key as i64)).ok()?;
@@ -79,7 +70,7 @@ impl StoredFrequencies<'_> {
     /// The smallest share of a token here, 1 where there is none.
     pub fn least(&self) -> f64 {
         // Tokens have the sign bit, markers have not.
-        let tokens = self.keys.iter().zip(self.shares).filter(|(key, _)| **key < 0);
+        let tokens = self.keys.iter().zip(&self.shares).filter(|(key, _)| **key < 0);
         tokens.map(|(_, share)| f64::from(*share)).fold(1.0, f64::min)
     }
 
@@ -111,12 +102,6 @@ impl StoredFrequencies<'_> {
 mod tests {
     use super::*;
 
-    impl KeyFrequencies {
-        fn stored(&self) -> StoredFrequencies<'_> {
-            StoredFrequencies { keys: &self.keys, shares: &self.shares }
-        }
-    }
-
     fn count(keys: impl IntoIterator<Item = u64>) -> KeyCounter {
         let mut counter = KeyCounter::default();
         keys.into_iter().for_each(|key| counter.add(key));
@@ -127,10 +112,10 @@ mod tests {
     fn common_keys_come_with_their_share_and_single_tokens_not_at_all() {
         let (often, once, mark) = (TOKEN_BIT | 7, TOKEN_BIT | 8, marker(5, 1));
         let found = count([often, often, often, once, mark]).finish(6, 10);
-        assert_eq!(found.stored().share(often), Some(0.5));
-        assert_eq!(found.stored().share(once), None);
-        assert!(found.stored().share(mark).is_some());
-        assert_eq!(found.stored().least(), 0.5);
+        assert_eq!(found.share(often), Some(0.5));
+        assert_eq!(found.share(once), None);
+        assert!(found.share(mark).is_some());
+        assert_eq!(found.least(), 0.5);
         assert!(found.keys.is_sorted());
     }
 
@@ -139,8 +124,8 @@ mod tests {
         let keys = (0..100u64).flat_map(|key| std::iter::repeat_n(TOKEN_BIT | key, key as usize));
         let found = count(keys).finish(1_000_000, 10);
         assert_eq!(found.keys.len(), 10);
-        assert!(found.stored().share(TOKEN_BIT | 99).is_some_and(|share| (share - 0.000099).abs() < 1e-9));
-        assert_eq!(found.stored().share(TOKEN_BIT | 89), None);
+        assert!(found.share(TOKEN_BIT | 99).is_some_and(|share| (share - 0.000099).abs() < 1e-9));
+        assert_eq!(found.share(TOKEN_BIT | 89), None);
     }
 
     #[test]

@@ -86,10 +86,9 @@ fn token_share(known: &Known) -> Result<f64, PgError> {
     if known.is_null {
         return Ok(0.0);
     }
-    let (Some(bytes), Some(statistics)) = (&known.filter, &known.statistics) else {
+    let (Some(bytes), Some(frequencies)) = (&known.filter, &known.frequencies) else {
         return Ok(DEFAULT_SHARE * (1.0 - known.null_share));
     };
-    let frequencies = statistics.frequencies();
     let filter = Filter::parse(bytes.bytes())?;
     // A token that is not among the common ones is rarer than all of these.
     let rare = (frequencies.least() / 2.0).min(DEFAULT_SHARE / 2.0);

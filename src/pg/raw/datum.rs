@@ -41,12 +41,6 @@ pub fn detoast(datum: pg_sys::Datum) -> Varlena {
     }
 }
 
-/// The same, always as a copy of its own.
-pub fn detoasted_copy(datum: pg_sys::Datum) -> Varlena {
-    // SAFETY: as in `detoast`.
-    Varlena(unsafe { pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr()) })
-}
-
 /// The first `bytes` bytes, or everything when it is shorter or in line.
 pub fn prefix(datum: pg_sys::Datum, bytes: usize) -> Varlena {
     // SAFETY: as in `detoast`. The slice reads an external value chunk by chunk.

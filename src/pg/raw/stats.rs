@@ -1,12 +1,16 @@
 //! ANALYZE and selectivity (commands/vacuum.h, utils/selfuncs.h).
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
 use pgrx::{pg_guard, pg_sys, varlena};
 
 use super::call::Call;
-use super::datum::{Varlena, detoast, detoasted_copy, prefix};
+use super::datum::{Varlena, detoast, prefix};
 use super::hook::cells;
 use crate::core::filter::{Binding, Filter};
-use crate::core::stats::StoredFrequencies;
+use crate::core::stats::KeyFrequencies;
 use crate::pg::stats::Sample;
 
 /// Slot of the commonest keys: the only one that is filled.
@@ -136,70 +140,10 @@ pub struct Known {
     pub filter: Option<Varlena>,
     /// The filter is NULL: nothing matches.
     pub is_null: bool,
-    /// What ANALYZE saw of the column, where the role may use it.
-    pub statistics: Option<Statistics>,
+    /// The column's commonest keys, where ANALYZE has seen it and the role may use what it saw.
+    pub frequencies: Option<Rc<KeyFrequencies>>,
     /// Share of NULLs.
     pub null_share: f64,
-}
-
-/// The column's commonest keys and their shares, as arrays of the statistics slot.
-pub struct Statistics {
-    keys: Varlena,
-    shares: Varlena,
-}
-
-impl Statistics {
-    /// The keys with their shares.
-    pub fn frequencies(&self) -> StoredFrequencies<'_> {
-        // SAFETY: `read` has checked what the elements are.
-        let (keys, shares): (&[i64], &[f32]) = unsafe { (elements(&self.keys), elements(&self.shares)) };
-        let count = keys.len().min(shares.len());
-        StoredFrequencies { keys: &keys[..count], shares: &shares[..count] }
-    }
-
-    /// `None` where the slot is empty or not as `store` fills it.
-    unsafe fn read(row: pg_sys::HeapTuple) -> Option<Self> {
-        // SAFETY: the tuple is a row of pg_statistic; both arrays are copied out of it.
-        unsafe {
-            let kind = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_statistic>()).stakind1;
-            if kind != pg_sys::STATISTIC_KIND_MCELEM as i16 {
-                return None;
-            }
-            let keys = array(row, pg_sys::Anum_pg_statistic_stavalues1, pg_sys::INT8OID)?;
-            let shares = array(row, pg_sys::Anum_pg_statistic_stanumbers1, pg_sys::FLOAT4OID)?;
-            Some(Statistics { keys, shares })
-        }
-    }
-}
-
-/// A copy of a column of pg_statistic, if it is an array with these elements in one dimension and no NULL.
-unsafe fn array(row: pg_sys::HeapTuple, column: u32, of: pg_sys::Oid) -> Option<Varlena> {
-    // SAFETY: stanumbers and stavalues are arrays.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::STATRELATTINH as i32;
-        let mut null = false;
-        let datum = pg_sys::SysCacheGetAttr(cache, row, column as i16, &mut null);
-        if null {
-            return None;
-        }
-        let copy = detoasted_copy(datum);
-        let array = copy.datum().cast_mut_ptr::<pg_sys::ArrayType>();
-        ((*array).ndim == 1 && (*array).dataoffset == 0 && (*array).elemtype == of).then_some(copy)
-    }
-}
-
-/// The elements of an array in one dimension without NULL.
-///
-/// # Safety
-/// They are as long as a `T` and aligned like one, and every pattern of bits is a `T`.
-unsafe fn elements<T>(array: &Varlena) -> &[T] {
-    // SAFETY: the lengths follow the header, the elements follow them at the next multiple of 8.
-    unsafe {
-        let header = array.datum().cast_mut_ptr::<pg_sys::ArrayType>();
-        let count = *header.add(1).cast::<i32>();
-        let start = (size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>()).next_multiple_of(8);
-        std::slice::from_raw_parts(header.byte_add(start).cast(), count.max(0) as usize)
-    }
 }
 
 /// The filter that a rewrite has put into a restriction, `refresh(constant)`, without the refreshing: it was made for
@@ -244,9 +188,9 @@ pub fn known(call: Call) -> Option<Known> {
             None => compared(root, arguments, call.int4(3), &mut variable)?,
         };
         let function = pg_sys::get_opcode(pg_sys::Oid::from(call.int4(1) as u32));
-        let (statistics, null_share) = statistics(&mut variable, function);
+        let (frequencies, null_share) = statistics(&mut variable, function);
         release(&variable);
-        Some(Known { filter, is_null, statistics, null_share })
+        Some(Known { filter, is_null, frequencies, null_share })
     }
 }
 
@@ -297,13 +241,82 @@ unsafe fn release(variable: &pg_sys::VariableStatData) {
 unsafe fn statistics(
     variable: &mut pg_sys::VariableStatData,
     function: pg_sys::Oid,
-) -> (Option<Statistics>, f64) {
+) -> (Option<Rc<KeyFrequencies>>, f64) {
     // SAFETY: the tuple is a row of pg_statistic.
     unsafe {
         if variable.statsTuple.is_null() || !pg_sys::statistic_proc_security_check(variable, function) {
             return (None, 0.0);
         }
         let row = pg_sys::GETSTRUCT(variable.statsTuple).cast::<pg_sys::FormData_pg_statistic>();
-        (Statistics::read(variable.statsTuple), f64::from((*row).stanullfrac))
+        (frequencies(variable.statsTuple), f64::from((*row).stanullfrac))
+    }
+}
+
+/// A row of pg_statistic: another version of it is in another place or made by another transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct RowVersion {
+    column: (pg_sys::Oid, i16, bool),
+    place: (u16, u16, u16),
+    transaction: pg_sys::TransactionId,
+}
+
+impl RowVersion {
+    unsafe fn of(tuple: pg_sys::HeapTuple) -> Self {
+        // SAFETY: a row of pg_statistic as the syscache keeps it, with its place and header.
+        unsafe {
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_statistic>();
+            let place = (*tuple).t_self;
+            RowVersion {
+                column: ((*row).starelid, (*row).staattnum, (*row).stainherit),
+                place: (place.ip_blkid.bi_hi, place.ip_blkid.bi_lo, place.ip_posid),
+                transaction: (*(*tuple).t_data).t_choice.t_heap.t_xmin,
+            }
+        }
+    }
+}
+
+/// Columns whose frequencies are kept: each takes up to 60 kB.
+const KEPT: usize = 16;
+
+thread_local! {
+    static READ: RefCell<VecDeque<(RowVersion, Rc<KeyFrequencies>)>> = RefCell::default();
+}
+
+/// The keys in a row of pg_statistic, decompressed and taken apart once.
+unsafe fn frequencies(tuple: pg_sys::HeapTuple) -> Option<Rc<KeyFrequencies>> {
+    // SAFETY: see `statistics`.
+    unsafe {
+        let version = RowVersion::of(tuple);
+        let kept = READ.with(|read| {
+            read.borrow().iter().find(|(of, _)| *of == version).map(|(_, frequencies)| frequencies.clone())
+        });
+        if kept.is_some() {
+            return kept;
+        }
+        let frequencies = Rc::new(read_frequencies(tuple)?);
+        READ.with(|read| {
+            let mut read = read.borrow_mut();
+            read.retain(|(of, _)| of.column != version.column);
+            read.truncate(KEPT - 1);
+            read.push_front((version, frequencies.clone()));
+        });
+        Some(frequencies)
+    }
+}
+
+unsafe fn read_frequencies(tuple: pg_sys::HeapTuple) -> Option<KeyFrequencies> {
+    // SAFETY: as above; the slot is freed once it is copied.
+    unsafe {
+        let mut slot = pg_sys::AttStatsSlot::default();
+        let flags = pg_sys::ATTSTATSSLOT_VALUES | pg_sys::ATTSTATSSLOT_NUMBERS;
+        let kind = pg_sys::STATISTIC_KIND_MCELEM as i32;
+        if !pg_sys::get_attstatsslot(&mut slot, tuple, kind, pg_sys::InvalidOid, flags as i32) {
+            return None;
+        }
+        let count = slot.nvalues.min(slot.nnumbers).max(0) as usize;
+        let keys = (0..count).map(|at| (*slot.values.add(at)).value() as i64).collect();
+        let shares = (0..count).map(|at| *slot.numbers.add(at)).collect();
+        pg_sys::free_attstatsslot(&mut slot);
+        Some(KeyFrequencies { keys, shares })
     }
 }
