@@ -171,11 +171,22 @@ unsafe fn sort_by_total_cost(paths: *mut pg_sys::List) {
     // SAFETY: a list of paths, whose cells only change places.
     unsafe {
         let cells = std::slice::from_raw_parts_mut((*paths).elements, (*paths).length as usize);
-        cells.sort_by(|a, b| total_cost(a).total_cmp(&total_cost(b)));
+        cells.sort_by(|a, b| {
+            let (a, b) = (a.ptr_value.cast::<pg_sys::Path>(), b.ptr_value.cast::<pg_sys::Path>());
+            disabled(a).cmp(&disabled(b)).then((*a).total_cost.total_cmp(&(*b).total_cost))
+        });
     }
 }
 
-unsafe fn total_cost(cell: &pg_sys::ListCell) -> f64 {
-    // SAFETY: the cell holds a path.
-    unsafe { (*cell.ptr_value.cast::<pg_sys::Path>()).total_cost }
+/// How many forbidden kinds of node a path has, before any cost.
+#[cfg(feature = "pg18")]
+unsafe fn disabled(path: *mut pg_sys::Path) -> i32 {
+    // SAFETY: see `sort_by_total_cost`.
+    unsafe { (*path).disabled_nodes }
+}
+
+/// Forbidden nodes count through their cost.
+#[cfg(not(feature = "pg18"))]
+unsafe fn disabled(_: *mut pg_sys::Path) -> i32 {
+    0
 }
