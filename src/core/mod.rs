@@ -12,6 +12,7 @@ pub mod kdf;
 pub mod policy;
 pub mod range;
 pub mod rng;
+pub mod scan_cost;
 pub mod secret;
 pub mod stats;
 pub mod text_form;

@@ -64,7 +64,17 @@ impl Remembered {
 
 /// Makes the filter that asks `kind` about these documents, or about one encoded text query.
 pub fn make(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
-    session::catch_up_for_search(target.keyring)?;
+    session::catch_up_for_search(target.keyring, target.binding)?;
+    seal(target, kind, documents)
+}
+
+/// The same for a plan, where `refresh` stands around the filter and looks for newer index keys in every execution.
+pub fn make_planned(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
+    session::catch_up();
+    seal(target, kind, documents)
+}
+
+fn seal(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
     let keyring = session::keyring(target.keyring)?;
     session::require_search(&keyring, |policy| is_declared(kind, documents, policy))?;
     let groups = query_groups(&keyring, kind, documents)?;
@@ -253,7 +263,7 @@ pub fn refresh(call: Call) -> Returned {
 /// `None` where the filter is still right.
 fn renew(bytes: &[u8]) -> Result<Option<Vec<u8>>, PgError> {
     let filter = Filter::parse(bytes)?;
-    session::catch_up_for_search(filter.keyring())?;
+    session::catch_up_for_search(filter.keyring(), filter.binding())?;
     let chosen = match filter.binding() {
         Binding::Fixed => Some(filter.keyring()),
         Binding::Session => session::keyring_for_search()?,

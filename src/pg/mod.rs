@@ -50,6 +50,7 @@ pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requi
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     raw::hook::install();
+    raw::plan::install();
     raw::statement::install();
     guc::define();
     raw::xact::watch_relations();

@@ -26,7 +26,7 @@ pub fn contains_support(call: Call) -> Returned {
                 Err(PgError::NoKeyring) => return not_rewritten(),
                 target => target?,
             };
-            let filter = filters::make(target, Query::Contains, &[document.bytes()])?;
+            let filter = filters::make_planned(target, Query::Contains, &[document.bytes()])?;
             halves(&objects, value, refreshed(&objects, filter), None)
         }
         None => halves(&objects, value, filter_for(&objects, query, value.typmod()), Some(query)),
@@ -96,7 +96,7 @@ impl TextSide {
         };
         let steps = self.steps.iter().map(Vec::as_slice).collect();
         let query = TextQuery { accessor: self.accessor, steps, text }.encode();
-        let filter = filters::make(target(self.value)?, Query::Text, &[&query])?;
+        let filter = filters::make_planned(target(self.value)?, Query::Text, &[&query])?;
         Ok(refreshed(objects, filter))
     }
 
@@ -187,7 +187,7 @@ fn range_filter(objects: &Objects, value: Expr, asked: [Expr; 3]) -> Result<Opti
     let [path, low, high] = asked;
     if let Some((path, domain, low, high)) = known_bounds(path, low, high) {
         let query = ranges::encode(&path, domain, low, high)?;
-        return Ok(refreshed(objects, filters::make(target(value)?, Query::Between, &[&query])?));
+        return Ok(refreshed(objects, filters::make_planned(target(value)?, Query::Between, &[&query])?));
     }
     let bound_type = low.base_type();
     let keyring = objects.int4_constant(value.typmod().max(0));
@@ -206,7 +206,7 @@ fn fold(request: &SimplifyRequest, keyring: usize, kind: Query, documents: &[&[u
         None if keyring.is_null_constant() => filters::session_target()?,
         None => return not_rewritten(),
     };
-    let filter = filters::make(target, kind, documents)?;
+    let filter = filters::make_planned(target, kind, documents)?;
     let rewritten =
         Objects::of_filter_type(request.result_type()).and_then(|objects| refreshed(&objects, filter));
     Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))

@@ -14,6 +14,7 @@ use super::catalog::{KeyRow, Keyring, PrivilegeRow, Tables};
 use super::error::PgError;
 use super::raw::{lock, pages, shmem, timer, xact};
 use super::{decrypt_log, guc, kms, shared_keys};
+use crate::core::filter::Binding;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
 use crate::core::secret::{RootKey, wipe_stack};
@@ -304,13 +305,13 @@ pub fn catch_up() {
     xact::accept_invalidations();
 }
 
-/// Also what has committed without its message having arrived: rows under a newer index key, or of a new
-/// keyring, may be visible already.
-pub fn catch_up_for_search(id: i32) -> Result<(), PgError> {
+/// Also what has committed without its message having arrived: rows under a newer index key, or, where the session
+/// chooses the keyring, of a new keyring, may be visible already.
+pub fn catch_up_for_search(id: i32, binding: Binding) -> Result<(), PgError> {
     catch_up();
     let tables = tables()?;
-    let known = ids()?.first_two.len();
-    if tables.newest_index(id) != keyring(id)?.newest_index() || tables.keyring_ids(2).len() != known {
+    let newer_key = tables.newest_index(id) != keyring(id)?.newest_index();
+    if newer_key || (binding == Binding::Session && tables.keyring_ids(2).len() != ids()?.first_two.len()) {
         forget();
     }
     Ok(())

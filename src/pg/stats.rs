@@ -2,7 +2,7 @@
 
 use super::error::PgError;
 use super::raw::call::{Call, Returned};
-use super::raw::stats::{Known, known, prepare_analyze};
+use super::raw::stats::{Known, compared_filter, known, prepare_analyze};
 use crate::core::envelope::{HEADER_BYTES, parse_head, tokens_of};
 use crate::core::filter::Filter;
 use crate::core::stats::{KeyCounter, KeyFrequencies};
@@ -75,7 +75,7 @@ pub fn typanalyze(call: Call) -> Returned {
 
 /// `token_selectivity(internal, oid, internal, int4)`: the share of rows that `@~` lets through.
 pub fn token_selectivity(call: Call) -> Returned {
-    let share = match known(call, true) {
+    let share = match known(call) {
         Some(known) => token_share(&known)?,
         None => DEFAULT_SHARE,
     };
@@ -103,8 +103,8 @@ pub fn token_join_selectivity(_: Call) -> Returned {
 /// `exact_selectivity(internal, oid, internal, int4)`: 1, since the token match has been counted, unless the filter
 /// has no groups and narrows nothing.
 pub fn exact_selectivity(call: Call) -> Returned {
-    let filter = known(call, false).and_then(|known| known.filter);
-    let narrows = filter.is_none_or(|bytes| Filter::parse(bytes.bytes()).is_ok_and(|f| f.group_count() > 0));
+    let narrows = compared_filter(call)
+        .is_none_or(|bytes| Filter::parse(bytes.bytes()).is_ok_and(|f| f.group_count() > 0));
     selectivity(if narrows { 1.0 } else { DEFAULT_SHARE })
 }
 

@@ -144,3 +144,41 @@ fn neither_explain_nor_auto_explain_shows_a_folded_constant() {
         log.lines().filter(|line| line.contains("canary") && !line.contains("EXECUTE ask_")).collect();
     assert!(plans.is_empty(), "{plans:#?}");
 }
+
+#[test]
+fn an_extension_that_is_dropped_and_made_again_in_a_session_is_planned_with_anew() {
+    let mut client = fresh_database();
+    client.run("SET plan_cache_mode = force_generic_plan");
+    for round in ["first", "second"] {
+        client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'])");
+        client.run("CREATE TABLE t (id int, m encrypted_jsonb(k))");
+        client.run(r#"INSERT INTO t VALUES (1, '{"a": "x"}'), (2, '{"a": "y"}')"#);
+        client.run("PREPARE by_parameter (jsonb) AS SELECT id FROM t WHERE m @> $1");
+        assert_eq!(client.column::<i32>(r#"SELECT id FROM t WHERE m @> '{"a": "y"}'"#), [2], "{round}");
+        assert_eq!(client.column::<i32>(r#"EXECUTE by_parameter ('{"a": "x"}')"#), [1], "{round}");
+        client.run(
+            "DEALLOCATE by_parameter; DROP EXTENSION pgseal CASCADE; DROP TABLE t; CREATE EXTENSION pgseal",
+        );
+    }
+}
+
+#[test]
+fn a_parameter_alone_is_planned_with_an_extension_that_was_made_again() {
+    let mut client = fresh_database();
+    client.run(
+        "SELECT pgseal.create_keyring('k', ARRAY['$.a']); CREATE TABLE t (id int, m encrypted_jsonb(k))",
+    );
+    let name: String = client.one("SELECT current_database()::text");
+    // This session has looked at nothing of the extension but what the planner asks of it.
+    let mut fresh = crate::support::shared().connect(&name);
+    fresh
+        .run("SET plan_cache_mode = force_generic_plan; PREPARE q (jsonb) AS SELECT id FROM t WHERE m @> $1");
+    fresh.run(r#"EXPLAIN EXECUTE q ('{"a": "x"}'); DEALLOCATE q"#);
+    fresh.run("DROP EXTENSION pgseal CASCADE; DROP TABLE t; CREATE EXTENSION pgseal");
+    fresh.run(
+        "SELECT pgseal.create_keyring('k', ARRAY['$.a']); CREATE TABLE t (id int, m encrypted_jsonb(k))",
+    );
+    fresh.run(r#"INSERT INTO t VALUES (1, '{"a": "x"}')"#);
+    fresh.run("PREPARE q (jsonb) AS SELECT id FROM t WHERE m @> $1");
+    assert_eq!(fresh.column::<i32>(r#"EXECUTE q ('{"a": "x"}')"#), [1]);
+}

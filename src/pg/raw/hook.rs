@@ -190,7 +190,10 @@ unsafe fn is_reveal_call(expression: *mut pg_sys::Node) -> bool {
 }
 
 /// The elements of a list, which all are of one kind.
-unsafe fn cells<T>(list: *mut pg_sys::List) -> Vec<*mut T> {
+///
+/// # Safety
+/// Each is a pointer to a `T`.
+pub unsafe fn cells<T>(list: *mut pg_sys::List) -> Vec<*mut T> {
     if list.is_null() {
         return Vec::new();
     }

@@ -13,6 +13,7 @@ pub mod jsonb;
 pub mod lock;
 pub mod node;
 pub mod pages;
+pub mod plan;
 pub mod shmem;
 pub mod statement;
 pub mod stats;

@@ -1,10 +1,12 @@
 //! Expression trees as the planner sees them (nodes/primnodes.h), for the rewrite of operators.
 
+use std::cell::RefCell;
 use std::ffi::CStr;
 
 use pgrx::{is_a, pg_sys};
 
 use super::datum::{Varlena, detoast};
+use crate::pg::session;
 
 /// A node of an expression tree. The tree belongs to the planner and outlives the support call.
 #[derive(Clone, Copy)]
@@ -304,7 +306,12 @@ impl Objects {
     }
 
     /// A call of `pgseal.<name>(arguments)` that returns a filter.
-    pub fn filter_call(&self, name: &CStr, types: &[pg_sys::Oid], arguments: &[Expr]) -> Option<Expr> {
+    pub fn filter_call(
+        &self,
+        name: &'static CStr,
+        types: &[pg_sys::Oid],
+        arguments: &[Expr],
+    ) -> Option<Expr> {
         let function = self.function(name, types)?;
         // SAFETY: the function exists with these argument types.
         unsafe {
@@ -321,23 +328,22 @@ impl Objects {
     }
 
     /// Oid of `pgseal.<name>` with these argument types.
-    pub fn function(&self, name: &CStr, types: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
+    pub fn function(&self, name: &'static CStr, types: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
         // SAFETY: names a function by schema, name and types; missing_ok.
-        let function =
-            unsafe { pg_sys::LookupFuncName(qualified(name), types.len() as i32, types.as_ptr(), true) };
-        (function != pg_sys::InvalidOid).then_some(function)
+        named(name, types, || unsafe {
+            pg_sys::LookupFuncName(qualified(name), types.len() as i32, types.as_ptr(), true)
+        })
     }
 
     /// `left OPERATOR(pgseal.<name>) right`.
-    pub fn operator(&self, name: &CStr, left: Expr, right: Expr) -> Option<Expr> {
+    pub fn operator(&self, name: &'static CStr, left: Expr, right: Expr) -> Option<Expr> {
         // SAFETY: looks the operator up by the arguments' base types and builds its call.
         unsafe {
             let left_type = pg_sys::getBaseType(pg_sys::exprType(left.0));
             let right_type = pg_sys::exprType(right.0);
-            let operator = pg_sys::OpernameGetOprid(qualified(name), left_type, right_type);
-            if operator == pg_sys::InvalidOid {
-                return None;
-            }
+            let operator = named(name, &[left_type, right_type], || {
+                pg_sys::OpernameGetOprid(qualified(name), left_type, right_type)
+            })?;
             let clause = pg_sys::make_opclause(
                 operator,
                 pg_sys::BOOLOID,
@@ -351,6 +357,46 @@ impl Objects {
             Some(Expr(clause.cast()))
         }
     }
+}
+
+/// Functions and operators that a rewrite has named, each with the types of its arguments.
+#[derive(Default)]
+struct Named {
+    generation: u64,
+    found: Vec<(&'static CStr, Vec<pg_sys::Oid>, pg_sys::Oid)>,
+}
+
+thread_local! {
+    static NAMED: RefCell<Named> = RefCell::default();
+}
+
+/// The oid that `find` finds for `name` and `types`, looked for anew once the extension may be another one; `None`
+/// where it finds InvalidOid. No function is named like an operator.
+fn named(
+    name: &'static CStr,
+    types: &[pg_sys::Oid],
+    find: impl FnOnce() -> pg_sys::Oid,
+) -> Option<pg_sys::Oid> {
+    // Once our tables are known, a change of the extension is a new generation.
+    session::tables().ok()?;
+    let now = session::generation();
+    let known = NAMED.with(|named| {
+        let mut named = named.borrow_mut();
+        if named.generation != now {
+            *named = Named { generation: now, found: Vec::new() };
+        }
+        let known = named.found.iter().find(|(of, with, _)| *of == name && with == types);
+        known.map(|(_, _, oid)| *oid)
+    });
+    if known.is_some() {
+        return known;
+    }
+    let oid = find();
+    if oid == pg_sys::InvalidOid {
+        return None;
+    }
+    NAMED.with(|named| named.borrow_mut().found.push((name, types.to_vec(), oid)));
+    Some(oid)
 }
 
 /// The name list `pgseal.<name>`.

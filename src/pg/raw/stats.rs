@@ -1,9 +1,15 @@
 //! ANALYZE and selectivity (commands/vacuum.h, utils/selfuncs.h).
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
 use pgrx::{pg_guard, pg_sys, varlena};
 
 use super::call::Call;
 use super::datum::{Varlena, detoast, prefix};
+use super::hook::cells;
+use crate::core::filter::{Binding, Filter};
 use crate::core::stats::KeyFrequencies;
 use crate::pg::stats::Sample;
 
@@ -135,66 +141,182 @@ pub struct Known {
     /// The filter is NULL: nothing matches.
     pub is_null: bool,
     /// The column's commonest keys, where ANALYZE has seen it and the role may use what it saw.
-    pub frequencies: Option<KeyFrequencies>,
+    pub frequencies: Option<Rc<KeyFrequencies>>,
     /// Share of NULLs.
     pub null_share: f64,
 }
 
-/// What is known for a restriction, with what ANALYZE saw only where it is wanted: arguments `root, operator, args,
-/// varRelid`. `None` where it is not column against something else.
-pub fn known(call: Call, with_frequencies: bool) -> Option<Known> {
-    let (root, arguments) = (call.pointer::<pg_sys::PlannerInfo>(0), call.pointer::<pg_sys::List>(2));
-    // SAFETY: the planner passes its own structures; what get_restriction_variable finds is released below.
+/// The filter that a rewrite has put into a restriction, `refresh(constant)`, without the refreshing: it was made for
+/// this very plan, and an estimate may be a moment old. Where the session chooses the keyring, it has to choose.
+pub fn planned_filter(call: Call) -> Option<Varlena> {
+    // SAFETY: the planner passes the operator's arguments; the tags are checked.
     unsafe {
-        let mut variable = pg_sys::VariableStatData::default();
-        let (mut other, mut on_left) = (std::ptr::null_mut(), false);
-        if !pg_sys::get_restriction_variable(
-            root,
-            arguments,
-            call.int4(3),
-            &mut variable,
-            &mut other,
-            &mut on_left,
-        ) {
+        let arguments: Vec<*mut pg_sys::Node> = cells(call.pointer::<pg_sys::List>(2));
+        let [_, refreshed] = arguments.as_slice() else { return None };
+        if !pgrx::is_a(*refreshed, pg_sys::NodeTag::T_FuncExpr) {
             return None;
         }
-        let is_constant = on_left && pgrx::is_a(other, pg_sys::NodeTag::T_Const);
-        let constant = other.cast::<pg_sys::Const>();
-        let is_null = is_constant && (*constant).constisnull;
-        let filter = (is_constant && !is_null).then(|| detoast((*constant).constvalue));
-        let function = pg_sys::get_opcode(pg_sys::Oid::from(call.int4(1) as u32));
-        let (frequencies, null_share) = match with_frequencies {
-            true => statistics(&mut variable, function),
-            false => (None, 0.0),
+        let made = refreshed.cast::<pg_sys::FuncExpr>();
+        let arguments: Vec<*mut pg_sys::Node> = cells((*made).args);
+        // No other function turns one filter into another with nothing beside it.
+        let [constant] = arguments.as_slice() else { return None };
+        if !pgrx::is_a(*constant, pg_sys::NodeTag::T_Const) {
+            return None;
+        }
+        let constant = constant.cast::<pg_sys::Const>();
+        if (*constant).constisnull || (*constant).consttype != (*made).funcresulttype {
+            return None;
+        }
+        let filter = detoast((*constant).constvalue);
+        Filter::parse(filter.bytes()).is_ok_and(|filter| filter.binding() == Binding::Fixed).then_some(filter)
+    }
+}
+
+/// What is known for a restriction: arguments `root, operator, args, varRelid`. `None` where it is not column against
+/// something else.
+pub fn known(call: Call) -> Option<Known> {
+    let (root, arguments) = (call.pointer::<pg_sys::PlannerInfo>(0), call.pointer::<pg_sys::List>(2));
+    // SAFETY: the planner passes its own structures; what is found of the variable is released below.
+    unsafe {
+        let mut variable = pg_sys::VariableStatData::default();
+        let (filter, is_null) = match planned_filter(call) {
+            Some(filter) => {
+                let column = (*(*arguments).elements).ptr_value.cast();
+                pg_sys::examine_variable(root, column, call.int4(3), &mut variable);
+                (Some(filter), false)
+            }
+            None => compared(root, arguments, call.int4(3), &mut variable)?,
         };
+        let function = pg_sys::get_opcode(pg_sys::Oid::from(call.int4(1) as u32));
+        let (frequencies, null_share) = statistics(&mut variable, function);
+        release(&variable);
+        Some(Known { filter, is_null, frequencies, null_share })
+    }
+}
+
+/// The filter that a restriction compares with once everything stable is evaluated, where it is known, and whether it
+/// is NULL; fills in the variable.
+unsafe fn compared(
+    root: *mut pg_sys::PlannerInfo,
+    arguments: *mut pg_sys::List,
+    relation: i32,
+    variable: &mut pg_sys::VariableStatData,
+) -> Option<(Option<Varlena>, bool)> {
+    // SAFETY: as in `known`.
+    unsafe {
+        let (mut other, mut on_left) = (std::ptr::null_mut(), false);
+        if !pg_sys::get_restriction_variable(root, arguments, relation, variable, &mut other, &mut on_left) {
+            return None;
+        }
+        if !on_left || !pgrx::is_a(other, pg_sys::NodeTag::T_Const) {
+            return Some((None, false));
+        }
+        let constant = other.cast::<pg_sys::Const>();
+        let is_null = (*constant).constisnull;
+        Some(((!is_null).then(|| detoast((*constant).constvalue)), is_null))
+    }
+}
+
+/// The filter that a restriction compares with, where it is known while it is planned.
+pub fn compared_filter(call: Call) -> Option<Varlena> {
+    let (root, arguments) = (call.pointer::<pg_sys::PlannerInfo>(0), call.pointer::<pg_sys::List>(2));
+    // SAFETY: as in `known`.
+    planned_filter(call).or_else(|| unsafe {
+        let mut variable = pg_sys::VariableStatData::default();
+        let (filter, _) = compared(root, arguments, call.int4(3), &mut variable)?;
+        release(&variable);
+        filter
+    })
+}
+
+unsafe fn release(variable: &pg_sys::VariableStatData) {
+    // SAFETY: the tuple came with the function that releases it.
+    unsafe {
         if let (false, Some(release)) = (variable.statsTuple.is_null(), variable.freefunc) {
             release(variable.statsTuple);
         }
-        Some(Known { filter, is_null, frequencies, null_share })
     }
 }
 
 unsafe fn statistics(
     variable: &mut pg_sys::VariableStatData,
     function: pg_sys::Oid,
-) -> (Option<KeyFrequencies>, f64) {
-    // SAFETY: the tuple is a row of pg_statistic; the slot is freed once it is copied.
+) -> (Option<Rc<KeyFrequencies>>, f64) {
+    // SAFETY: the tuple is a row of pg_statistic.
     unsafe {
         if variable.statsTuple.is_null() || !pg_sys::statistic_proc_security_check(variable, function) {
             return (None, 0.0);
         }
         let row = pg_sys::GETSTRUCT(variable.statsTuple).cast::<pg_sys::FormData_pg_statistic>();
+        (frequencies(variable.statsTuple), f64::from((*row).stanullfrac))
+    }
+}
+
+/// A row of pg_statistic: another version of it is in another place or made by another transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct RowVersion {
+    column: (pg_sys::Oid, i16, bool),
+    place: (u16, u16, u16),
+    transaction: pg_sys::TransactionId,
+}
+
+impl RowVersion {
+    unsafe fn of(tuple: pg_sys::HeapTuple) -> Self {
+        // SAFETY: a row of pg_statistic as the syscache keeps it, with its place and header.
+        unsafe {
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_statistic>();
+            let place = (*tuple).t_self;
+            RowVersion {
+                column: ((*row).starelid, (*row).staattnum, (*row).stainherit),
+                place: (place.ip_blkid.bi_hi, place.ip_blkid.bi_lo, place.ip_posid),
+                transaction: (*(*tuple).t_data).t_choice.t_heap.t_xmin,
+            }
+        }
+    }
+}
+
+/// Columns whose frequencies are kept: each takes up to 60 kB.
+const KEPT: usize = 16;
+
+thread_local! {
+    static READ: RefCell<VecDeque<(RowVersion, Rc<KeyFrequencies>)>> = RefCell::default();
+}
+
+/// The keys in a row of pg_statistic, decompressed and taken apart once.
+unsafe fn frequencies(tuple: pg_sys::HeapTuple) -> Option<Rc<KeyFrequencies>> {
+    // SAFETY: see `statistics`.
+    unsafe {
+        let version = RowVersion::of(tuple);
+        let kept = READ.with(|read| {
+            read.borrow().iter().find(|(of, _)| *of == version).map(|(_, frequencies)| frequencies.clone())
+        });
+        if kept.is_some() {
+            return kept;
+        }
+        let frequencies = Rc::new(read_frequencies(tuple)?);
+        READ.with(|read| {
+            let mut read = read.borrow_mut();
+            read.retain(|(of, _)| of.column != version.column);
+            read.truncate(KEPT - 1);
+            read.push_front((version, frequencies.clone()));
+        });
+        Some(frequencies)
+    }
+}
+
+unsafe fn read_frequencies(tuple: pg_sys::HeapTuple) -> Option<KeyFrequencies> {
+    // SAFETY: as above; the slot is freed once it is copied.
+    unsafe {
         let mut slot = pg_sys::AttStatsSlot::default();
         let flags = pg_sys::ATTSTATSSLOT_VALUES | pg_sys::ATTSTATSSLOT_NUMBERS;
         let kind = pg_sys::STATISTIC_KIND_MCELEM as i32;
-        let null_share = f64::from((*row).stanullfrac);
-        if !pg_sys::get_attstatsslot(&mut slot, variable.statsTuple, kind, pg_sys::InvalidOid, flags as i32) {
-            return (None, null_share);
+        if !pg_sys::get_attstatsslot(&mut slot, tuple, kind, pg_sys::InvalidOid, flags as i32) {
+            return None;
         }
         let count = slot.nvalues.min(slot.nnumbers).max(0) as usize;
         let keys = (0..count).map(|at| (*slot.values.add(at)).value() as i64).collect();
         let shares = (0..count).map(|at| *slot.numbers.add(at)).collect();
         pg_sys::free_attstatsslot(&mut slot);
-        (Some(KeyFrequencies { keys, shares }), null_share)
+        Some(KeyFrequencies { keys, shares })
     }
 }
