@@ -76,7 +76,7 @@ const IDENTITY: KmsError = KmsError::Setting(
 );
 const METADATA_URL: KmsError = KmsError::Setting("AZURE_POD_IDENTITY_AUTHORITY_HOST is not a URL");
 const NO_IDENTITY: KmsError = KmsError::Unreachable(
-    "there is no Azure client secret or workload identity, and nothing answers for a managed identity",
+    "there is no Azure client secret or workload identity, and nothing gives a token for a managed identity",
 );
 
 /// A vault and how to reach it.

@@ -54,7 +54,7 @@ const ACCOUNT: KmsError = KmsError::Local(
 );
 const TOKEN_URL: KmsError = KmsError::Local("the service account's token_uri is not a URL");
 const NO_ACCOUNT: KmsError =
-    KmsError::Unreachable("GOOGLE_APPLICATION_CREDENTIALS is not set and no metadata server answers");
+    KmsError::Unreachable("GOOGLE_APPLICATION_CREDENTIALS is not set and no metadata server gives a token");
 
 /// A key ring and how to reach it.
 pub struct GcpKms {
@@ -230,10 +230,15 @@ impl Account {
         });
         let signed = [URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims.to_string())].join(".");
         let pair = RsaKeyPair::from_pkcs8(&self.key).map_err(|_| ACCOUNT)?;
-        let mut signature = vec![0; pair.public().modulus_len()];
+        let mut signature = Zeroizing::new(vec![0; pair.public().modulus_len()]);
         pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
             .map_err(|_| KmsError::Local("the request for a token could not be signed"))?;
-        Ok(Zeroizing::new([signed, URL_SAFE_NO_PAD.encode(signature)].join(".")))
+        // With room for all, so that growing leaves no copy behind.
+        let mut assertion = Zeroizing::new(String::with_capacity(signed.len() + 2 * signature.len()));
+        assertion.push_str(&signed);
+        assertion.push('.');
+        URL_SAFE_NO_PAD.encode_string(&*signature, &mut assertion);
+        Ok(assertion)
     }
 }
 

@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// What a client's judge says on 401.
 pub(super) const REFUSED: KmsError = KmsError::Denied("the access token is not valid");
 const NOT_GIVEN: KmsError =
-    KmsError::Denied("the cloud gives no token for the credentials of this server; its logs tell why");
+    KmsError::Denied("no token for the credentials of this server; are they valid, and is its clock right?");
 const SOURCE_DOWN: KmsError =
     KmsError::Unreachable("where its access tokens come from fails or does not answer");
 const NO_TOKEN: KmsError = KmsError::Response("it holds no access token");
@@ -94,11 +94,12 @@ pub(super) fn ask(client: &Client, watch: Watch, request: &Request) -> Result<Fr
     })
 }
 
-/// RFC 6749, 5.1; the metadata services answer in the same way.
+/// RFC 6749, 5.1; the metadata services answer in the same way. Azure's says 404 and 410 while it is being updated,
+/// and its clients try again.
 fn judge(answer: Answer) -> Result<Fresh, Failure> {
     match answer.status {
         200 => fresh(&answer.body).ok_or(Failure::Final(NO_TOKEN)),
-        408 | 410 | 425 | 429 | 500..=599 => Err(Failure::Transient(SOURCE_DOWN)),
+        404 | 408 | 410 | 425 | 429 | 500..=599 => Err(Failure::Transient(SOURCE_DOWN)),
         400..=499 => Err(Failure::Final(NOT_GIVEN)),
         _ => Err(Failure::Final(NO_TOKEN)),
     }
