@@ -468,7 +468,7 @@ fn azure_refusals_are_final() {
     clouds.with_secret();
     let body = |code: &str, inner: &str| json!({ "error": { "code": code, "message": "canary-7291", "innererror": { "code": inner } } });
     let refusals = [
-        (403, body("Forbidden", "KeyDisabled"), "is disabled"),
+        (403, body("Forbidden", "KeyDisabled"), "that version of it is disabled"),
         (403, body("Forbidden", "ForbiddenByFirewall"), "firewall"),
         (403, body("Forbidden", "ForbiddenByRbac"), "may not use the key"),
         (403, json!({ "error": { "code": "Forbidden" } }), "may not use the key"),
