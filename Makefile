@@ -4,6 +4,7 @@ PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 KMS ?= file
 ROWS ?= 100000
 ROUNDS ?= 15
+CONNECTIONS ?= 1000
 
 PG = pg$(shell $(PG_CONFIG) --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 export PG_CONFIG
@@ -34,10 +35,12 @@ test-long: install ## the random comparison with plain jsonb, ten times as long:
 	@tests/setup/openbao.sh
 	PGSEAL_QUERIES=80 cargo test --no-default-features --features server-tests --test server -- oracle::random
 
-bench: install ## compare speed with plain jsonb and pgcrypto: ROWS=100000 ROUNDS=15
+bench: install ## compare speed with plain jsonb and pgcrypto: ROWS=100000 ROUNDS=15 CONNECTIONS=1000
 	@tests/setup/python.sh bench 'psycopg[binary]==3.3.9'
 	@tests/bench/bench.sh bench.py $(ROWS) $(ROUNDS)
 	@tests/bench/bench.sh selectivity.py $(ROWS) $(ROUNDS)
+	@tests/setup/openbao.sh
+	@tests/bench/connections.sh $(CONNECTIONS)
 
 install: setup ## build in release mode and install into the PostgreSQL of PG_CONFIG
 	@tests/setup/extension.sh

@@ -1,5 +1,7 @@
 CREATE FUNCTION pgseal.counter(name text) RETURNS int8
     AS 'MODULE_PATHNAME', 'pgseal_counter' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+CREATE FUNCTION pgseal.shared_keys_held() RETURNS int8
+    AS 'MODULE_PATHNAME', 'pgseal_shared_keys_held' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 CREATE VIEW pgseal.stat AS
     SELECT pgseal.counter('values_sealed') AS values_sealed,
            pgseal.counter('values_decrypted') AS values_decrypted,
@@ -7,7 +9,9 @@ CREATE VIEW pgseal.stat AS
            pgseal.counter('filters_made') AS filters_made,
            pgseal.counter('kms_calls') AS kms_calls,
            pgseal.counter('kms_failures') AS kms_failures,
-           pgseal.counter('kms_microseconds') / 1000.0 AS kms_milliseconds;
+           pgseal.counter('kms_microseconds') / 1000.0 AS kms_milliseconds,
+           pgseal.counter('shared_key_hits') AS shared_key_hits,
+           pgseal.shared_keys_held() AS shared_keys;
 
 COMMENT ON FUNCTION pgseal.counter(text) IS 'what this session has done; see the view stat';
 COMMENT ON VIEW pgseal.stat IS 'what this session has done since it began; for pg_monitor';
@@ -18,8 +22,11 @@ COMMENT ON COLUMN pgseal.stat.filters_made IS 'filters made from a query';
 COMMENT ON COLUMN pgseal.stat.kms_calls IS 'calls of a KMS';
 COMMENT ON COLUMN pgseal.stat.kms_failures IS 'calls of a KMS that failed';
 COMMENT ON COLUMN pgseal.stat.kms_milliseconds IS 'time that calls of a KMS took';
+COMMENT ON COLUMN pgseal.stat.shared_key_hits IS 'unwrapped keys taken from what all sessions share, instead of a call of a KMS';
+COMMENT ON COLUMN pgseal.stat.shared_keys IS 'unwrapped keys that all sessions share now; NULL where pgseal is not in shared_preload_libraries';
+COMMENT ON FUNCTION pgseal.shared_keys_held() IS 'how many unwrapped keys all sessions share now; see the view stat';
 
 -- The number of decrypted values tells how many rows have a token, those that row-level security hides too.
 GRANT SELECT ON pgseal.stat TO pg_monitor;
-REVOKE EXECUTE ON FUNCTION pgseal.counter(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION pgseal.counter(text) TO pg_monitor;
+REVOKE EXECUTE ON FUNCTION pgseal.counter(text), pgseal.shared_keys_held() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgseal.counter(text), pgseal.shared_keys_held() TO pg_monitor;

@@ -13,5 +13,11 @@ REVOKE EXECUTE ON FUNCTION
     pgseal.retire_key(text, int4),
     pgseal.exclude_writers(int4, int4),
     pgseal.wait_for_transactions(),
-    pgseal.key_tables_changed()
+    pgseal.key_tables_changed(),
+    pgseal.drop_keyring(text, boolean),
+    pgseal.kms_problem(text),
+    pgseal.check_kms(text),
+    pgseal.use_parallel_workers(boolean)
 FROM PUBLIC;
+-- A call of the KMS that gives no key away, and drops cached ones where the KMS refuses.
+GRANT EXECUTE ON FUNCTION pgseal.check_kms(text), pgseal.kms_problem(text) TO pg_monitor;

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pgseal::core::rng;
 use pgseal::keys::context::{Purpose, WrapContext};
-use pgseal::kms::{Class, Kms, KmsError, Settings, open};
+use pgseal::kms::{Class, Kms, KmsError, Settings, VaultAuth, open};
 use serde_json::{Value, json};
 
 const CONTEXT: WrapContext =
@@ -268,6 +270,186 @@ fn a_key_that_is_not_derived_binds_by_associated_data() {
     assert_eq!(kms.unwrap("plain", &CONTEXT, &new).unwrap().expose(), root.expose());
     assert!(is_denied(kms.unwrap("plain", &CONTEXT, &old)));
     kms.ensure_key("plain").unwrap();
+}
+
+/// Settings that log in with `role` and the secret in `file`.
+fn login(auth: VaultAuth, role: &str, file: PathBuf) -> Settings {
+    let mut settings = Settings::new(Duration::from_secs(5), cancelled);
+    settings.vault.auth = auth;
+    settings.vault.role = Some(role.to_owned());
+    settings.vault.secret_file = Some(file);
+    settings
+}
+
+impl Bao {
+    fn endpoint(&self) -> String {
+        format!("vault+http://127.0.0.1:{}/transit", self.port)
+    }
+
+    fn text(value: &Value) -> &str {
+        value.as_str().unwrap()
+    }
+
+    /// The AppRole `app` with the policy `narrow`, its role id and a file with its secret id.
+    fn app_role(&self, ttl: &str, max_ttl: &str) -> (String, PathBuf) {
+        let _ = self.token("transit/+/main", "update");
+        self.admin("sys/auth/approle", r#"{"type":"approle"}"#);
+        let role = json!({ "token_policies": ["narrow"], "token_ttl": ttl, "token_max_ttl": max_ttl });
+        self.admin("auth/approle/role/app", &role.to_string());
+        let role_id = self.read("auth/approle/role/app/role-id");
+        let secret = self.admin("auth/approle/role/app/secret-id", "{}");
+        let file = self.directory.put("secret", Self::text(&secret["data"]["secret_id"]));
+        (Self::text(&role_id["data"]["role_id"]).to_owned(), file)
+    }
+
+    fn read(&self, path: &str) -> Value {
+        let mut answer = self.agent().get(self.url(path)).header("x-vault-token", "root").call().unwrap();
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+    }
+
+    /// How many tokens there are now.
+    fn tokens(&self) -> usize {
+        let request = ureq::http::Request::builder().method("LIST").uri(self.url("auth/token/accessors"));
+        let agent =
+            ureq::Agent::config_builder().allow_non_standard_methods(true).proxy(None).build().new_agent();
+        let mut answer = agent.run(request.header("x-vault-token", "root").body(()).unwrap()).unwrap();
+        let listed: Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+        listed["data"]["keys"].as_array().unwrap().len()
+    }
+}
+
+#[test]
+fn an_app_role_logs_in_once_renews_and_logs_in_again_when_it_must() {
+    let bao = Bao::start();
+    let (role, secret) = bao.app_role("3s", "6s");
+    let kms = open(&bao.endpoint(), &login(VaultAuth::AppRole, &role, secret)).unwrap();
+    let root = rng::root_key().unwrap();
+    let before = bao.tokens();
+    let wrapped = kms.wrap("main", &CONTEXT, &root).unwrap();
+    assert_eq!(kms.unwrap("main", &CONTEXT, &wrapped).unwrap().expose(), root.expose());
+    assert_eq!(bao.tokens(), before + 1, "one log-in for all calls");
+    // Past two thirds of its time it is renewed, which keeps the token.
+    std::thread::sleep(Duration::from_millis(2300));
+    assert!(kms.unwrap("main", &CONTEXT, &wrapped).is_ok());
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(bao.tokens(), before + 1);
+    // Its longest time ends, or somebody revokes it: one more log-in, then it works again.
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(kms.unwrap("main", &CONTEXT, &wrapped).is_ok());
+    bao.admin("sys/leases/revoke-prefix/auth/approle/login", "{}");
+    assert!(kms.unwrap("main", &CONTEXT, &wrapped).is_ok());
+    // Without its policy it stays denied.
+    let _ = bao.token("elsewhere", "read");
+    assert!(is_denied(kms.unwrap("main", &CONTEXT, &wrapped)));
+}
+
+#[test]
+fn a_wrong_role_or_secret_is_denied() {
+    let bao = Bao::start();
+    let (role, secret) = bao.app_role("1m", "1m");
+    let wrapped = bao.kms("root").wrap("main", &CONTEXT, &rng::root_key().unwrap()).unwrap();
+    let wrong = bao.directory.put("wrong", "0123-4567");
+    for (role, file) in [(role.as_str(), wrong), ("no-such-role", secret)] {
+        let kms = open(&bao.endpoint(), &login(VaultAuth::AppRole, role, file)).unwrap();
+        assert!(is_denied(kms.unwrap("main", &CONTEXT, &wrapped)));
+    }
+    let missing = open(&bao.endpoint(), &login(VaultAuth::AppRole, &role, "/nonexistent".into())).unwrap();
+    assert!(matches!(missing.unwrap("main", &CONTEXT, &wrapped), Err(KmsError::Local(_))));
+    let mounted_elsewhere = {
+        let mut settings = login(VaultAuth::AppRole, &role, bao.directory.0.join("secret"));
+        settings.vault.mount = Some("other".into());
+        open(&bao.endpoint(), &settings).unwrap()
+    };
+    assert!(is_denied(mounted_elsewhere.unwrap("main", &CONTEXT, &wrapped)));
+    for (role, mount) in [("", None), ("a\"b", None), ("role", Some("../sys"))] {
+        let mut settings = login(VaultAuth::AppRole, role, "/nonexistent".into());
+        settings.vault.mount = mount.map(str::to_owned);
+        assert!(matches!(open(&bao.endpoint(), &settings), Err(KmsError::Setting(_))), "{role} {mount:?}");
+    }
+}
+
+/// A pod's token as Kubernetes makes it, with a signature that only its token review looks at.
+fn service_account_token() -> String {
+    let claims = json!({
+        "iss": "https://kubernetes.default.svc.cluster.local", "sub": "system:serviceaccount:db:pgseal",
+        "exp": 4_000_000_000u64, "iat": 1_700_000_000, "nbf": 1_700_000_000, "aud": ["bao"],
+        "kubernetes.io": { "namespace": "db", "serviceaccount": { "name": "pgseal", "uid": "u-1" } },
+    });
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!(
+        "{}.{}.{}",
+        part(&json!({ "alg": "RS256", "kid": "1" })),
+        part(&claims),
+        URL_SAFE_NO_PAD.encode([7; 256])
+    )
+}
+
+#[test]
+fn kubernetes_logs_in_with_the_pods_token() {
+    // The real server asks Kubernetes whether the token is genuine: this stand-in for its API server says that it is.
+    let review = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+        "status": { "authenticated": true, "audiences": ["bao"],
+                    "user": { "username": "system:serviceaccount:db:pgseal", "uid": "u-1", "groups": ["system:serviceaccounts"] } },
+    });
+    let review = review.to_string();
+    let (api, asked) = faulty_text(format!(
+        "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{review}",
+        review.len()
+    ));
+    let bao = Bao::start();
+    let _ = bao.token("transit/+/main", "update");
+    bao.admin("sys/auth/kubernetes", r#"{"type":"kubernetes"}"#);
+    let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+    let api = json!({ "kubernetes_ca_cert": authority, "kubernetes_host": format!("http://127.0.0.1:{api}"), "disable_local_ca_jwt": true, "token_reviewer_jwt": service_account_token() });
+    bao.admin("auth/kubernetes/config", &api.to_string());
+    let role = json!({ "bound_service_account_names": ["pgseal"], "bound_service_account_namespaces": ["db"],
+                       "audience": "bao", "token_policies": ["narrow"], "token_ttl": "1m" });
+    bao.admin("auth/kubernetes/role/pgseal", &role.to_string());
+    let file = bao.directory.put("jwt", &service_account_token());
+    let kms = open(&bao.endpoint(), &login(VaultAuth::Kubernetes, "pgseal", file.clone())).unwrap();
+    let root = rng::root_key().unwrap();
+    let wrapped = kms.wrap("main", &CONTEXT, &root).unwrap();
+    assert_eq!(kms.unwrap("main", &CONTEXT, &wrapped).unwrap().expose(), root.expose());
+    assert!(asked.load(Ordering::SeqCst) >= 1);
+    let other = open(&bao.endpoint(), &login(VaultAuth::Kubernetes, "other", file)).unwrap();
+    assert!(is_denied(other.unwrap("main", &CONTEXT, &wrapped)));
+}
+
+#[test]
+fn namespaces_are_apart() {
+    let bao = Bao::start();
+    bao.admin("sys/namespaces/team-a", "{}");
+    bao.admin("team-a/sys/mounts/transit", r#"{"type":"transit"}"#);
+    bao.admin("team-a/transit/keys/main", DERIVED);
+    let token = bao.directory.put("token", "root");
+    let in_endpoint = open(&format!("{}?namespace=team-a", bao.endpoint()), &settings(&token, 5000)).unwrap();
+    let mut by_setting = settings(&token, 5000);
+    by_setting.vault.namespace = Some("team-a".into());
+    let by_setting = open(&bao.endpoint(), &by_setting).unwrap();
+    let root = rng::root_key().unwrap();
+    let wrapped = in_endpoint.wrap("main", &CONTEXT, &root).unwrap();
+    assert_eq!(by_setting.unwrap("main", &CONTEXT, &wrapped).unwrap().expose(), root.expose());
+    assert!(is_denied(bao.kms("root").unwrap("main", &CONTEXT, &wrapped)), "another namespace's key");
+    let nowhere = open(&format!("{}?namespace=nowhere", bao.endpoint()), &settings(&token, 5000)).unwrap();
+    assert!(is_denied(nowhere.unwrap("main", &CONTEXT, &wrapped)));
+    for bad in ["", "../x", "a b", "a\r\nx-vault-token: y"] {
+        let endpoint = format!("{}?namespace={bad}", bao.endpoint());
+        assert!(matches!(open(&endpoint, &settings(&token, 5000)), Err(KmsError::Endpoint(_))), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_token_that_was_brought_along_is_used_instead_of_all_others() {
+    let bao = Bao::start();
+    let mut settings = Settings::new(Duration::from_secs(5), cancelled);
+    settings.token = pgseal::kms::Token::parse(&bao.token("transit/+/main", "update")).map(Rc::new);
+    let kms = open(&bao.endpoint(), &settings).unwrap();
+    assert!(kms.wrap("main", &CONTEXT, &rng::root_key().unwrap()).is_ok());
+    settings.vault.token_file = Some(bao.directory.put("token", "root"));
+    settings.token = pgseal::kms::Token::parse("s.wrong").map(Rc::new);
+    let kms = open(&bao.endpoint(), &settings).unwrap();
+    assert!(is_denied(kms.wrap("main", &CONTEXT, &rng::root_key().unwrap())));
 }
 
 #[test]

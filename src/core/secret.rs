@@ -49,3 +49,37 @@ impl<const N: usize> Drop for Secret<N> {
 }
 
 impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
+
+/// Bytes of stack below a caller that [`wipe_stack`] overwrites: deeper than a KMS call under TLS goes.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// Overwrites the stack that calls before this one used: a key that is moved, and round keys that do not fit into
+/// registers, leave a copy behind, which nothing else wipes.
+#[inline(never)]
+pub fn wipe_stack() {
+    let mut used = [0; STACK_BYTES];
+    used.zeroize();
+    std::hint::black_box(&used);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::kdf::{DataKey, IndexKey};
+    use crate::keys::cache::Held;
+    use crate::kms::Token;
+    use static_assertions::assert_not_impl_any;
+    use std::fmt::{Debug, Display};
+
+    assert_not_impl_any!(RootKey: Debug, Display, Clone, PartialEq, serde::Serialize);
+    assert_not_impl_any!(DataKey: Debug, Display, Clone, PartialEq, serde::Serialize);
+    assert_not_impl_any!(IndexKey: Debug, Display, Clone, PartialEq, serde::Serialize);
+    assert_not_impl_any!(Held<DataKey>: Debug, Display, Clone, PartialEq, serde::Serialize);
+    assert_not_impl_any!(Token: Debug, Display, Clone, PartialEq, serde::Serialize);
+
+    #[test]
+    fn a_secret_has_exactly_its_bytes() {
+        assert!(RootKey::from_slice(&[0; 31]).is_none());
+        assert!(RootKey::from_slice(&[7; 32]).is_some_and(|key| *key.expose() == [7; 32]));
+    }
+}

@@ -1,8 +1,11 @@
 //! Unwrapped keys of one process, each gone a fixed time after it was unwrapped, used or not.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::core::kdf::{DataKey, IndexKey};
 
@@ -11,25 +14,69 @@ pub const DENIAL_MEMORY: Duration = Duration::from_secs(5);
 
 /// Where the time comes from; tests inject their own.
 pub trait Clock {
-    /// A time that never goes backwards.
-    fn now(&self) -> Instant;
+    /// The time since the machine started: it never goes backwards and is one for all processes.
+    fn now(&self) -> Duration;
 }
 
-/// The system's monotonic clock.
+/// The system's clock; the time that it was suspended counts.
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    fn now(&self) -> Instant {
-        Instant::now()
+    fn now(&self) -> Duration {
+        let time = clock_gettime(ClockId::Boottime);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     }
+}
+
+/// What keeps the memory of a key out of swap and core dumps, and takes that back: start and number of bytes, whole
+/// pages. This module has no unsafe code.
+#[derive(Clone, Copy)]
+pub struct Guard {
+    /// Before a key is used.
+    pub hold: fn(*const u8, usize),
+    /// After it was wiped.
+    pub release: fn(*const u8, usize),
+}
+
+/// Memory of whole pages.
+#[repr(align(4096))]
+struct Page<K>(K);
+
+/// A key on pages of its own.
+pub struct Held<K> {
+    page: Box<Page<K>>,
+    guard: Guard,
 }
 
 /// A keyring's key version.
 pub type KeyVersion = (i32, u16);
 
+impl<K> Held<K> {
+    fn new(key: K, guard: Guard) -> Rc<Self> {
+        let page = Box::new(Page(key));
+        (guard.hold)((&raw const *page).cast(), size_of::<Page<K>>());
+        Rc::new(Held { page, guard })
+    }
+}
+
+impl<K> Deref for Held<K> {
+    type Target = K;
+
+    fn deref(&self) -> &K {
+        &self.page.0
+    }
+}
+
+impl<K> Drop for Held<K> {
+    /// The key wipes itself right after this.
+    fn drop(&mut self) {
+        (self.guard.release)((&raw const *self.page).cast(), size_of::<Page<K>>());
+    }
+}
+
 struct Entry<K> {
-    key: Rc<K>,
-    unwrapped: Instant,
+    key: Rc<Held<K>>,
+    unwrapped: Duration,
 }
 
 /// The keys of one purpose.
@@ -38,42 +85,49 @@ struct Shelf<K>(BTreeMap<KeyVersion, Entry<K>>);
 /// The cache. Dropping an entry wipes the key as soon as nobody is using it.
 pub struct Cache<C> {
     clock: C,
+    guard: Guard,
     data: Shelf<DataKey>,
     index: Shelf<IndexKey>,
-    denied: BTreeMap<i32, Instant>,
+    denied: BTreeMap<i32, Duration>,
 }
 
 impl<K> Shelf<K> {
-    fn get(&self, id: KeyVersion, now: Instant, ttl: Duration) -> Option<Rc<K>> {
+    fn get(&self, id: KeyVersion, now: Duration, ttl: Duration) -> Option<Rc<Held<K>>> {
         let entry = self.0.get(&id)?;
-        (now.duration_since(entry.unwrapped) < ttl).then(|| entry.key.clone())
+        (now.saturating_sub(entry.unwrapped) < ttl).then(|| entry.key.clone())
     }
 
-    fn expire(&mut self, now: Instant, ttl: Duration) {
-        self.0.retain(|_, entry| now.duration_since(entry.unwrapped) < ttl);
+    fn expire(&mut self, now: Duration, ttl: Duration) {
+        self.0.retain(|_, entry| now.saturating_sub(entry.unwrapped) < ttl);
     }
 }
 
 impl<C: Clock> Cache<C> {
     /// An empty cache.
-    pub fn new(clock: C) -> Self {
-        Cache { clock, data: Shelf(BTreeMap::new()), index: Shelf(BTreeMap::new()), denied: BTreeMap::new() }
+    pub fn new(clock: C, guard: Guard) -> Self {
+        Cache {
+            clock,
+            guard,
+            data: Shelf(BTreeMap::new()),
+            index: Shelf(BTreeMap::new()),
+            denied: BTreeMap::new(),
+        }
     }
 
     /// A data key that was unwrapped less than `ttl` ago.
-    pub fn data(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<DataKey>> {
+    pub fn data(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<Held<DataKey>>> {
         let found = self.data.get(id, self.clock.now(), ttl);
         self.expire_on_miss(found, ttl)
     }
 
     /// An index key that was unwrapped less than `ttl` ago.
-    pub fn index(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<IndexKey>> {
+    pub fn index(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<Held<IndexKey>>> {
         let found = self.index.get(id, self.clock.now(), ttl);
         self.expire_on_miss(found, ttl)
     }
 
     /// A miss is when a KMS call is due: no key outlives its time because nobody asks for it.
-    fn expire_on_miss<K>(&mut self, found: Option<Rc<K>>, ttl: Duration) -> Option<Rc<K>> {
+    fn expire_on_miss<K>(&mut self, found: Option<Rc<Held<K>>>, ttl: Duration) -> Option<Rc<Held<K>>> {
         if found.is_none() {
             self.expire(ttl);
         }
@@ -81,21 +135,21 @@ impl<C: Clock> Cache<C> {
     }
 
     /// The time to hand to [`Cache::put_data`] or [`Cache::put_index`]: taken before the KMS is asked.
-    pub fn now(&self) -> Instant {
+    pub fn now(&self) -> Duration {
         self.clock.now()
     }
 
     /// Keeps a data key that the KMS was asked for at `unwrapped`.
-    pub fn put_data(&mut self, id: KeyVersion, key: DataKey, unwrapped: Instant) -> Rc<DataKey> {
-        let entry = Entry { key: Rc::new(key), unwrapped };
+    pub fn put_data(&mut self, id: KeyVersion, key: DataKey, unwrapped: Duration) -> Rc<Held<DataKey>> {
+        let entry = Entry { key: Held::new(key, self.guard), unwrapped };
         let key = entry.key.clone();
         self.data.0.insert(id, entry);
         key
     }
 
     /// Keeps an index key that the KMS was asked for at `unwrapped`.
-    pub fn put_index(&mut self, id: KeyVersion, key: IndexKey, unwrapped: Instant) -> Rc<IndexKey> {
-        let entry = Entry { key: Rc::new(key), unwrapped };
+    pub fn put_index(&mut self, id: KeyVersion, key: IndexKey, unwrapped: Duration) -> Rc<Held<IndexKey>> {
+        let entry = Entry { key: Held::new(key, self.guard), unwrapped };
         let key = entry.key.clone();
         self.index.0.insert(id, entry);
         key
@@ -110,7 +164,7 @@ impl<C: Clock> Cache<C> {
     /// The KMS refused this keyring less than [`DENIAL_MEMORY`] ago.
     pub fn is_denied(&mut self, keyring: i32) -> bool {
         let now = self.clock.now();
-        self.denied.retain(|_, since| now.duration_since(*since) < DENIAL_MEMORY);
+        self.denied.retain(|_, since| now.saturating_sub(*since) < DENIAL_MEMORY);
         self.denied.contains_key(&keyring)
     }
 
@@ -134,6 +188,13 @@ impl<C: Clock> Cache<C> {
         self.index.expire(now, ttl);
     }
 
+    /// The age of the oldest key.
+    pub fn oldest(&self) -> Option<Duration> {
+        let data = self.data.0.values().map(|entry| entry.unwrapped);
+        let since = data.chain(self.index.0.values().map(|entry| entry.unwrapped)).min()?;
+        Some(self.clock.now().saturating_sub(since))
+    }
+
     /// Keys held now.
     pub fn len(&self) -> usize {
         self.data.0.len() + self.index.0.len()
@@ -153,24 +214,31 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(300);
 
-    struct TestClock(Rc<Cell<Instant>>);
+    const GUARD: Guard =
+        Guard { hold: |_, _| HELD.set(HELD.get() + 1), release: |_, _| HELD.set(HELD.get() - 1) };
+
+    thread_local! {
+        static HELD: Cell<i32> = const { Cell::new(0) };
+    }
+
+    struct TestClock(Rc<Cell<Duration>>);
 
     impl Clock for TestClock {
-        fn now(&self) -> Instant {
+        fn now(&self) -> Duration {
             self.0.get()
         }
     }
 
-    fn cache() -> (Cache<TestClock>, Rc<Cell<Instant>>) {
-        let now = Rc::new(Cell::new(Instant::now()));
-        (Cache::new(TestClock(now.clone())), now)
+    fn cache() -> (Cache<TestClock>, Rc<Cell<Duration>>) {
+        let now = Rc::new(Cell::new(Duration::from_secs(1000)));
+        (Cache::new(TestClock(now.clone()), GUARD), now)
     }
 
     fn key() -> DataKey {
         DataKey::derive(&RootKey::zeroed(), &[0; 16], None).unwrap()
     }
 
-    fn put(cache: &mut Cache<TestClock>, id: KeyVersion) -> Rc<DataKey> {
+    fn put(cache: &mut Cache<TestClock>, id: KeyVersion) -> Rc<Held<DataKey>> {
         let now = cache.now();
         cache.put_data(id, key(), now)
     }
@@ -222,5 +290,18 @@ mod tests {
         let in_use = put(&mut cache, (1, 1));
         cache.clear();
         assert_eq!(Rc::strong_count(&in_use), 1);
+        assert_eq!(HELD.get(), 1, "its pages are held as long as it is in use");
+        drop(in_use);
+        assert_eq!(HELD.get(), 0);
+    }
+
+    #[test]
+    fn the_oldest_key_tells_when_to_look_again() {
+        let (mut cache, now) = cache();
+        assert_eq!(cache.oldest(), None);
+        put(&mut cache, (1, 1));
+        now.set(now.get() + Duration::from_secs(7));
+        put(&mut cache, (2, 1));
+        assert_eq!(cache.oldest(), Some(Duration::from_secs(7)));
     }
 }

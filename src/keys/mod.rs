@@ -3,4 +3,5 @@
 
 pub mod cache;
 pub mod context;
+pub mod shared;
 pub mod state;

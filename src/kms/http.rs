@@ -1,12 +1,11 @@
 //! With [`super::transport`] the one place that names ureq: a blocking request that is bounded in time and size and notices a cancel.
 //!
 //! Every wait is cut into slices of at most 50 ms, under TLS too, because the transport below rustls is ours.
-//! Two waits are not cut so finely: opening a connection (std cannot poll one, so an attempt is given 250 ms,
-//! then 500 ms, then 1 s, and begun anew), and the name lookup, which is the C library's and bounded by
-//! resolv.conf alone. No thread, no pool, no redirect, no proxy from the environment.
+//! One wait is not: the name lookup, which is the C library's and bounded by resolv.conf alone. No thread, no pool,
+//! no redirect, no proxy from the environment.
 //!
-//! Wiped after use: the request body, the answer, ureq's buffers. Not within reach: rustls's own receive
-//! buffer and ureq's copy of the header values, so of the token.
+//! Wiped after use: the request body, the answer, ureq's buffers. rustls's own buffers and ureq's copy of the header
+//! values are wiped when they are freed, by the allocator of `src/pg`.
 
 use std::io::ErrorKind;
 use std::path::Path;

@@ -93,6 +93,17 @@ impl Token {
     }
 }
 
+impl PartialEq for Settings {
+    /// Whether a client made with one will do for the other; a token is compared by identity.
+    fn eq(&self, other: &Self) -> bool {
+        let tokens = (self.token.as_ref().map(Rc::as_ptr), other.token.as_ref().map(Rc::as_ptr));
+        self.timeout == other.timeout
+            && self.ca_file == other.ca_file
+            && self.vault == other.vault
+            && tokens.0 == tokens.1
+    }
+}
+
 impl Settings {
     /// What most settings are; `interrupted` and `variable` have no sensible default elsewhere.
     pub fn new(timeout: Duration, interrupted: fn() -> bool) -> Self {

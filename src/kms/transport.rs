@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Protocol, Socket as Socket2, Type};
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
@@ -15,8 +16,9 @@ use super::KmsError;
 
 /// Longest wait without asking whether to stop.
 const SLICE: Duration = Duration::from_millis(50);
-const FIRST_CONNECT: Duration = Duration::from_millis(250);
-const LONGEST_CONNECT: Duration = Duration::from_secs(1);
+/// Between two looks at a connection that is being opened, and until the next address is tried beside it.
+const PAUSE: Duration = Duration::from_millis(5);
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// Travels through ureq and rustls as the cause of an error.
 #[derive(Debug, thiserror::Error)]
@@ -89,24 +91,64 @@ impl Connector for TcpConnector {
     }
 }
 
-/// The first of `addrs` that answers, in rounds whose attempts grow longer.
+/// The first of `addrs` that answers. An address that is silent does not hold up the next one: the attempts run
+/// beside each other (RFC 8305, without its sorting).
 fn connect(addrs: &[SocketAddr], watch: &Watch) -> Result<TcpStream, ureq::Error> {
-    let mut longest = FIRST_CONNECT;
+    let mut waiting: Vec<Socket2> = Vec::new();
+    let mut addrs = addrs.iter();
+    let mut refusal = None;
+    let mut next = Instant::now();
     loop {
-        let mut refusal = None;
-        let mut silent = false;
-        for addr in addrs {
-            match TcpStream::connect_timeout(addr, longest.min(watch.left()?)) {
-                Ok(stream) => return Ok(stream),
-                Err(error) if error.kind() == ErrorKind::TimedOut => silent = true,
+        let now = Instant::now();
+        if (waiting.is_empty() || now >= next)
+            && let Some(addr) = addrs.next()
+        {
+            next = now + NEXT_ADDRESS;
+            match begin(addr) {
+                Ok(socket) => waiting.push(socket),
                 Err(error) => refusal = Some(error),
             }
         }
-        if let (Some(error), false) = (refusal, silent) {
-            return Err(error.into());
+        if let Some(socket) = first_connected(&mut waiting, &mut refusal) {
+            socket.set_nonblocking(false)?;
+            return Ok(socket.into());
         }
-        longest = LONGEST_CONNECT.min(longest * 2);
+        if waiting.is_empty() && addrs.len() == 0 {
+            return Err(refusal.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into()).into());
+        }
+        std::thread::sleep(PAUSE.min(watch.left()?));
     }
+}
+
+/// A connection that is being opened.
+fn begin(addr: &SocketAddr) -> std::io::Result<Socket2> {
+    let socket = Socket2::new(Domain::for_address(*addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&(*addr).into()) {
+        Err(error) if !is_in_progress(&error) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// std has no stable name for it.
+fn is_in_progress(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}
+
+/// Takes the first that is open; those that failed go.
+fn first_connected(waiting: &mut Vec<Socket2>, refusal: &mut Option<std::io::Error>) -> Option<Socket2> {
+    let mut at = 0;
+    while at < waiting.len() {
+        match waiting[at].take_error() {
+            Ok(None) if waiting[at].peer_addr().is_ok() => return Some(waiting.swap_remove(at)),
+            Ok(None) => at += 1,
+            Ok(Some(error)) | Err(error) => {
+                *refusal = Some(error);
+                waiting.swap_remove(at);
+            }
+        }
+    }
+    None
 }
 
 /// A TCP connection that waits in slices.

@@ -34,13 +34,17 @@ fn connecting_ends_at_the_deadline_and_at_a_cancel() {
     let start = Instant::now();
     let late = connect(&addrs, &watch(Duration::from_millis(400)));
     assert!(matches!(late, Err(ureq::Error::Timeout(_))));
-    assert!(start.elapsed() < Duration::from_millis(700));
-
-    let start = Instant::now();
-    CANCEL_AT.set(Some(start + Duration::from_millis(100)));
-    let given_up = connect(&addrs, &watch(Duration::from_secs(30)));
-    assert!(matches!(given_up, Err(ureq::Error::Other(cause)) if cause.is::<Interrupted>()));
     assert!(start.elapsed() < Duration::from_millis(500));
+
+    let cancelled = || {
+        let cancel = Instant::now() + Duration::from_millis(50);
+        CANCEL_AT.set(Some(cancel));
+        let given_up = connect(&addrs, &watch(Duration::from_secs(30)));
+        assert!(matches!(given_up, Err(ureq::Error::Other(cause)) if cause.is::<Interrupted>()));
+        cancel.elapsed()
+    };
+    // The quickest of a few, because other tests load the machine too.
+    assert!((0..5).map(|_| cancelled()).min().unwrap() < Duration::from_millis(100));
 }
 
 #[test]
@@ -50,6 +54,10 @@ fn connecting_goes_on_to_the_next_address() {
     let limit = Duration::from_secs(2);
     assert!(connect(&[gone, listener.local_addr().unwrap()], &watch(limit)).is_ok());
     assert!(matches!(connect(&[gone], &watch(limit)), Err(ureq::Error::Io(_))));
+    let (silent, _queued) = full_listener();
+    let start = Instant::now();
+    assert!(connect(&[silent.local_addr().unwrap(), listener.local_addr().unwrap()], &watch(limit)).is_ok());
+    assert!(start.elapsed() < Duration::from_secs(1), "a silent address holds up the next one");
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub struct Tables {
     keyring: pg_sys::Oid,
     keyring_pkey: pg_sys::Oid,
     keyring_name_key: pg_sys::Oid,
+    keyring_default: pg_sys::Oid,
     data_key: pg_sys::Oid,
     data_key_pkey: pg_sys::Oid,
     index_key: pg_sys::Oid,
@@ -105,6 +106,7 @@ impl Tables {
             keyring: xact::relation(c"keyring"),
             keyring_pkey: xact::relation(c"keyring_pkey"),
             keyring_name_key: xact::relation(c"keyring_name_key"),
+            keyring_default: xact::relation(c"keyring_default"),
             data_key: xact::relation(c"data_key"),
             data_key_pkey: xact::relation(c"data_key_pkey"),
             index_key: xact::relation(c"index_key"),
@@ -115,11 +117,12 @@ impl Tables {
         tables.oids().iter().all(|oid| *oid != pg_sys::InvalidOid).then_some(tables)
     }
 
-    fn oids(&self) -> [pg_sys::Oid; 9] {
+    fn oids(&self) -> [pg_sys::Oid; 10] {
         [
             self.keyring,
             self.keyring_pkey,
             self.keyring_name_key,
+            self.keyring_default,
             self.data_key,
             self.data_key_pkey,
             self.index_key,
@@ -139,9 +142,14 @@ impl Tables {
         xact::invalidate_relation(self.keyring);
     }
 
-    /// The ids of at most `limit` keyrings, and which of them is the default.
-    pub fn keyring_ids(&self, limit: usize) -> Vec<(i32, bool)> {
-        read(self.keyring, self.keyring_pkey, Key::All, limit, |row| (row.int4(1), row.boolean(6)))
+    /// The ids of at most `limit` keyrings.
+    pub fn keyring_ids(&self, limit: usize) -> Vec<i32> {
+        read(self.keyring, self.keyring_pkey, Key::All, limit, |row| row.int4(1))
+    }
+
+    /// The id of the database's default keyring: its index holds no other.
+    pub fn default_keyring(&self) -> Option<i32> {
+        read(self.keyring, self.keyring_default, Key::All, 1, |row| row.int4(1)).pop()
     }
 
     /// The id of a keyring by name.
@@ -226,6 +234,15 @@ pub struct NewKey {
 /// Keeps other sessions from changing the keyring's keys until the end of this transaction.
 pub fn lock_keyring(id: i32) -> Result<(), PgError> {
     run("SELECT 1 FROM pgseal.keyring WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE", &[id.into()])
+}
+
+/// Some keyring has this KMS endpoint.
+pub fn is_endpoint_in_use(endpoint: &str) -> Result<bool, PgError> {
+    let found = Spi::get_one_with_args(
+        "SELECT EXISTS (SELECT FROM pgseal.keyring WHERE kms_endpoint OPERATOR(pg_catalog.=) $1)",
+        &[endpoint.into()],
+    )?;
+    Ok(found.unwrap_or(false))
 }
 
 /// A new keyring row; the first one becomes the database's default.

@@ -23,10 +23,12 @@ pub enum Counter {
     KmsFailures,
     /// Microseconds that they took.
     KmsMicroseconds,
+    /// Keys taken from what all sessions share.
+    SharedKeyHits,
 }
 
 /// In the order of [`Counter`].
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "values_sealed",
     "values_decrypted",
     "values_fetched",
@@ -34,6 +36,7 @@ const NAMES: [&str; 7] = [
     "kms_calls",
     "kms_failures",
     "kms_microseconds",
+    "shared_key_hits",
 ];
 
 thread_local! {

@@ -83,6 +83,9 @@ pub enum PgError {
     /// A decrypted text that does not read as the type it is cast to; the text stays out of the message.
     #[error("the decrypted text is not a valid {0}")]
     Unreadable(String, Code),
+    /// An endpoint that no superuser has named yet.
+    #[error("only a superuser may name a new KMS endpoint")]
+    NewEndpoint,
     /// Sealed input while it is switched off.
     #[error("sealed values are not accepted here")]
     SealedRefused,
@@ -104,6 +107,12 @@ pub enum PgError {
     /// A CALL that commits, inside BEGIN.
     #[error("{0} cannot run inside a transaction block")]
     TransactionBlock(&'static str),
+    /// Needs what only a preloaded library has.
+    #[error("pgseal is not preloaded, or pgseal.shared_keys is 0")]
+    NotPreloaded,
+    /// PREPARE TRANSACTION after keys were changed or flushed: whoever commits it could not tell the other sessions at once.
+    #[error("cannot PREPARE a transaction that has changed or flushed keys")]
+    PreparedKeys,
     /// The catalog's own rows are damaged.
     #[error("the catalog of pgseal is damaged: {0}")]
     Catalog(String),
@@ -147,10 +156,13 @@ impl PgError {
             | PgError::UnknownKey(..)
             | PgError::NoKeyring => Code::ERRCODE_UNDEFINED_OBJECT,
             PgError::WrongKeyring { .. } | PgError::Argument(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
-            PgError::KeyState(..) | PgError::NotRevealed => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            PgError::Privilege(..) | PgError::Undeclared(_) | PgError::SealedRefused => {
-                Code::ERRCODE_INSUFFICIENT_PRIVILEGE
+            PgError::KeyState(..) | PgError::NotRevealed | PgError::NotPreloaded => {
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
+            PgError::Privilege(..)
+            | PgError::Undeclared(_)
+            | PgError::NewEndpoint
+            | PgError::SealedRefused => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
             PgError::Kms(_, error) => match error.class() {
                 Class::Denied => Code::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
                 Class::Unavailable => Code::ERRCODE_IO_ERROR,
@@ -159,6 +171,7 @@ impl PgError {
             },
             PgError::Limit(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             PgError::KeyringExists(_) => Code::ERRCODE_DUPLICATE_OBJECT,
+            PgError::PreparedKeys => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported => Code::ERRCODE_UNDEFINED_FUNCTION,
@@ -166,7 +179,8 @@ impl PgError {
         }
     }
 
-    fn hint(&self) -> Option<&'static str> {
+    /// What to do next.
+    pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             PgError::SealedText(_) | PgError::TextForm(_) | PgError::Sealed(_) => {
                 "Text that starts with \"pgseal:\" is read as an encrypted value. Was it cut or changed?"
@@ -207,6 +221,9 @@ impl PgError {
                 "pgseal.keyrings shows the searchable paths; SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['decrypt']) \
                  opens the others. Parts of documents (-> and #>) can be looked into with decrypt only."
             }
+            PgError::NewEndpoint => {
+                "The server's credentials go there. Leave kms_endpoint out, or name the server's own or one that a keyring has."
+            }
             PgError::SealedRefused => "SET pgseal.accept_sealed = on allows it, as a restore needs it.",
             PgError::Kms(_, error) => match error.class() {
                 Class::Denied => "Access must be given back at the KMS; stored values are not touched.",
@@ -223,6 +240,9 @@ impl PgError {
             }
             PgError::TransactionBlock(_) => {
                 "It commits after every batch: run it on its own, with autocommit on."
+            }
+            PgError::NotPreloaded => {
+                "Add pgseal to shared_preload_libraries in postgresql.conf and restart the server."
             }
             PgError::Unsupported => {
                 "Filter with value @> '{\"key\": \"value\"}' or value ->> 'key' = 'value', or decrypt first: pgseal.decrypt(value)."

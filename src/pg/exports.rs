@@ -2,8 +2,8 @@
 
 use super::raw::call::sql_functions;
 use super::{
-    counters, documents, filters, gin, keyrings, operators, ranges, reveal, rewrite, rotation, stats, texts,
-    types,
+    counters, documents, filters, gin, keyrings, kms, operators, ranges, reveal, rewrite, rotation,
+    shared_keys, stats, texts, types,
 };
 
 sql_functions! {
@@ -95,6 +95,10 @@ sql_functions! {
     pgseal_gin_triconsistent => gin::triconsistent;
 
     pgseal_counter => counters::counter;
+    pgseal_shared_keys_held => shared_keys::shared_keys_held;
+    pgseal_require_shared_keys => shared_keys::require_shared_keys;
+    pgseal_set_kms_token => kms::set_kms_token;
+    pgseal_kms_problem => kms::kms_problem;
 
     pgseal_create_keyring => keyrings::create_keyring;
     pgseal_set_default_keyring => keyrings::set_default_keyring;

@@ -4,25 +4,50 @@ use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 use super::raw::xact;
-use crate::kms::{Settings, VaultLogin};
+use crate::kms::{Settings, VaultAuth, VaultLogin};
 
 static KMS_ENDPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KMS_TOKEN_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KMS_CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KMS_AUTH: GucSetting<KmsAuth> = GucSetting::<KmsAuth>::new(KmsAuth::token);
+static KMS_AUTH_MOUNT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KMS_ROLE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KMS_SECRET_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KMS_NAMESPACE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static TOKEN_GIVEN: GucSetting<bool> = GucSetting::<bool>::new(false);
+static LOG_DECRYPTS: GucSetting<LogDecrypts> = GucSetting::<LogDecrypts>::new(LogDecrypts::off);
+static SHARED_KEYS: GucSetting<i32> = GucSetting::<i32>::new(1_024);
 static KMS_TIMEOUT_MS: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 static KEY_CACHE_TTL_S: GucSetting<i32> = GucSetting::<i32>::new(300);
 static KEYRING: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ACCEPT_SEALED: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// Values of `pgseal.kms_auth`.
+#[derive(Clone, Copy, PostgresGucEnum)]
+#[allow(non_camel_case_types, reason = "they are spelt so in the configuration")]
+enum KmsAuth {
+    token,
+    approle,
+    kubernetes,
+}
+
+/// Values of `pgseal.log_decrypts`.
+#[derive(Clone, Copy, PartialEq, PostgresGucEnum)]
+#[allow(non_camel_case_types, reason = "they are spelt so in the configuration")]
+enum LogDecrypts {
+    off,
+    statement,
+}
 
 /// Defines every setting; from `_PG_init`.
 pub fn define() {
     text(
         c"pgseal.kms_endpoint",
         c"Where the keys that wrap this database's keys are.",
-        c"file:///directory, or vault+https://host:port/mount. A keyring may have an endpoint of its own.",
+        c"Such as vault+https://host:port/mount or file:///directory. A keyring may have an endpoint of its own.",
         &KMS_ENDPOINT,
         GucContext::Suset,
     );
@@ -40,6 +65,7 @@ pub fn define() {
         &KMS_CA_FILE,
         GucContext::Suset,
     );
+    define_log_in();
     GucRegistry::define_int_guc(
         c"pgseal.kms_timeout",
         c"Longest time that one KMS call may take.",
@@ -69,7 +95,73 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_enum_guc(
+        c"pgseal.log_decrypts",
+        c"Log who decrypts how many values under which keys.",
+        c"statement: a line at the first value of a statement and one with the counts at its end; never a value.",
+        &LOG_DECRYPTS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    xact::define_token_setting(c"pgseal.kms_token_given", &TOKEN_GIVEN);
+    if xact::is_preloading() {
+        define_shared_keys();
+    }
     xact::reserve_settings();
+}
+
+/// How to log in to Vault and OpenBao.
+fn define_log_in() {
+    GucRegistry::define_enum_guc(
+        c"pgseal.kms_auth",
+        c"How to log in to Vault or OpenBao.",
+        c"token: with pgseal.kms_token_file. approle, kubernetes: with pgseal.kms_role and pgseal.kms_secret_file.",
+        &KMS_AUTH,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    text(
+        c"pgseal.kms_auth_mount",
+        c"Where the log-in method is mounted in Vault or OpenBao.",
+        c"Without it: approle or kubernetes.",
+        &KMS_AUTH_MOUNT,
+        GucContext::Suset,
+    );
+    text(
+        c"pgseal.kms_role",
+        c"AppRole's role id, or the Kubernetes role.",
+        c"The secret to it is in pgseal.kms_secret_file.",
+        &KMS_ROLE,
+        GucContext::Suset,
+    );
+    text(
+        c"pgseal.kms_secret_file",
+        c"File with AppRole's secret id, or with the service account's token for Kubernetes.",
+        c"Read at every log-in. For Kubernetes the pod's own token where it is not set.",
+        &KMS_SECRET_FILE,
+        GucContext::Suset,
+    );
+    text(
+        c"pgseal.kms_namespace",
+        c"Namespace in Vault or OpenBao.",
+        c"An endpoint may name another one: vault+https://host:port/mount?namespace=team-a",
+        &KMS_NAMESPACE,
+        GucContext::Suset,
+    );
+}
+
+/// PostgreSQL allows a setting of this kind only while the library is being preloaded.
+fn define_shared_keys() {
+    GucRegistry::define_int_guc(
+        c"pgseal.shared_keys",
+        c"Number of unwrapped keys that all sessions share.",
+        c"A keyring has at least two. Zero shares none; 96 bytes each.",
+        &SHARED_KEYS,
+        0,
+        1_048_576,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
 }
 
 fn text(
@@ -112,10 +204,35 @@ pub fn key_cache_ttl() -> Duration {
     Duration::from_secs(KEY_CACHE_TTL_S.get() as u64)
 }
 
+/// `pgseal.log_decrypts` is not off.
+pub fn logs_decrypts() -> bool {
+    LOG_DECRYPTS.get() != LogDecrypts::off
+}
+
+/// `pgseal.shared_keys`.
+pub fn shared_keys() -> usize {
+    SHARED_KEYS.get() as usize
+}
+
+/// Puts the session's token under the rules of settings: RESET ALL, DISCARD ALL and a rollback take it away.
+pub fn set_token_given(given: bool) {
+    xact::set_boolean(c"pgseal.kms_token_given", given);
+}
+
 /// What a KMS client needs to know.
 pub fn kms_settings() -> Settings {
-    let vault =
-        VaultLogin { token_file: string(&KMS_TOKEN_FILE).map(PathBuf::from), ..VaultLogin::default() };
+    let vault = VaultLogin {
+        auth: match KMS_AUTH.get() {
+            KmsAuth::token => VaultAuth::Token,
+            KmsAuth::approle => VaultAuth::AppRole,
+            KmsAuth::kubernetes => VaultAuth::Kubernetes,
+        },
+        token_file: string(&KMS_TOKEN_FILE).map(PathBuf::from),
+        mount: string(&KMS_AUTH_MOUNT),
+        role: string(&KMS_ROLE),
+        secret_file: string(&KMS_SECRET_FILE).map(PathBuf::from),
+        namespace: string(&KMS_NAMESPACE),
+    };
     Settings {
         ca_file: string(&KMS_CA_FILE).map(PathBuf::from),
         vault,

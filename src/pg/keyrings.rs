@@ -5,12 +5,11 @@ use pgrx::{notice, warning};
 
 use super::catalog::{self, Keyring, NewKey};
 use super::error::PgError;
-use super::guc;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::xact;
 use super::session::{self, Privilege};
-use super::values;
+use super::{guc, kms, values};
 use crate::core::Uuid;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
@@ -36,14 +35,17 @@ pub fn create_keyring(call: Call) -> Returned {
     if tables.keyring_by_name(&name).is_some() {
         return Err(PgError::KeyringExists(name));
     }
+    if let Some(endpoint) = &endpoint {
+        require_known_endpoint(endpoint)?;
+    }
     let at_kms = |error: KmsError| PgError::Kms(name.clone(), error);
-    let kms = session::open_kms(endpoint.as_deref()).map_err(at_kms)?;
-    session::counted(|| kms.ensure_key(&kms_key)).map_err(at_kms)?;
+    let service = kms::open(endpoint.as_deref()).map_err(at_kms)?;
+    kms::counted(|| service.ensure_key(&kms_key)).map_err(at_kms)?;
     warn_of_key_files(endpoint.as_deref());
 
     let (id, uuid) = new_identity(|id| tables.keyring_exists(id))?;
     let wrap = |context: &WrapContext, root: &RootKey| {
-        session::counted(|| kms.wrap(&kms_key, context, root)).map_err(at_kms)
+        kms::counted(|| service.wrap(&kms_key, context, root)).map_err(at_kms)
     };
     let data = new_key(uuid, Purpose::Data, 1, wrap)?;
     let index = new_key(uuid, Purpose::Index, 1, wrap)?;
@@ -51,7 +53,7 @@ pub fn create_keyring(call: Call) -> Returned {
     catalog::insert_data_key(id, &data)?;
     catalog::insert_index_key(id, &index, &policy)?;
     catalog::insert_all_privileges(id, xact::session_role())?;
-    session::tables()?.invalidate();
+    session::invalidate()?;
     Ok(Some(id.into()))
 }
 
@@ -70,6 +72,15 @@ fn policy_argument(call: Call, index: usize) -> Result<Policy, PgError> {
     let paths = if call.is_null(index) { Vec::new() } else { array::texts(call.datum(index)) };
     let paths: Option<Vec<String>> = paths.into_iter().collect();
     Ok(Policy::from_paths(&paths.ok_or_else(|| PgError::Argument("a searchable path is NULL".into()))?)?)
+}
+
+/// The server's credentials go to the endpoint, so a new one is for superusers to name, not for those who may only
+/// create keyrings.
+fn require_known_endpoint(endpoint: &str) -> Result<(), PgError> {
+    let trusted = xact::is_superuser(xact::session_role())
+        || guc::kms_endpoint().as_deref() == Some(endpoint)
+        || catalog::is_endpoint_in_use(endpoint)?;
+    if trusted { Ok(()) } else { Err(PgError::NewEndpoint) }
 }
 
 fn warn_of_key_files(endpoint: Option<&str>) {
@@ -114,7 +125,7 @@ fn new_key(
 pub fn set_default_keyring(call: Call) -> Returned {
     let id = call.optional_text(0)?.map(|name| session::keyring_id(&name)).transpose()?;
     catalog::set_default_keyring(id)?;
-    session::tables()?.invalidate();
+    session::invalidate()?;
     Ok(None)
 }
 
@@ -124,7 +135,7 @@ pub fn rotate_key(call: Call) -> Returned {
     let version = catalog::next_data_version(&keyring)?;
     let key = next_key(&keyring, Purpose::Data, version)?;
     catalog::insert_data_key(keyring.id, &key)?;
-    session::tables()?.invalidate();
+    session::invalidate()?;
     notice!(
         "new values of keyring \"{}\" use data key version {version}; rows already stored are encrypted anew by CALL pgseal.reencrypt(table, column)",
         keyring.name
@@ -163,7 +174,7 @@ fn new_index_key(keyring: &Keyring, policy: &Policy) -> Returned {
     let version = catalog::next_index_version(keyring)?;
     let key = next_key(keyring, Purpose::Index, version)?;
     catalog::insert_index_key(keyring.id, &key, policy)?;
-    session::tables()?.invalidate();
+    session::invalidate()?;
     notice!(
         "new values of keyring \"{}\" use index key version {version}; rows already stored get new tokens by CALL pgseal.reencrypt(table, column)",
         keyring.name
@@ -181,7 +192,7 @@ fn locked_keyring(call: Call) -> Result<std::rc::Rc<Keyring>, PgError> {
 
 fn next_key(keyring: &Keyring, purpose: Purpose, version: u16) -> Result<NewKey, PgError> {
     new_key(keyring.uuid, purpose, version, |context, root| {
-        session::with_kms(keyring, |kms| kms.wrap(&keyring.kms_key, context, root))
+        kms::with(keyring, |kms| kms.wrap(&keyring.kms_key, context, root))
     })
 }
 
@@ -193,23 +204,22 @@ pub fn rewrap_keys(call: Call) -> Returned {
     let mut count = 0;
     for (purpose, row) in data.chain(index).filter(|(_, row)| !row.wrapped.is_empty()) {
         let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
-        let wrapped =
-            session::with_kms(&keyring, |kms| kms.rewrap(&keyring.kms_key, &context, &row.wrapped))?;
+        let wrapped = kms::with(&keyring, |kms| kms.rewrap(&keyring.kms_key, &context, &row.wrapped))?;
         catalog::update_wrapped(keyring.id, purpose, row.version, &wrapped)?;
         count += 1;
     }
-    session::tables()?.invalidate();
+    session::invalidate()?;
     Ok(Some(count.into()))
 }
 
 /// `flush_keys()`: every session drops its unwrapped keys at its next statement after this commits.
 pub fn flush_keys(_: Call) -> Returned {
-    session::tables()?.invalidate();
+    session::invalidate()?;
     Ok(None)
 }
 
 /// `key_tables_changed()`: statement trigger on our tables, for changes that no function made.
 pub fn key_tables_changed(_: Call) -> Returned {
-    session::tables()?.invalidate();
+    session::invalidate()?;
     Ok(Some(pgrx::pg_sys::Datum::from(0)))
 }

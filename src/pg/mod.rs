@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod counters;
+pub mod decrypt_log;
 pub mod documents;
 pub mod error;
 pub mod exports;
@@ -9,6 +10,7 @@ pub mod filters;
 pub mod gin;
 pub mod guc;
 pub mod keyrings;
+pub mod kms;
 pub mod operators;
 pub mod ranges;
 pub mod raw;
@@ -16,12 +18,18 @@ pub mod reveal;
 pub mod rewrite;
 pub mod rotation;
 pub mod session;
+pub mod shared_keys;
 pub mod stats;
 pub mod texts;
 pub mod types;
 pub mod values;
 
 pgrx::pg_module_magic!();
+
+/// Keys and tokens pass through libraries' buffers: none leaves a copy in freed memory.
+#[global_allocator]
+static MEMORY: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 pgrx::extension_sql_file!("../../sql/catalog.sql", name = "catalog", bootstrap);
 pgrx::extension_sql_file!("../../sql/types.sql", name = "types", requires = ["catalog"]);
@@ -34,13 +42,20 @@ pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["
 pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["reveal"]);
 pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["keyrings"]);
 pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["rotation"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["monitor"], finalize);
+pgrx::extension_sql_file!("../../sql/kms.sql", name = "kms", requires = ["monitor"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["kms"], finalize);
 
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     raw::hook::install();
+    raw::statement::install();
     guc::define();
     raw::xact::watch_relations();
+    raw::xact::watch_transactions();
+    if raw::xact::is_preloading() && guc::shared_keys() > 0 {
+        raw::shmem::request(guc::shared_keys());
+        raw::worker::register();
+    }
 }

@@ -5,26 +5,28 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::Duration;
 
 use pgrx::pg_sys;
 
 use super::catalog::{KeyRow, Keyring, PrivilegeRow, Tables};
-use super::counters::{self, Counter};
 use super::error::PgError;
-use super::guc;
-use super::raw::{lock, xact};
+use super::raw::{lock, pages, shmem, timer, xact};
+use super::{decrypt_log, guc, kms, shared_keys};
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
-use crate::core::secret::RootKey;
-use crate::keys::cache::{Cache, SystemClock};
+use crate::core::secret::{RootKey, wipe_stack};
+use crate::keys::cache::{Cache, Clock, Guard, Held, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
-use crate::kms::{self, Class, Kms, KmsError};
+use crate::kms::KmsError;
 
 struct Session {
     stale: Cell<bool>,
+    /// This transaction has changed or flushed keys.
+    flushing: Cell<bool>,
+    /// The shared memory's count of flushes when this session last looked.
+    epoch: Cell<u64>,
     generation: Cell<u64>,
     tables: Cell<Option<Tables>>,
     keyrings: RefCell<BTreeMap<i32, Rc<Keyring>>>,
@@ -33,27 +35,31 @@ struct Session {
     keys: RefCell<Cache<SystemClock>>,
 }
 
-/// Which keyrings there are, as far as choosing one needs it.
+const GUARD: Guard = Guard { hold: pages::hold_value, release: pages::release_value };
+
+/// Which keyrings there are, as far as choosing one needs it: there may be many.
 struct Ids {
-    all: Vec<i32>,
+    first_two: Vec<i32>,
     default: Option<i32>,
 }
 
 impl Ids {
     fn only(&self) -> Option<i32> {
-        if let [only] = self.all.as_slice() { Some(*only) } else { None }
+        if let [only] = self.first_two.as_slice() { Some(*only) } else { None }
     }
 }
 
 thread_local! {
     static SESSION: Session = Session {
         stale: Cell::new(false),
+        flushing: Cell::new(false),
+        epoch: Cell::new(0),
         generation: Cell::new(0),
         tables: Cell::new(None),
         keyrings: RefCell::default(),
         names: RefCell::default(),
         ids: RefCell::default(),
-        keys: RefCell::new(Cache::new(SystemClock)),
+        keys: RefCell::new(Cache::new(SystemClock, GUARD)),
     };
 }
 
@@ -94,6 +100,13 @@ pub fn relation_changed(relation: pg_sys::Oid) {
         if ours || relation == pg_sys::InvalidOid {
             session.stale.set(true);
             session.generation.set(session.generation.get() + 1);
+            // At once, though the session may be idle: a key that is in use stays until it is not.
+            if let Ok(mut keys) = session.keys.try_borrow_mut()
+                && !keys.is_empty()
+            {
+                keys.clear();
+                wipe_stack();
+            }
         }
         // Literals in cached plans are sealed under the key of the day: have them sealed again.
         if ours {
@@ -125,12 +138,85 @@ pub fn tables() -> Result<Tables, PgError> {
 
 fn forget_if_stale() {
     SESSION.with(|session| {
+        let epoch = shmem::epoch();
+        let flushed = session.epoch.replace(epoch) != epoch;
         if session.stale.replace(false) {
             session.tables.set(None);
             session.keyrings.borrow_mut().clear();
             session.names.borrow_mut().clear();
             session.ids.borrow_mut().take();
-            session.keys.borrow_mut().clear();
+            forget_keys();
+            // Whoever flushes wipes the shared keys, except for a standby, where nobody does.
+            if !flushed || xact::in_recovery() {
+                shared_keys::forget(None);
+            }
+        } else if flushed {
+            forget_keys();
+        }
+    });
+}
+
+/// Drops this session's unwrapped keys, and what its clients logged in for.
+pub fn forget_keys() {
+    SESSION.with(|session| session.keys.borrow_mut().clear());
+    kms::forget_clients();
+    wipe_stack();
+}
+
+/// The KMS refused a keyring: its keys go at once. What a session's own token may not do says nothing about others.
+pub fn denied(keyring: i32) {
+    SESSION.with(|session| session.keys.borrow_mut().deny(keyring));
+    if !kms::has_token() {
+        shared_keys::forget(Some(keyring));
+    }
+}
+
+/// Tells every session, from commit on, to read the catalog and unwrap the keys anew.
+pub fn invalidate() -> Result<(), PgError> {
+    tables()?.invalidate();
+    SESSION.with(|session| session.flushing.set(true));
+    Ok(())
+}
+
+/// Before a transaction commits.
+pub fn before_commit() {
+    decrypt_log::statement_ended();
+}
+
+/// Before PREPARE TRANSACTION.
+pub fn before_prepare() {
+    decrypt_log::statement_ended();
+    if SESSION.with(|session| session.flushing.get()) {
+        PgError::PreparedKeys.raise();
+    }
+}
+
+/// A transaction has ended. Its invalidation messages go out after this.
+pub fn transaction_ended(committed: bool) {
+    if !committed {
+        decrypt_log::statement_ended();
+    }
+    SESSION.with(|session| {
+        if session.flushing.replace(false) && committed {
+            shared_keys::flush();
+        }
+    });
+    expire_in_time();
+}
+
+/// Wipes keys that are too old and sets the timer for the next ones.
+fn expire_in_time() {
+    SESSION.with(|session| {
+        let Ok(mut keys) = session.keys.try_borrow_mut() else { return };
+        if keys.is_empty() || timer::is_running() {
+            return;
+        }
+        let ttl = guc::key_cache_ttl();
+        keys.expire(ttl);
+        // What used a key may have left parts of it on the stack.
+        wipe_stack();
+        if let Some(oldest) = keys.oldest() {
+            timer::start(ttl.saturating_sub(oldest));
         }
     });
 }
@@ -173,9 +259,8 @@ fn ids() -> Result<Rc<Ids>, PgError> {
     if let Some(ids) = SESSION.with(|session| session.ids.borrow().clone()) {
         return Ok(ids);
     }
-    let all = tables.keyring_ids(usize::MAX);
-    let default = all.iter().find(|(_, default)| *default).map(|(id, _)| *id);
-    let ids = Rc::new(Ids { all: all.into_iter().map(|(id, _)| id).collect(), default });
+    let first_two = tables.keyring_ids(2);
+    let ids = Rc::new(Ids { first_two, default: tables.default_keyring() });
     SESSION.with(|session| session.ids.borrow_mut().replace(ids.clone()));
     Ok(ids)
 }
@@ -203,11 +288,10 @@ pub fn keyring_for_query() -> Result<i32, PgError> {
     if let Some(chosen) = keyring_for_search()? {
         return Ok(chosen);
     }
-    let ids = ids()?;
     let mut refused = PgError::NoKeyring;
-    for id in ids.default.iter().chain(&ids.all) {
-        match require(&*keyring(*id)?, Privilege::Search) {
-            Ok(()) => return Ok(*id),
+    for id in ids()?.default.into_iter().chain(tables()?.keyring_ids(usize::MAX)) {
+        match require(&*keyring(id)?, Privilege::Search) {
+            Ok(()) => return Ok(id),
             Err(error) => refused = error,
         }
     }
@@ -225,7 +309,7 @@ pub fn catch_up() {
 pub fn catch_up_for_search(id: i32) -> Result<(), PgError> {
     catch_up();
     let tables = tables()?;
-    let known = ids()?.all.len().min(2);
+    let known = ids()?.first_two.len();
     if tables.newest_index(id) != keyring(id)?.newest_index() || tables.keyring_ids(2).len() != known {
         forget();
     }
@@ -332,7 +416,7 @@ impl Looking {
 }
 
 /// The active data key for sealing, with its version locked against retiring until the transaction ends.
-pub fn writer_key(id: i32) -> Result<(Rc<Keyring>, u16, Rc<DataKey>), PgError> {
+pub fn writer_key(id: i32) -> Result<(Rc<Keyring>, u16, Rc<Held<DataKey>>), PgError> {
     loop {
         let keyring = keyring(id)?;
         let version = keyring.active_data()?.version;
@@ -379,85 +463,50 @@ fn require_live(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(),
 }
 
 /// An unwrapped data key, from the cache or the KMS.
-pub fn data_key(keyring: &Keyring, version: u16) -> Result<Rc<DataKey>, PgError> {
+pub fn data_key(keyring: &Keyring, version: u16) -> Result<Rc<Held<DataKey>>, PgError> {
     let id = (keyring.id, version);
     let ttl = guc::key_cache_ttl();
     if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().data(id, ttl)) {
         return Ok(key);
     }
     let row = keyring.data_key(version)?;
-    let asked = SESSION.with(|session| session.keys.borrow().now());
-    let root = unwrap(keyring, row, Purpose::Data)?;
+    let (root, asked) = root_key(keyring, row, Purpose::Data)?;
     let key = DataKey::derive(&root, &keyring.uuid, Some(&row.commitment))
         .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
-    Ok(SESSION.with(|session| session.keys.borrow_mut().put_data(id, key, asked)))
+    drop(root);
+    let kept = SESSION.with(|session| session.keys.borrow_mut().put_data(id, key, asked));
+    wipe_stack();
+    Ok(kept)
 }
 
 /// An unwrapped index key, from the cache or the KMS.
-pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<Rc<IndexKey>, PgError> {
+pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<Rc<Held<IndexKey>>, PgError> {
     let id = (keyring.id, row.version);
     let ttl = guc::key_cache_ttl();
     if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().index(id, ttl)) {
         return Ok(key);
     }
-    let asked = SESSION.with(|session| session.keys.borrow().now());
-    let root = unwrap(keyring, row, Purpose::Index)?;
+    let (root, asked) = root_key(keyring, row, Purpose::Index)?;
     let key = IndexKey::derive(&root, &keyring.uuid, Some(&row.commitment))
         .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
-    Ok(SESSION.with(|session| session.keys.borrow_mut().put_index(id, key, asked)))
+    drop(root);
+    let kept = SESSION.with(|session| session.keys.borrow_mut().put_index(id, key, asked));
+    wipe_stack();
+    Ok(kept)
 }
 
-fn unwrap(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<RootKey, PgError> {
+/// A root key and when the KMS was asked for it: from what all sessions share, or from the KMS.
+fn root_key(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(RootKey, Duration), PgError> {
     require_live(keyring, row, purpose)?;
     if SESSION.with(|session| session.keys.borrow_mut().is_denied(keyring.id)) {
         return Err(PgError::Kms(keyring.name.clone(), KmsError::Denied("it was refused a moment ago")));
     }
+    if let Some(found) = shared_keys::find(keyring, row, purpose) {
+        return Ok(found);
+    }
+    let (asked, epoch) = (SystemClock.now(), shmem::epoch());
     let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
-    with_kms(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))
-}
-
-/// Runs one call of a KMS, for `pgseal.stat`.
-pub fn counted<T>(call: impl FnOnce() -> Result<T, KmsError>) -> Result<T, KmsError> {
-    let started = Instant::now();
-    let outcome = call();
-    counters::count(Counter::KmsCalls);
-    counters::add(Counter::KmsMicroseconds, started.elapsed().as_micros() as u64);
-    if outcome.is_err() {
-        counters::count(Counter::KmsFailures);
-    }
-    outcome
-}
-
-/// Runs one call at a keyring's KMS; a denial drops the keyring's unwrapped keys at once.
-pub fn with_kms<T>(
-    keyring: &Keyring,
-    call: impl FnOnce(&dyn Kms) -> Result<T, KmsError>,
-) -> Result<T, PgError> {
-    let kms = open_kms(keyring.kms_endpoint.as_deref());
-    kms.and_then(|kms| counted(|| call(&*kms))).map_err(|error| {
-        if error.class() == Class::Denied {
-            SESSION.with(|session| session.keys.borrow_mut().deny(keyring.id));
-        }
-        // A cancel that is waiting is PostgreSQL's to report, in its own words.
-        xact::check_interrupts();
-        PgError::Kms(keyring.name.clone(), error)
-    })
-}
-
-/// The client for an endpoint, or for the server's default one.
-pub fn open_kms(endpoint: Option<&str>) -> Result<Rc<dyn Kms>, KmsError> {
-    let default = guc::kms_endpoint();
-    let endpoint =
-        endpoint.or(default.as_deref()).ok_or(KmsError::Setting("pgseal.kms_endpoint is not set"))?;
-    if let (Some(path), Some(data)) = (endpoint.strip_prefix("file://"), xact::data_directory())
-        && resolved(Path::new(path)).starts_with(resolved(Path::new(&data)))
-    {
-        return Err(KmsError::Endpoint("key files inside the data directory would be in every backup"));
-    }
-    kms::open(endpoint, &guc::kms_settings())
-}
-
-/// The path without links and `..`, as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
-    path.ancestors().find_map(|existing| existing.canonicalize().ok()).unwrap_or_default()
+    let root = kms::with(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))?;
+    shared_keys::put(keyring, row, purpose, &root, asked, epoch);
+    Ok((root, asked))
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::catalog::Keyring;
 use super::counters::{self, Counter};
+use super::decrypt_log;
 use super::error::PgError;
 use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, varlena};
 use super::raw::xact;
@@ -12,6 +13,7 @@ use crate::core::envelope::{self, Content, Envelope, Head, Opened, Options};
 use crate::core::kdf::DataKey;
 use crate::core::policy::Policy;
 use crate::core::token::Tokenizer;
+use crate::keys::cache::Held;
 
 /// Seals `plaintext` under the active keys of `keyring`.
 pub fn seal(
@@ -83,7 +85,7 @@ fn tokenise(keyring: &Keyring, content: Content, plaintext: &[u8]) -> Result<(u1
 pub struct OpenValue {
     /// The keyring it belongs to.
     pub keyring: Rc<Keyring>,
-    key: Rc<DataKey>,
+    key: Rc<Held<DataKey>>,
     opened: Opened,
     head: Head,
 }
@@ -117,7 +119,7 @@ impl OpenValue {
 pub struct Located<'a> {
     /// The keyring it belongs to.
     pub keyring: Rc<Keyring>,
-    key: Rc<DataKey>,
+    key: Rc<Held<DataKey>>,
     envelope: Envelope<'a>,
 }
 
@@ -137,6 +139,7 @@ pub fn locate(
     }
     let key = session::data_key(&keyring, head.data_version)?;
     counters::count(Counter::ValuesDecrypted);
+    decrypt_log::record(&keyring, head.data_version);
     Ok(Located { keyring, key, envelope })
 }
 

@@ -19,19 +19,27 @@ static BIN: LazyLock<PathBuf> = LazyLock::new(|| {
 /// Its superuser is "postgres". Dropping it stops the server and removes the directory.
 pub struct Cluster {
     dir: PathBuf,
+    environment: Vec<(String, String)>,
     _guard: Guard,
 }
 
 impl Cluster {
     /// A running server with these lines in its postgresql.conf.
     pub fn start(conf: &[&str]) -> Cluster {
+        Self::start_with(conf, &[])
+    }
+
+    /// The same with these variables in its environment, besides this process's own.
+    pub fn start_with(conf: &[&str], environment: &[(&str, &str)]) -> Cluster {
         let dir = PathBuf::from(run(as_server("mktemp").args(["-d", "/tmp/pgseal-test-XXXXXX"])).trim_end());
         // More than once, since this process may end while initdb or the server is starting.
         let cleanup = r#"cat
             while "$1" -D "$2/data" -m immediate -w stop; pgrep -f "$2/data"; do sleep 0.1; done
             rm -rf "$2""#;
         let guard = Guard::new(as_server("sh"), cleanup, &[BIN.join("pg_ctl"), dir.clone()]);
-        let cluster = Cluster { dir, _guard: guard };
+        let environment =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let cluster = Cluster { dir, environment, _guard: guard };
 
         run(as_server("mkdir").args(["-m", "700"]).arg(cluster.key_dir()));
         run(as_server(BIN.join("initdb"))
@@ -149,13 +157,24 @@ impl Cluster {
         path
     }
 
+    /// Process id of the server that runs now.
+    pub fn postmaster(&self) -> u32 {
+        let file = std::fs::read_to_string(self.data_dir().join("postmaster.pid")).expect("postmaster.pid");
+        file.lines().next().and_then(|line| line.parse().ok()).expect("a process id")
+    }
+
+    /// The server itself, for a test that starts it in its own way.
+    pub fn server_program(&self) -> PathBuf {
+        BIN.join("postgres")
+    }
+
     fn log_file(&self) -> String {
         self.dir.join("log").display().to_string()
     }
 
     fn pg_ctl(&self, arguments: &[&str]) {
         let mut pg_ctl = as_server(BIN.join("pg_ctl"));
-        pg_ctl.arg("-D").arg(self.data_dir()).args(arguments);
+        pg_ctl.arg("-D").arg(self.data_dir()).args(arguments).envs(self.environment.iter().cloned());
         // The server would keep a pipe open, and whoever reads it waiting.
         let status = pg_ctl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(status.expect("pg_ctl").success(), "pg_ctl {arguments:?}:\n{}", self.log());

@@ -4,6 +4,7 @@
 mod cluster;
 mod guard;
 mod openbao;
+mod proxy;
 mod shared;
 mod sql;
 
@@ -12,7 +13,9 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
+pub use guard::Guard;
 pub use openbao::OpenBao;
+pub use proxy::{Fault, Proxy};
 pub use shared::{fresh_database, shared};
 pub use sql::{AsText, Sql};
 
@@ -53,7 +56,7 @@ pub fn wait_for(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) {
     }
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

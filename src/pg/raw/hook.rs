@@ -88,13 +88,18 @@ unsafe fn is_for_the_client(state: *mut pg_sys::ParseState) -> bool {
 
 /// What runs now, if anything, hands a query's rows to the client: neither a function nor a statement that stores them.
 pub fn runs_for_the_client() -> bool {
-    // SAFETY: the name is never found, only the connection is asked for; the active portal outlives the call.
+    // SAFETY: the active portal outlives the call.
     unsafe {
-        let in_spi = pg_sys::SPI_unregister_relation(c"".as_ptr()) != pg_sys::SPI_ERROR_UNCONNECTED;
         let portal = pg_sys::ActivePortal;
         // Rules add statements, none of which is a utility that stores rows.
-        !in_spi && (portal.is_null() || cells((*portal).stmts).into_iter().all(|one| returns_rows(one)))
+        !in_spi() && (portal.is_null() || cells((*portal).stmts).into_iter().all(|one| returns_rows(one)))
     }
+}
+
+/// A function runs statements of its own now.
+pub fn in_spi() -> bool {
+    // SAFETY: the name is never found, only the connection is asked for.
+    unsafe { pg_sys::SPI_unregister_relation(c"".as_ptr()) != pg_sys::SPI_ERROR_UNCONNECTED }
 }
 
 unsafe fn returns_rows(statement: *mut pg_sys::PlannedStmt) -> bool {

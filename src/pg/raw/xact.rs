@@ -107,6 +107,89 @@ pub fn reserve_settings() {
     unsafe { pg_sys::MarkGUCPrefixReserved(c"pgseal".as_ptr()) }
 }
 
+/// The library is being loaded into the postmaster, hence into every process.
+pub fn is_preloading() -> bool {
+    // SAFETY: a plain flag.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+/// Oid of the database this session is connected to.
+pub fn database() -> u32 {
+    // SAFETY: set when the session began.
+    unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
+/// This server replays what another one wrote.
+pub fn in_recovery() -> bool {
+    // SAFETY: reads shared state.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// The setting that stands for a session's token; users see it, but only its reset has an effect.
+pub fn define_token_setting(name: &'static CStr, setting: &'static GucSetting<bool>) {
+    // SAFETY: the hook neither raises nor calls PostgreSQL; called from _PG_init.
+    unsafe {
+        GucRegistry::define_bool_guc_with_hooks(
+            name,
+            c"The session has a KMS token of its own.",
+            c"pgseal.set_kms_token(...) sets it; resetting it takes the token away.",
+            setting,
+            GucContext::Userset,
+            GucFlags::DISALLOW_IN_FILE,
+            None,
+            Some(token_assigned),
+            None,
+        );
+    }
+}
+
+unsafe extern "C-unwind" fn token_assigned(given: bool, _: *mut std::ffi::c_void) {
+    if !given {
+        crate::pg::kms::token_taken();
+    }
+}
+
+/// Sets a boolean setting as SET does.
+pub fn set_boolean(name: &CStr, value: bool) {
+    let value = if value { c"on" } else { c"off" };
+    // SAFETY: both strings end with NUL; inside a transaction.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
+/// Calls `pg::session` at the end of every transaction from now on.
+pub fn watch_transactions() {
+    // SAFETY: registered once per process, from _PG_init.
+    unsafe { pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut()) }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn transaction_event(
+    event: pg_sys::XactEvent::Type,
+    _argument: *mut std::ffi::c_void,
+) {
+    use crate::pg::session;
+    match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_PRE_COMMIT => {
+            session::before_commit();
+        }
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => session::before_prepare(),
+        pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT => {
+            session::transaction_ended(true);
+        }
+        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => {
+            session::transaction_ended(false);
+        }
+        _ => {}
+    }
+}
+
 /// A string setting of every user whose changes make `pg::session` forget what it concluded from it.
 pub fn define_watched_setting(
     name: &'static CStr,

@@ -1,0 +1,80 @@
+//! `pgseal.log_decrypts`: who decrypts how much under which keys, in the server's log. Never a value.
+//!
+//! For each keyring one line when a statement decrypts its first value, so that a backend that dies has left it, and
+//! one with the counts at the statement's end. A parallel worker logs for itself.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use pgrx::log;
+
+use super::catalog::Keyring;
+use super::guc;
+use super::raw::{statement, xact};
+
+/// What one statement has decrypted of one keyring.
+struct Use {
+    keyring: String,
+    /// Role, database and application, as they were at the first value.
+    who: String,
+    /// Values by key version.
+    values: BTreeMap<u16, u64>,
+}
+
+thread_local! {
+    static USES: RefCell<BTreeMap<i32, Use>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// A value is about to be decrypted.
+pub fn record(keyring: &Keyring, version: u16) {
+    if !guc::logs_decrypts() {
+        return;
+    }
+    let known = USES.with_borrow_mut(|uses| {
+        uses.get_mut(&keyring.id).map(|used| *used.values.entry(version).or_default() += 1).is_some()
+    });
+    if !known {
+        begin(keyring, version);
+    }
+}
+
+fn begin(keyring: &Keyring, version: u16) {
+    let who = who();
+    log!("pgseal: decrypting begins: keyring {}, key version {version}, {who}", quoted(&keyring.name));
+    let first = Use { keyring: quoted(&keyring.name), who, values: BTreeMap::from([(version, 1)]) };
+    USES.with_borrow_mut(|uses| uses.insert(keyring.id, first));
+}
+
+/// The statement that a client sent has ended, or its transaction.
+pub fn statement_ended() {
+    for (_, used) in USES.take() {
+        let total: u64 = used.values.values().sum();
+        let versions: Vec<String> = used
+            .values
+            .iter()
+            .map(|(version, number)| format!("{number} under key version {version}"))
+            .collect();
+        log!(
+            "pgseal: decrypted {total} values: keyring {}, {}, {}",
+            used.keyring,
+            versions.join(", "),
+            used.who
+        );
+    }
+}
+
+fn who() -> String {
+    let (role, login) = (xact::current_role(), xact::session_role());
+    let mut who = format!("role {}", quoted(&statement::role_name(role)));
+    if role != login {
+        who += &format!(" (logged in as {})", quoted(&statement::role_name(login)));
+    }
+    let (database, application) = (statement::database_name(), statement::application_name());
+    who + &format!(", database {}, application {}", quoted(&database), quoted(&application))
+}
+
+/// In quotes, on one line, whatever the name holds.
+fn quoted(name: &str) -> String {
+    let shown: String = name.chars().map(|one| if one.is_control() { '?' } else { one }).collect();
+    format!("\"{}\"", shown.replace('"', "\"\""))
+}

@@ -1,0 +1,34 @@
+//! The background worker that wipes shared keys when they have become too old, however idle the server is.
+
+use std::time::Duration;
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
+use pgrx::pg_sys;
+
+/// Shortest sleep.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Registers it, from `_PG_init` while the library is being preloaded.
+pub fn register() {
+    BackgroundWorkerBuilder::new("pgseal key expiry")
+        .set_type("pgseal key expiry")
+        .set_library("pgseal")
+        .set_function("pgseal_expire_shared_keys")
+        .enable_shmem_access(None)
+        .set_start_time(BgWorkerStartTime::PostmasterStart)
+        .set_restart_time(Some(Duration::from_secs(5)))
+        .load();
+}
+
+/// The worker: connects to no database.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pgseal_expire_shared_keys(_argument: pg_sys::Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    loop {
+        let next = crate::pg::shared_keys::expire();
+        if !BackgroundWorker::wait_latch(Some(next.max(LEAST))) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Unwrapped keys that all sessions share where the library is preloaded: a new session, and each parallel worker,
+//! decrypts without asking the KMS. A session with a KMS token of its own neither gives nor takes.
+
+use std::time::Duration;
+
+use super::catalog::{KeyRow, Keyring};
+use super::counters::{self, Counter};
+use super::error::PgError;
+use super::raw::call::{Call, Returned};
+use super::raw::{shmem, xact};
+use super::{guc, kms};
+use crate::core::secret::RootKey;
+use crate::keys::cache::{Clock, SystemClock};
+use crate::keys::context::Purpose;
+use crate::keys::shared::{self, KeyId};
+
+fn id(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> KeyId {
+    KeyId { database: xact::database(), keyring: keyring.id, purpose, version: row.version }
+}
+
+/// A key that some session unwrapped, and when it asked the KMS.
+pub fn find(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Option<(RootKey, Duration)> {
+    if kms::has_token() {
+        return None;
+    }
+    let (now, ttl) = (SystemClock.now(), guc::key_cache_ttl());
+    let id = id(keyring, row, purpose);
+    let found = shmem::read(|slots| shared::find(slots, &id, &row.commitment, now, ttl)).flatten();
+    if found.is_some() {
+        counters::count(Counter::SharedKeyHits);
+    }
+    found
+}
+
+/// Shares a key that this session asked the KMS for at `asked`, unless keys were flushed since `epoch`.
+pub fn put(keyring: &Keyring, row: &KeyRow, purpose: Purpose, root: &RootKey, asked: Duration, epoch: u64) {
+    if kms::has_token() {
+        return;
+    }
+    let id = id(keyring, row, purpose);
+    shmem::write(|slots| {
+        if shmem::epoch() == epoch {
+            shared::put(slots, &id, &row.commitment, root, asked);
+        }
+    });
+}
+
+/// Wipes the keys of a keyring, or of all keyrings of this database.
+pub fn forget(keyring: Option<i32>) {
+    shmem::write(|slots| shared::forget(slots, xact::database(), keyring));
+}
+
+/// Wipes this database's keys and has every session drop its own, also in the middle of a statement.
+pub fn flush() {
+    shmem::write(|slots| {
+        shmem::next_epoch();
+        shared::forget(slots, xact::database(), None);
+    });
+}
+
+/// Wipes what is too old; how long until the next key is, or the next one could be.
+pub fn expire() -> Duration {
+    let (now, ttl) = (SystemClock.now(), guc::key_cache_ttl());
+    let oldest = shmem::write(|slots| shared::expire(slots, now, ttl)).flatten();
+    ttl.saturating_sub(oldest.unwrap_or_default())
+}
+
+/// `shared_keys_held()`: how many keys are shared now; NULL where the library is not preloaded.
+pub fn shared_keys_held(_: Call) -> Returned {
+    let held = shmem::read(shared::held);
+    Ok(held.map(|held| pgrx::pg_sys::Datum::from(held as i64)))
+}
+
+/// `require_shared_keys()`: an error where the library is not preloaded.
+pub fn require_shared_keys(_: Call) -> Returned {
+    match shmem::is_there() {
+        true => Ok(None),
+        false => Err(PgError::NotPreloaded),
+    }
+}
