@@ -27,6 +27,7 @@ clean-demo: ## stop what "make demo" started and remove it
 test: install lint ## set up, lint, and run every test
 	@tests/setup/openbao.sh
 	@tests/setup/moto.sh
+	@tests/setup/clouds.sh
 	@tests/setup/clients.sh
 	@tests/setup/run_tests.sh
 

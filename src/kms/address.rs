@@ -37,6 +37,49 @@ impl<'a> Address<'a> {
         let v6 = self.host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
         v4 || v6 || self.host == "localhost"
     }
+
+    /// Whether it is an IPv4 address that no router forwards, such as that of a metadata service.
+    pub fn is_link_local(&self) -> bool {
+        self.host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_link_local())
+    }
+}
+
+/// An address that came from a setting.
+pub(super) struct Url<'a> {
+    pub tls: bool,
+    pub authority: &'a str,
+    pub address: Address<'a>,
+    /// With the query.
+    pub path: &'a str,
+}
+
+impl<'a> Url<'a> {
+    /// `wrong` is the error where it is not http or https and a host.
+    pub fn parse(text: &'a str, wrong: KmsError) -> Result<Self, KmsError> {
+        let (scheme, rest) = text.split_once("://").ok_or(wrong)?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let tls = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return Err(wrong),
+        };
+        if !path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\')) {
+            return Err(wrong);
+        }
+        Ok(Url { tls, authority, address: Address::parse(authority)?, path })
+    }
+
+    /// `scheme://host:port`, where nothing else was given and plain http stays on this machine.
+    pub fn origin(text: &'a str, wrong: KmsError) -> Result<String, KmsError> {
+        let url = Url::parse(text, wrong)?;
+        if !matches!(url.path, "" | "/") {
+            return Err(wrong);
+        }
+        if !url.tls && !url.address.is_loopback() {
+            return Err(KmsError::Endpoint("plain http is for loopback addresses only; use https"));
+        }
+        Ok(format!("{}://{}", if url.tls { "https" } else { "http" }, url.authority))
+    }
 }
 
 fn bracketed(rest: &str) -> Result<(&str, Option<&str>), KmsError> {

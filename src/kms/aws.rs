@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use self::credentials::{Chain, Credentials};
 use self::sigv4::{Scope, authorization, stamp};
-use super::address::Address;
+use super::address::Url;
 use super::http::{Answer, Client, Failure, Method, Request, Watch};
 use super::{Kms, KmsError, Settings, is_segment, key_from_text, key_text, take};
 use crate::core::secret::RootKey;
@@ -160,7 +160,7 @@ impl Service {
             let host = format!("{name}.{region}.{suffix}");
             return Ok(Service { url: format!("https://{host}/"), host });
         };
-        let url = Url::parse(&url)?;
+        let url = Url::parse(&url, OVERRIDE)?;
         if !matches!(url.path, "" | "/") {
             return Err(OVERRIDE);
         }
@@ -169,30 +169,6 @@ impl Service {
         }
         let scheme = if url.tls { "https" } else { "http" };
         Ok(Service { url: format!("{scheme}://{}/", url.authority), host: url.authority.to_owned() })
-    }
-}
-
-/// An address that came from a setting.
-struct Url<'a> {
-    tls: bool,
-    authority: &'a str,
-    address: Address<'a>,
-    path: &'a str,
-}
-
-impl<'a> Url<'a> {
-    fn parse(text: &'a str) -> Result<Self, KmsError> {
-        let (scheme, rest) = text.split_once("://").ok_or(OVERRIDE)?;
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let tls = match scheme {
-            "https" => true,
-            "http" => false,
-            _ => return Err(OVERRIDE),
-        };
-        if !path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\')) {
-            return Err(OVERRIDE);
-        }
-        Ok(Url { tls, authority, address: Address::parse(authority)?, path })
     }
 }
 

@@ -7,9 +7,12 @@
 
 mod address;
 mod aws;
+mod azure;
 mod error;
 mod file;
+mod gcp;
 mod http;
+mod oauth;
 mod transport;
 mod vault;
 
@@ -27,8 +30,10 @@ use crate::core::secret::RootKey;
 use crate::keys::context::WrapContext;
 
 pub use aws::AwsKms;
+pub use azure::AzureKms;
 pub use error::{Class, KmsError};
 pub use file::FileKms;
+pub use gcp::GcpKms;
 pub use vault::{VaultAuth, VaultKms, VaultLogin};
 
 /// Characters of base64 for 32 bytes.
@@ -124,7 +129,11 @@ pub fn open(endpoint: &str, settings: &Settings) -> Result<Rc<dyn Kms>, KmsError
         "vault+https" => Ok(Rc::new(VaultKms::open(true, rest, settings)?)),
         "vault+http" => Ok(Rc::new(VaultKms::open(false, rest, settings)?)),
         "aws-kms" => Ok(Rc::new(AwsKms::open(rest, settings)?)),
-        _ => Err(KmsError::Endpoint("its scheme is none of file, vault+https, vault+http and aws-kms")),
+        "gcp-kms" => Ok(Rc::new(GcpKms::open(rest, settings)?)),
+        "azure-kv" => Ok(Rc::new(AzureKms::open(rest, settings)?)),
+        _ => Err(KmsError::Endpoint(
+            "its scheme is none of file, vault+https, vault+http, aws-kms, gcp-kms and azure-kv",
+        )),
     }
 }
 
@@ -220,10 +229,21 @@ mod tests {
             "vault+http://127.0.0.1:8200/transit",
             "vault+https://vault.example:8200/transit",
             "aws-kms://eu-west-1",
+            "gcp-kms://projects/p/locations/l/keyRings/r",
+            "azure-kv://name.vault.azure.net",
         ] {
             assert!(open(good, &settings()).is_ok(), "{good}");
         }
-        for bad in ["", "/dir", "http://127.0.0.1:8200/transit", "FILE:///k", "vault://h:1/m", "aws-kms://"] {
+        for bad in [
+            "",
+            "/dir",
+            "http://127.0.0.1:8200/transit",
+            "FILE:///k",
+            "vault://h:1/m",
+            "aws-kms://",
+            "gcp-kms://",
+            "azure-kv://",
+        ] {
             assert!(matches!(open(bad, &settings()), Err(KmsError::Endpoint(_))), "{bad}");
         }
     }

@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::address::Address;
-use super::http::{Answer, Client, Failure, JSON, Method, Request, Watch};
+use super::http::{Answer, Client, Failure, JSON, Method, Request, Watch, json};
 use super::{
     Kms, KmsError, Settings, Token, check_name, is_segment, key_from_text, key_text, read_token, take,
 };
@@ -374,20 +373,6 @@ fn is_wrapped(text: &str) -> bool {
     let numbered = version.parse::<u32>().is_ok_and(|number| number > 0 && number.to_string() == version);
     let encoded = STANDARD.decode(sealed).is_ok_and(|bytes| !bytes.is_empty());
     text.len() <= WRAPPED_LIMIT && numbered && encoded
-}
-
-/// An object of plain strings; with room for all, so that growing leaves no copy behind.
-fn json(fields: &[(&str, &str)]) -> Zeroizing<String> {
-    let room: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
-    let mut text = Zeroizing::new(String::with_capacity(room + 2));
-    for (name, value) in fields {
-        let before = if text.is_empty() { "{\"" } else { ",\"" };
-        for part in [before, name, "\":\"", value, "\""] {
-            text.push_str(part);
-        }
-    }
-    text.push('}');
-    text
 }
 
 /// A role and a mount that fit into JSON and a path, and what the method needs.

@@ -1,4 +1,5 @@
 use super::*;
+use zeroize::Zeroizing;
 
 fn answer(status: u16, body: &str) -> Answer {
     Answer { status, body: Zeroizing::new(body.as_bytes().to_vec()) }

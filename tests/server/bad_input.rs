@@ -600,6 +600,11 @@ fn bad_kms_endpoints() {
         "aws-kms://eu-west-1/key",
         "aws-kms://eu-west-1?endpoint=http://10.0.0.1:4566",
         "aws-kms://eu-west-1?endpoint=https://user:canary-7291@host",
+        "gcp-kms://projects/p/locations/l",
+        "gcp-kms://projects/p/locations/l/keyRings/r?endpoint=http://10.0.0.1:4567",
+        "gcp-kms://projects/p/locations/l/keyRings/r?token=canary-7291",
+        "azure-kv://vault.example",
+        "azure-kv://name.vault.azure.net?endpoint=https://user:canary-7291@host",
         " ",
     ] {
         let argument = format!("SELECT pgseal.create_keyring('new', kms_endpoint => '{endpoint}')");

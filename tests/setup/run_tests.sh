@@ -16,10 +16,10 @@ run() {
     } | tee -a "$out"
 }
 
-export PGSEAL_BAO="$deps/openbao/bin/bao" PGSEAL_MOTO="$deps/moto/bin/moto_server"
+export PGSEAL_BAO="$deps/openbao/bin/bao" PGSEAL_MOTO="$deps/moto/bin/moto_server" PGSEAL_CLOUDS="$deps/clouds/bin/python"
 export PGSEAL_CLIENTS="$deps/clients/bin/python" PGSEAL_NODE="$deps/node/node_modules"
 run "Core tests, without PostgreSQL"
-run "Tests on real servers" --features server-tests --test kms --test kms_aws --test server
+run "Tests on real servers" --features server-tests --test kms --test kms_aws --test kms_clouds --test server
 
 ! grep -qx 'cargo test failed' "$out" || failed=1
 grep -E '^(test .* FAILED|cargo test failed)$' "$out" | sort -u || true

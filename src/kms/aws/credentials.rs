@@ -14,8 +14,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use super::{Service, Url, error_code, xml_text};
-use crate::kms::http::{Answer, Client, Failure, Method, Request, Watch};
+use super::{OVERRIDE, Service, error_code, xml_text};
+use crate::kms::address::Url;
+use crate::kms::http::{Answer, Client, FORM, Failure, Method, Request, Watch, form};
 use crate::kms::{KmsError, Token, read_file, read_token, take};
 
 /// This long before they expire, temporary credentials are fetched anew.
@@ -28,7 +29,6 @@ const LINK_LOCAL: [&str; 5] =
     ["169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
 const METADATA: &str = "http://169.254.169.254";
 const CONTAINER: &str = "http://169.254.170.2";
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
 
 const NONE: KmsError = KmsError::Local(
     "there are no AWS credentials in the environment or a file, from a web identity or a container, \
@@ -242,7 +242,7 @@ impl Chain {
 
 /// Passes https, and plain http that does not leave the host.
 fn check_source(url: &str) -> Result<(), KmsError> {
-    let url = Url::parse(url)?;
+    let url = Url::parse(url, OVERRIDE)?;
     if url.tls || url.address.is_loopback() || LINK_LOCAL.contains(&url.address.host) {
         return Ok(());
     }
@@ -253,33 +253,6 @@ fn check_source(url: &str) -> Result<(), KmsError> {
 fn is_role(text: &str) -> bool {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
     text.len() <= 64 && text.bytes().all(safe) && !text.starts_with('.')
-}
-
-/// `start` and `fields` as an HTML form sends them; with room for all, so that growing leaves no copy behind.
-fn form(start: &str, fields: &[(&str, &str)]) -> Zeroizing<String> {
-    let room: usize = fields.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
-    let mut text = Zeroizing::new(String::with_capacity(start.len() + room));
-    text.push_str(start);
-    for (name, value) in fields {
-        for part in ["&", name, "="] {
-            text.push_str(part);
-        }
-        for byte in value.bytes() {
-            push_encoded(&mut text, byte);
-        }
-    }
-    text
-}
-
-fn push_encoded(text: &mut String, byte: u8) {
-    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-        text.push(byte.into());
-        return;
-    }
-    let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)].into();
-    text.push('%');
-    text.push(digit(byte >> 4));
-    text.push(digit(byte & 15));
 }
 
 /// The access key of a profile in a credentials file.
