@@ -5,6 +5,7 @@ mod keys;
 mod kms_loss;
 mod operators;
 mod oracle;
+mod pg_regress;
 mod policy;
 mod privileges;
 mod ranges;

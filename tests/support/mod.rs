@@ -11,7 +11,8 @@ use std::ffi::OsStr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, pg_config};
+pub use guard::Guard;
 pub use openbao::OpenBao;
 pub use shared::{fresh_database, shared};
 pub use sql::{AsText, Sql};
