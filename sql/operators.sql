@@ -88,6 +88,8 @@ CREATE FUNCTION pgseal.unsupported(encrypted_jsonb, encrypted_jsonb) RETURNS boo
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 CREATE FUNCTION pgseal.unsupported(jsonb, encrypted_jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+CREATE FUNCTION pgseal.unsupported(encrypted_jsonb, jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 CREATE FUNCTION pgseal.unsupported(text, encrypted_jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 CREATE FUNCTION pgseal.unsupported(text, encrypted_text) RETURNS text
@@ -95,6 +97,9 @@ CREATE FUNCTION pgseal.unsupported(text, encrypted_text) RETURNS text
 CREATE FUNCTION pgseal.unsupported(encrypted_text, text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 CREATE OPERATOR = (LEFTARG = encrypted_jsonb, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR = (LEFTARG = encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR = (LEFTARG = jsonb, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR <@ (LEFTARG = encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR <@ (LEFTARG = jsonb, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR <@ (LEFTARG = encrypted_jsonb, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR || (LEFTARG = text, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
@@ -157,6 +162,7 @@ COMMENT ON FUNCTION pgseal.equal(text, encrypted_text) IS 'implementation of = o
 COMMENT ON FUNCTION pgseal.differ(text, encrypted_text) IS 'implementation of <> operator';
 COMMENT ON FUNCTION pgseal.unsupported(encrypted_jsonb, encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
 COMMENT ON FUNCTION pgseal.unsupported(jsonb, encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
+COMMENT ON FUNCTION pgseal.unsupported(encrypted_jsonb, jsonb) IS 'refuses an operator that ciphertext cannot answer';
 COMMENT ON FUNCTION pgseal.unsupported(text, encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
 COMMENT ON FUNCTION pgseal.unsupported(text, encrypted_text) IS 'refuses an operator that ciphertext cannot answer';
 COMMENT ON FUNCTION pgseal.unsupported(encrypted_text, text) IS 'refuses an operator that ciphertext cannot answer';
@@ -182,6 +188,9 @@ COMMENT ON OPERATOR = (text, encrypted_text) IS 'equal';
 COMMENT ON OPERATOR <> (encrypted_text, text) IS 'not equal';
 COMMENT ON OPERATOR <> (text, encrypted_text) IS 'not equal';
 COMMENT ON OPERATOR = (encrypted_jsonb, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR = (encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR = (jsonb, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR <@ (encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR <@ (jsonb, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR <@ (encrypted_jsonb, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR || (text, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';

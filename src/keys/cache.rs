@@ -54,6 +54,11 @@ pub struct Held<K> {
 /// A keyring's key version.
 pub type KeyVersion = (i32, u16);
 
+/// A data key of the cache.
+pub type HeldDataKey = Rc<Held<DataKey>>;
+/// An index key of the cache.
+pub type HeldIndexKey = Rc<Held<IndexKey>>;
+
 impl<K> Held<K> {
     fn new(key: K, guard: Guard) -> Rc<Self> {
         let page = Box::new(Page(key));
@@ -129,13 +134,13 @@ impl<C: Clock> Cache<C> {
     }
 
     /// A data key that was unwrapped less than `ttl` ago.
-    pub fn data(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<Held<DataKey>>> {
+    pub fn data(&mut self, id: KeyVersion, ttl: Duration) -> Option<HeldDataKey> {
         let found = self.data.get(id, self.clock.now(), ttl);
         self.expire_on_miss(found, ttl)
     }
 
     /// An index key that was unwrapped less than `ttl` ago.
-    pub fn index(&mut self, id: KeyVersion, ttl: Duration) -> Option<Rc<Held<IndexKey>>> {
+    pub fn index(&mut self, id: KeyVersion, ttl: Duration) -> Option<HeldIndexKey> {
         let found = self.index.get(id, self.clock.now(), ttl);
         self.expire_on_miss(found, ttl)
     }
@@ -154,12 +159,12 @@ impl<C: Clock> Cache<C> {
     }
 
     /// Keeps a data key that the KMS was asked for at `unwrapped`.
-    pub fn put_data(&mut self, id: KeyVersion, key: DataKey, unwrapped: Duration) -> Rc<Held<DataKey>> {
+    pub fn put_data(&mut self, id: KeyVersion, key: DataKey, unwrapped: Duration) -> HeldDataKey {
         self.data.put(id, Entry { key: Held::new(key, self.guard), unwrapped })
     }
 
     /// Keeps an index key that the KMS was asked for at `unwrapped`.
-    pub fn put_index(&mut self, id: KeyVersion, key: IndexKey, unwrapped: Duration) -> Rc<Held<IndexKey>> {
+    pub fn put_index(&mut self, id: KeyVersion, key: IndexKey, unwrapped: Duration) -> HeldIndexKey {
         self.index.put(id, Entry { key: Held::new(key, self.guard), unwrapped })
     }
 
@@ -246,7 +251,7 @@ mod tests {
         DataKey::derive(&RootKey::zeroed(), &[0; 16], None).unwrap()
     }
 
-    fn put(cache: &mut Cache<TestClock>, id: KeyVersion) -> Rc<Held<DataKey>> {
+    fn put(cache: &mut Cache<TestClock>, id: KeyVersion) -> HeldDataKey {
         let now = cache.now();
         cache.put_data(id, key(), now)
     }

@@ -231,7 +231,8 @@ impl PgError {
                     "Nothing was changed. Try again when the KMS answers; pgseal.kms_timeout bounds the wait."
                 }
                 Class::Setting => {
-                    "For example: pgseal.kms_endpoint = 'vault+https://vault.example:8200/transit'."
+                    "Endpoints: vault+https://vault.example:8200/transit, aws-kms://eu-central-1, gcp-kms://projects/P/locations/L/keyRings/R, \
+                     azure-kv://NAME.vault.azure.net. kms_key is the key's name as that KMS writes it."
                 }
                 Class::Cancelled => return None,
             },

@@ -166,7 +166,13 @@ pub fn searchable_values(call: Call) -> Returned {
 /// `set_searchable(keyring text, searchable text[])`: a new index key, with these searchable paths.
 pub fn set_searchable(call: Call) -> Returned {
     let policy = policy_argument(call, 1)?;
-    new_index_key(&*locked_keyring(call)?, &policy)
+    let version = new_index_key(&*locked_keyring(call)?, &policy)?;
+    if !policy.is_empty() {
+        notice!(
+            "searchable paths with few different values, such as booleans, are easily guessed from their tokens; pgseal.check_searchable(table, column) tells which"
+        );
+    }
+    Ok(version)
 }
 
 /// Older versions keep their policy, so that rows with their tokens are found until they have new ones.

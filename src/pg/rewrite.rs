@@ -1,6 +1,8 @@
 //! Planner support: `c @> q` becomes `(c @~ filter) AND (c @># filter)`, so that the first half can use the
 //! index and run before row-level security's policy, and the second keeps the answer exact.
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys;
 
 use super::error::PgError;
@@ -8,8 +10,8 @@ use super::filters::{self, Target};
 use super::ranges::{self, Bound};
 use super::raw::array;
 use super::raw::call::{Call, Returned};
-use super::raw::datum::{Varlena, varlena};
-use super::raw::node::{Expr, Objects, SimplifyRequest, simplify_request};
+use super::raw::datum::varlena;
+use super::raw::node::{Expr, Objects, simplify_request};
 use super::{session, texts};
 use crate::core::filter::{Binding, Filter, Query};
 use crate::core::range::Domain;
@@ -36,10 +38,17 @@ pub fn contains_support(call: Call) -> Returned {
 
 /// `matches_support(internal)`: for `encrypted_jsonb @@ encrypted_filter`.
 pub fn matches_support(call: Call) -> Returned {
-    let Some((value, filter)) = two_arguments(call) else { return not_rewritten() };
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    let (Some(value), Some(filter)) = (request.argument(0), request.argument(1)) else {
+        return not_rewritten();
+    };
     let Some(objects) = Objects::beside(value) else { return not_rewritten() };
-    let filter = for_column(&objects, value, filter)?;
-    let rewritten = halves(&objects, value, Some(filter), None);
+    let rewritten = match value.must_run_once() || filter.must_run_once() {
+        false => halves(&objects, value, Some(for_column(&objects, value, filter)?), None),
+        // The column still says which keyring answers.
+        true if value.typmod() > 0 => objects.operator(c"@>#", value, for_column(&objects, value, filter)?),
+        true => None,
+    };
     Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
 }
 
@@ -124,37 +133,36 @@ impl TextSide {
 
 /// `filter_support(internal)`: folds `pgseal.filter(constant)` so that plans show no plaintext.
 pub fn filter_support(call: Call) -> Returned {
-    fold_document(call, Query::Contains)
+    fold(call, Query::Contains)
 }
 
 /// `filter_any_support(internal)`: the same for `pgseal.filter_any(constant)`.
 pub fn filter_any_support(call: Call) -> Returned {
-    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
-    let Some(documents) = request.argument(0).and_then(Expr::constant) else { return not_rewritten() };
-    let documents = array::documents(documents.datum());
-    let documents: Vec<&[u8]> = documents.iter().flatten().map(Varlena::bytes).collect();
-    fold(&request, 1, Query::ContainsAny, &documents)
+    fold(call, Query::ContainsAny)
 }
 
 /// `filter_casefold_support(internal)`: the same for `pgseal.filter_casefold(constant)`.
 pub fn filter_casefold_support(call: Call) -> Returned {
-    fold_document(call, Query::Casefold)
-}
-
-fn fold_document(call: Call, kind: Query) -> Returned {
-    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
-    let Some(document) = request.argument(0).and_then(Expr::constant) else { return not_rewritten() };
-    fold(&request, 1, kind, &[document.bytes()])
+    fold(call, Query::Casefold)
 }
 
 /// `filter_between_support(internal)`: the same for `pgseal.filter_between` with constants.
 pub fn filter_between_support(call: Call) -> Returned {
-    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
-    let arguments: Vec<Expr> = (0..4).map_while(|index| request.argument(index)).collect();
-    let [path, low, high, _] = arguments.as_slice() else { return not_rewritten() };
-    let Some((path, domain, low, high)) = known_bounds(*path, *low, *high) else { return not_rewritten() };
-    let query = ranges::encode(&path, domain, low, high)?;
-    fold(&request, 3, Query::Between, &[&query])
+    fold(call, Query::Between)
+}
+
+/// What a call asks, where the planner knows all of it. The arguments are those before the keyring.
+fn known_question(kind: Query, arguments: &[Expr]) -> Result<Option<Vec<Vec<u8>>>, PgError> {
+    if let [path, low, high] = arguments {
+        let Some((path, domain, low, high)) = known_bounds(*path, *low, *high) else { return Ok(None) };
+        return Ok(Some(vec![ranges::encode(&path, domain, low, high)?.to_vec()]));
+    }
+    let Some(asked) = arguments.first().and_then(|argument| argument.constant()) else { return Ok(None) };
+    if kind != Query::ContainsAny {
+        return Ok(Some(vec![asked.bytes().to_vec()]));
+    }
+    let documents = array::documents(asked.datum());
+    Ok(Some(documents.iter().flatten().map(|document| document.bytes().to_vec()).collect()))
 }
 
 /// The path and bounds where the planner knows all of them.
@@ -195,18 +203,27 @@ fn range_filter(objects: &Objects, value: Expr, asked: [Expr; 3]) -> Result<Opti
     Ok(objects.filter_call(c"filter_between_for", &types, &[path.copy(), low.copy(), high.copy(), keyring]))
 }
 
-/// Only where the keyring, which argument `keyring` names, is a constant as well, or the session's choice.
-fn fold(request: &SimplifyRequest, keyring: usize, kind: Query, documents: &[&[u8]]) -> Returned {
-    let Some(keyring) = request.argument(keyring) else { return not_rewritten() };
-    let target = match keyring.constant() {
-        Some(name) => Target {
-            keyring: session::keyring_id(&String::from_utf8_lossy(name.bytes()))?,
-            binding: Binding::Fixed,
-        },
-        None if keyring.is_null_constant() => filters::session_target()?,
+/// Only where the keyring, the last argument, is a constant as well, or the session's choice.
+fn fold(call: Call, kind: Query) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    let arguments: Vec<Expr> = (0..4).map_while(|index| request.argument(index)).collect();
+    let Some((keyring, asked)) = arguments.split_last() else { return not_rewritten() };
+    let Some(documents) = known_question(kind, asked)? else { return not_rewritten() };
+    let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
+    let filter = match keyring.constant() {
+        Some(name) => {
+            let keyring = session::keyring_id(&String::from_utf8_lossy(name.bytes()))?;
+            filters::make_planned(Target { keyring, binding: Binding::Fixed }, kind, &documents)?
+        }
+        None if keyring.is_null_constant() => {
+            let made =
+                filters::session_target().and_then(|target| filters::make_planned(target, kind, &documents));
+            // It may stand beside a column of another keyring, which then answers; else the execution fails.
+            let Ok(filter) = made else { return not_rewritten() };
+            filter
+        }
         None => return not_rewritten(),
     };
-    let filter = filters::make_planned(target, kind, documents)?;
     let rewritten =
         Objects::of_filter_type(request.result_type()).and_then(|objects| refreshed(&objects, filter));
     Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
@@ -249,11 +266,8 @@ fn for_column(objects: &Objects, value: Expr, filter: Expr) -> Result<Expr, PgEr
     if value.typmod() <= 0 {
         return Ok(filter);
     }
-    let made = filter.arguments_of(objects.function(c"filter", &[pg_sys::JSONBOID, pg_sys::TEXTOID]));
-    if let Some([query, keyring]) = made.as_deref()
-        && keyring.is_null_constant()
-    {
-        return Ok(filter_for(objects, *query, value.typmod()).unwrap_or(filter));
+    if let Some(named) = named_for_column(objects, value.typmod(), filter)? {
+        return Ok(named);
     }
     let folded = filter.arguments_of(objects.function(c"refresh", &[objects.filter]));
     let Some(constant) = folded.and_then(|arguments| arguments.first()?.constant()) else {
@@ -267,6 +281,36 @@ fn for_column(objects: &Objects, value: Expr, filter: Expr) -> Result<Expr, PgEr
     }
     let target = Target { keyring: value.typmod(), binding: Binding::Fixed };
     Ok(refreshed(objects, filters::remake(&folded, target)?).unwrap_or(filter))
+}
+
+/// The functions that make filters: name, what they ask, and the type of each argument before the keyring.
+const MAKERS: [(&CStr, Query, &[pg_sys::Oid]); 5] = [
+    (c"filter", Query::Contains, &[pg_sys::JSONBOID]),
+    (c"filter_any", Query::ContainsAny, &[pg_sys::JSONBARRAYOID]),
+    (c"filter_casefold", Query::Casefold, &[pg_sys::JSONBOID]),
+    (c"filter_between", Query::Between, &[pg_sys::TEXTOID, pg_sys::NUMERICOID, pg_sys::NUMERICOID]),
+    (c"filter_between", Query::Between, &[pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID]),
+];
+
+/// A call that makes a filter and names no keyring, as if it named that of the column.
+fn named_for_column(objects: &Objects, column: i32, filter: Expr) -> Result<Option<Expr>, PgError> {
+    for (name, kind, asked_types) in MAKERS {
+        let types = [asked_types, &[pg_sys::TEXTOID]].concat();
+        let Some(arguments) = filter.arguments_of(objects.function(name, &types)) else { continue };
+        let Some((keyring, asked)) = arguments.split_last() else { continue };
+        if !keyring.is_null_constant() {
+            return Ok(None);
+        }
+        if let Some(documents) = known_question(kind, asked)? {
+            let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
+            let target = Target { keyring: column, binding: Binding::Fixed };
+            return Ok(refreshed(objects, filters::make_planned(target, kind, &documents)?));
+        }
+        let named = objects.text_constant(&session::keyring(column)?.name);
+        let arguments: Vec<Expr> = asked.iter().map(|argument| argument.copy()).chain([named]).collect();
+        return Ok(objects.filter_call(name, &types, &arguments));
+    }
+    Ok(None)
 }
 
 /// `(value @~ filter) AND (value @># filter-or-query)`.

@@ -18,7 +18,7 @@ use crate::core::filter::Binding;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
 use crate::core::secret::{RootKey, wipe_stack};
-use crate::keys::cache::{Cache, Clock, Guard, Held, SystemClock};
+use crate::keys::cache::{Cache, Clock, Guard, HeldDataKey, HeldIndexKey, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
 use crate::kms::KmsError;
 
@@ -417,7 +417,7 @@ impl Looking {
 }
 
 /// The active data key for sealing, with its version locked against retiring until the transaction ends.
-pub fn writer_key(id: i32) -> Result<(Rc<Keyring>, u16, Rc<Held<DataKey>>), PgError> {
+pub fn writer_key(id: i32) -> Result<(Rc<Keyring>, u16, HeldDataKey), PgError> {
     loop {
         let keyring = keyring(id)?;
         let version = keyring.active_data()?.version;
@@ -464,7 +464,7 @@ fn require_live(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(),
 }
 
 /// An unwrapped data key, from the cache or the KMS.
-pub fn data_key(keyring: &Keyring, version: u16) -> Result<Rc<Held<DataKey>>, PgError> {
+pub fn data_key(keyring: &Keyring, version: u16) -> Result<HeldDataKey, PgError> {
     let id = (keyring.id, version);
     let ttl = guc::key_cache_ttl();
     if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().data(id, ttl)) {
@@ -481,7 +481,7 @@ pub fn data_key(keyring: &Keyring, version: u16) -> Result<Rc<Held<DataKey>>, Pg
 }
 
 /// An unwrapped index key, from the cache or the KMS.
-pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<Rc<Held<IndexKey>>, PgError> {
+pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<HeldIndexKey, PgError> {
     let id = (keyring.id, row.version);
     let ttl = guc::key_cache_ttl();
     if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().index(id, ttl)) {

@@ -10,10 +10,9 @@ use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, varlena};
 use super::raw::xact;
 use super::session::{self, Allowed, Looking, Privilege};
 use crate::core::envelope::{self, Content, Envelope, Head, Opened, Options};
-use crate::core::kdf::DataKey;
 use crate::core::policy::Policy;
 use crate::core::token::Tokenizer;
-use crate::keys::cache::Held;
+use crate::keys::cache::HeldDataKey;
 
 /// Seals `plaintext` under the active keys of `keyring`.
 pub fn seal(
@@ -85,7 +84,7 @@ fn tokenise(keyring: &Keyring, content: Content, plaintext: &[u8]) -> Result<(u1
 pub struct OpenValue {
     /// The keyring it belongs to.
     pub keyring: Rc<Keyring>,
-    key: Rc<Held<DataKey>>,
+    key: HeldDataKey,
     opened: Opened,
     head: Head,
 }
@@ -119,7 +118,7 @@ impl OpenValue {
 pub struct Located<'a> {
     /// The keyring it belongs to.
     pub keyring: Rc<Keyring>,
-    key: Rc<Held<DataKey>>,
+    key: HeldDataKey,
     envelope: Envelope<'a>,
 }
 

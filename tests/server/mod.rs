@@ -9,6 +9,7 @@ mod kms_loss;
 mod memory;
 mod operators;
 mod oracle;
+mod pg_regress;
 mod policy;
 mod privileges;
 mod ranges;

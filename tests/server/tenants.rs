@@ -3,7 +3,7 @@
 use postgres::Client;
 use serde_json::Value;
 
-use crate::support::{Sql, fresh_database};
+use crate::support::{Sql, fresh_database, shared};
 
 const TENANTS: usize = 200;
 const ROWS: usize = 200;
@@ -83,4 +83,42 @@ fn rows_of_other_tenants_are_null_and_a_key_that_cannot_be_had_is_an_error() {
         client.run(keyring);
         assert_eq!(client.state(count), "28000", "{keyring}");
     }
+}
+
+#[test]
+fn a_filter_that_names_no_keyring_asks_its_columns_and_no_other() {
+    let mut admin = fresh_database();
+    admin.run("SELECT pgseal.create_keyring('a', '{$.a, $.n}'), pgseal.create_keyring('b', '{$.a}')");
+    admin.run("CREATE TABLE docs (bound encrypted_jsonb(a), loose encrypted_jsonb)");
+    admin.run(
+        r#"INSERT INTO docs SELECT j, pgseal.encrypt(j, 'b') FROM (SELECT '{"a": "x", "n": 3}'::jsonb j) d"#,
+    );
+    let database: String = admin.one("SELECT current_database()::text");
+    let role = format!("{database}_only_a");
+    admin.run(&format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON docs TO {role}"));
+    admin.run(&format!("SELECT pgseal.grant_keyring('a', '{role}', '{{search}}')"));
+    let mut client = shared().connect_as(&role, &database);
+    client.run("SET plan_cache_mode = force_generic_plan; PREPARE one(jsonb[]) AS SELECT count(*) FROM docs WHERE bound @@ pgseal.filter_any($1)");
+    // The role may not search keyring b, and the last one does not exist.
+    for keyring in ["b", "none"] {
+        client.run(&format!("SET pgseal.keyring = '{keyring}'"));
+        for filter in [
+            r#"pgseal.filter('{"a": "x"}')"#,
+            r#"pgseal.filter_any(ARRAY['{"a": "x"}', '{"a": "y"}']::jsonb[])"#,
+            r#"pgseal.filter_casefold('{"a": "X"}')"#,
+            "pgseal.filter_between('$.n', 1, NULL)",
+            r#"pgseal.filter((SELECT '{"a": "x"}'::jsonb))"#,
+            r#"pgseal.filter_any(ARRAY[(SELECT '{"a": "x"}'::jsonb)])"#,
+            r#"pgseal.filter(jsonb_build_object('a', left('x' || random(), 1)))"#,
+        ] {
+            let found: i64 = client.one(&format!("SELECT count(*) FROM docs WHERE bound @@ {filter}"));
+            assert_eq!(found, 1, "{keyring}: {filter}");
+        }
+        assert_eq!(client.one::<i64>(r#"EXECUTE one(ARRAY['{"a": "x"}', '{}']::jsonb[])"#), 1, "{keyring}");
+        let plan = client
+            .column::<String>(r#"EXPLAIN SELECT FROM docs WHERE bound @@ pgseal.filter('{"a": "canary"}')"#);
+        assert!(!plan.join("").contains("canary"), "{plan:?}");
+    }
+    client.run("SET pgseal.keyring = 'b'");
+    assert_eq!(client.state(r#"SELECT FROM docs WHERE loose @@ pgseal.filter('{"a": "x"}')"#), "42501");
 }

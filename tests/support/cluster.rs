@@ -10,10 +10,13 @@ use super::guard::Guard;
 use super::{as_server, output, run};
 
 /// The folder of PostgreSQL's programs, from `PG_CONFIG`.
-static BIN: LazyLock<PathBuf> = LazyLock::new(|| {
+static BIN: LazyLock<PathBuf> = LazyLock::new(|| pg_config("--bindir").into());
+
+/// What the program `PG_CONFIG` says about the PostgreSQL that is tested.
+pub fn pg_config(option: &str) -> String {
     let pg_config = std::env::var_os("PG_CONFIG").unwrap_or_else(|| "pg_config".into());
-    run(Command::new(pg_config).arg("--bindir")).trim_end().into()
-});
+    run(Command::new(pg_config).arg(option)).trim_end().to_owned()
+}
 
 /// A PostgreSQL of its own in a temporary directory, reached through a Unix socket there, hence on no port.
 /// Its superuser is "postgres". Dropping it stops the server and removes the directory.

@@ -68,7 +68,7 @@ fn serve(mut client: TcpStream, port: u16, fault: Fault, number: usize) -> std::
     match fault {
         Fault::None => pass(client, port, None),
         Fault::Slow(pause) => pass(client, port, Some(pause)),
-        Fault::OneInThree if number % 3 == 0 => reset(client),
+        Fault::OneInThree if number.is_multiple_of(3) => reset(client),
         Fault::OneInThree => pass(client, port, None),
         Fault::Refuse => Ok(()),
         Fault::Reset => {

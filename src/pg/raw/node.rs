@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use pgrx::{is_a, pg_sys};
 
-use super::datum::{Varlena, detoast};
+use super::datum::{Varlena, detoast, varlena};
 use crate::pg::session;
 
 /// A node of an expression tree. The tree belongs to the planner and outlives the support call.
@@ -302,6 +302,16 @@ impl Objects {
                 false,
             );
             Expr(node.cast())
+        }
+    }
+
+    /// A text as a constant.
+    pub fn text_constant(&self, text: &str) -> Expr {
+        let datum = varlena(text.as_bytes()).datum();
+        // SAFETY: the datum is a text in the planner's memory context.
+        unsafe {
+            let (collation, none) = (pg_sys::DEFAULT_COLLATION_OID, -1);
+            Expr(pg_sys::makeConst(pg_sys::TEXTOID, none, collation, none, datum, false, false).cast())
         }
     }
 

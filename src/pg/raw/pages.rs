@@ -32,7 +32,7 @@ unsafe fn release(start: *mut u8, bytes: usize) {
 
 /// [`hold`] for the pages of a value that fills whole ones.
 pub fn hold_value(start: *const u8, bytes: usize) {
-    debug_assert!(start.addr() % PAGE == 0 && bytes % PAGE == 0);
+    debug_assert!(start.addr().is_multiple_of(PAGE) && bytes.is_multiple_of(PAGE));
     // SAFETY: the cache's keys are aligned to pages and fill them.
     unsafe { hold(start.cast_mut(), bytes) }
 }
