@@ -7,6 +7,7 @@ mod faults;
 mod keys;
 mod kms_loss;
 mod memory;
+mod migrate;
 mod operators;
 mod oracle;
 mod policy;
