@@ -1,5 +1,6 @@
 //! encrypt_column and decrypt_column: a column changes its type while it is in use.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use postgres::Client;
 
-use crate::support::{Cluster, Sql, fresh_database, shared, wait_for};
+use crate::support::{Cluster, Sql, fresh_database, run, shared, wait_for};
 
 const ENCRYPT: &str = "CALL pgseal.encrypt_column('docs', 'm', 'k')";
 const DECRYPT: &str = "CALL pgseal.decrypt_column('docs', 'm')";
@@ -435,4 +436,145 @@ fn a_partitioned_table_with_its_index() {
     assert_eq!(client.column::<i32>(r#"SELECT id FROM docs WHERE m @> '{"name": "n1500"}'"#), [1500]);
     assert_eq!(client.one::<i64>("SELECT count(*) FROM pg_inherits WHERE inhparent = 'docs_m'::regclass"), 2);
     assert_eq!(leftovers(&mut client), Vec::<String>::new());
+}
+
+/// One of the scripts in sql/migrations, as its head says to run it; `input` is psql's own.
+fn script(cluster: &Cluster, name: &str, variables: &[&str], input: &str) -> String {
+    let path = format!("{}/sql/migrations/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut arguments = vec!["-f", &path];
+    variables.iter().for_each(|variable| arguments.extend(["-v", variable]));
+    let output = cluster.psql("postgres", &arguments, input);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name}: {said}");
+    said
+}
+
+/// Runs Python with the frameworks, its only argument being the database's URL.
+fn python(cluster: &Cluster, driver: &str, program: &str) -> String {
+    let python = std::env::var_os("PGSEAL_CLIENTS").expect("PGSEAL_CLIENTS: run make test");
+    let url = format!("postgresql+{driver}://postgres@/postgres?host={}", cluster.socket_dir().display());
+    run(Command::new(python).args(["-c", program, &url]))
+}
+
+#[test]
+fn the_script_for_a_table_made_by_hand() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 1000);
+    client.run("CREATE INDEX docs_m ON docs USING gin (m); CREATE INDEX ON docs USING hash (id)");
+    let variables = ["table=docs", "column=m", "keyring=mine", "searchable={$.name}"];
+    script(&cluster, "by_hand.sql", &variables, "");
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+    assert_eq!(
+        client.one::<String>("SELECT indexdef FROM pg_indexes WHERE indexname = 'docs_m'"),
+        "CREATE INDEX docs_m ON public.docs USING gin (m)"
+    );
+    assert_eq!(
+        client.one::<String>("SELECT searchable::text FROM pgseal.keyrings WHERE name = 'mine'"),
+        "{$.name}"
+    );
+}
+
+const LANGCHAIN: &str = r#"
+import sys
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_postgres import PGVector
+from sqlalchemy import create_engine, event
+
+class Lengths(Embeddings):
+    def embed_query(self, text): return [len(text), 1.0, 2.0]
+    def embed_documents(self, texts): return [self.embed_query(text) for text in texts]
+
+engine = create_engine(sys.argv[1])
+if ENCRYPTED:
+    @event.listens_for(engine, "connect")
+    def reveal(connection, _):
+        connection.execute("SET pgseal.reveal = on; SET search_path = public, pgseal")
+        connection.commit()
+store = PGVector(Lengths(), collection_name="notes", connection=engine, create_extension=False, embedding_length=3)
+if not ENCRYPTED:
+    store.add_documents([Document(page_content=f"Note {i}.", metadata={"patient": f"p{i % 7}", "age": i}) for i in range(100)], ids=[f"n{i}" for i in range(100)])
+for filter in [{"patient": "p3"}, {"age": {"$lt": 20}}]:
+    print(sorted((d.id, d.page_content, str(d.metadata)) for d in store.similarity_search("Note 5.", k=200, filter=filter)))
+"#;
+
+#[test]
+fn the_script_for_langchain() {
+    let cluster = Cluster::with_pgseal(&["session_preload_libraries = 'pgseal'"]);
+    let before = python(&cluster, "psycopg", &LANGCHAIN.replace("ENCRYPTED", "False"));
+    assert!(before.contains("Note 10."), "{before}");
+    script(&cluster, "langchain.sql", &["keyring=clients", "searchable={$.**}"], "");
+    let after = python(&cluster, "psycopg", &LANGCHAIN.replace("ENCRYPTED", "True"));
+    assert_eq!(before, after);
+    let stored: String =
+        cluster.connect("postgres").one("SELECT string_agg(e::text, ' ') FROM langchain_pg_embedding e");
+    assert!(stored.contains("pgseal:") && !stored.contains("Note") && !stored.contains("patient"));
+}
+
+const LLAMAINDEX: &str = r#"
+import sys
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores.types import FilterOperator, MetadataFilter, MetadataFilters, VectorStoreQuery
+from llama_index.vector_stores.postgres import PGVectorStore
+from sqlalchemy import create_engine, event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_engine(sys.argv[1])
+if ENCRYPTED:
+    @event.listens_for(engine, "connect")
+    def reveal(connection, _):
+        connection.cursor().execute("SET pgseal.reveal = on")
+        connection.commit()
+store = PGVectorStore(engine=engine, async_engine=create_async_engine(engine.url.set(drivername="postgresql+asyncpg")), table_name="notes",
+                      embed_dim=3, use_jsonb=JSONB, perform_setup=not ENCRYPTED, initialization_fail_on_error=True)
+if not ENCRYPTED:
+    store.add([TextNode(id_=f"n{i}", text=f"Note {i}.", metadata={"patient": f"p{i % 7}", "age": i}, embedding=[i, 1.0, 2.0],
+                        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"document {i}")}) for i in range(100)])
+def search():
+    for key, operator, value in [("patient", FilterOperator.EQ, "p3"), ("age", FilterOperator.LT, 20)]:
+        filters = MetadataFilters(filters=[MetadataFilter(key=key, operator=operator, value=value)])
+        found = store.query(VectorStoreQuery(query_embedding=[5.0, 1.0, 2.0], similarity_top_k=200, filters=filters))
+        print(sorted((node.node_id, node.text, str(node.metadata)) for node in found.nodes))
+search()
+if ENCRYPTED:
+    store.delete("document 10")
+    print("deleted")
+    search()
+"#;
+
+#[test]
+fn the_script_for_llamaindex() {
+    for jsonb in ["True", "False"] {
+        let cluster = Cluster::with_pgseal(&["session_preload_libraries = 'pgseal'"]);
+        let program = LLAMAINDEX.replace("JSONB", jsonb);
+        let before = python(&cluster, "psycopg2", &program.replace("ENCRYPTED", "False"));
+        assert!(before.contains("Note 10."), "{before}");
+        script(&cluster, "llamaindex.sql", &["table=data_notes", "keyring=clients", "searchable={$.**}"], "");
+        let after = python(&cluster, "psycopg2", &program.replace("ENCRYPTED", "True"));
+        let (same, deleted) = after.split_once("deleted\n").unwrap();
+        assert_eq!(before, same);
+        assert!(!deleted.contains("Note 10.") && deleted.contains("Note 3."), "{deleted}");
+        let mut client = cluster.connect("postgres");
+        let stored: String = client.one("SELECT string_agg(e::text, ' ') FROM data_notes e");
+        assert!(stored.contains("pgseal:") && !stored.contains("Note") && !stored.contains("patient"));
+        let indexes: i64 = client.one("SELECT count(*) FROM pg_indexes WHERE tablename = 'data_notes' AND indexdef LIKE '%gin (metadata_)'");
+        assert_eq!(indexes, 1);
+    }
+}
+
+#[test]
+fn the_script_for_pgcrypto() {
+    let cluster = Cluster::with_pgseal(&["log_statement = all"]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 300);
+    client.run("CREATE EXTENSION pgcrypto");
+    client.run("SET log_statement = none");
+    client.run("ALTER TABLE docs ADD b bytea; UPDATE docs SET b = pgp_sym_encrypt(m::text, 'open sesame'); ALTER TABLE docs DROP m; ALTER TABLE docs RENAME b TO m");
+    let variables = ["table=docs", "column=m", "type=encrypted_jsonb", "keyring=mine", "searchable={$.name}"];
+    script(&cluster, "pgcrypto.sql", &variables, "open sesame\n");
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+    let found: i64 = client.one(r#"SELECT count(*) FROM docs WHERE m @> '{"name": "n3"}'"#);
+    assert_eq!(found, client.one::<i64>(r#"SELECT count(*) FROM docs WHERE copy @> '{"name": "n3"}'"#));
+    assert!(!cluster.log().contains("sesame"), "the passphrase is in the log");
 }
