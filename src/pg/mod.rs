@@ -45,12 +45,8 @@ pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires 
 pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["rotation"]);
 pgrx::extension_sql_file!("../../sql/kms.sql", name = "kms", requires = ["monitor"]);
 pgrx::extension_sql_file!("../../sql/migration.sql", name = "migration", requires = ["kms"]);
-pgrx::extension_sql_file!(
-    "../../sql/privileges.sql",
-    name = "privileges",
-    requires = ["kms", "migration"],
-    finalize
-);
+pgrx::extension_sql_file!("../../sql/backup.sql", name = "backup", requires = ["migration"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["backup"], finalize);
 
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.

@@ -1,6 +1,7 @@
 //! What the extension promises, held against real servers.
 
 mod aws;
+mod backup;
 mod bad_input;
 mod decrypt_log;
 mod faults;
