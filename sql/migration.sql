@@ -52,6 +52,14 @@ BEGIN
             RAISE EXCEPTION 'column "%" of % is not encrypted but of type %', target_column, target_table, old_type::regtype
                 USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
         END IF;
+        -- One value shows whether the KMS answers; a table may be empty, and then only the grants can tell.
+        EXECUTE format('SELECT count(pgseal.decrypt(v)) FROM (SELECT %1$I FROM %2$s WHERE %1$I IS NOT NULL LIMIT 1) one (v)', target_column, target_table);
+        IF current_setting('is_superuser') <> 'on' AND NOT EXISTS (
+            SELECT FROM pgseal.privilege g JOIN pg_attribute a ON a.attrelid = target_table AND a.attname = target_column
+             WHERE g.decrypt AND (g.keyring = a.atttypmod OR a.atttypmod < 0) AND (g.role = 0 OR pg_has_role(g.role, 'USAGE'))) THEN
+            RAISE EXCEPTION 'no decrypt privilege on the keyring of column "%" of %', target_column, target_table
+                USING ERRCODE = 'insufficient_privilege', HINT = 'SELECT pgseal.grant_keyring(keyring, role, ARRAY[''decrypt'']).';
+        END IF;
         RETURN base;
     END IF;
     base := CASE WHEN old_type = 'jsonb'::regtype THEN 'encrypted_jsonb'

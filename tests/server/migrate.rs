@@ -372,6 +372,24 @@ fn it_is_refused_before_anything_is_changed() {
 }
 
 #[test]
+fn to_decrypt_a_column_needs_decrypt_even_where_it_is_empty() {
+    let mut client = database();
+    client.run("DROP ROLE IF EXISTS migrate_back; CREATE ROLE migrate_back; GRANT ALL ON SCHEMA public TO migrate_back; CREATE TABLE vault (m encrypted_jsonb(k))");
+    client.run("ALTER TABLE vault OWNER TO migrate_back; SELECT pgseal.grant_keyring('k', 'migrate_back', ARRAY['encrypt']); SET ROLE migrate_back");
+    let call = "CALL pgseal.decrypt_column('vault', 'm')";
+    assert_eq!(client.state(call), "42501", "empty");
+    client.run("INSERT INTO vault VALUES ('{}'::jsonb)");
+    assert_eq!(client.state(call), "42501", "one row");
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+    client.run(
+        "RESET ROLE; SELECT pgseal.grant_keyring('k', 'public', ARRAY['decrypt']); SET ROLE migrate_back",
+    );
+    client.run(call);
+    assert_eq!(client.one::<String>("SELECT m::text FROM vault"), "{}");
+    client.run("RESET ROLE; DROP OWNED BY migrate_back; DROP ROLE migrate_back");
+}
+
+#[test]
 fn the_swap_waits_for_readers_and_does_not_make_others_wait() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut client = cluster.connect("postgres");
