@@ -12,6 +12,9 @@ const SEARCH: &str = r#"SELECT count(*) FROM docs WHERE m @> '{"name": "n7"}'"#;
 const KEYS: &str = "SELECT string_agg(k::text, ' ' ORDER BY k::text) FROM pgseal.keys k";
 const ROWS: i64 = 200;
 
+/// What is done to an exported keyring before it is imported.
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 /// Rows under two data keys, in a table of a role that is no superuser.
 fn site() -> Cluster {
     let cluster = Cluster::with_pgseal(&[]);
@@ -169,14 +172,14 @@ fn a_conflict_is_refused_before_anything_is_written() {
                                     (SELECT json_agg(p) FROM pgseal.privilege p))";
     let before: String = two.one(everything);
 
-    let changed = |change: &dyn Fn(&mut Value)| {
+    let changed = |change: Change<'_>| {
         let mut value = exported.clone();
         change(&mut value);
         import(&value)
     };
     let uuid = exported["uuid"].as_str().unwrap();
     let twin = format!("{}{}", &uuid[..35], if uuid.ends_with('0') { '1' } else { '0' });
-    let cases: [(&str, &dyn Fn(&mut Value), &str); 13] = [
+    let cases: [(&str, Change<'_>, &str); 13] = [
         ("another uuid under the same id", &|v| v["uuid"] = json!(twin), "42710"),
         ("an id that is not the uuid's", &|v| v["id"] = json!(5), "22023"),
         (
