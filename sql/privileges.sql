@@ -17,7 +17,11 @@ REVOKE EXECUTE ON FUNCTION
     pgseal.drop_keyring(text, boolean),
     pgseal.kms_problem(text),
     pgseal.check_kms(text),
-    pgseal.use_parallel_workers(boolean)
+    pgseal.use_parallel_workers(boolean),
+    pgseal.import_keyring(json),
+    pgseal.register_manifest(text),
+    pgseal.release_manifest(text),
+    pgseal.refuse_registered(int4, int4)
 FROM PUBLIC;
 -- A call of the KMS that gives no key away, and drops cached ones where the KMS refuses.
 GRANT EXECUTE ON FUNCTION pgseal.check_kms(text), pgseal.kms_problem(text) TO pg_monitor;

@@ -237,6 +237,7 @@ BEGIN
         RAISE EXCEPTION 'another retire_key is running' USING ERRCODE = 'object_in_use';
     END IF;
 
+    PERFORM pgseal.refuse_registered(id, version);
     -- A transaction may hold old bytes in memory and write them later. Twice, because one that started
     -- during the first wait may have read bytes that were replaced since.
     FOR round IN 1..2 LOOP

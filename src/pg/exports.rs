@@ -2,8 +2,8 @@
 
 use super::raw::call::sql_functions;
 use super::{
-    counters, documents, filters, gin, keyrings, kms, operators, ranges, reveal, rewrite, rotation,
-    shared_keys, stats, texts, types,
+    counters, documents, filters, gin, keyrings, kms, migration, operators, ranges, reveal, rewrite,
+    rotation, shared_keys, stats, texts, types,
 };
 
 sql_functions! {
@@ -118,4 +118,6 @@ sql_functions! {
     pgseal_wait_for_transactions => rotation::wait_for_transactions;
     pgseal_may_become => rotation::may_become;
     pgseal_text_holds_key => rotation::text_holds_key;
+
+    pgseal_in_transaction_block => migration::in_transaction_block;
 }

@@ -11,6 +11,7 @@ pub mod gin;
 pub mod guc;
 pub mod keyrings;
 pub mod kms;
+pub mod migration;
 pub mod operators;
 pub mod ranges;
 pub mod raw;
@@ -43,7 +44,9 @@ pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires 
 pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["keyrings"]);
 pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["rotation"]);
 pgrx::extension_sql_file!("../../sql/kms.sql", name = "kms", requires = ["monitor"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["kms"], finalize);
+pgrx::extension_sql_file!("../../sql/migration.sql", name = "migration", requires = ["kms"]);
+pgrx::extension_sql_file!("../../sql/backup.sql", name = "backup", requires = ["migration"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["backup"], finalize);
 
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.

@@ -1,12 +1,14 @@
 //! What the extension promises, held against real servers.
 
 mod aws;
+mod backup;
 mod bad_input;
 mod decrypt_log;
 mod faults;
 mod keys;
 mod kms_loss;
 mod memory;
+mod migrate;
 mod operators;
 mod oracle;
 mod pg_regress;

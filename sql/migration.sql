@@ -1,0 +1,544 @@
+-- A column moves to another type beside its old self: a second column, a trigger that fills it for every writer, batches for
+-- the rows that are there, a comparison of every row, and a swap of the names under a short lock. What is half done is found
+-- again by the names of the second column, the trigger and its function, which follow from the old column's number.
+CREATE FUNCTION pgseal.in_transaction_block() RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_in_transaction_block' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION pgseal.migration_column(target_table regclass, target_column name) RETURNS name
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number int2 := (SELECT a.attnum FROM pg_attribute a
+                     WHERE a.attrelid = target_table AND a.attname = target_column AND a.attnum > 0 AND NOT a.attisdropped);
+BEGIN
+    IF number IS NULL THEN
+        RAISE EXCEPTION 'column "%" of % does not exist', target_column, target_table USING ERRCODE = 'undefined_column';
+    END IF;
+    RETURN format('pgseal_new_%s', number);
+END $$;
+
+CREATE FUNCTION pgseal.migration_started(target_table regclass, target_column name) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target_table AND NOT a.attisdropped
+                      AND a.attname = pgseal.migration_column(target_table, target_column));
+
+-- The table and its partitions.
+CREATE FUNCTION pgseal.migration_tables(target_table regclass) RETURNS SETOF regclass
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT target_table UNION SELECT relid FROM pg_partition_tree(target_table);
+END;
+
+CREATE FUNCTION pgseal.own_type(base name) RETURNS oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT t.oid FROM pg_type t
+              JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+              JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+             WHERE e.extname = 'pgseal' AND t.typname = base);
+
+-- The type that the column is to get. Fails where the role lacks a privilege, or the KMS does not answer, before anything is changed.
+CREATE FUNCTION pgseal.migration_type(target_table regclass, target_column name, keyring text, to_encrypted boolean) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old_type oid := (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column AND NOT a.attisdropped);
+    base text;
+BEGIN
+    PERFORM pgseal.migration_column(target_table, target_column);
+    IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = target_table), 'USAGE') THEN
+        RAISE EXCEPTION 'must be owner of table %', target_table USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF NOT to_encrypted THEN
+        base := CASE old_type WHEN pgseal.own_type('encrypted_jsonb') THEN 'jsonb' WHEN pgseal.own_type('encrypted_text') THEN 'text' END;
+        IF base IS NULL THEN
+            RAISE EXCEPTION 'column "%" of % is not encrypted but of type %', target_column, target_table, old_type::regtype
+                USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
+        END IF;
+        -- One value shows whether the KMS answers; a table may be empty, and then only the grants can tell.
+        EXECUTE format('SELECT count(pgseal.decrypt(v)) FROM (SELECT %1$I FROM %2$s WHERE %1$I IS NOT NULL LIMIT 1) one (v)', target_column, target_table);
+        IF current_setting('is_superuser') <> 'on' AND NOT EXISTS (
+            SELECT FROM pgseal.privilege g JOIN pg_attribute a ON a.attrelid = target_table AND a.attname = target_column
+             WHERE g.decrypt AND (g.keyring = a.atttypmod OR a.atttypmod < 0) AND (g.role = 0 OR pg_has_role(g.role, 'USAGE'))) THEN
+            RAISE EXCEPTION 'no decrypt privilege on the keyring of column "%" of %', target_column, target_table
+                USING ERRCODE = 'insufficient_privilege', HINT = 'SELECT pgseal.grant_keyring(keyring, role, ARRAY[''decrypt'']).';
+        END IF;
+        RETURN base;
+    END IF;
+    base := CASE WHEN old_type = 'jsonb'::regtype THEN 'encrypted_jsonb'
+                 WHEN old_type IN ('text'::regtype, 'varchar'::regtype) THEN 'encrypted_text' END;
+    IF base IS NULL THEN
+        RAISE EXCEPTION 'column "%" of % is of type %', target_column, target_table, old_type::regtype
+            USING ERRCODE = 'wrong_object_type', HINT = 'encrypt_column takes jsonb, text and varchar. ALTER COLUMN ... TYPE jsonb first, where it is json.';
+    END IF;
+    -- Both privileges are needed: every row is read back.
+    RETURN (SELECT format_type(pgseal.own_type(base), pgseal.keyring_id(probe.value)) FROM (SELECT pgseal.encrypt('{}'::jsonb, keyring) AS value OFFSET 0) probe
+             WHERE pgseal.decrypt(probe.value) = '{}');
+END $$;
+
+CREATE FUNCTION pgseal.text_names(text, name) RETURNS boolean
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN $1 ~* ('\m' || regexp_replace($2, '(\W)', '\\\1', 'g') || '\M');
+
+-- What stands in the way, one line each.
+CREATE FUNCTION pgseal.migration_obstacles(target_table regclass, target_column name) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    own_trigger name := '~' || new_column;
+    relation pg_class;
+    number int2;
+BEGIN
+    SELECT * INTO relation FROM pg_class c WHERE c.oid = target_table;
+    IF relation.relkind NOT IN ('r', 'p') OR relation.reloftype <> 0 THEN
+        RETURN NEXT format('%s is not an ordinary or partitioned table', target_table);
+        RETURN;
+    END IF;
+    IF relation.relispartition THEN
+        RETURN NEXT format('%s is a partition: name the partitioned table', target_table);
+    END IF;
+    IF EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = target_table OR i.inhparent = target_table) AND relation.relkind = 'r'
+        AND NOT relation.relispartition
+    THEN
+        RETURN NEXT format('%s has part in inheritance', target_table);
+    END IF;
+    IF NOT has_schema_privilege(relation.relnamespace, 'CREATE') THEN
+        RETURN NEXT format('the role may not create a trigger function in schema %s', relation.relnamespace::regnamespace);
+    END IF;
+    FOR relation IN SELECT c.* FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t LOOP
+        number := (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = relation.oid AND a.attname = target_column);
+        IF relation.relkind = 'f' THEN
+            RETURN NEXT format('foreign table %s', relation.oid::regclass);
+        END IF;
+        IF row_security_active(relation.oid) THEN
+            RETURN NEXT format('row-level security of %s hides rows from this role', relation.oid::regclass);
+        END IF;
+        IF (SELECT a.attgenerated <> '' FROM pg_attribute a WHERE a.attrelid = relation.oid AND a.attnum = number) THEN
+            RETURN NEXT format('column %I of %s is generated', target_column, relation.oid::regclass);
+        END IF;
+        IF EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = relation.oid
+                      AND (number = ANY (p.partattrs) OR (p.partexprs IS NOT NULL AND strpos(pg_get_partkeydef(relation.oid), target_column) > 0))) THEN
+            RETURN NEXT format('partition key of %s', relation.oid::regclass);
+        END IF;
+        -- Views, policies, constraints, triggers, generated columns, statistics, publications' column lists, SQL functions.
+        RETURN QUERY
+            SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass
+                            THEN (SELECT format('%s %s', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 'rule of' END, c.oid::regclass)
+                                    FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class WHERE w.oid = d.objid)
+                            ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END
+              FROM pg_depend d
+             WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = relation.oid AND d.refobjsubid = number
+               AND NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (SELECT FROM pg_attrdef f WHERE f.oid = d.objid AND f.adnum = number))
+               AND NOT (d.classid = 'pg_class'::regclass AND d.objsubid = 0
+                        AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'I', 't')))
+               AND NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'n'));
+        RETURN QUERY
+            SELECT format('index %s, which cannot be built on ciphertext: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+              FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+             WHERE i.indrelid = relation.oid
+               AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                              AND d.refobjid = relation.oid AND d.refobjsubid = number)
+               AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+               AND (m.amname <> 'gin' OR i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
+                    OR (relation.oid <> target_table AND NOT c.relispartition)
+                    OR (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = relation.oid AND a.attnum = number)
+                           NOT IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')));
+        RETURN QUERY
+            SELECT format('trigger %I of %s runs after the trigger that encrypts: rename it', t.tgname, relation.oid::regclass)
+              FROM pg_trigger t WHERE t.tgrelid = relation.oid AND NOT t.tgisinternal AND t.tgtype & 3 = 3
+               AND t.tgname::text COLLATE "C" > own_trigger::text COLLATE "C";
+    END LOOP;
+    RETURN QUERY SELECT format('publication %I: its subscribers need column %I too', p.pubname, new_column)
+        FROM pg_publication p WHERE p.puballtables OR EXISTS (SELECT FROM pg_publication_tables t
+            JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relname = t.tablename AND c.relnamespace = n.oid
+           WHERE t.pubname = p.pubname AND c.oid IN (SELECT pgseal.migration_tables(target_table)));
+    -- PostgreSQL does not record what the text of a function names.
+    RETURN QUERY
+        SELECT format('function %s', p.oid::regprocedure) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+         WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND p.proname <> new_column || '_of_' || target_table::oid
+           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+           AND pgseal.text_names(p.prosrc, target_column)
+           AND (EXISTS (SELECT FROM pgseal.migration_tables(target_table) r JOIN pg_class c ON c.oid = r
+                         WHERE pgseal.text_names(p.prosrc, c.relname))
+                OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgrelid IN (SELECT pgseal.migration_tables(target_table))));
+END $$;
+
+CREATE FUNCTION pgseal.check_migration(target_table regclass, target_column name, ignore text[]) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found text[] := ARRAY(SELECT o FROM pgseal.migration_obstacles(target_table, target_column) o
+                           WHERE NOT (o ~ '^(function|publication) ' AND EXISTS (SELECT FROM unnest(ignore) i WHERE o = i OR starts_with(o, i || ':')))
+                           ORDER BY 1);
+BEGIN
+    IF found <> '{}' THEN
+        RAISE EXCEPTION 'column "%" of % cannot change its type while other objects need it', target_column, target_table
+            USING ERRCODE = 'dependent_objects_still_exist', DETAIL = array_to_string(found, E'\n'),
+                  HINT = 'Nothing was changed. Drop or change them and make them again afterwards. A function or publication that does '
+                      'no harm goes into ignore => ARRAY[...] as it is written here (a publication without the reason).';
+    END IF;
+END $$;
+
+-- The old index to be replaced, and what is to be typed for it; no row where nothing is left to do.
+CREATE FUNCTION pgseal.migration_commands(target_table regclass, target_column name) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    new_index name := format('%s_of_%s', new_column, target_table::oid);
+    method text := (SELECT CASE a.atttypid WHEN pgseal.own_type('encrypted_text') THEN 'hash' ELSE 'gin' END FROM pg_attribute a
+                     WHERE a.attrelid = target_table AND a.attname = target_column);
+    relation pg_class;
+    valid boolean;
+BEGIN
+    SELECT c.* INTO relation FROM pg_class c WHERE c.oid = target_table;
+    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                    WHERE i.indrelid = target_table AND a.attname = target_column) THEN
+        RETURN;
+    END IF;
+    valid := (SELECT i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = target_table AND c.relname = new_index);
+    IF valid THEN
+        RETURN;
+    END IF;
+    IF relation.relkind = 'r' AND NOT valid THEN
+        RETURN NEXT format('DROP INDEX CONCURRENTLY %s.%I', relation.relnamespace::regnamespace, new_index);
+    END IF;
+    IF relation.relkind = 'r' THEN
+        RETURN NEXT format('CREATE INDEX CONCURRENTLY %I ON %s USING %s (%I)', new_index, target_table, method, new_column);
+        RETURN;
+    END IF;
+    -- PostgreSQL builds no index of a partitioned table concurrently: its partitions', one by one.
+    IF valid IS NULL THEN
+        RETURN NEXT format('CREATE INDEX %I ON ONLY %s USING %s (%I)', new_index, target_table, method, new_column);
+    END IF;
+    FOR relation IN SELECT c.* FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = target_table LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM pg_class c JOIN pg_inherits h ON h.inhrelid = c.oid WHERE c.relname = format('%s_%s', new_index, relation.oid));
+        RETURN NEXT format('CREATE INDEX %s %I ON %s USING %s (%I)', CASE relation.relkind WHEN 'r' THEN 'CONCURRENTLY' END,
+                           format('%s_%s', new_index, relation.oid), relation.oid::regclass, method, new_column);
+        RETURN NEXT format('ALTER INDEX %s.%I ATTACH PARTITION %s.%I',
+                           (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table), new_index,
+                           relation.relnamespace::regnamespace, format('%s_%s', new_index, relation.oid));
+    END LOOP;
+END $$;
+
+-- Not longer than a second at a time, because all others queue behind a lock that waits.
+CREATE FUNCTION pgseal.lock_for_migration(target_table regclass) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+BEGIN
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', target_table);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END $$;
+
+CREATE FUNCTION pgseal.start_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    function text := (SELECT format('%s.%I', c.relnamespace::regnamespace, format('%s_of_%s', new_column, target_table::oid)) FROM pg_class c WHERE c.oid = target_table);
+BEGIN
+    EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', target_table, new_column, new_type);
+    EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target_table, new_column, format('column %I in its new type, while pgseal fills it', target_column));
+    -- SECURITY DEFINER, so that no writer fails who lacks encrypt before the swap; nobody else can make a trigger of it.
+    EXECUTE format('CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L', function,
+        format('BEGIN NEW.%1$I := %2$s; RETURN NEW; END', new_column,
+               format(CASE WHEN to_encrypted THEN 'NEW.%I' ELSE 'pgseal.decrypt(NEW.%I)' END, target_column)));
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s() FROM PUBLIC', function);
+    EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()', '~' || new_column, target_table, function);
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', target_table, '~' || new_column);
+    IF (SELECT a.attnotnull FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column) THEN
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (%2$I IS NOT NULL) NOT VALID', target_table, new_column);
+    END IF;
+END $$;
+
+-- Changes with whatever is done to the triggers, so that none was switched off for a while.
+CREATE FUNCTION pgseal.migration_trigger(target_table regclass, target_column name) RETURNS text
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT string_agg(format('%s %s', t.oid, t.xmin), ' ' ORDER BY t.oid) FROM pg_trigger t
+             WHERE t.tgrelid IN (SELECT pgseal.migration_tables(target_table)) AND t.tgenabled = 'A'
+               AND t.tgname = '~' || pgseal.migration_column(target_table, target_column)
+            HAVING count(*) = (SELECT count(*) FROM pgseal.migration_tables(target_table)));
+
+CREATE FUNCTION pgseal.finish_migration(target_table regclass, target_column name, to_encrypted boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    function text := (SELECT format('%s.%I', c.relnamespace::regnamespace, format('%s_of_%s', new_column, target_table::oid)) FROM pg_class c WHERE c.oid = target_table);
+    old pg_attribute;
+    default_value text;
+    default_type text;
+    comment text;
+    old_index name;
+    new_index name := format('%s_of_%s', new_column, target_table::oid);
+    acl record;
+BEGIN
+    SELECT * INTO old FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column;
+    comment := col_description(target_table, old.attnum);
+    default_value := (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = target_table AND d.adnum = old.attnum);
+    old_index := (SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                   WHERE i.indrelid = target_table AND i.indkey[0] = old.attnum ORDER BY c.oid LIMIT 1);
+    FOR acl IN
+        SELECT t.relid, x.privilege_type, x.is_grantable, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END AS grantee
+          FROM pgseal.migration_tables(target_table) t (relid) JOIN pg_attribute a ON a.attrelid = t.relid AND a.attname = target_column,
+               aclexplode(a.attacl) x
+    LOOP
+        EXECUTE format('GRANT %s (%I) ON %s TO %s %s', acl.privilege_type, new_column, acl.relid, acl.grantee,
+                       CASE WHEN acl.is_grantable THEN 'WITH GRANT OPTION' END);
+    END LOOP;
+    EXECUTE format('DROP TRIGGER %I ON %s', '~' || new_column, target_table);
+    EXECUTE format('DROP FUNCTION %s()', function);
+    EXECUTE format('ALTER TABLE %s DROP COLUMN %I', target_table, target_column);
+    EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', target_table, new_column, target_column);
+    IF old.attnotnull THEN
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', target_table, target_column);
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', target_table, new_column);
+    END IF;
+    IF default_value IS NOT NULL THEN
+        EXECUTE format('SELECT pg_typeof(%s)::oid', default_value) INTO default_type;
+        -- A literal that was sealed when it was typed.
+        IF NOT to_encrypted AND default_type::oid = old.atttypid THEN
+            EXECUTE format('SELECT pgseal.decrypt(%s)::text', default_value) INTO default_value;
+            default_value := quote_nullable(default_value);
+        END IF;
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', target_table, target_column, default_value);
+    END IF;
+    EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target_table, target_column, comment);
+    IF old_index IS NOT NULL THEN
+        EXECUTE format('ALTER INDEX %s.%I RENAME TO %I',
+                       (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table), new_index, old_index);
+    END IF;
+END $$;
+
+CREATE FUNCTION pgseal.abandon_migration(target_table regclass, target_column name) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+BEGIN
+    IF NOT pgseal.migration_started(target_table, target_column) THEN
+        RAISE EXCEPTION 'no migration of column "%" of % has been started', target_column, target_table USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', '~' || new_column, target_table);
+    EXECUTE format('DROP FUNCTION IF EXISTS %s.%I()', (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table),
+                   format('%s_of_%s', new_column, target_table::oid));
+    EXECUTE format('ALTER TABLE %s DROP COLUMN %I', target_table, new_column);
+END $$;
+
+-- Who will be refused once the column is encrypted.
+CREATE FUNCTION pgseal.migration_roles(target_table regclass, target_column name, new_type text) RETURNS SETOF text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT format('%s (%s)', r.rolname, concat_ws(', ',
+               CASE WHEN writes AND NOT coalesce(encrypts, false) THEN 'encrypt' END, CASE WHEN reads AND NOT coalesce(decrypts, false) THEN 'decrypt' END))
+      FROM pg_roles r
+      CROSS JOIN LATERAL (SELECT has_column_privilege(r.oid, target_table, target_column, 'INSERT, UPDATE'),
+                                 has_column_privilege(r.oid, target_table, target_column, 'SELECT')) p (writes, reads)
+      CROSS JOIN LATERAL (SELECT bool_or(g.encrypt), bool_or(g.decrypt) FROM pgseal.privilege g
+                           WHERE g.keyring = substring(new_type FROM '\((\d+)\)$')::int4
+                             AND (g.role = 0 OR pg_has_role(r.oid, g.role, 'USAGE'))) k (encrypts, decrypts)
+     WHERE NOT r.rolsuper AND r.rolname !~ '^pg_'
+       AND ((writes AND NOT coalesce(encrypts, false)) OR (reads AND NOT coalesce(decrypts, false)))
+     ORDER BY 1;
+END;
+
+CREATE PROCEDURE pgseal.migrate_column(target_table regclass, target_column name, new_type text, to_encrypted boolean,
+        batch_size int4, dry_run boolean, ignore text[])
+    LANGUAGE plpgsql AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    name text := pg_catalog.format('%s.%I', target_table, target_column);
+    leaf regclass;
+    leaves regclass[] := ARRAY(SELECT c.oid::regclass FROM pgseal.migration_tables(target_table) t JOIN pg_catalog.pg_class c ON c.oid = t WHERE c.relkind = 'r');
+    job text;
+    statement text;
+    page int8;
+    pages int8;
+    step int8;
+    changed int8;
+    wrong text;
+    total int8 := 0;
+    found_type text;
+    trigger_before text;
+    command text;
+    commands text[];
+    started timestamptz := pg_catalog.clock_timestamp();
+    reported timestamptz := started;
+BEGIN
+    IF batch_size IS NULL OR batch_size < 1 THEN
+        RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM pgseal.check_migration(target_table, target_column, ignore)
+      WHERE NOT pgseal.migration_started(target_table, target_column);
+    IF to_encrypted THEN
+        FOR command IN SELECT pgseal.migration_roles(target_table, target_column, new_type) LOOP
+            RAISE NOTICE 'role % uses the column and has no such privilege on the keyring', command
+                USING HINT = 'SELECT pgseal.grant_keyring(keyring, role, ARRAY[...]) before the names are swapped.';
+        END LOOP;
+    END IF;
+    IF pgseal.migration_started(target_table, target_column) THEN
+        found_type := (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
+                        WHERE a.attrelid = target_table AND a.attname = new_column);
+        IF found_type <> new_type AND NOT new_type LIKE '%.' || found_type THEN
+            RAISE EXCEPTION 'column "%" of % is on its way to type %', target_column, target_table, found_type
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Go on with that keyring, or SELECT pgseal.abandon_migration(table, column).';
+        END IF;
+        IF pgseal.migration_trigger(target_table, target_column) IS NULL THEN
+            RAISE EXCEPTION 'the trigger "%" of % is missing or switched off', '~' || new_column, target_table
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT pgseal.abandon_migration(table, column), and begin again.';
+        END IF;
+    END IF;
+
+    IF dry_run THEN
+        IF pgseal.migration_started(target_table, target_column) THEN
+            RAISE NOTICE 'going on with what an earlier call began';
+        ELSE
+            RAISE NOTICE 'add column % of type %, and a trigger that fills it for every writer', pg_catalog.quote_ident(new_column), new_type;
+        END IF;
+        RAISE NOTICE 'fill about % rows in committed batches of about %',
+            (SELECT pg_catalog.sum(greatest(c.reltuples, 0)) FROM pg_catalog.pg_class c WHERE c.oid = ANY (leaves)), batch_size;
+        FOR command IN SELECT pgseal.migration_commands(target_table, target_column) LOOP
+            RAISE NOTICE 'wait for you to run: %', command;
+        END LOOP;
+        RAISE NOTICE 'compare every row, then drop %, and give the new column its name, NOT NULL and DEFAULT; it will be the last column', name;
+        RETURN;
+    END IF;
+
+    IF NOT pgseal.migration_started(target_table, target_column) THEN
+        FOR attempt IN 1..30 LOOP
+            EXIT WHEN pgseal.lock_for_migration(target_table);
+            IF attempt = 30 THEN
+                RAISE EXCEPTION '% is in use all the time', target_table
+                    USING ERRCODE = 'lock_not_available', HINT = 'Nothing was changed. pg_locks shows who holds it; call again.';
+            END IF;
+            COMMIT;
+            PERFORM pg_catalog.pg_sleep(attempt / 10.0);
+        END LOOP;
+        PERFORM pgseal.check_migration(target_table, target_column, ignore);
+        PERFORM pgseal.start_migration(target_table, target_column, new_type, to_encrypted);
+        COMMIT;
+    END IF;
+
+    FOREACH job IN ARRAY ARRAY['fill', 'verify'] LOOP
+        IF job = 'verify' THEN
+            commands := ARRAY(SELECT pgseal.migration_commands(target_table, target_column));
+            IF commands <> '{}' THEN
+                RAISE NOTICE '% rows of % filled; its index is still to be built, which PostgreSQL does not do concurrently inside a procedure', total, name
+                    USING HINT = E'Run this, then call again:\n' || pg_catalog.array_to_string(commands, E';\n') || ';';
+                RETURN;
+            END IF;
+            trigger_before := pgseal.migration_trigger(target_table, target_column);
+        END IF;
+        FOREACH leaf IN ARRAY leaves LOOP
+            -- The trigger fills it.
+            statement := CASE job WHEN 'fill' THEN pg_catalog.format(
+                'UPDATE ONLY %1$s SET %2$I = NULL WHERE ctid >= $1 AND ctid < $2 AND %3$I IS NOT NULL AND %2$I IS NULL', leaf, new_column, target_column)
+            ELSE pg_catalog.format(
+                'SELECT pg_catalog.count(*), pg_catalog.min(ctid::text) FROM ONLY %1$s WHERE ctid >= $1 AND ctid < $2
+                    AND (%2$s)::text COLLATE "C" IS DISTINCT FROM (%3$s)::text COLLATE "C"', leaf,
+                pg_catalog.format(CASE WHEN to_encrypted THEN '%I' ELSE 'pgseal.decrypt(%I)' END, target_column),
+                pg_catalog.format(CASE WHEN to_encrypted THEN 'pgseal.decrypt(%I)' ELSE '%I' END, new_column)) END;
+            -- Rather too few pages where nobody has counted the rows yet.
+            SELECT greatest(1, batch_size / greatest(1, CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages ELSE 50 END::int8)) INTO step
+              FROM pg_catalog.pg_class c WHERE c.oid = leaf;
+            page := 0;
+            pages := pg_catalog.pg_relation_size(leaf) / pg_catalog.current_setting('block_size')::int8;
+            WHILE page < pages LOOP
+                IF job = 'fill' THEN
+                    EXECUTE statement USING pg_catalog.format('(%s,0)', page)::tid, pg_catalog.format('(%s,0)', page + step)::tid;
+                    GET DIAGNOSTICS changed = ROW_COUNT;
+                    total := total + changed;
+                ELSE
+                    EXECUTE statement INTO changed, wrong USING pg_catalog.format('(%s,0)', page)::tid, pg_catalog.format('(%s,0)', page + step)::tid;
+                    IF changed > 0 THEN
+                        RAISE EXCEPTION '% rows of % do not have the same value in both columns, the first at %', changed, leaf, wrong
+                            USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Does a trigger keep rows from being updated?';
+                    END IF;
+                END IF;
+                COMMIT;
+                page := page + step;
+                -- Rows that were updated meanwhile are behind: the trigger filled them, but they are to be compared.
+                IF job = 'verify' THEN
+                    pages := pg_catalog.pg_relation_size(leaf) / pg_catalog.current_setting('block_size')::int8;
+                END IF;
+                IF pg_catalog.clock_timestamp() - reported > interval '5 seconds' THEN
+                    reported := pg_catalog.clock_timestamp();
+                    RAISE NOTICE '%: %, page % of %', leaf, job, least(page, pages), pages;
+                END IF;
+            END LOOP;
+        END LOOP;
+    END LOOP;
+
+    IF EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = target_table AND c.conname = new_column) THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', target_table, new_column);
+        COMMIT;
+    END IF;
+    FOR attempt IN 1..30 LOOP
+        EXIT WHEN pgseal.lock_for_migration(target_table);
+        IF attempt = 30 THEN
+            RAISE EXCEPTION '% is in use all the time', target_table
+                USING ERRCODE = 'lock_not_available', HINT = 'All rows are filled. pg_locks shows who holds the table; call again for the swap.';
+        END IF;
+        COMMIT;
+        PERFORM pg_catalog.pg_sleep(attempt / 10.0);
+    END LOOP;
+    IF trigger_before IS DISTINCT FROM pgseal.migration_trigger(target_table, target_column) OR trigger_before IS NULL THEN
+        RAISE EXCEPTION 'the trigger "%" of % was changed meanwhile', '~' || new_column, target_table
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Nothing was swapped. SELECT pgseal.abandon_migration(table, column), and begin again.';
+    END IF;
+    PERFORM pgseal.check_migration(target_table, target_column, ignore);
+    PERFORM pgseal.finish_migration(target_table, target_column, to_encrypted);
+    COMMIT;
+
+    RAISE NOTICE '% is of type % now, after % rows in % s; it is the last column of its table', name, new_type, total,
+        pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - started)::numeric, 1)
+        USING HINT = 'INSERT and COPY without a list of columns follow the new order. ANALYZE ' || target_table || ' makes statistics anew; the old column''s are gone.';
+    IF to_encrypted THEN
+        RAISE NOTICE 'rows of % hold the old plaintext on disk, invisibly, until they are written anew', target_table
+            USING HINT = 'VACUUM FULL ' || target_table || ' rewrites them under a lock, pg_repack without one; then VACUUM pg_catalog.pg_statistic for dead statistics.';
+        RAISE NOTICE 'WAL, its archive, replicas that lag, older backups and dumps hold the old plaintext too'
+            USING HINT = 'Take a new base backup after VACUUM FULL, and let the older ones expire or destroy them.';
+        IF EXISTS (SELECT FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+                    WHERE d.adrelid = target_table AND a.attname = target_column) THEN
+            RAISE NOTICE 'the DEFAULT of % is plaintext in the catalog, and is sealed for each row', name;
+        END IF;
+    END IF;
+END $$;
+
+CREATE PROCEDURE pgseal.encrypt_column(target_table regclass, target_column name, keyring text DEFAULT NULL, batch_size int4 DEFAULT 1000,
+        dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
+    LANGUAGE plpgsql AS $$
+BEGIN
+    IF pgseal.in_transaction_block() AND NOT dry_run THEN
+        RAISE EXCEPTION 'pgseal.encrypt_column cannot run inside a transaction block'
+            USING ERRCODE = 'active_sql_transaction', HINT = 'It commits batches: CALL it by itself, with autocommit on.';
+    END IF;
+    CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, keyring, true), true,
+                               batch_size, dry_run, ignore);
+END $$;
+
+CREATE PROCEDURE pgseal.decrypt_column(target_table regclass, target_column name, batch_size int4 DEFAULT 1000,
+        dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
+    LANGUAGE plpgsql AS $$
+BEGIN
+    IF pgseal.in_transaction_block() AND NOT dry_run THEN
+        RAISE EXCEPTION 'pgseal.decrypt_column cannot run inside a transaction block'
+            USING ERRCODE = 'active_sql_transaction', HINT = 'It commits batches: CALL it by itself, with autocommit on.';
+    END IF;
+    CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, NULL, false), false,
+                               batch_size, dry_run, ignore);
+END $$;
+
+COMMENT ON FUNCTION pgseal.in_transaction_block() IS 'internal: is this inside BEGIN, or a function?';
+COMMENT ON FUNCTION pgseal.migration_column(regclass, name) IS 'internal: name of the second column while a column changes its type';
+COMMENT ON FUNCTION pgseal.migration_started(regclass, name) IS 'internal: is there such a second column?';
+COMMENT ON FUNCTION pgseal.migration_tables(regclass) IS 'internal: a table and its partitions';
+COMMENT ON FUNCTION pgseal.own_type(name) IS 'internal: a type of the extension';
+COMMENT ON FUNCTION pgseal.migration_type(regclass, name, text, boolean) IS 'internal: the type that a column is to get';
+COMMENT ON FUNCTION pgseal.text_names(text, name) IS 'internal: is the name a word of the text?';
+COMMENT ON FUNCTION pgseal.migration_obstacles(regclass, name) IS 'what keeps a column from being encrypted or decrypted by encrypt_column and decrypt_column';
+COMMENT ON FUNCTION pgseal.check_migration(regclass, name, text[]) IS 'internal: an error that names what stands in the way';
+COMMENT ON FUNCTION pgseal.migration_commands(regclass, name) IS 'internal: commands that replace the index of a column';
+COMMENT ON FUNCTION pgseal.lock_for_migration(regclass) IS 'internal: tries to lock a table for a second';
+COMMENT ON FUNCTION pgseal.start_migration(regclass, name, text, boolean) IS 'internal: second column and trigger';
+COMMENT ON FUNCTION pgseal.migration_trigger(regclass, name) IS 'internal: which triggers fill the second column, as of when; NULL where one is off';
+COMMENT ON FUNCTION pgseal.finish_migration(regclass, name, boolean) IS 'internal: the second column takes the place of the first';
+COMMENT ON FUNCTION pgseal.abandon_migration(regclass, name) IS 'take back what an unfinished encrypt_column or decrypt_column made';
+COMMENT ON FUNCTION pgseal.migration_roles(regclass, name, text) IS 'internal: roles that use a column and lack a privilege on the keyring';
+COMMENT ON PROCEDURE pgseal.migrate_column(regclass, name, text, boolean, int4, boolean, text[]) IS 'internal: what encrypt_column and decrypt_column share';
+COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) IS 'make a jsonb, text or varchar column encrypted while it is in use; can be stopped and called again';
+COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[]) IS 'make an encrypted column jsonb or text again while it is in use; can be stopped and called again';

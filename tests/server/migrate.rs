@@ -1,0 +1,598 @@
+//! encrypt_column and decrypt_column: a column changes its type while it is in use.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use postgres::Client;
+
+use crate::support::{Cluster, Sql, fresh_database, run, shared, wait_for};
+
+const ENCRYPT: &str = "CALL pgseal.encrypt_column('docs', 'm', 'k')";
+const DECRYPT: &str = "CALL pgseal.decrypt_column('docs', 'm')";
+/// Every row's document beside its copy in a plain column.
+const DIFFERENT: &str = "SELECT count(*) FROM docs WHERE pgseal.decrypt(m)::text IS DISTINCT FROM copy::text";
+
+fn database() -> Client {
+    let mut client = fresh_database();
+    prepare(&mut client, 2000);
+    client
+}
+
+/// A keyring, and a table whose documents have a copy, out of line ones and numbers of unlike scale among them.
+fn prepare(client: &mut Client, rows: i32) {
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.name'])");
+    client.run("CREATE TABLE docs (id int PRIMARY KEY, m jsonb, copy jsonb, note text)");
+    client.run(&format!(
+        r#"INSERT INTO docs SELECT i, d, d, 'note ' || i FROM generate_series(1, {rows}) i, LATERAL (SELECT CASE
+             WHEN i % 97 = 0 THEN NULL WHEN i % 101 = 0 THEN jsonb_build_object('long', repeat(md5(i::text), 300))
+             ELSE jsonb_build_object('name', 'n' || i % 10, 'amount', (i || '.00')::numeric) END) v (d)"#
+    ));
+}
+
+fn type_of(client: &mut Client, column: &str) -> String {
+    client.one(&format!("SELECT split_part(format_type(atttypid, NULL), '(', 1) FROM pg_attribute WHERE attrelid = 'docs'::regclass AND attname = '{column}'"))
+}
+
+/// What an unfinished migration leaves in the catalog.
+fn leftovers(client: &mut Client) -> Vec<String> {
+    client.column(
+        "SELECT attname::text FROM pg_attribute JOIN pg_class c ON c.oid = attrelid WHERE attname LIKE 'pgseal_new%' AND relkind IN ('r', 'p') UNION ALL SELECT proname FROM pg_proc WHERE proname LIKE 'pgseal_new%'
+         UNION ALL SELECT tgname FROM pg_trigger WHERE tgname LIKE '~pgseal%' UNION ALL SELECT conname FROM pg_constraint WHERE conname LIKE 'pgseal_new%'",
+    )
+}
+
+/// The commands for the index, as the NOTICE names them.
+fn build_index(client: &mut Client) -> usize {
+    let commands: Vec<String> = client.column("SELECT pgseal.migration_commands('docs', 'm')");
+    commands.iter().for_each(|command| client.run(command));
+    commands.len()
+}
+
+#[test]
+fn there_and_back_every_value_is_the_same() {
+    let mut client = database();
+    client.run(ENCRYPT);
+    assert_eq!(type_of(&mut client, "m"), "encrypted_jsonb");
+    assert_eq!(client.one::<i64>(DIFFERENT), 0);
+    let expected: i64 = client.one(r#"SELECT count(*) FROM docs WHERE copy @> '{"name": "n3"}'"#);
+    assert_eq!(client.one::<i64>(r#"SELECT count(*) FROM docs WHERE m @> '{"name": "n3"}'"#), expected);
+    client.run(
+        r#"INSERT INTO docs (id, m, copy) VALUES (9001, '{"name": "late"}'::jsonb, '{"name": "late"}')"#,
+    );
+
+    client.run(DECRYPT);
+    assert_eq!(type_of(&mut client, "m"), "jsonb");
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM docs WHERE m::text IS DISTINCT FROM copy::text"), 0);
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+}
+
+#[test]
+fn text_and_varchar_become_encrypted_text() {
+    let mut client = database();
+    client.run("ALTER TABLE docs ADD code varchar(20) DEFAULT 'none'; UPDATE docs SET code = 'pgseal:' || id, note = NULL WHERE id % 5 = 0");
+    for column in ["note", "code"] {
+        client.run(&format!("CALL pgseal.encrypt_column('docs', '{column}', 'k')"));
+        assert_eq!(type_of(&mut client, column), "encrypted_text");
+    }
+    client.run("INSERT INTO docs (id) VALUES (9001)");
+    let found = "SELECT concat_ws(' ', pgseal.decrypt(note), pgseal.decrypt(code)) FROM docs WHERE id IN (5, 6, 9001) ORDER BY id";
+    assert_eq!(client.column::<String>(found), ["pgseal:5", "note 6 none", "none"]);
+    client.run("CALL pgseal.decrypt_column('docs', 'code')");
+    client.run("INSERT INTO docs (id) VALUES (9002)");
+    assert_eq!(client.one::<String>("SELECT code FROM docs WHERE id = 9002"), "none");
+}
+
+#[test]
+fn what_belongs_to_the_column_goes_along() {
+    let mut client = database();
+    client.run(
+        "UPDATE docs SET m = '{}', copy = '{}' WHERE m IS NULL; ALTER TABLE docs ALTER m SET NOT NULL, ALTER m SET DEFAULT '{\"name\": \"nobody\"}';
+         CREATE INDEX docs_m ON docs USING gin (m jsonb_path_ops); COMMENT ON COLUMN docs.m IS 'what is known';
+         GRANT SELECT (m), UPDATE (m) ON docs TO pg_monitor",
+    );
+    let belongings = "SELECT concat_ws(', ', attnotnull, attacl, col_description(attrelid, attnum), (SELECT indexrelid::regclass FROM pg_index WHERE indkey[0] = attnum AND indrelid = attrelid))
+                        FROM pg_attribute WHERE attrelid = 'docs'::regclass AND attname = 'm'";
+    let before: String = client.one(belongings);
+    for (call, new_type) in [(ENCRYPT, "encrypted_jsonb"), (DECRYPT, "jsonb")] {
+        client.run(call);
+        assert_ne!(type_of(&mut client, "m"), new_type, "swapped without its index");
+        assert_eq!(build_index(&mut client), 1);
+        client.run(call);
+        assert_eq!(type_of(&mut client, "m"), new_type);
+        assert_eq!(client.one::<String>(belongings), before);
+        assert_eq!(client.state("INSERT INTO docs (id, m) VALUES (-1, NULL)"), "23502");
+        client.run("DELETE FROM docs WHERE id = 9001; INSERT INTO docs (id) VALUES (9001)");
+        assert_eq!(leftovers(&mut client), Vec::<String>::new());
+        client.run("SET enable_seqscan = off");
+        let plan = client
+            .column::<String>(r#"EXPLAIN SELECT id FROM docs WHERE m @> '{"name": "nobody"}'"#)
+            .join("\n");
+        assert!(plan.contains("docs_m"), "{plan}");
+        assert_eq!(client.column::<i32>(r#"SELECT id FROM docs WHERE m @> '{"name": "nobody"}'"#), [9001]);
+    }
+}
+
+#[test]
+fn the_index_that_was_built_badly_is_built_again() {
+    let mut client = database();
+    client.run("CREATE INDEX docs_m ON docs USING gin (m)");
+    client.run(ENCRYPT);
+    assert_eq!(build_index(&mut client), 1);
+    client.run("UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text LIKE 'pgseal_new%'");
+    client.run(ENCRYPT);
+    assert_eq!((type_of(&mut client, "m").as_str(), build_index(&mut client)), ("jsonb", 2));
+    client.run(ENCRYPT);
+    assert_eq!(type_of(&mut client, "m"), "encrypted_jsonb");
+}
+
+/// Writes documents and their copies until told to stop; returns how many statements there were.
+fn writer(mut client: Client, stop: Arc<AtomicBool>, number: i32) -> thread::JoinHandle<i32> {
+    thread::spawn(move || {
+        let mut round = 0;
+        while !stop.load(Ordering::Relaxed) {
+            round += 1;
+            let (id, document) = (
+                1 + (round * 37 + number * 501) % 3000,
+                format!(r#"{{"name": "w{number}", "round": {round}.50}}"#),
+            );
+            client.run(&match round % 5 {
+                0 => format!("DELETE FROM docs WHERE id = {id}"),
+                1 | 2 => format!("INSERT INTO docs (id, m, copy) VALUES ({id}, '{document}'::jsonb, '{document}') ON CONFLICT (id) DO UPDATE SET m = excluded.m, copy = excluded.copy"),
+                3 => format!("UPDATE docs SET m = '{document}'::jsonb, copy = '{document}' WHERE id = {id}"),
+                _ => format!("UPDATE docs SET m = NULL, copy = NULL WHERE id = {id}"),
+            });
+        }
+        round
+    })
+}
+
+#[test]
+fn concurrent_writers_lose_nothing() {
+    let cluster = Cluster::with_pgseal(&["session_preload_libraries = 'pgseal'"]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 3000);
+    client.run("SELECT pgseal.set_default_keyring('k')");
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> =
+        (0..3).map(|number| writer(cluster.connect("postgres"), stop.clone(), number)).collect();
+    client.run("CALL pgseal.encrypt_column('docs', 'm', 'k', batch_size => 100)");
+    let wrong: i64 = client.one(DIFFERENT);
+    // The same statements go on with the encrypted column.
+    thread::sleep(Duration::from_millis(300));
+    stop.store(true, Ordering::Relaxed);
+    let statements: i32 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+    assert_eq!((wrong, client.one::<i64>(DIFFERENT)), (0, 0));
+    assert!(statements > 100, "{statements} statements");
+    assert_eq!(type_of(&mut client, "m"), "encrypted_jsonb");
+}
+
+#[test]
+fn it_goes_on_after_a_cancel_and_after_a_crash() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 3000);
+    // Rows in the middle stop it for as long as the test likes.
+    client.run("CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(NEW.id); RETURN NEW; END'");
+    client.run("CREATE TRIGGER gate BEFORE UPDATE ON docs FOR EACH ROW WHEN (OLD.id IN (1000, 2500)) EXECUTE FUNCTION gate()");
+    for kill in ["cancel", "crash"] {
+        let mut other = cluster.connect("postgres");
+        other.run(&format!("SELECT pg_advisory_lock({})", if kill == "cancel" { 1000 } else { 2500 }));
+        let mut caller = cluster.connect("postgres");
+        let call = thread::spawn(move || {
+            caller.batch_execute("CALL pgseal.encrypt_column('docs', 'm', 'k', batch_size => 50)").err()
+        });
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event_type = 'Lock' AND query NOT LIKE '%activity%'";
+        wait_for("the lock", Duration::from_secs(60), || client.one::<i64>(waiting) == 1);
+        match kill {
+            "cancel" => {
+                client.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL%'")
+            }
+            _ => {
+                cluster.crash();
+                cluster.start_again();
+                client = cluster.connect("postgres");
+            }
+        }
+        assert!(call.join().unwrap().is_some(), "{kill}: no error");
+        let filled: i64 = client.one("SELECT count(pgseal_new_2) FROM docs");
+        assert!(filled > 500 && filled < 3000, "{kill}: {filled} rows filled");
+        // Writers are still covered.
+        client.run(r#"UPDATE docs SET m = '{"a": 1}', copy = '{"a": 1}' WHERE id = 3"#);
+    }
+    client.run(ENCRYPT);
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let mut client = database();
+    client.run("CREATE INDEX ON docs USING gin (m)");
+    let name: String = client.one("SELECT current_database()::text");
+    let output = shared().psql(
+        &name,
+        &["-v", "VERBOSITY=terse"],
+        "BEGIN; CALL pgseal.encrypt_column('docs', 'm', dry_run => true); COMMIT;",
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    for part in [
+        "add column pgseal_new_2 of type public.encrypted_jsonb(",
+        "CREATE INDEX CONCURRENTLY",
+        "compare every row",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert_eq!((type_of(&mut client, "m").as_str(), leftovers(&mut client)), ("jsonb", vec![]));
+}
+
+#[test]
+fn it_tells_who_will_be_refused_and_what_plaintext_is_left() {
+    let mut client = database();
+    client.run("DROP ROLE IF EXISTS migrate_reader; CREATE ROLE migrate_reader; GRANT SELECT ON docs TO migrate_reader; ANALYZE docs");
+    let name: String = client.one("SELECT current_database()::text");
+    let statistics = "SELECT count(*) FROM pg_statistic WHERE starelid = 'docs'::regclass AND staattnum = 2";
+    assert_eq!(client.one::<i64>(statistics), 1);
+    let output = shared().psql::<&str>(&name, &[], &format!("{ENCRYPT};"));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for part in [
+        "role migrate_reader (decrypt)",
+        "hold the old plaintext on disk",
+        "VACUUM FULL docs",
+        "WAL",
+        "last column",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert_eq!(client.one::<i64>(statistics), 0);
+    client.run("DROP OWNED BY migrate_reader; DROP ROLE migrate_reader");
+}
+
+#[test]
+fn vacuum_full_removes_the_old_plaintext_from_the_table() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 200);
+    client
+        .run(r#"ALTER TABLE docs DROP copy; UPDATE docs SET m = '{"name": "canaryinthemine"}' WHERE id = 7"#);
+    client.run(ENCRYPT);
+    let holds = |client: &mut Client| -> bool {
+        client.run("CHECKPOINT");
+        let path: String = client.one("SELECT pg_relation_filepath('docs')");
+        let bytes = std::fs::read(cluster.data_dir().join(path)).unwrap();
+        bytes.windows(15).any(|window| window == b"canaryinthemine")
+    };
+    assert!(holds(&mut client), "the control");
+    client.run("VACUUM FULL docs");
+    assert!(!holds(&mut client));
+}
+
+#[test]
+fn dependent_objects_are_named_and_nothing_is_changed() {
+    let mut client = database();
+    client.run("CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'");
+    for (object, drop, named) in [
+        ("VIEW v AS SELECT m FROM docs", "VIEW v", "view public.v"),
+        ("MATERIALIZED VIEW v AS SELECT m FROM docs", "MATERIALIZED VIEW v", "materialized view public.v"),
+        ("POLICY p ON docs USING (m ? 'a')", "POLICY p ON docs", "policy p on table public.docs"),
+        (
+            "TRIGGER t AFTER UPDATE OF m ON docs FOR EACH ROW EXECUTE FUNCTION touch()",
+            "TRIGGER t ON docs",
+            "trigger t on table public.docs",
+        ),
+        (
+            "TRIGGER t AFTER UPDATE ON docs FOR EACH ROW WHEN (OLD.m IS DISTINCT FROM NEW.m) EXECUTE FUNCTION touch()",
+            "TRIGGER t ON docs",
+            "trigger t on table public.docs",
+        ),
+        (
+            "TRIGGER \"~zz\" BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION touch()",
+            "TRIGGER \"~zz\" ON docs",
+            "trigger \"~zz\" of public.docs",
+        ),
+        ("INDEX i ON docs ((m ->> 'name'))", "INDEX i", "index public.i"),
+        ("INDEX i ON docs (id) WHERE m IS NOT NULL", "INDEX i", "index public.i"),
+        ("INDEX i ON docs (m)", "INDEX i", "index public.i"),
+        ("UNIQUE INDEX i ON docs (m, id)", "INDEX i", "index public.i"),
+        ("STATISTICS s ON m, id FROM docs", "STATISTICS s", "statistics object public.s"),
+        ("PUBLICATION p FOR TABLE docs (id, m)", "PUBLICATION p", "publication p"),
+        ("PUBLICATION p FOR TABLE docs", "PUBLICATION p", "publication p: its subscribers"),
+        (
+            "FUNCTION f() RETURNS bigint LANGUAGE sql AS 'SELECT count(m) FROM docs'",
+            "FUNCTION f",
+            "function public.f()",
+        ),
+        (
+            "FUNCTION f() RETURNS bigint LANGUAGE sql RETURN (SELECT count(m) FROM docs)",
+            "FUNCTION f",
+            "function public.f()",
+        ),
+        (
+            "FUNCTION f() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN count(docs.M) FROM Docs; END'",
+            "FUNCTION f",
+            "function public.f()",
+        ),
+    ] {
+        client.run(&format!("CREATE {object}"));
+        let error = client.error(ENCRYPT);
+        let detail = error.detail().unwrap_or_default().to_owned();
+        assert!(error.code().code() == "2BP01" && detail.contains(named), "{object}: {error}: {detail}");
+        client.run(&format!("DROP {drop}"));
+    }
+    for (object, named) in [
+        ("ADD CONSTRAINT c CHECK (m <> '1')", "constraint c on table public.docs"),
+        ("ADD CONSTRAINT c UNIQUE (m)", "constraint c on table public.docs"),
+        ("ADD g jsonb GENERATED ALWAYS AS (m -> 'name') STORED", "column g of table public.docs"),
+    ] {
+        client.run(&format!("ALTER TABLE docs {object}"));
+        let detail = client.error(ENCRYPT).detail().unwrap_or_default().to_owned();
+        assert!(detail.contains(named), "{object}: {detail}");
+        client.run("ALTER TABLE docs DROP CONSTRAINT IF EXISTS c, DROP COLUMN IF EXISTS g");
+    }
+    assert_eq!((type_of(&mut client, "m").as_str(), leftovers(&mut client)), ("jsonb", vec![]));
+    client.run("CREATE FUNCTION f() RETURNS bigint LANGUAGE sql AS 'SELECT count(m) FROM docs'");
+    client.run("CALL pgseal.encrypt_column('docs', 'm', ignore => ARRAY['function public.f()'])");
+    assert_eq!(
+        (type_of(&mut client, "m").as_str(), client.one::<i64>("SELECT f()")),
+        ("encrypted_jsonb", 1980)
+    );
+}
+
+#[test]
+fn it_is_refused_before_anything_is_changed() {
+    let mut client = database();
+    client.run("CREATE TABLE parts (m jsonb) PARTITION BY LIST ((m ->> 'a')); CREATE TABLE parent (m jsonb); CREATE TABLE child () INHERITS (parent)");
+    client.run("DROP ROLE IF EXISTS migrate_owner; CREATE ROLE migrate_owner; GRANT ALL ON SCHEMA public TO migrate_owner");
+    client.run("CREATE VIEW v AS SELECT 1 AS n, '{}'::jsonb AS m");
+    for (call, state) in [
+        ("pgseal.encrypt_column('docs', 'id', 'k')", "42809"),
+        ("pgseal.encrypt_column('docs', 'nothing', 'k')", "42703"),
+        ("pgseal.encrypt_column('docs', 'm', 'no keyring')", "42704"),
+        ("pgseal.encrypt_column('docs', 'm', 'k', batch_size => 0)", "22023"),
+        ("pgseal.encrypt_column('v', 'm', 'k')", "2BP01"),
+        ("pgseal.encrypt_column('parts', 'm', 'k')", "2BP01"),
+        ("pgseal.encrypt_column('child', 'm', 'k')", "2BP01"),
+        ("pgseal.decrypt_column('docs', 'm')", "42809"),
+    ] {
+        assert_eq!(client.state(&format!("CALL {call}")), state, "{call}");
+    }
+    let error = client.error(&format!("BEGIN; {ENCRYPT}"));
+    assert_eq!((error.code().code(), error.hint().is_some()), ("25001", true));
+    client.run("ROLLBACK; SET ROLE migrate_owner");
+    assert_eq!(client.state(ENCRYPT), "42501");
+    client.run("RESET ROLE; ALTER TABLE docs OWNER TO migrate_owner; SELECT pgseal.grant_keyring('k', 'migrate_owner', ARRAY['encrypt']); SET ROLE migrate_owner");
+    assert_eq!(client.state(ENCRYPT), "42501", "without decrypt");
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+    client.run("RESET ROLE; SELECT pgseal.grant_keyring('k', 'migrate_owner', ARRAY['decrypt']); SET ROLE migrate_owner");
+    client.run(ENCRYPT);
+    client.run("RESET ROLE; ALTER TABLE docs OWNER TO postgres; DROP OWNED BY migrate_owner; DROP ROLE migrate_owner");
+    assert_eq!(client.one::<i64>(DIFFERENT), 0);
+}
+
+#[test]
+fn to_decrypt_a_column_needs_decrypt_even_where_it_is_empty() {
+    let mut client = database();
+    client.run("DROP ROLE IF EXISTS migrate_back; CREATE ROLE migrate_back; GRANT ALL ON SCHEMA public TO migrate_back; CREATE TABLE vault (m encrypted_jsonb(k))");
+    client.run("ALTER TABLE vault OWNER TO migrate_back; SELECT pgseal.grant_keyring('k', 'migrate_back', ARRAY['encrypt']); SET ROLE migrate_back");
+    let call = "CALL pgseal.decrypt_column('vault', 'm')";
+    assert_eq!(client.state(call), "42501", "empty");
+    client.run("INSERT INTO vault VALUES ('{}'::jsonb)");
+    assert_eq!(client.state(call), "42501", "one row");
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+    client.run(
+        "RESET ROLE; SELECT pgseal.grant_keyring('k', 'public', ARRAY['decrypt']); SET ROLE migrate_back",
+    );
+    client.run(call);
+    assert_eq!(client.one::<String>("SELECT m::text FROM vault"), "{}");
+    client.run("RESET ROLE; DROP OWNED BY migrate_back; DROP ROLE migrate_back");
+}
+
+#[test]
+fn the_swap_waits_for_readers_and_does_not_make_others_wait() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 500);
+    let mut reader = cluster.connect("postgres");
+    reader.run("BEGIN; SELECT count(*) FROM docs");
+    let mut caller = cluster.connect("postgres");
+    let call = thread::spawn(move || caller.batch_execute(ENCRYPT));
+    let end = std::time::Instant::now() + Duration::from_secs(4);
+    while std::time::Instant::now() < end {
+        // Behind a lock that is waited for, but for a second only.
+        client.run("SET statement_timeout = '3s'; SELECT count(*) FROM docs");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(type_of(&mut client, "m"), "jsonb");
+    reader.run("COMMIT");
+    call.join().unwrap().unwrap();
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+}
+
+#[test]
+fn rows_that_were_not_filled_and_triggers_switched_off_are_noticed() {
+    let mut client = database();
+    client.run("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'");
+    client.run(
+        "CREATE TRIGGER keep BEFORE UPDATE ON docs FOR EACH ROW WHEN (OLD.id = 7) EXECUTE FUNCTION keep()",
+    );
+    assert_eq!(client.state(ENCRYPT), "XX001");
+    client.run("DROP TRIGGER keep ON docs; UPDATE docs SET pgseal_new_2 = NULL WHERE id = 8");
+    assert_eq!(
+        client.one::<i64>("SELECT count(*) FROM docs WHERE m IS NOT NULL AND pgseal_new_2 IS NULL"),
+        1,
+        "only the one that was kept"
+    );
+    client.run("ALTER TABLE docs DISABLE TRIGGER \"~pgseal_new_2\"");
+    assert_eq!(client.state(ENCRYPT), "55000");
+    client.run("SELECT pgseal.abandon_migration('docs', 'm')");
+    assert_eq!((type_of(&mut client, "m").as_str(), leftovers(&mut client)), ("jsonb", vec![]));
+    assert_eq!(client.state("SELECT pgseal.abandon_migration('docs', 'm')"), "55000");
+    client.run(ENCRYPT);
+    assert_eq!(client.one::<i64>(DIFFERENT), 0);
+}
+
+#[test]
+fn a_partitioned_table_with_its_index() {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.name'])");
+    client.run(
+        "CREATE TABLE docs (id int, m jsonb NOT NULL, copy jsonb) PARTITION BY RANGE (id);
+         CREATE TABLE docs_1 PARTITION OF docs FOR VALUES FROM (0) TO (1000);
+         CREATE TABLE docs_2 (note text, copy jsonb, m jsonb NOT NULL, id int); ALTER TABLE docs_2 DROP note;
+         ALTER TABLE docs ATTACH PARTITION docs_2 FOR VALUES FROM (1000) TO (2000);
+         CREATE INDEX docs_m ON docs USING gin (m);
+         INSERT INTO docs SELECT i, d, d FROM generate_series(0, 1999) i, LATERAL (SELECT jsonb_build_object('name', 'n' || i)) v (d)",
+    );
+    assert_eq!(client.state("CALL pgseal.encrypt_column('docs_1', 'm', 'k')"), "2BP01");
+    client.run(ENCRYPT);
+    assert_eq!(build_index(&mut client), 5);
+    client.run(ENCRYPT);
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+    client.run("SET enable_seqscan = off");
+    assert_eq!(client.column::<i32>(r#"SELECT id FROM docs WHERE m @> '{"name": "n1500"}'"#), [1500]);
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pg_inherits WHERE inhparent = 'docs_m'::regclass"), 2);
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+}
+
+/// One of the scripts in sql/migrations, as its head says to run it; `input` is psql's own.
+fn script(cluster: &Cluster, name: &str, variables: &[&str], input: &str) -> String {
+    let path = format!("{}/sql/migrations/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut arguments = vec!["-f", &path];
+    variables.iter().for_each(|variable| arguments.extend(["-v", variable]));
+    let output = cluster.psql("postgres", &arguments, input);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name}: {said}");
+    said
+}
+
+/// Runs Python with the frameworks, its only argument being the database's URL.
+fn python(cluster: &Cluster, driver: &str, program: &str) -> String {
+    let python = std::env::var_os("PGSEAL_CLIENTS").expect("PGSEAL_CLIENTS: run make test");
+    let url = format!("postgresql+{driver}://postgres@/postgres?host={}", cluster.socket_dir().display());
+    run(Command::new(python).args(["-c", program, &url]))
+}
+
+#[test]
+fn the_script_for_a_table_made_by_hand() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 1000);
+    client.run("CREATE INDEX docs_m ON docs USING gin (m); CREATE INDEX ON docs USING hash (id)");
+    let variables = ["table=docs", "column=m", "keyring=mine", "searchable={$.name}"];
+    script(&cluster, "by_hand.sql", &variables, "");
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+    assert_eq!(
+        client.one::<String>("SELECT indexdef FROM pg_indexes WHERE indexname = 'docs_m'"),
+        "CREATE INDEX docs_m ON public.docs USING gin (m)"
+    );
+    assert_eq!(
+        client.one::<String>("SELECT searchable::text FROM pgseal.keyrings WHERE name = 'mine'"),
+        "{$.name}"
+    );
+}
+
+const LANGCHAIN: &str = r#"
+import sys
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_postgres import PGVector
+from sqlalchemy import create_engine, event
+
+class Lengths(Embeddings):
+    def embed_query(self, text): return [len(text), 1.0, 2.0]
+    def embed_documents(self, texts): return [self.embed_query(text) for text in texts]
+
+engine = create_engine(sys.argv[1])
+if ENCRYPTED:
+    @event.listens_for(engine, "connect")
+    def reveal(connection, _):
+        connection.execute("SET pgseal.reveal = on; SET search_path = public, pgseal")
+        connection.commit()
+store = PGVector(Lengths(), collection_name="notes", connection=engine, create_extension=False, embedding_length=3)
+if not ENCRYPTED:
+    store.add_documents([Document(page_content=f"Note {i}.", metadata={"patient": f"p{i % 7}", "age": i}) for i in range(100)], ids=[f"n{i}" for i in range(100)])
+for filter in [{"patient": "p3"}, {"age": {"$lt": 20}}]:
+    print(sorted((d.id, d.page_content, str(d.metadata)) for d in store.similarity_search("Note 5.", k=200, filter=filter)))
+"#;
+
+#[test]
+fn the_script_for_langchain() {
+    let cluster = Cluster::with_pgseal(&["session_preload_libraries = 'pgseal'"]);
+    let before = python(&cluster, "psycopg", &LANGCHAIN.replace("ENCRYPTED", "False"));
+    assert!(before.contains("Note 10."), "{before}");
+    script(&cluster, "langchain.sql", &["keyring=clients", "searchable={$.**}"], "");
+    let after = python(&cluster, "psycopg", &LANGCHAIN.replace("ENCRYPTED", "True"));
+    assert_eq!(before, after);
+    let stored: String =
+        cluster.connect("postgres").one("SELECT string_agg(e::text, ' ') FROM langchain_pg_embedding e");
+    assert!(stored.contains("pgseal:") && !stored.contains("Note") && !stored.contains("patient"));
+}
+
+const LLAMAINDEX: &str = r#"
+import sys
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores.types import FilterOperator, MetadataFilter, MetadataFilters, VectorStoreQuery
+from llama_index.vector_stores.postgres import PGVectorStore
+from sqlalchemy import create_engine, event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_engine(sys.argv[1])
+if ENCRYPTED:
+    @event.listens_for(engine, "connect")
+    def reveal(connection, _):
+        connection.cursor().execute("SET pgseal.reveal = on")
+        connection.commit()
+store = PGVectorStore(engine=engine, async_engine=create_async_engine(engine.url.set(drivername="postgresql+asyncpg")), table_name="notes",
+                      embed_dim=3, use_jsonb=JSONB, perform_setup=not ENCRYPTED, initialization_fail_on_error=True)
+if not ENCRYPTED:
+    store.add([TextNode(id_=f"n{i}", text=f"Note {i}.", metadata={"patient": f"p{i % 7}", "age": i}, embedding=[i, 1.0, 2.0],
+                        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"document {i}")}) for i in range(100)])
+def search():
+    for key, operator, value in [("patient", FilterOperator.EQ, "p3"), ("age", FilterOperator.LT, 20)]:
+        filters = MetadataFilters(filters=[MetadataFilter(key=key, operator=operator, value=value)])
+        found = store.query(VectorStoreQuery(query_embedding=[5.0, 1.0, 2.0], similarity_top_k=200, filters=filters))
+        print(sorted((node.node_id, node.text, str(node.metadata)) for node in found.nodes))
+search()
+if ENCRYPTED:
+    store.delete("document 10")
+    print("deleted")
+    search()
+"#;
+
+#[test]
+fn the_script_for_llamaindex() {
+    for jsonb in ["True", "False"] {
+        let cluster = Cluster::with_pgseal(&["session_preload_libraries = 'pgseal'"]);
+        let program = LLAMAINDEX.replace("JSONB", jsonb);
+        let before = python(&cluster, "psycopg2", &program.replace("ENCRYPTED", "False"));
+        assert!(before.contains("Note 10."), "{before}");
+        script(&cluster, "llamaindex.sql", &["table=data_notes", "keyring=clients", "searchable={$.**}"], "");
+        let after = python(&cluster, "psycopg2", &program.replace("ENCRYPTED", "True"));
+        let (same, deleted) = after.split_once("deleted\n").unwrap();
+        assert_eq!(before, same);
+        assert!(!deleted.contains("Note 10.") && deleted.contains("Note 3."), "{deleted}");
+        let mut client = cluster.connect("postgres");
+        let stored: String = client.one("SELECT string_agg(e::text, ' ') FROM data_notes e");
+        assert!(stored.contains("pgseal:") && !stored.contains("Note") && !stored.contains("patient"));
+        let indexes: i64 = client.one("SELECT count(*) FROM pg_indexes WHERE tablename = 'data_notes' AND indexdef LIKE '%gin (metadata_)'");
+        assert_eq!(indexes, 1);
+    }
+}
+
+#[test]
+fn the_script_for_pgcrypto() {
+    let cluster = Cluster::with_pgseal(&["log_statement = all"]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 300);
+    client.run("CREATE EXTENSION pgcrypto");
+    client.run("SET log_statement = none");
+    client.run("ALTER TABLE docs ADD b bytea; UPDATE docs SET b = pgp_sym_encrypt(m::text, 'open sesame'); ALTER TABLE docs DROP m; ALTER TABLE docs RENAME b TO m");
+    let variables = ["table=docs", "column=m", "type=encrypted_jsonb", "keyring=mine", "searchable={$.name}"];
+    script(&cluster, "pgcrypto.sql", &variables, "open sesame\n");
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+    let found: i64 = client.one(r#"SELECT count(*) FROM docs WHERE m @> '{"name": "n3"}'"#);
+    assert_eq!(found, client.one::<i64>(r#"SELECT count(*) FROM docs WHERE copy @> '{"name": "n3"}'"#));
+    assert!(!cluster.log().contains("sesame"), "the passphrase is in the log");
+}
