@@ -15,6 +15,7 @@ mod ranges;
 mod readme;
 mod retire;
 mod reveal;
+mod rotation;
 mod row_security;
 mod runbooks;
 mod shared_keys;

@@ -3,11 +3,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use postgres::{Client, Config, NoTls};
 
 use super::guard::Guard;
-use super::{as_server, output, run};
+use super::{as_server, output, run, wait_for};
 
 /// The folder of PostgreSQL's programs, from `PG_CONFIG`.
 static BIN: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -125,6 +126,25 @@ impl Cluster {
     /// Ends every process of the server at once, as a power failure would.
     pub fn crash(&self) {
         self.pg_ctl(&["-w", "-m", "immediate", "stop"]);
+    }
+
+    /// kill -9 of the server and all its processes.
+    pub fn kill(&self) {
+        let postmaster = self.postmaster().to_string();
+        let children = output(Command::new("pgrep").args(["-P", &postmaster])).stdout;
+        let children = String::from_utf8_lossy(&children).into_owned();
+        let all = || std::iter::once(postmaster.as_str()).chain(children.split_whitespace());
+        // Children may end by themselves once they miss their parent.
+        output(Command::new("kill").arg("-9").args(all()));
+        let runs = |pid: &str| {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            state.is_ok_and(|state| !state.contains(") Z "))
+        };
+        wait_for("the end of the server", Duration::from_secs(10), || !all().any(runs));
+        // Where nobody reaps it, the dead process still has the number in these.
+        for lock in [self.data_dir().join("postmaster.pid"), self.dir.join(".s.PGSQL.5432.lock")] {
+            std::fs::remove_file(lock).expect("a lock file of the server");
+        }
     }
 
     /// The server's log so far.
