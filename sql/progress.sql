@@ -134,7 +134,7 @@ END $$;
 
 -- Locks a range that nobody works on until the end of the transaction; waits where all that are left are taken.
 CREATE FUNCTION pgseal.rotation_claim(target_table regclass, target_column name, goal text,
-        OUT state text, OUT pass int4, OUT first_page int8, OUT next_page int8, OUT end_page int8)
+        OUT state text, OUT pass int4, OUT first_page int8, OUT next_page int8, OUT end_page int8, OUT nothing_done boolean)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     number int2 := pgseal.rotation_column(target_table, target_column);
@@ -151,6 +151,9 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pgseal.rotation_range r
                         WHERE r.relation = target_table AND r.attnum = number AND r.next_page < r.end_page) THEN
             state := 'pass done';
+            nothing_done := (SELECT NOT r.pass_again FROM pgseal.rotation r WHERE r.relation = target_table AND r.attnum = number)
+                AND NOT EXISTS (SELECT FROM pgseal.rotation_range r
+                                 WHERE r.relation = target_table AND r.attnum = number AND r.rows_done > 0);
         END IF;
     END LOOP;
 END $$;
@@ -195,6 +198,52 @@ BEGIN
     RETURN true;
 END $$;
 
+-- Transactions of this database that run now, as pg_locks names them.
+CREATE FUNCTION pgseal.rotation_transactions() RETURNS text[]
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(l.virtualtransaction), '{}') FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'virtualxid' AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+       AND a.backend_type NOT IN ('autovacuum worker', 'walsender')
+$$;
+
+-- WAL that a standby has not replayed yet, at most.
+CREATE FUNCTION pgseal.rotation_lag() RETURNS int8
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)), 0)::int8 FROM pg_stat_replication r
+     WHERE NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
+$$;
+
+-- Why values of a column must not be rewritten where they are: something else is made from their bytes.
+CREATE FUNCTION pgseal.in_place_problem(target_table regclass, target_column name) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.problem FROM (
+        SELECT format('%s is not an ordinary table', c.oid::regclass) FROM pg_class c LEFT JOIN pg_am m ON m.oid = c.relam
+         WHERE c.oid = target_table AND (c.relkind <> 'r' OR c.relpersistence = 't' OR m.amname <> 'heap')
+        UNION ALL
+        SELECT format('index %s stores the column or something made from it', i.indexrelid::regclass)
+          FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = target_column
+         WHERE i.indrelid = target_table
+           AND (a.attnum = ANY (i.indkey::int2[]) AND m.amname <> 'gin'
+                OR (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+                   -- A whole row leaves no dependency on its columns.
+                   AND (pg_get_indexdef(i.indexrelid) LIKE '%.*%'
+                        OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                                      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = target_table AND d.refobjsubid = a.attnum)))
+        UNION ALL
+        SELECT format('column %I of %s is generated', g.attname, target_table) FROM pg_attribute g
+         WHERE g.attrelid = target_table AND g.attgenerated <> '' AND NOT g.attisdropped
+        UNION ALL
+        SELECT format('constraint %I of %s looks at the column', o.conname, target_table)
+          FROM pg_constraint o JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attname = target_column
+         WHERE o.conrelid = target_table AND o.contype IN ('c', 'x') AND (o.conkey && ARRAY[0, a.attnum]::int2[] OR o.conkey IS NULL)
+        UNION ALL
+        SELECT format('%s is partitioned by an expression', k.partrelid::regclass)
+          FROM pg_partition_ancestors(target_table) f JOIN pg_partitioned_table k ON k.partrelid = f.relid
+         WHERE k.partexprs IS NOT NULL
+    ) p (problem) LIMIT 1
+$$;
+
 COMMENT ON TABLE pgseal.rotation IS 'internal: runs of reencrypt; see the view rotation_progress';
 COMMENT ON COLUMN pgseal.rotation.goal IS 'which key versions the run aims at, as a hash';
 COMMENT ON TABLE pgseal.rotation_range IS 'internal: ranges of pages that workers of reencrypt share';
@@ -207,6 +256,9 @@ COMMENT ON COLUMN pgseal.rotation_progress.rows_done IS 'rows re-encrypted in al
 COMMENT ON COLUMN pgseal.rotation_progress.rows_per_second IS 'since the pass began, or since a worker joined';
 COMMENT ON COLUMN pgseal.rotation_progress.remaining IS 'of this pass, at the rate of its pages so far';
 COMMENT ON COLUMN pgseal.rotation_progress.pids IS 'sessions that work on it';
+COMMENT ON FUNCTION pgseal.rotation_transactions() IS 'internal: transactions of this database that run now';
+COMMENT ON FUNCTION pgseal.rotation_lag() IS 'internal: bytes of WAL that a standby has not replayed yet';
+COMMENT ON FUNCTION pgseal.in_place_problem(regclass, name) IS 'why a column cannot be rotated in place, or NULL';
 COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column that the caller of reencrypt may update';
 COMMENT ON FUNCTION pgseal.rotation_start_pass(oid, int2, int8) IS 'internal: divides a table into ranges of pages';
 COMMENT ON FUNCTION pgseal.rotation_join(regclass, name, boolean, int8) IS 'internal: starts or joins a run of reencrypt';

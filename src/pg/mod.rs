@@ -9,6 +9,7 @@ pub mod exports;
 pub mod filters;
 pub mod gin;
 pub mod guc;
+pub mod in_place;
 pub mod keyrings;
 pub mod kms;
 pub mod operators;

@@ -3,7 +3,6 @@
 use super::error::PgError;
 use super::raw::call::{Call, Returned};
 use super::raw::{lock, xact};
-use super::session;
 use super::values;
 use crate::core::envelope::{HEADER_BYTES, parse_head};
 use crate::core::text_form;
@@ -18,11 +17,7 @@ pub fn reseal(call: Call) -> Returned {
 /// `is_current(encrypted_*, index boolean)`: sealed under the active keys, without `index` the data key, and not in
 /// transit. Needs no key.
 pub fn is_current(call: Call) -> Returned {
-    let (head, _) = parse_head(call.prefix(0, HEADER_BYTES).bytes())?;
-    let keyring = session::keyring(head.keyring)?;
-    let data = keyring.active_data()?.version == head.data_version;
-    let index = !call.boolean(1) || keyring.active_index()?.0.version == head.index_version;
-    Ok(Some((data && index && !head.transit).into()))
+    Ok(Some(values::is_current(call.prefix(0, HEADER_BYTES).bytes(), call.boolean(1))?.into()))
 }
 
 /// `require_autocommit(text)`: refuses to run inside BEGIN.

@@ -51,6 +51,15 @@ fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
     Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &opened.opened, opened.content())?))
 }
 
+/// Sealed under the active keys, without `index` the data key, and not in transit; from the head of a value.
+pub fn is_current(bytes: &[u8], index: bool) -> Result<bool, PgError> {
+    let (head, _) = envelope::parse_head(bytes)?;
+    let keyring = session::keyring(head.keyring)?;
+    let data = keyring.active_data()?.version == head.data_version;
+    let index = !index || keyring.active_index()?.0.version == head.index_version;
+    Ok(data && index && !head.transit)
+}
+
 /// Seals a stored value anew under the active keys of its own keyring. Tokens that the active index key has made, or
 /// without `index` any index key, stay.
 pub fn rotate(bytes: &[u8], index: bool) -> Result<Varlena, PgError> {

@@ -4,6 +4,7 @@ mod aws;
 mod bad_input;
 mod decrypt_log;
 mod faults;
+mod in_place;
 mod keys;
 mod kms_loss;
 mod memory;

@@ -32,15 +32,7 @@ impl Cluster {
 
     /// The same with these variables in its environment, besides this process's own.
     pub fn start_with(conf: &[&str], environment: &[(&str, &str)]) -> Cluster {
-        let dir = PathBuf::from(run(as_server("mktemp").args(["-d", "/tmp/pgseal-test-XXXXXX"])).trim_end());
-        // More than once, since this process may end while initdb or the server is starting.
-        let cleanup = r#"cat
-            while "$1" -D "$2/data" -m immediate -w stop; pgrep -f "$2/data"; do sleep 0.1; done
-            rm -rf "$2""#;
-        let guard = Guard::new(as_server("sh"), cleanup, &[BIN.join("pg_ctl"), dir.clone()]);
-        let environment =
-            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let cluster = Cluster { dir, environment, _guard: guard };
+        let cluster = Self::directory(environment);
 
         run(as_server("mkdir").args(["-m", "700"]).arg(cluster.key_dir()));
         run(as_server(BIN.join("initdb"))
@@ -54,6 +46,41 @@ impl Cluster {
         cluster.write("data/postgresql.conf", &(settings + &conf.join("\n") + "\n"));
         cluster.start_again();
         cluster
+    }
+
+    /// A directory of its own that goes with the value, with no server in it yet.
+    fn directory(environment: &[(&str, &str)]) -> Cluster {
+        let dir = PathBuf::from(run(as_server("mktemp").args(["-d", "/tmp/pgseal-test-XXXXXX"])).trim_end());
+        // More than once, since this process may end while initdb or the server is starting.
+        let cleanup = r#"cat
+            while "$1" -D "$2/data" -m immediate -w stop; pgrep -f "$2/data"; do sleep 0.1; done
+            rm -rf "$2""#;
+        let guard = Guard::new(as_server("sh"), cleanup, &[BIN.join("pg_ctl"), dir.clone()]);
+        let environment =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Cluster { dir, environment, _guard: guard }
+    }
+
+    /// A running hot standby of this server with these lines in its postgresql.conf.
+    pub fn standby(&self, conf: &str) -> Cluster {
+        let standby = Self::directory(&[]);
+        run(as_server(BIN.join("pg_basebackup"))
+            .args([
+                "--username=postgres",
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--no-sync",
+                "--host",
+            ])
+            .arg(&self.dir)
+            .arg("--pgdata")
+            .arg(standby.data_dir()));
+        let path = standby.data_dir().join("postgresql.conf");
+        let settings = std::fs::read_to_string(path).expect("postgresql.conf");
+        let own = format!("unix_socket_directories = '{}'\n", standby.dir.display());
+        standby.write("data/postgresql.conf", &(settings + &own + conf));
+        standby.start_again();
+        standby
     }
 
     /// A running server with pgseal in its database "postgres". Its keys are files in [`Cluster::key_dir`] unless
