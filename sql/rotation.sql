@@ -1,11 +1,13 @@
-CREATE FUNCTION pgseal.reseal(encrypted_jsonb) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.reseal(encrypted_jsonb, index boolean DEFAULT true) RETURNS encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-CREATE FUNCTION pgseal.reseal(encrypted_text) RETURNS encrypted_text
+CREATE FUNCTION pgseal.reseal(encrypted_text, index boolean DEFAULT true) RETURNS encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-CREATE FUNCTION pgseal.is_current(encrypted_jsonb) RETURNS boolean
+CREATE FUNCTION pgseal.is_current(encrypted_jsonb, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-CREATE FUNCTION pgseal.is_current(encrypted_text) RETURNS boolean
+CREATE FUNCTION pgseal.is_current(encrypted_text, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+CREATE FUNCTION pgseal.rewrite_pages(target_table regclass, target_column int2, first_page int8, end_page int8, index boolean) RETURNS int8[]
+    AS 'MODULE_PATHNAME', 'pgseal_rewrite_pages' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.require_autocommit() RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_require_autocommit' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.exclude_writers(int4, int4) RETURNS void
@@ -39,21 +41,56 @@ BEGIN
     RETURN found;
 END $$;
 
-CREATE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT 1000)
+-- How many pages hold about so many rows.
+CREATE FUNCTION pgseal.pages_of_rows(target_table regclass, number_of_rows float8) RETURNS int8
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rows_of_page float8 := (SELECT c.reltuples / nullif(c.relpages, 0) FROM pg_class c WHERE c.oid = target_table AND c.reltuples >= 0);
+BEGIN
+    IF rows_of_page IS NULL THEN
+        EXECUTE format('SELECT count(*) / 8.0 FROM ONLY %s WHERE ctid < $1', target_table) INTO rows_of_page USING '(8,0)'::tid;
+    END IF;
+    RETURN greatest(1, number_of_rows / greatest(1, rows_of_page))::int8;
+END $$;
+
+-- Values of these pages renewed in place, left for UPDATE, and stored out of line; then pages that are in use all the time.
+CREATE FUNCTION pgseal.rewrite_pages_of(target_table regclass, target_column name, first_page int8, end_page int8, index boolean) RETURNS int8[]
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    problem text;
+BEGIN
+    -- Under the lock, because an index may have been made since the last batch.
+    EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', target_table);
+    problem := pgseal.in_place_problem(target_table, target_column);
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION 'cannot rotate in place: %', problem
+            USING ERRCODE = 'feature_not_supported', HINT = 'rotation => ''update'' writes new row versions.';
+    END IF;
+    RETURN (SELECT pgseal.rewrite_pages(target_table, a.attnum, first_page, end_page, index)
+              FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+END $$;
+
+CREATE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
+        max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update')
     LANGUAGE plpgsql AS $$
 DECLARE
     leaf regclass;
-    pages int8;
-    page int8;
+    leaves regclass[];
+    goal text;
+    claim record;
+    progress record;
     step int8;
     changed int8;
-    pass_changed int8;
-    pass_before int8;
-    passes int4;
     total int8 := 0;
     started timestamptz := pg_catalog.clock_timestamp();
     reported timestamptz := started;
+    due timestamptz := started;
     statement text;
+    done int8[];
+    in_place int8 := 0;
+    noticed timestamptz := '-infinity';
+    waited_for text[];
+    waited_after int4;
 BEGIN
     PERFORM pgseal.require_autocommit();
     PERFORM pgseal.encrypted_column(target_table, target_column);
@@ -61,45 +98,118 @@ BEGIN
         RAISE EXCEPTION '% is not a table', target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
     END IF;
+    IF rotation IS NULL OR rotation NOT IN ('in_place', 'update') THEN
+        RAISE EXCEPTION 'rotation must be in_place or update' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- A row costs so much less in place that the commit would cost more.
+    batch_size := coalesce(batch_size, CASE rotation WHEN 'in_place' THEN 10000 ELSE 1000 END);
     IF batch_size < 1 THEN
         RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    FOR leaf IN
+    IF max_rate <= 0 OR max_rate = 'NaN' THEN
+        RAISE EXCEPTION 'max_rate must be more than 0 rows a second' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF index IS NULL THEN
+        RAISE EXCEPTION 'index must be true or false' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    leaves := ARRAY(
         SELECT c.oid::regclass FROM pg_catalog.pg_class c
          WHERE c.relkind = 'r' AND (c.oid = target_table
-            OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(target_table) t WHERE t.isleaf))
-    LOOP
+            OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(target_table) t WHERE t.isleaf)));
+    -- Where this is not the default, every update of another session would end the run with an error.
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    FOREACH leaf IN ARRAY leaves LOOP
         statement := pg_catalog.format(
-            'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I) WHERE ctid >= $1 AND ctid < $2 AND NOT pgseal.is_current(%2$I)',
-            leaf, target_column);
-        -- Concurrent updates put rows on other pages: passes go on until one finds nothing to do.
-        passes := 0;
-        pass_changed := 0;
+            'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L) WHERE ctid >= $1 AND ctid < $2 AND NOT pgseal.is_current(%2$I, %3$L)',
+            leaf, target_column, index);
+        step := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
+        goal := pgseal.rotation_join(leaf, target_column, index, step);
+        COMMIT AND CHAIN;
+        waited_for := CASE rotation WHEN 'in_place' THEN pgseal.rotation_transactions() END;
         LOOP
-            pass_before := pass_changed;
-            passes := passes + 1;
-            pages := pg_catalog.pg_relation_size(leaf) / pg_catalog.current_setting('block_size')::int8;
-            SELECT greatest(1, batch_size / greatest(1, (c.reltuples / greatest(1, c.relpages))::int8)) INTO step
-              FROM pg_catalog.pg_class c WHERE c.oid = leaf;
-            page := 0;
-            pass_changed := 0;
-            WHILE page < pages LOOP
-                EXECUTE statement USING pg_catalog.format('(%s,0)', page)::tid, pg_catalog.format('(%s,0)', page + step)::tid;
-                GET DIAGNOSTICS changed = ROW_COUNT;
-                COMMIT;
-                pass_changed := pass_changed + changed;
-                total := total + changed;
-                page := page + step;
-                IF pg_catalog.clock_timestamp() - reported > interval '5 seconds' THEN
-                    reported := pg_catalog.clock_timestamp();
-                    RAISE NOTICE '%: page % of %, % rows re-encrypted', leaf, least(page, pages), pages, total;
+            -- Whoever has read old bytes may write them back: a pass that finds none counts only if it began after their end.
+            WHILE EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'virtualxid' AND l.virtualtransaction = ANY (waited_for)) LOOP
+                IF pg_catalog.clock_timestamp() > noticed + interval '5 seconds' THEN
+                    noticed := pg_catalog.clock_timestamp();
+                    RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %',
+                        (SELECT pg_catalog.array_agg(l.pid) FROM pg_catalog.pg_locks l
+                          WHERE l.locktype = 'virtualxid' AND l.virtualtransaction = ANY (waited_for));
                 END IF;
+                PERFORM pg_catalog.pg_sleep(0.02);
+                COMMIT AND CHAIN;
             END LOOP;
-            EXIT WHEN pass_changed = 0;
-            IF passes >= 5 AND pass_changed >= pass_before THEN
-                RAISE EXCEPTION '% rows of % do not stay re-encrypted', pass_changed, leaf
-                    USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
+            waited_for := NULL;
+            claim := pgseal.rotation_claim(leaf, target_column, goal);
+            EXIT WHEN claim.state = 'finished';
+            IF claim.state = 'superseded' THEN
+                waited_after := NULL;
+                goal := pgseal.rotation_join(leaf, target_column, index, step);
+                COMMIT AND CHAIN;
+                CONTINUE;
             END IF;
+            IF claim.state = 'pass done' AND rotation = 'in_place' AND NOT claim.nothing_done AND waited_after IS NULL THEN
+                waited_after := claim.pass;
+                waited_for := pgseal.rotation_transactions();
+                COMMIT AND CHAIN;
+                CONTINUE;
+            END IF;
+            IF claim.state = 'pass done' THEN
+                IF NOT pgseal.rotation_end_pass(leaf, target_column, claim.pass, step) THEN
+                    COMMIT AND CHAIN;
+                    RAISE EXCEPTION 'rows of % do not stay re-encrypted', leaf
+                        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
+                END IF;
+                COMMIT AND CHAIN;
+                waited_after := NULL;
+                CONTINUE;
+            END IF;
+            claim.end_page := least(claim.next_page + step, claim.end_page);
+            due := greatest(due, pg_catalog.clock_timestamp());
+            waited_after := NULL;
+            done := ARRAY[0, 1, 0];
+            IF rotation = 'in_place' THEN
+                done := pgseal.rewrite_pages_of(leaf, target_column, claim.next_page, claim.end_page, index);
+                in_place := in_place + done[1];
+                IF done[4] IS NOT NULL AND pg_catalog.clock_timestamp() > noticed + interval '5 seconds' THEN
+                    noticed := pg_catalog.clock_timestamp();
+                    RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done[4]
+                        USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.',
+                            (SELECT pg_catalog.array_agg(DISTINCT l.pid) FROM pg_catalog.pg_locks l
+                              WHERE l.relation = leaf AND l.pid <> pg_catalog.pg_backend_pid()));
+                END IF;
+            END IF;
+            BEGIN
+                changed := 0;
+                IF done[2] + done[3] > 0 OR done[4] IS NOT NULL THEN
+                    EXECUTE statement USING pg_catalog.format('(%s,0)', claim.next_page)::tid, pg_catalog.format('(%s,0)', claim.end_page)::tid;
+                    GET DIAGNOSTICS changed = ROW_COUNT;
+                END IF;
+                changed := changed + done[1];
+                PERFORM pgseal.rotation_advance(leaf, target_column, claim.first_page, claim.end_page, changed);
+            EXCEPTION WHEN deadlock_detected THEN
+                -- The other transaction goes on; this batch is done again after it.
+                changed := 0;
+            END;
+            COMMIT AND CHAIN;
+            total := total + changed;
+            IF pg_catalog.clock_timestamp() - reported > interval '5 seconds' THEN
+                reported := pg_catalog.clock_timestamp();
+                SELECT * INTO progress FROM pgseal.rotation_progress p WHERE p.table_name = leaf AND p.column_name = target_column;
+                RAISE NOTICE '%: pass %, page % of %, % rows re-encrypted, % rows/s, % remaining', leaf, progress.pass,
+                    progress.pages_done, progress.pages, progress.rows_done, progress.rows_per_second,
+                    coalesce(pg_catalog.date_trunc('second', progress.remaining)::text, 'unknown time');
+            END IF;
+            WHILE rotation = 'in_place' AND pgseal.rotation_lag() > 64 << 20 LOOP
+                PERFORM pg_catalog.pg_sleep(0.05);
+                COMMIT AND CHAIN;
+            END LOOP;
+            due := due + changed / max_rate * interval '1 second';
+            WHILE due > pg_catalog.clock_timestamp() LOOP
+                PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due - pg_catalog.clock_timestamp())));
+                -- A snapshot that sleeps would keep VACUUM from removing what it still sees.
+                COMMIT AND CHAIN;
+            END LOOP;
         END LOOP;
     END LOOP;
     -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
@@ -112,6 +222,9 @@ BEGIN
     END IF;
     RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column),
         pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - started)::numeric, 1);
+    IF rotation = 'in_place' THEN
+        RAISE NOTICE '% of them in place, % by UPDATE (out of line, other tokens, or in use)', in_place, total - in_place;
+    END IF;
 END $$;
 
 CREATE FUNCTION pgseal.key_usage(target_table regclass, target_column name)
@@ -271,16 +384,19 @@ BEGIN
     END IF;
 END $$;
 
-COMMENT ON FUNCTION pgseal.reseal(encrypted_jsonb) IS 'internal: the same document under the active keys of its keyring';
-COMMENT ON FUNCTION pgseal.reseal(encrypted_text) IS 'internal: the same text under the active keys of its keyring';
-COMMENT ON FUNCTION pgseal.is_current(encrypted_jsonb) IS 'is the value sealed under the active keys? Needs no key';
-COMMENT ON FUNCTION pgseal.is_current(encrypted_text) IS 'is the value sealed under the active keys? Needs no key';
+COMMENT ON FUNCTION pgseal.reseal(encrypted_jsonb, boolean) IS 'internal: the same document under the active keys of its keyring; with index false its tokens stay';
+COMMENT ON FUNCTION pgseal.reseal(encrypted_text, boolean) IS 'internal: the same text under the active keys of its keyring; with index false its tokens stay';
+COMMENT ON FUNCTION pgseal.is_current(encrypted_jsonb, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
+COMMENT ON FUNCTION pgseal.is_current(encrypted_text, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
 COMMENT ON FUNCTION pgseal.require_autocommit() IS 'internal: refuses to run inside a transaction block';
 COMMENT ON FUNCTION pgseal.exclude_writers(int4, int4) IS 'internal: waits for writers with a data key version and keeps others out';
 COMMENT ON FUNCTION pgseal.wait_for_transactions() IS 'internal: waits for every transaction that runs now';
 COMMENT ON FUNCTION pgseal.text_holds_key(text, int4, int4) IS 'internal: does a text quote a value of a data key version?';
 COMMENT ON FUNCTION pgseal.encrypted_column(regclass, name) IS 'internal: the type of an encrypted column';
-COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4) IS 'encrypt the rows of a column anew under the active keys, in batches that are committed';
+COMMENT ON FUNCTION pgseal.pages_of_rows(regclass, float8) IS 'internal: how many pages of a table hold about so many rows';
+COMMENT ON FUNCTION pgseal.rewrite_pages(regclass, int2, int8, int8, boolean) IS 'internal: renews values in pages without new row versions';
+COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same where nothing speaks against it';
+COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text) IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';
 COMMENT ON FUNCTION pgseal.key_usage(regclass, name) IS 'how many values of a column each key version has';
 COMMENT ON FUNCTION pgseal.find_key(int4, int4) IS 'internal: a place that holds a value of a data key version, or NULL';
 COMMENT ON FUNCTION pgseal.retire_key(text, int4) IS 'refuse a data key version from now on, after making sure that no value needs it';

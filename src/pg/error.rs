@@ -6,6 +6,7 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, spi};
 
+use super::raw::in_place::Refused;
 use crate::core::envelope::{FormatError, OpenError, SealError};
 use crate::core::jsonb::JsonbError;
 use crate::core::kdf::CommitmentMismatch;
@@ -107,6 +108,13 @@ pub enum PgError {
     /// A CALL that commits, inside BEGIN.
     #[error("{0} cannot run inside a transaction block")]
     TransactionBlock(&'static str),
+    /// A table or a server on which values are not rewritten where they are.
+    #[error("{}", match .0 {
+        Refused::Version => "rotation in place is not known to be sound on this version of PostgreSQL yet",
+        Refused::Owner => "only its owner may rotate a table in place",
+        Refused::Kind => "rotation in place is for ordinary tables that are not temporary",
+    })]
+    InPlace(Refused),
     /// Needs what only a preloaded library has.
     #[error("pgseal is not preloaded, or pgseal.shared_keys is 0")]
     NotPreloaded,
@@ -173,6 +181,8 @@ impl PgError {
             PgError::KeyringExists(_) => Code::ERRCODE_DUPLICATE_OBJECT,
             PgError::PreparedKeys => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            PgError::InPlace(Refused::Owner) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            PgError::InPlace(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported => Code::ERRCODE_UNDEFINED_FUNCTION,
             PgError::Random(_) => Code::ERRCODE_SYSTEM_ERROR,
@@ -242,6 +252,7 @@ impl PgError {
             PgError::TransactionBlock(_) => {
                 "It commits after every batch: run it on its own, with autocommit on."
             }
+            PgError::InPlace(_) => "rotation => 'update' writes new row versions.",
             PgError::NotPreloaded => {
                 "Add pgseal to shared_preload_libraries in postgresql.conf and restart the server."
             }

@@ -2,7 +2,7 @@
 
 use super::raw::call::sql_functions;
 use super::{
-    counters, documents, filters, gin, keyrings, kms, migration, operators, ranges, reveal, rewrite,
+    counters, documents, filters, gin, in_place, keyrings, kms, migration, operators, ranges, reveal, rewrite,
     rotation, shared_keys, stats, texts, types,
 };
 
@@ -111,6 +111,7 @@ sql_functions! {
     pgseal_flush_keys => keyrings::flush_keys;
     pgseal_key_tables_changed => keyrings::key_tables_changed;
 
+    pgseal_rewrite_pages => in_place::rewrite_pages;
     pgseal_reseal => rotation::reseal;
     pgseal_is_current => rotation::is_current;
     pgseal_require_autocommit => rotation::require_autocommit;

@@ -9,6 +9,7 @@ pub mod exports;
 pub mod filters;
 pub mod gin;
 pub mod guc;
+pub mod in_place;
 pub mod keyrings;
 pub mod kms;
 pub mod migration;
@@ -41,7 +42,8 @@ pgrx::extension_sql_file!("../../sql/ranges.sql", name = "ranges", requires = ["
 pgrx::extension_sql_file!("../../sql/casts.sql", name = "casts", requires = ["ranges"]);
 pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["casts"]);
 pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["reveal"]);
-pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["keyrings"]);
+pgrx::extension_sql_file!("../../sql/progress.sql", name = "progress", requires = ["keyrings"]);
+pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["progress"]);
 pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["rotation"]);
 pgrx::extension_sql_file!("../../sql/kms.sql", name = "kms", requires = ["monitor"]);
 pgrx::extension_sql_file!("../../sql/migration.sql", name = "migration", requires = ["kms"]);

@@ -3,25 +3,21 @@
 use super::error::PgError;
 use super::raw::call::{Call, Returned};
 use super::raw::{lock, xact};
-use super::session::{self, Privilege};
 use super::values;
 use crate::core::envelope::{HEADER_BYTES, parse_head};
 use crate::core::text_form;
 use crate::keys::state::KeyState;
 
-/// `reseal(encrypted_*)`: the same plaintext under the active keys of its keyring.
+/// `reseal(encrypted_*, index boolean)`: the same plaintext under the active keys of its keyring; without `index` its
+/// tokens stay.
 pub fn reseal(call: Call) -> Returned {
-    let value = values::open_for(call.varlena(0).bytes(), Privilege::Encrypt)?;
-    Ok(Some(values::reseal(&value)?.datum()))
+    Ok(Some(values::rotate(call.varlena(0).bytes(), call.boolean(1))?.datum()))
 }
 
-/// `is_current(encrypted_*)`: sealed under the active keys and not in transit. Needs no key.
+/// `is_current(encrypted_*, index boolean)`: sealed under the active keys, without `index` the data key, and not in
+/// transit. Needs no key.
 pub fn is_current(call: Call) -> Returned {
-    let (head, _) = parse_head(call.prefix(0, HEADER_BYTES).bytes())?;
-    let keyring = session::keyring(head.keyring)?;
-    let data = keyring.active_data()?.version == head.data_version;
-    let index = keyring.active_index()?.0.version == head.index_version;
-    Ok(Some((data && index && !head.transit).into()))
+    Ok(Some(values::is_current(call.prefix(0, HEADER_BYTES).bytes(), call.boolean(1))?.into()))
 }
 
 /// `require_autocommit(text)`: refuses to run inside BEGIN.

@@ -38,7 +38,7 @@ pub fn seal(
 }
 
 /// Seals an opened value anew under the active keys of its own keyring.
-pub fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
+fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
     // JSON text from a big-endian server becomes what this server writes.
     if opened.head.content == Content::JsonText {
         return seal_changed(opened, opened.datum().bytes());
@@ -48,6 +48,32 @@ pub fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
     let head = Head { data_version, index_version, transit: false, ..opened.head };
     counters::count(Counter::ValuesSealed);
     Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &opened.opened, opened.content())?))
+}
+
+/// Sealed under the active keys, without `index` the data key, and not in transit; from the head of a value.
+pub fn is_current(bytes: &[u8], index: bool) -> Result<bool, PgError> {
+    let (head, _) = envelope::parse_head(bytes)?;
+    let keyring = session::keyring(head.keyring)?;
+    let data = keyring.active_data()?.version == head.data_version;
+    let index = !index || keyring.active_index()?.0.version == head.index_version;
+    Ok(data && index && !head.transit)
+}
+
+/// Seals a stored value anew under the active keys of its own keyring. Tokens that the active index key has made, or
+/// without `index` any index key, stay.
+pub fn rotate(bytes: &[u8], index: bool) -> Result<Varlena, PgError> {
+    let located = locate(bytes, |keyring, _| session::require(keyring, Privilege::Encrypt))?;
+    let (head, tokens) = (located.envelope.head(), located.envelope.tokens());
+    let value = located.open()?;
+    let kept = !index || value.keyring.active_index()?.0.version == head.index_version;
+    if !kept || head.transit || head.content == Content::JsonText {
+        return reseal(&value);
+    }
+    let (keyring, data_version, key) = session::writer_key(value.keyring.id)?;
+    let tokens: Vec<u64> = tokens.collect();
+    counters::count(Counter::ValuesSealed);
+    let head = Head { data_version, ..head };
+    Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &value.opened, value.content())?))
 }
 
 /// Seals a part of a value under its keyring, without tokens.

@@ -3,11 +3,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use postgres::{Client, Config, NoTls};
 
 use super::guard::Guard;
-use super::{as_server, output, run};
+use super::{as_server, output, run, wait_for};
 
 /// The folder of PostgreSQL's programs, from `PG_CONFIG`.
 static BIN: LazyLock<PathBuf> = LazyLock::new(|| pg_config("--bindir").into());
@@ -34,15 +35,7 @@ impl Cluster {
 
     /// The same with these variables in its environment, besides this process's own.
     pub fn start_with(conf: &[&str], environment: &[(&str, &str)]) -> Cluster {
-        let dir = PathBuf::from(run(as_server("mktemp").args(["-d", "/tmp/pgseal-test-XXXXXX"])).trim_end());
-        // More than once, since this process may end while initdb or the server is starting.
-        let cleanup = r#"cat
-            while "$1" -D "$2/data" -m immediate -w stop; pgrep -f "$2/data"; do sleep 0.1; done
-            rm -rf "$2""#;
-        let guard = Guard::new(as_server("sh"), cleanup, &[BIN.join("pg_ctl"), dir.clone()]);
-        let environment =
-            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let cluster = Cluster { dir, environment, _guard: guard };
+        let cluster = Self::directory(environment);
 
         run(as_server("mkdir").args(["-m", "700"]).arg(cluster.key_dir()));
         run(as_server(BIN.join("initdb"))
@@ -56,6 +49,41 @@ impl Cluster {
         cluster.write("data/postgresql.conf", &(settings + &conf.join("\n") + "\n"));
         cluster.start_again();
         cluster
+    }
+
+    /// A directory of its own that goes with the value, with no server in it yet.
+    fn directory(environment: &[(&str, &str)]) -> Cluster {
+        let dir = PathBuf::from(run(as_server("mktemp").args(["-d", "/tmp/pgseal-test-XXXXXX"])).trim_end());
+        // More than once, since this process may end while initdb or the server is starting.
+        let cleanup = r#"cat
+            while "$1" -D "$2/data" -m immediate -w stop; pgrep -f "$2/data"; do sleep 0.1; done
+            rm -rf "$2""#;
+        let guard = Guard::new(as_server("sh"), cleanup, &[BIN.join("pg_ctl"), dir.clone()]);
+        let environment =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Cluster { dir, environment, _guard: guard }
+    }
+
+    /// A running hot standby of this server with these lines in its postgresql.conf.
+    pub fn standby(&self, conf: &str) -> Cluster {
+        let standby = Self::directory(&[]);
+        run(as_server(BIN.join("pg_basebackup"))
+            .args([
+                "--username=postgres",
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--no-sync",
+                "--host",
+            ])
+            .arg(&self.dir)
+            .arg("--pgdata")
+            .arg(standby.data_dir()));
+        let path = standby.data_dir().join("postgresql.conf");
+        let settings = std::fs::read_to_string(path).expect("postgresql.conf");
+        let own = format!("unix_socket_directories = '{}'\n", standby.dir.display());
+        standby.write("data/postgresql.conf", &(settings + &own + conf));
+        standby.start_again();
+        standby
     }
 
     /// A running server with pgseal in its database "postgres". Its keys are files in [`Cluster::key_dir`] unless
@@ -128,6 +156,25 @@ impl Cluster {
     /// Ends every process of the server at once, as a power failure would.
     pub fn crash(&self) {
         self.pg_ctl(&["-w", "-m", "immediate", "stop"]);
+    }
+
+    /// kill -9 of the server and all its processes.
+    pub fn kill(&self) {
+        let postmaster = self.postmaster().to_string();
+        let children = output(Command::new("pgrep").args(["-P", &postmaster])).stdout;
+        let children = String::from_utf8_lossy(&children).into_owned();
+        let all = || std::iter::once(postmaster.as_str()).chain(children.split_whitespace());
+        // Children may end by themselves once they miss their parent.
+        output(Command::new("kill").arg("-9").args(all()));
+        let runs = |pid: &str| {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            state.is_ok_and(|state| !state.contains(") Z "))
+        };
+        wait_for("the end of the server", Duration::from_secs(10), || !all().any(runs));
+        // Where nobody reaps it, the dead process still has the number in these.
+        for lock in [self.data_dir().join("postmaster.pid"), self.dir.join(".s.PGSQL.5432.lock")] {
+            std::fs::remove_file(lock).expect("a lock file of the server");
+        }
     }
 
     /// The server's log so far.

@@ -48,6 +48,23 @@ pub fn of_texts(elements: &[&[u8]]) -> Varlena {
     }
 }
 
+/// An int8[] of these numbers, in the current memory context.
+pub fn of_int8s(numbers: &[i64]) -> Varlena {
+    let mut datums: Vec<pg_sys::Datum> = numbers.iter().map(|number| (*number).into()).collect();
+    // SAFETY: int8 is passed by value on the 64-bit systems that pgrx builds for; the array is a copy.
+    unsafe {
+        let array = pg_sys::construct_array(
+            datums.as_mut_ptr(),
+            datums.len() as i32,
+            pg_sys::INT8OID,
+            size_of::<i64>() as i32,
+            true,
+            pg_sys::TYPALIGN_DOUBLE as std::ffi::c_char,
+        );
+        detoast(pg_sys::Datum::from(array))
+    }
+}
+
 /// The elements of a text[] as bytes; `None` where one is NULL or it has more than one dimension.
 pub fn steps(array: pg_sys::Datum) -> Option<Vec<Varlena>> {
     // SAFETY: the datum is an array.

@@ -9,6 +9,7 @@ pub mod call;
 pub mod datum;
 pub mod gin;
 pub mod hook;
+pub mod in_place;
 pub mod jsonb;
 pub mod lock;
 pub mod node;

@@ -1,0 +1,267 @@
+-- How far reencrypt is. A worker locks the row of a range of pages for each batch, and moves it on in the transaction of
+-- the batch: workers share the ranges, and one that is killed leaves nothing behind.
+CREATE TABLE pgseal.rotation (
+    relation oid,
+    attnum int2,
+    with_index boolean NOT NULL,
+    goal text NOT NULL,
+    pass int4 NOT NULL DEFAULT 1,
+    pass_again boolean NOT NULL DEFAULT false,
+    rows_before int8 NOT NULL DEFAULT 0,
+    rows_in_last_pass int8 NOT NULL DEFAULT 0,
+    measured_since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    pages_then int8 NOT NULL DEFAULT 0,
+    rows_then int8 NOT NULL DEFAULT 0,
+    pid int4 NOT NULL DEFAULT pg_backend_pid(),
+    call_started timestamptz NOT NULL DEFAULT statement_timestamp(),
+    started timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished timestamptz,
+    stuck boolean NOT NULL DEFAULT false,
+    CONSTRAINT rotation_pkey PRIMARY KEY (relation, attnum)
+);
+CREATE TABLE pgseal.rotation_range (
+    relation oid,
+    attnum int2,
+    first_page int8,
+    next_page int8 NOT NULL,
+    end_page int8 NOT NULL,
+    rows_done int8 NOT NULL DEFAULT 0,
+    pid int4,
+    call_started timestamptz,
+    updated timestamptz,
+    CONSTRAINT rotation_range_pkey PRIMARY KEY (relation, attnum, first_page)
+) WITH (fillfactor = 50);
+
+CREATE VIEW pgseal.rotation_worker AS
+    SELECT DISTINCT w.relation, w.attnum, w.pid
+      FROM (SELECT relation, attnum, pid, call_started FROM pgseal.rotation
+            UNION ALL
+            SELECT relation, attnum, pid, call_started FROM pgseal.rotation_range) w
+      JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid
+     -- NULL where the reader may not see what the other session runs.
+     WHERE (a.query_start = w.call_started AND a.state = 'active') IS NOT FALSE;
+
+CREATE VIEW pgseal.rotation_progress WITH (security_barrier) AS
+    SELECT r.relation::regclass AS table_name, a.attname AS column_name,
+           CASE WHEN r.stuck THEN 'stuck' WHEN r.finished IS NOT NULL THEN 'finished'
+                WHEN w.pids IS NULL THEN 'interrupted' ELSE 'running' END AS state,
+           r.pass, p.pages_done, p.pages, r.rows_before + p.rows_done AS rows_done,
+           pg_catalog.round((r.rows_before + p.rows_done - r.rows_then) / s.seconds, 1) AS rows_per_second,
+           CASE WHEN r.finished IS NULL THEN
+               pg_catalog.make_interval(secs => ((p.pages - p.pages_done) * s.seconds / nullif(p.pages_done - r.pages_then, 0))::float8)
+           END AS remaining,
+           r.started, p.updated, r.finished, CASE WHEN r.finished IS NULL THEN w.pids END AS pids
+      FROM pgseal.rotation r
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = r.relation AND a.attnum = r.attnum AND NOT a.attisdropped
+     CROSS JOIN LATERAL (
+           SELECT coalesce(pg_catalog.sum(g.end_page - g.first_page), 0)::int8 AS pages,
+                  coalesce(pg_catalog.sum(g.next_page - g.first_page), 0)::int8 AS pages_done,
+                  coalesce(pg_catalog.sum(g.rows_done), 0)::int8 AS rows_done,
+                  coalesce(pg_catalog.max(g.updated), r.measured_since) AS updated
+             FROM pgseal.rotation_range g WHERE g.relation = r.relation AND g.attnum = r.attnum) p
+     CROSS JOIN LATERAL (SELECT nullif(greatest(extract(epoch FROM p.updated - r.measured_since), 0), 0) AS seconds) s
+     CROSS JOIN LATERAL (SELECT pg_catalog.array_agg(w.pid) AS pids FROM pgseal.rotation_worker w
+                          WHERE w.relation = r.relation AND w.attnum = r.attnum) w
+     WHERE pg_catalog.has_any_column_privilege(r.relation, 'SELECT, UPDATE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+GRANT SELECT ON pgseal.rotation_progress TO PUBLIC;
+
+-- These run as the owner of the tables above; the role that counts is the one that called reencrypt.
+CREATE FUNCTION pgseal.rotation_column(target_table regclass, target_column name) RETURNS int2
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    caller name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+BEGIN
+    IF NOT has_column_privilege(caller, target_table, target_column, 'UPDATE') THEN
+        RAISE EXCEPTION 'permission denied for column "%" of %', target_column, target_table USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+END $$;
+
+CREATE FUNCTION pgseal.rotation_start_pass(target oid, number int2, step int8) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    pages int8 := pg_relation_size(target::regclass) / current_setting('block_size')::int8;
+    size int8 := greatest(step, pages / 64 + 1);
+BEGIN
+    DELETE FROM pgseal.rotation_range r WHERE r.relation = target AND r.attnum = number;
+    INSERT INTO pgseal.rotation_range (relation, attnum, first_page, next_page, end_page)
+    SELECT target, number, page, page, least(page + size, pages) FROM generate_series(0, pages - 1, size) page;
+END $$;
+
+-- Joins the run of this column that is not finished, or starts one; returns what it aims at.
+CREATE FUNCTION pgseal.rotation_join(target_table regclass, target_column name, with_index boolean, step int8) RETURNS text
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number int2 := pgseal.rotation_column(target_table, target_column);
+    only_keyring int4 := (SELECT coalesce(nullif(a.atttypmod, -1), nullif(t.typtypmod, -1))
+                            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                           WHERE a.attrelid = target_table AND a.attnum = number);
+    new_goal text := (SELECT hashtextextended(string_agg(concat_ws(':', k.id, d.version, CASE WHEN rotation_join.with_index THEN i.version END),
+                                                         ',' ORDER BY k.id), 0)
+                        FROM pgseal.keyring k
+                        JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
+                        JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active'
+                       WHERE only_keyring IS NULL OR k.id = only_keyring);
+    run pgseal.rotation;
+BEGIN
+    new_goal := concat(new_goal, CASE WHEN rotation_join.with_index THEN ' with index' END);
+    DELETE FROM pgseal.rotation r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.relation);
+    DELETE FROM pgseal.rotation_range r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.relation);
+    INSERT INTO pgseal.rotation (relation, attnum, with_index, goal, finished)
+    VALUES (target_table, number, rotation_join.with_index, '', clock_timestamp()) ON CONFLICT DO NOTHING;
+    SELECT * INTO run FROM pgseal.rotation r WHERE r.relation = target_table AND r.attnum = number FOR UPDATE;
+    IF run.finished IS NULL AND run.with_index <> rotation_join.with_index
+       AND EXISTS (SELECT FROM pgseal.rotation_worker w
+                    WHERE w.relation = target_table AND w.attnum = number AND w.pid <> pg_backend_pid()) THEN
+        RAISE EXCEPTION 'reencrypt of % with index => % is running', target_table, run.with_index USING ERRCODE = 'object_in_use';
+    END IF;
+    IF run.finished IS NOT NULL OR run.goal <> new_goal THEN
+        DELETE FROM pgseal.rotation r WHERE r.relation = target_table AND r.attnum = number;
+        INSERT INTO pgseal.rotation (relation, attnum, with_index, goal)
+        VALUES (target_table, number, rotation_join.with_index, new_goal);
+        PERFORM pgseal.rotation_start_pass(target_table, number, step);
+        RETURN new_goal;
+    END IF;
+    -- Rows may have come back to pages that were done before an interruption: one more pass looks at them.
+    UPDATE pgseal.rotation r
+       SET pass_again = true, measured_since = clock_timestamp(), pid = pg_backend_pid(), call_started = statement_timestamp(),
+           rows_then = r.rows_before + g.rows_done, pages_then = g.pages_done
+      FROM (SELECT coalesce(sum(rows_done), 0) AS rows_done, coalesce(sum(next_page - first_page), 0) AS pages_done
+              FROM pgseal.rotation_range WHERE relation = target_table AND attnum = number) g
+     WHERE r.relation = target_table AND r.attnum = number;
+    RETURN new_goal;
+END $$;
+
+-- Locks a range that nobody works on until the end of the transaction; waits where all that are left are taken.
+CREATE FUNCTION pgseal.rotation_claim(target_table regclass, target_column name, goal text,
+        OUT state text, OUT pass int4, OUT first_page int8, OUT next_page int8, OUT end_page int8, OUT nothing_done boolean)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number int2 := pgseal.rotation_column(target_table, target_column);
+BEGIN
+    SELECT CASE WHEN r.goal <> rotation_claim.goal THEN 'superseded' WHEN r.finished IS NOT NULL THEN 'finished' ELSE 'work' END, r.pass
+      INTO state, pass FROM pgseal.rotation r WHERE r.relation = target_table AND r.attnum = number;
+    WHILE state = 'work' LOOP
+        SELECT r.first_page, r.next_page, r.end_page INTO first_page, next_page, end_page FROM pgseal.rotation_range r
+         WHERE r.relation = target_table AND r.attnum = number AND r.next_page < r.end_page
+         ORDER BY r.first_page LIMIT 1 FOR UPDATE SKIP LOCKED;
+        EXIT WHEN FOUND;
+        PERFORM FROM pgseal.rotation_range r
+          WHERE r.relation = target_table AND r.attnum = number AND r.next_page < r.end_page LIMIT 1 FOR UPDATE;
+        IF NOT EXISTS (SELECT FROM pgseal.rotation_range r
+                        WHERE r.relation = target_table AND r.attnum = number AND r.next_page < r.end_page) THEN
+            state := 'pass done';
+            nothing_done := (SELECT NOT r.pass_again FROM pgseal.rotation r WHERE r.relation = target_table AND r.attnum = number)
+                AND NOT EXISTS (SELECT FROM pgseal.rotation_range r
+                                 WHERE r.relation = target_table AND r.attnum = number AND r.rows_done > 0);
+        END IF;
+    END LOOP;
+END $$;
+
+CREATE FUNCTION pgseal.rotation_advance(target_table regclass, target_column name, first_page int8, next_page int8, rows_done int8) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number int2 := pgseal.rotation_column(target_table, target_column);
+BEGIN
+    UPDATE pgseal.rotation_range r
+       SET next_page = rotation_advance.next_page, rows_done = r.rows_done + rotation_advance.rows_done,
+           pid = pg_backend_pid(), call_started = statement_timestamp(), updated = clock_timestamp()
+     WHERE r.relation = target_table AND r.attnum = number AND r.first_page = rotation_advance.first_page;
+END $$;
+
+-- After a pass that changed nothing the run is finished, else another pass begins. False where rows do not stay changed.
+CREATE FUNCTION pgseal.rotation_end_pass(target_table regclass, target_column name, ended_pass int4, step int8) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number int2 := pgseal.rotation_column(target_table, target_column);
+    changed int8;
+    run pgseal.rotation;
+BEGIN
+    SELECT * INTO run FROM pgseal.rotation r WHERE r.relation = target_table AND r.attnum = number FOR UPDATE;
+    IF run.finished IS NOT NULL OR run.pass <> ended_pass
+       OR EXISTS (SELECT FROM pgseal.rotation_range r
+                   WHERE r.relation = target_table AND r.attnum = number AND r.next_page < r.end_page) THEN
+        RETURN true;
+    END IF;
+    changed := (SELECT coalesce(sum(r.rows_done), 0) FROM pgseal.rotation_range r WHERE r.relation = target_table AND r.attnum = number);
+    run.stuck := changed > 0 AND run.pass >= 5 AND changed >= run.rows_in_last_pass;
+    IF run.stuck OR changed = 0 AND NOT run.pass_again THEN
+        UPDATE pgseal.rotation r SET finished = clock_timestamp(), stuck = run.stuck
+         WHERE r.relation = target_table AND r.attnum = number;
+        RETURN NOT run.stuck;
+    END IF;
+    UPDATE pgseal.rotation r
+       SET pass = r.pass + 1, pass_again = false, rows_before = r.rows_before + changed, rows_in_last_pass = changed,
+           measured_since = clock_timestamp(), pages_then = 0, rows_then = r.rows_before + changed
+     WHERE r.relation = target_table AND r.attnum = number;
+    PERFORM pgseal.rotation_start_pass(target_table, number, step);
+    RETURN true;
+END $$;
+
+-- Transactions of this database that run now, as pg_locks names them.
+CREATE FUNCTION pgseal.rotation_transactions() RETURNS text[]
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(l.virtualtransaction), '{}') FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'virtualxid' AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+       AND a.backend_type NOT IN ('autovacuum worker', 'walsender')
+$$;
+
+-- WAL that a standby has not replayed yet, at most.
+CREATE FUNCTION pgseal.rotation_lag() RETURNS int8
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)), 0)::int8 FROM pg_stat_replication r
+     WHERE NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
+$$;
+
+-- Why values of a column must not be rewritten where they are: something else is made from their bytes.
+CREATE FUNCTION pgseal.in_place_problem(target_table regclass, target_column name) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.problem FROM (
+        SELECT format('%s is not an ordinary table', c.oid::regclass) FROM pg_class c LEFT JOIN pg_am m ON m.oid = c.relam
+         WHERE c.oid = target_table AND (c.relkind <> 'r' OR c.relpersistence = 't' OR m.amname <> 'heap')
+        UNION ALL
+        SELECT format('index %s stores the column or something made from it', i.indexrelid::regclass)
+          FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = target_column
+         WHERE i.indrelid = target_table
+           AND (a.attnum = ANY (i.indkey::int2[]) AND m.amname <> 'gin'
+                OR (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+                   -- A whole row leaves no dependency on its columns.
+                   AND (pg_get_indexdef(i.indexrelid) LIKE '%.*%'
+                        OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                                      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = target_table AND d.refobjsubid = a.attnum)))
+        UNION ALL
+        SELECT format('column %I of %s is generated', g.attname, target_table) FROM pg_attribute g
+         WHERE g.attrelid = target_table AND g.attgenerated <> '' AND NOT g.attisdropped
+        UNION ALL
+        SELECT format('constraint %I of %s looks at the column', o.conname, target_table)
+          FROM pg_constraint o JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attname = target_column
+         WHERE o.conrelid = target_table AND o.contype IN ('c', 'x') AND (o.conkey && ARRAY[0, a.attnum]::int2[] OR o.conkey IS NULL)
+        UNION ALL
+        SELECT format('%s is partitioned by an expression', k.partrelid::regclass)
+          FROM pg_partition_ancestors(target_table) f JOIN pg_partitioned_table k ON k.partrelid = f.relid
+         WHERE k.partexprs IS NOT NULL
+    ) p (problem) LIMIT 1
+$$;
+
+COMMENT ON TABLE pgseal.rotation IS 'internal: runs of reencrypt; see the view rotation_progress';
+COMMENT ON COLUMN pgseal.rotation.goal IS 'which key versions the run aims at, as a hash';
+COMMENT ON TABLE pgseal.rotation_range IS 'internal: ranges of pages that workers of reencrypt share';
+COMMENT ON VIEW pgseal.rotation_worker IS 'internal: sessions that run reencrypt now';
+COMMENT ON VIEW pgseal.rotation_progress IS 'how far reencrypt is with each table that the reader may select from';
+COMMENT ON COLUMN pgseal.rotation_progress.state IS 'running, interrupted (call reencrypt again), finished, or stuck: rows do not stay re-encrypted';
+COMMENT ON COLUMN pgseal.rotation_progress.pass IS 'passes over the table go on until one finds nothing to do';
+COMMENT ON COLUMN pgseal.rotation_progress.pages_done IS 'pages done in this pass';
+COMMENT ON COLUMN pgseal.rotation_progress.rows_done IS 'rows re-encrypted in all passes; rows that were current already are not among them';
+COMMENT ON COLUMN pgseal.rotation_progress.rows_per_second IS 'since the pass began, or since a worker joined';
+COMMENT ON COLUMN pgseal.rotation_progress.remaining IS 'of this pass, at the rate of its pages so far';
+COMMENT ON COLUMN pgseal.rotation_progress.pids IS 'sessions that work on it';
+COMMENT ON FUNCTION pgseal.rotation_transactions() IS 'internal: transactions of this database that run now';
+COMMENT ON FUNCTION pgseal.rotation_lag() IS 'internal: bytes of WAL that a standby has not replayed yet';
+COMMENT ON FUNCTION pgseal.in_place_problem(regclass, name) IS 'why a column cannot be rotated in place, or NULL';
+COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column that the caller of reencrypt may update';
+COMMENT ON FUNCTION pgseal.rotation_start_pass(oid, int2, int8) IS 'internal: divides a table into ranges of pages';
+COMMENT ON FUNCTION pgseal.rotation_join(regclass, name, boolean, int8) IS 'internal: starts or joins a run of reencrypt';
+COMMENT ON FUNCTION pgseal.rotation_claim(regclass, name, text) IS 'internal: a range of pages to work on';
+COMMENT ON FUNCTION pgseal.rotation_advance(regclass, name, int8, int8, int8) IS 'internal: notes what a batch has done';
+COMMENT ON FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8) IS 'internal: finishes a run of reencrypt or begins another pass';

@@ -1,0 +1,338 @@
+//! Replaces bytes of values where they are, in pages of a heap table, without a new row version.
+//!
+//! The page is changed under a cleanup lock, so that no reader of this server looks at it, and logged as a heap prune record
+//! that prunes nothing with a forced image of the whole page: whoever replays that takes a cleanup lock too. Generic WAL
+//! does not, and readers of a standby would see half of an old and half of a new value.
+
+use pgrx::pg_sys;
+use pgrx::varlena;
+
+use super::xact;
+
+const PAGE: usize = pg_sys::BLCKSZ as usize;
+
+/// Why a table cannot be rewritten in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// This server's version has no record for it yet.
+    Version,
+    /// The role does not own the table.
+    Owner,
+    /// Not an ordinary table of a heap, or a temporary one, or the column is none of variable length.
+    Kind,
+}
+
+/// A table whose pages can be rewritten, locked as for an UPDATE until the transaction ends.
+pub struct Table {
+    relation: pg_sys::Relation,
+    column: i32,
+    logged: bool,
+    strategy: pg_sys::BufferAccessStrategy,
+}
+
+/// A page of such a table, pinned until [`Page::release`] or the end of the transaction.
+pub struct Page<'a> {
+    table: &'a Table,
+    buffer: pg_sys::Buffer,
+}
+
+/// What a page held at one moment.
+pub struct Copy(Box<[u64; PAGE / 8]>);
+
+/// A value in a copy of a page.
+pub enum Value<'a> {
+    /// Its bytes, and where in the page they start.
+    Inline(usize, &'a [u8]),
+    /// Stored out of line or compressed by PostgreSQL, or the row is older than the column.
+    Elsewhere,
+}
+
+/// Bytes to be put in the place of others, as many.
+pub struct Patch {
+    /// Where in the page.
+    pub offset: usize,
+    /// What must be there.
+    pub old: Vec<u8>,
+    /// What comes there.
+    pub new: Vec<u8>,
+}
+
+/// What became of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// All patches are in it.
+    Done,
+    /// Somebody looks at it.
+    Busy,
+    /// It is not what it was when it was copied.
+    Changed,
+}
+
+impl Table {
+    /// Opens a table of which the current role is the owner.
+    pub fn open(table: pg_sys::Oid, column: i32) -> Result<Table, Refused> {
+        if !record::KNOWN {
+            return Err(Refused::Version);
+        }
+        // SAFETY: an error if the relation does not exist; it stays open until `close` or the end of the transaction.
+        let relation = unsafe { pg_sys::relation_open(table, pg_sys::RowExclusiveLock as i32) };
+        if !record::owns(table) {
+            return Err(Refused::Owner);
+        }
+        // SAFETY: an open relation has a pg_class row and a tuple descriptor; the column is inside it.
+        unsafe {
+            let class = &*(*relation).rd_rel;
+            let is_heap =
+                class.relkind == pg_sys::RELKIND_RELATION as i8 && class.relam == pg_sys::HEAP_TABLE_AM_OID;
+            let persistence = class.relpersistence as u8;
+            if !is_heap
+                || persistence == pg_sys::RELPERSISTENCE_TEMP
+                || !(1..=(*(*relation).rd_att).natts).contains(&column)
+            {
+                return Err(Refused::Kind);
+            }
+            let attribute = record::attribute((*relation).rd_att, column);
+            if (*attribute).attlen != -1 || (*attribute).attisdropped {
+                return Err(Refused::Kind);
+            }
+            // No transaction that creates or empties a table runs this, so that its WAL is never left out.
+            let logged = persistence == pg_sys::RELPERSISTENCE_PERMANENT;
+            // A ring of buffers, so that the table does not drive everything else out of memory.
+            let strategy = pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_BULKWRITE);
+            Ok(Table { relation, column, logged, strategy })
+        }
+    }
+
+    /// How many pages it has now.
+    pub fn pages(&self) -> u32 {
+        // SAFETY: the relation is open.
+        unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.relation, pg_sys::ForkNumber::MAIN_FORKNUM) }
+    }
+
+    /// Pins a page below [`Table::pages`].
+    pub fn page(&self, number: u32) -> Page<'_> {
+        xact::check_interrupts();
+        // SAFETY: the relation is open and has the page.
+        let buffer = unsafe {
+            pg_sys::ReadBufferExtended(
+                self.relation,
+                pg_sys::ForkNumber::MAIN_FORKNUM,
+                number,
+                pg_sys::ReadBufferMode::RBM_NORMAL,
+                self.strategy,
+            )
+        };
+        Page { table: self, buffer }
+    }
+
+    /// Closes it; the lock stays until the end of the transaction.
+    pub fn close(self) {
+        // SAFETY: opened by `open`, and no page borrows it any more.
+        unsafe { pg_sys::relation_close(self.relation, pg_sys::NoLock as i32) }
+    }
+}
+
+impl Page<'_> {
+    /// The page as it is now.
+    pub fn copy(&self) -> Copy {
+        let mut copy = Box::new([0_u64; PAGE / 8]);
+        // SAFETY: the buffer is pinned, and locked while it is read; both sides have PAGE bytes.
+        unsafe {
+            pg_sys::LockBuffer(self.buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            std::ptr::copy_nonoverlapping(
+                pg_sys::BufferGetPage(self.buffer).cast::<u8>(),
+                copy.as_mut_ptr().cast(),
+                PAGE,
+            );
+            pg_sys::LockBuffer(self.buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
+        }
+        Copy(copy)
+    }
+
+    /// The column's values of every row version in `copy`, dead ones and those of open transactions too.
+    pub fn values<'c>(&self, copy: &'c Copy) -> Vec<Value<'c>> {
+        let page: pg_sys::Page = copy.0.as_ptr().cast_mut().cast();
+        // SAFETY: the copy is a heap page of this table, 8-byte aligned; what PostgreSQL says of its items stays inside.
+        // An all-zero page has no items.
+        unsafe {
+            let items = 1..=pg_sys::PageGetMaxOffsetNumber(page);
+            items.filter_map(|number| self.value(copy, *pg_sys::PageGetItemId(page, number))).collect()
+        }
+    }
+
+    /// # Safety
+    /// `item` is a line pointer of the page in `copy`.
+    unsafe fn value<'c>(&self, copy: &'c Copy, item: pg_sys::ItemIdData) -> Option<Value<'c>> {
+        if item.lp_flags() != pg_sys::LP_NORMAL {
+            return None;
+        }
+        let bytes = copy.bytes();
+        // SAFETY: a normal item is a tuple of this table, which its descriptor describes.
+        unsafe {
+            let header =
+                bytes.as_ptr().add(item.lp_off() as usize).cast_mut().cast::<pg_sys::HeapTupleHeaderData>();
+            if self.table.column > i32::from((*header).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16) {
+                return Some(Value::Elsewhere);
+            }
+            let mut tuple =
+                pg_sys::HeapTupleData { t_len: item.lp_len(), t_data: header, ..Default::default() };
+            let mut null = false;
+            let datum =
+                pg_sys::heap_getattr(&mut tuple, self.table.column, (*self.table.relation).rd_att, &mut null);
+            if null {
+                return None;
+            }
+            let pointer: *const pg_sys::varlena = datum.cast_mut_ptr();
+            if varlena::varatt_is_1b_e(pointer) || varlena::varatt_is_4b_c(pointer) {
+                return Some(Value::Elsewhere);
+            }
+            let start = varlena::vardata_any(pointer).addr().checked_sub(bytes.as_ptr().addr())?;
+            let value = bytes.get(start..start + varlena::varsize_any_exhdr(pointer))?;
+            Some(Value::Inline(start, value))
+        }
+    }
+
+    /// Puts the patches into the page, if nobody looks at it and it still holds what `copy` does.
+    pub fn replace(&self, copy: &Copy, patches: &[Patch]) -> Replaced {
+        // SAFETY: pinned, once by us; a lock is only held until the end of this function, where nothing raises but PANIC.
+        unsafe {
+            if !pg_sys::ConditionalLockBufferForCleanup(self.buffer) {
+                return Replaced::Busy;
+            }
+            let page = pg_sys::BufferGetPage(self.buffer).cast::<u8>();
+            let same = copy.still_fits(std::slice::from_raw_parts(page, PAGE), patches);
+            if same {
+                self.write(page, copy.hole(), patches);
+            }
+            pg_sys::LockBuffer(self.buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
+            if same { Replaced::Done } else { Replaced::Changed }
+        }
+    }
+
+    /// # Safety
+    /// The cleanup lock of `page` is held, and every patch and the hole lie inside it.
+    unsafe fn write(&self, page: *mut u8, hole: std::ops::Range<usize>, patches: &[Patch]) {
+        // SAFETY: as the caller says. A critical section: an error would leave page and log apart, hence is a PANIC; nothing
+        // here allocates, and the log record's parts are few enough for the space that is always there.
+        unsafe {
+            pg_sys::CritSectionCount += 1;
+            for patch in patches {
+                std::ptr::copy_nonoverlapping(patch.new.as_ptr(), page.add(patch.offset), patch.new.len());
+            }
+            // Row versions that were removed leave their bytes here, and the image of the page leaves it out.
+            std::ptr::write_bytes(page.add(hole.start), 0, hole.len());
+            pg_sys::MarkBufferDirty(self.buffer);
+            if self.table.logged {
+                let end = record::log(self.buffer);
+                let header = page.cast::<pg_sys::PageHeaderData>();
+                (*header).pd_lsn.xlogid = (end >> 32) as u32;
+                (*header).pd_lsn.xrecoff = end as u32;
+            }
+            pg_sys::CritSectionCount -= 1;
+        }
+    }
+
+    /// Gives the pin back.
+    pub fn release(self) {
+        // SAFETY: pinned by `Table::page` and not locked.
+        unsafe { pg_sys::ReleaseBuffer(self.buffer) }
+    }
+}
+
+impl Copy {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the array has PAGE initialised bytes.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), PAGE) }
+    }
+
+    /// The free space between line pointers and rows.
+    fn hole(&self) -> std::ops::Range<usize> {
+        // SAFETY: every page starts with this header.
+        let header = unsafe { &*self.0.as_ptr().cast::<pg_sys::PageHeaderData>() };
+        usize::from(header.pd_lower)..usize::from(header.pd_upper)
+    }
+
+    /// Header but for LSN, checksum and hints, line pointers and the bytes to be replaced are what they were.
+    fn still_fits(&self, page: &[u8], patches: &[Patch]) -> bool {
+        const LOWER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_lower);
+        const PRUNE_XID: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_prune_xid);
+        const ITEMS: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp);
+        let hole = self.hole();
+        if !(ITEMS <= hole.start && hole.start <= hole.end && hole.end <= PAGE) {
+            return false;
+        }
+        let same = |range: std::ops::Range<usize>| page[range.clone()] == self.bytes()[range];
+        same(LOWER..PRUNE_XID)
+            && same(ITEMS..hole.start)
+            && patches.iter().all(|patch| {
+                let end = patch.offset + patch.old.len();
+                hole.end <= patch.offset
+                    && end <= PAGE
+                    && patch.new.len() == patch.old.len()
+                    && page[patch.offset..end] == patch.old
+            })
+    }
+}
+
+/// What differs between major versions; another one does not build before it has been looked at.
+#[cfg(feature = "pg15")]
+mod record {
+    use super::pg_sys;
+
+    /// There is a record for this version.
+    pub const KNOWN: bool = true;
+    /// heapam_xlog.h, opcode of RM_HEAP2_ID; its redo takes a cleanup lock.
+    const XLOG_HEAP2_PRUNE: u8 = 0x10;
+    /// `struct xl_heap_prune`: latestRemovedXid 0, so that no snapshot conflicts, nredirected 0, ndead 0.
+    const NOTHING_PRUNED: [u8; 8] = [0; 8];
+
+    /// # Safety
+    /// In a critical section, with `buffer` changed, marked dirty and locked for cleanup.
+    pub unsafe fn log(buffer: pg_sys::Buffer) -> pg_sys::XLogRecPtr {
+        let flags = (pg_sys::REGBUF_STANDARD | pg_sys::REGBUF_FORCE_IMAGE) as u8;
+        let data = NOTHING_PRUNED.as_ptr().cast_mut().cast();
+        // SAFETY: as the caller says; the data is only read, and lives for ever.
+        unsafe {
+            pg_sys::XLogBeginInsert();
+            pg_sys::XLogRegisterData(data, NOTHING_PRUNED.len() as i32);
+            pg_sys::XLogRegisterBuffer(0, buffer, flags);
+            pg_sys::XLogInsert(pg_sys::RmgrIds::RM_HEAP2_ID as u8, XLOG_HEAP2_PRUNE)
+        }
+    }
+
+    /// Does the current role own the table?
+    pub fn owns(table: pg_sys::Oid) -> bool {
+        // SAFETY: a syscache lookup inside a transaction.
+        unsafe { pg_sys::pg_class_ownercheck(table, pg_sys::GetUserId()) }
+    }
+
+    /// # Safety
+    /// The column is one of the descriptor's.
+    pub unsafe fn attribute(
+        description: pg_sys::TupleDesc,
+        column: i32,
+    ) -> *const pg_sys::FormData_pg_attribute {
+        // SAFETY: as the caller says.
+        unsafe { (*description).attrs.as_ptr().add(column as usize - 1) }
+    }
+}
+
+/// Not tried on these versions yet: refused when it is asked for.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+mod record {
+    use super::pg_sys;
+
+    pub const KNOWN: bool = false;
+
+    pub unsafe fn log(_: pg_sys::Buffer) -> pg_sys::XLogRecPtr {
+        0
+    }
+
+    pub fn owns(_: pg_sys::Oid) -> bool {
+        false
+    }
+
+    pub unsafe fn attribute(_: pg_sys::TupleDesc, _: i32) -> *const pg_sys::FormData_pg_attribute {
+        std::ptr::null()
+    }
+}
