@@ -3,7 +3,7 @@
 use super::raw::call::sql_functions;
 use super::{
     counters, documents, filters, gin, keyrings, kms, operators, ranges, reveal, rewrite, rotation,
-    shared_keys, stats, texts, types,
+    shared_keys, stats, texts, types, verify,
 };
 
 sql_functions! {
@@ -118,4 +118,8 @@ sql_functions! {
     pgseal_wait_for_transactions => rotation::wait_for_transactions;
     pgseal_may_become => rotation::may_become;
     pgseal_text_holds_key => rotation::text_holds_key;
+
+    pgseal_check_jsonb => verify::check_jsonb;
+    pgseal_check_text => verify::check_text;
+    pgseal_head_of => verify::head_of;
 }

@@ -23,6 +23,7 @@ pub mod stats;
 pub mod texts;
 pub mod types;
 pub mod values;
+pub mod verify;
 
 pgrx::pg_module_magic!();
 
@@ -43,7 +44,8 @@ pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires 
 pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["keyrings"]);
 pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["rotation"]);
 pgrx::extension_sql_file!("../../sql/kms.sql", name = "kms", requires = ["monitor"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["kms"], finalize);
+pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["kms"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["audit"], finalize);
 
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.

@@ -1,8 +1,10 @@
 //! What the extension promises, held against real servers.
 
+mod audit;
 mod aws;
 mod bad_input;
 mod decrypt_log;
+mod evidence;
 mod faults;
 mod keys;
 mod kms_loss;
@@ -25,3 +27,4 @@ mod storage;
 mod tenant_keys;
 mod tenants;
 mod values;
+mod verify;

@@ -1,0 +1,1 @@
+//! What `pgseal.audit` finds.
