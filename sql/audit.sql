@@ -152,3 +152,307 @@ COMMENT ON FUNCTION pgseal.leaves(regclass) IS 'internal: what stores the rows o
 COMMENT ON FUNCTION pgseal.read_verdict(text[]) IS 'internal: the parts of a verdict';
 COMMENT ON FUNCTION pgseal.may_decrypt(int4, regrole) IS 'internal: may a role decrypt values of a keyring?';
 COMMENT ON FUNCTION pgseal.verify(regclass, name, text, int4) IS 'are all values of a column authentic? Counts by keyring and key version, and the place of each that is not; with an SQL expression for the context also of moved ones; needs decrypt';
+
+-- Where values may be stored other than plainly in a column: arrays, composites, ranges of an encrypted type; and
+-- every plain column.
+CREATE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH RECURSIVE carrier (oid, scalar) AS (
+        SELECT t.oid, t.oid::regtype::text
+          FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_type t ON t.oid = d.objid
+         WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal'
+           AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
+        UNION
+        SELECT t.oid, CASE WHEN t.typbasetype = c.oid THEN c.scalar END
+          FROM carrier c JOIN pg_type t
+            ON t.typbasetype = c.oid OR t.typelem = c.oid
+            OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = c.oid AND NOT a.attisdropped))
+            OR EXISTS (SELECT FROM pg_range r WHERE r.rngtypid = t.oid AND r.rngsubtype = c.oid)
+    ) SELECT r.oid::regclass, a.attname, k.scalar, a.atttypmod
+        FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN carrier k ON k.oid = a.atttypid
+       WHERE r.relkind IN ('r', 'm') AND r.relispopulated AND a.attnum > 0 AND NOT a.attisdropped
+         AND (r.relpersistence <> 't' OR r.relnamespace = pg_my_temp_schema())
+       ORDER BY 1, 2
+$$;
+
+-- What the catalogs keep as it was typed. Objects below 16384 are PostgreSQL's own; extensions' are theirs.
+CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text, class oid, id oid, whole boolean)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT d.* FROM (
+        SELECT format('DEFAULT of column %I of %s', a.attname, a.attrelid::regclass), pg_get_expr(d.adbin, d.adrelid),
+               'pg_attrdef'::regclass::oid, d.oid, true
+          FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+        UNION ALL
+        SELECT format('%s %s', CASE WHEN rulename = '_RETURN' THEN 'view' ELSE format('rule %I of', rulename) END, ev_class::regclass),
+               pg_get_ruledef(oid), 'pg_rewrite'::regclass, oid, false FROM pg_rewrite
+        UNION ALL
+        SELECT format('constraint %I of %s', conname, conrelid::regclass), pg_get_constraintdef(oid), 'pg_constraint'::regclass, oid, true
+          FROM pg_constraint WHERE contype = 'c'
+        UNION ALL
+        SELECT format('policy %I of %s', polname, polrelid::regclass),
+               concat_ws(' ', pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)), 'pg_policy'::regclass, oid, false
+          FROM pg_policy
+        UNION ALL
+        SELECT format('trigger %I of %s', tgname, tgrelid::regclass), pg_get_triggerdef(oid), 'pg_trigger'::regclass, oid, false
+          FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL
+        SELECT format('index %s', indexrelid::regclass), concat_ws(' ', pg_get_expr(indpred, indrelid), pg_get_expr(indexprs, indrelid)),
+               'pg_class'::regclass, indexrelid, true FROM pg_index WHERE indpred IS NOT NULL OR indexprs IS NOT NULL
+        UNION ALL
+        SELECT format('function %s', oid::regprocedure), concat_ws(' ', prosrc, pg_get_function_sqlbody(oid), pg_get_function_arguments(oid)),
+               'pg_proc'::regclass, oid, false FROM pg_proc
+    ) d (object, definition, class, id, whole)
+    WHERE id >= 16384 AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = class AND e.objid = id AND e.deptype = 'e')
+$$;
+
+-- Sealed literals that a text quotes.
+CREATE FUNCTION pgseal.quoted_values(quoting text) RETURNS TABLE (keyring_id int4, key_version int4)
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ((get_byte(h, 4) & 127) << 24) | (get_byte(h, 5) << 16) | (get_byte(h, 6) << 8) | get_byte(h, 7), (get_byte(h, 8) << 8) | get_byte(h, 9)
+      FROM (SELECT decode(m[1], 'base64') FROM regexp_matches(quoting, 'pgseal:([A-Za-z0-9+/]{24})', 'g') m) q (h)
+$$;
+
+-- Does an expression compare an encrypted value with a constant in plain sight? Keys behind -> and sealed literals are none.
+CREATE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURNS boolean
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN whole THEN bare ~ '''[^'']'
+           ELSE bare ~ '(@>|@@)[^'';]{0,200}''[^'']'
+             OR bare ~ 'pgseal\.(filter|filter_any|filter_casefold|between|filter_between|encrypt)\([^;]*''[^'']'
+             OR bare ~ '#KEY#[^'']{0,60}(=|<>|<|>|~~|~|\mIN\M|\mLIKE\M|\mANY\M)[^'']{0,40}''[^'']' END
+      FROM (SELECT regexp_replace(regexp_replace(definition, '''pgseal:[^'']*''(::[a-z_."]+)?', '#SEALED#', 'g'),
+                                  '(->>?|#>>?|\?[|&]?)\s*''[^'']*''(::[a-z]+(\[\])?)?', '#KEY#', 'g') AS bare) b
+$$;
+
+CREATE FUNCTION pgseal.audit_values() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+    found record;
+BEGIN
+    FOR place IN SELECT * FROM pgseal.value_columns() LOOP
+        object := format('column %I of %s', place.attname, place.relation);
+        FOR found IN EXECUTE format(
+            CASE WHEN place.scalar IS NOT NULL THEN
+                'SELECT h[1]::int4 AS keyring, h[2]::int4 AS data, h[3]::int4 AS index, h[4]::int4 AS transit, count(*) AS n
+                   FROM (SELECT pgseal.head_of(%1$I::%3$s) AS h FROM ONLY %2$s WHERE %1$I IS NOT NULL) s GROUP BY 1, 2, 3, 4'
+            ELSE
+                'SELECT q.keyring_id AS keyring, q.key_version AS data, NULL::int4 AS index, 0 AS transit, count(*) AS n
+                   FROM ONLY %2$s, pgseal.quoted_values(format(''%%s'', %1$I)) q GROUP BY 1, 2'
+            END, place.attname, place.relation, place.scalar)
+        LOOP
+            RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
+                FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
+                    CASE WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
+                    ELSE 'UPDATE these rows with values sealed anew' END) f;
+            IF found.transit = 1 THEN
+                RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
+                    'declare the keyring on the column, as in encrypted_jsonb(keyring), or send typed parameters; then CALL pgseal.reencrypt';
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN QUERY SELECT f.severity, d.object, f.finding, f.what_to_do
+        FROM pgseal.definitions() d CROSS JOIN LATERAL (SELECT DISTINCT * FROM pgseal.quoted_values(d.definition)) q
+        CROSS JOIN LATERAL pgseal.audit_key(q.keyring_id, q.key_version, NULL, 'a sealed literal', 'define it anew') f;
+END $$;
+
+-- What is to be said of values under a key.
+CREATE FUNCTION pgseal.audit_key(keyring_id int4, data int4, index int4, what text, remedy text)
+    RETURNS TABLE (severity text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN s.state = 'decrypt-only' THEN 'warning' ELSE 'critical' END,
+           CASE WHEN keyring_id IS NULL THEN what || ' are malformed'
+                ELSE format('%s under data key version %s of keyring %s, which is %s', what, data, coalesce(s.name, keyring_id::text), coalesce(s.state, 'unknown')) END,
+           CASE WHEN s.state = 'decrypt-only' THEN remedy ELSE 'they cannot be read: restore the keyring''s rows or the values; pgseal.verify(table, column) lists them' END
+      FROM (SELECT (SELECT k.name::text FROM pgseal.keyring k WHERE k.id = keyring_id) AS name,
+                   (SELECT d.state FROM pgseal.data_key d WHERE d.keyring = keyring_id AND d.version = data) AS state) s
+     WHERE s.state IS DISTINCT FROM 'active'
+    UNION ALL
+    SELECT 'warning', format('%s with tokens of index key version %s of keyring %s, which is %s', what, index, k.name, coalesce(i.state, 'unknown')), remedy
+      FROM pgseal.keyring k LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.version = index
+     WHERE k.id = keyring_id AND index > 0 AND i.state IS DISTINCT FROM 'active'
+$$;
+
+-- Disks below a directory: do they lead to dm-crypt?
+CREATE FUNCTION pgseal.audit_disk(directory text) RETURNS TABLE (severity text, finding text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    device text;
+    devices text[];
+    depth int4 := 0;
+BEGIN
+    SELECT m.fields[3] INTO device
+      FROM (SELECT string_to_array(line, ' ') AS fields
+              FROM regexp_split_to_table(pg_read_file('/proc/self/mountinfo', true), E'\n') WITH ORDINALITY l (line, number) ORDER BY number) m
+     WHERE starts_with(directory || '/', rtrim(replace(m.fields[5], '\040', ' '), '/') || '/')
+     ORDER BY length(m.fields[5]) DESC LIMIT 1;
+    -- Major number 0 is no device: a container's overlay, network and memory file systems.
+    IF device IS NULL OR device LIKE '0:%' THEN
+        RETURN QUERY SELECT 'unknown', 'whether the disk below is encrypted cannot be seen from here';
+        RETURN;
+    END IF;
+    IF pg_read_file(format('/sys/dev/block/%s/dm/uuid', device), true) LIKE 'CRYPT-%' THEN
+        RETURN;
+    END IF;
+    devices := ARRAY(SELECT d FROM pg_ls_dir(format('/sys/dev/block/%s/slaves', device), true, false) d);
+    WHILE cardinality(devices) > 0 AND depth < 8 LOOP
+        IF EXISTS (SELECT FROM unnest(devices) d WHERE pg_read_file(format('/sys/block/%s/dm/uuid', d), true) LIKE 'CRYPT-%') THEN
+            RETURN;
+        END IF;
+        devices := ARRAY(SELECT s FROM unnest(devices) d, pg_ls_dir(format('/sys/block/%s/slaves', d), true, false) s);
+        depth := depth + 1;
+    END LOOP;
+    RETURN QUERY SELECT 'warning', 'on a block device without dm-crypt; encryption by the disk itself or a cloud provider cannot be seen from here';
+EXCEPTION WHEN OTHERS THEN
+    RETURN QUERY SELECT 'unknown', 'whether the disk below is encrypted cannot be seen from here';
+END $$;
+
+CREATE FUNCTION pgseal.audit_settings() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH given (name, value, scope) AS (
+        SELECT s.name, s.reset_val, '' FROM pg_settings s
+        UNION ALL
+        SELECT split_part(c, '=', 1), substr(c, strpos(c, '=') + 1),
+               concat(CASE WHEN setrole <> 0 THEN ' of role ' || setrole::regrole END,
+                      CASE WHEN setdatabase <> 0 THEN ' of database ' || quote_ident((SELECT datname FROM pg_database d WHERE d.oid = setdatabase)) END)
+          FROM pg_db_role_setting, unnest(setconfig) c
+         WHERE setdatabase IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+    )
+    SELECT 'warning', format('setting %s%s', g.name, g.scope), k.finding, k.what_to_do
+      FROM given g JOIN (VALUES
+        ('log_statement', '^(mod|all)$', 'literals of statements are written to the server''s log', 'set it to none or ddl'),
+        ('log_min_duration_statement', '^\d', 'literals of slow statements are written to the server''s log', 'set it to -1, or send values as bind parameters only and set log_parameter_max_length = 0'),
+        ('log_min_duration_sample', '^\d', 'literals of slow statements are written to the server''s log', 'set it to -1, or send values as bind parameters only and set log_parameter_max_length = 0'),
+        ('log_transaction_sample_rate', '^(0\.0*[1-9]|[1-9])', 'literals of sampled transactions are written to the server''s log', 'set it to 0'),
+        ('log_min_error_statement', '^(debug|info|notice|warning|error|log)', 'the statement of an error is written to the server''s log with its literals', 'set it to panic, or send values as bind parameters only'),
+        ('log_parameter_max_length_on_error', '^(-1|[1-9])', 'bind parameters of statements that fail are written to the server''s log', 'set it to 0'),
+        ('auto_explain.log_min_duration', '^\d', 'auto_explain writes statements and plans with their literals to the server''s log', 'set it to -1'),
+        ('debug_print_parse', '^on$', 'parse trees with their literals are written to the server''s log', 'set it to off'),
+        ('debug_print_rewritten', '^on$', 'parse trees with their literals are written to the server''s log', 'set it to off'),
+        ('debug_print_plan', '^on$', 'plans with their literals are written to the server''s log', 'set it to off')
+      ) k (name, pattern, finding, what_to_do) ON k.name = g.name AND g.value ~ k.pattern
+    UNION ALL
+    SELECT 'warning', 'setting log_parameter_max_length', 'bind parameters are written to the server''s log with the statements that are logged', 'set it to 0'
+     WHERE current_setting('log_parameter_max_length') <> '0'
+       AND EXISTS (SELECT FROM given g WHERE (g.name = 'log_statement' AND g.value IN ('mod', 'all'))
+                      OR (g.name IN ('log_min_duration_statement', 'log_min_duration_sample') AND g.value ~ '^\d') OR (g.name = 'log_duration' AND g.value = 'on'))
+    UNION ALL
+    SELECT 'warning', 'extension pg_stat_statements', 'it stores the text of statements in a file: literals of utility statements, such as CREATE VIEW, as they are',
+           'set pg_stat_statements.track_utility = off'
+     WHERE current_setting('shared_preload_libraries') ~ '\mpg_stat_statements\M'
+       AND coalesce(current_setting('pg_stat_statements.track_utility', true), 'on') = 'on'
+    UNION ALL
+    SELECT d.severity, p.object, d.finding,
+           'encrypt the disk below it, WAL and temporary files included: sorts and hashes of decrypted values spill there'
+      FROM (SELECT 'the data directory', current_setting('data_directory')
+            UNION ALL
+            SELECT format('tablespace %I', spcname), pg_tablespace_location(oid) FROM pg_tablespace WHERE oid >= 16384) p (object, directory)
+      CROSS JOIN LATERAL pgseal.audit_disk(p.directory) d
+$$;
+
+CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT 'critical', format('keyring %I', k.name), 'its wrapping key is a file on this server: whoever can read it can read the data',
+           'create a keyring at a KMS (pgseal.kms_endpoint) and re-encrypt into it'
+      FROM pgseal.keyring k WHERE coalesce(k.kms_endpoint, current_setting('pgseal.kms_endpoint', true)) LIKE 'file:%'
+    UNION ALL
+    SELECT 'warning', format('keyring %I', k.keyring), format('its %s key version %s is %s days old', k.purpose, k.version, extract(day FROM now() - k.created)),
+           format('SELECT pgseal.%s(%L), then CALL pgseal.reencrypt for its columns', CASE k.purpose WHEN 'data' THEN 'rotate_key' ELSE 'rotate_index_key' END, k.keyring)
+      FROM pgseal.keys k WHERE k.state = 'active' AND k.created < now() - max_key_age
+    UNION ALL
+    SELECT CASE WHEN p.role = 0 THEN 'critical' ELSE 'info' END, format('keyring %I', k.name),
+           CASE WHEN p.role = 0 THEN 'every role can decrypt' ELSE format('role %s can decrypt%s', p.role,
+               (SELECT ', and so can ' || string_agg(r.rolname, ', ' ORDER BY r.rolname) FROM pg_roles r
+                 WHERE r.oid <> p.role AND NOT r.rolsuper AND pg_has_role(r.oid, p.role, 'USAGE'))) END,
+           format('SELECT pgseal.revoke_keyring(%L, %L) where it should not', k.name, CASE WHEN p.role = 0 THEN 'public' ELSE p.role::text END)
+      FROM pgseal.privilege p JOIN pgseal.keyring k ON k.id = p.keyring
+     WHERE p.decrypt AND (p.role = 0 OR p.role IN (SELECT r.oid FROM pg_roles r))
+    UNION ALL
+    SELECT 'info', 'superusers', format('%s can decrypt everything', string_agg(r.rolname, ', ' ORDER BY r.rolname)), 'let no application log in as one'
+      FROM pg_roles r WHERE r.rolsuper AND r.rolcanlogin AND EXISTS (SELECT FROM pgseal.keyring) HAVING count(*) > 0
+    UNION ALL
+    SELECT 'warning', format('column %I of %s', a.attname, a.attrelid::regclass), format('it is stored in plaintext (%s) beside an embedding', format_type(a.atttypid, a.atttypmod)),
+           'store it as encrypted_jsonb or encrypted_text, if it is confidential'
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
+       AND coalesce(nullif(t.typelem, 0), nullif(t.typbasetype, 0), t.oid) IN ('json'::regtype, 'jsonb'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
+       AND t.typname <> 'name'
+       AND EXISTS (SELECT FROM pg_attribute v JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = v.atttypid AND d.deptype = 'e'
+                     JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'vector'
+                    WHERE v.attrelid = a.attrelid AND NOT v.attisdropped)
+    UNION ALL
+    SELECT 'warning', format('column %I of %I.%I', s.attname, s.schemaname, s.tablename),
+           format('one searchable value is in %s %% of the rows: its token tells which rows', round(100 * f.share)),
+           'declare its path with "spread" (pgseal.set_searchable), or not at all; pgseal.check_searchable names the path'
+      FROM pgseal.value_columns() v
+      JOIN pg_class c ON c.oid = v.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = v.attname
+      CROSS JOIN LATERAL (SELECT max(u.share)::numeric AS share
+          FROM unnest(s.most_common_elems::text::int8[], (s.most_common_elem_freqs)[:cardinality(s.most_common_elems::text::int8[])]) u (token, share)
+         WHERE u.token < 0) f
+     WHERE v.scalar IS NOT NULL AND f.share > 0.5 AND c.reltuples >= 100
+    UNION ALL
+    SELECT 'warning', d.object, 'it compares an encrypted value with a constant, which the catalog keeps in plaintext',
+           'take the value from a table or a setting, or make the constant a parameter'
+      FROM pgseal.definitions() d
+     WHERE pgseal.compares_plaintext(d.definition, d.whole)
+       AND (EXISTS (SELECT FROM pg_depend r JOIN pgseal.value_columns() v ON r.refclassid = 'pg_class'::regclass AND r.refobjid = v.relation
+                      JOIN pg_attribute a ON a.attrelid = v.relation AND a.attname = v.attname
+                     WHERE r.classid = d.class AND r.objid = d.id AND (r.refobjsubid = a.attnum OR d.definition LIKE '%' || v.attname || '%'))
+            OR (d.class = 'pg_proc'::regclass AND EXISTS (SELECT FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation
+                    WHERE strpos(d.definition, c.relname) > 0 AND strpos(d.definition, v.attname) > 0)))
+    UNION ALL
+    SELECT 'warning', format('role %I', r.rolname), 'it may write to an encrypted column, and pgseal.accept_sealed is on: it can store a sealed value that it got elsewhere',
+           format('ALTER ROLE %I SET pgseal.accept_sealed = off; its application must not set it back', r.rolname)
+      FROM pg_roles r
+     WHERE r.rolcanlogin AND NOT r.rolsuper
+       AND EXISTS (SELECT FROM pgseal.value_columns() v WHERE has_any_column_privilege(r.oid, v.relation, 'INSERT, UPDATE'))
+       AND coalesce((SELECT split_part(c, '=', 2) FROM pg_db_role_setting s, unnest(s.setconfig) c
+                      WHERE c LIKE 'pgseal.accept\_sealed=%' AND s.setrole IN (0, r.oid)
+                        AND s.setdatabase IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+                      ORDER BY s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1),
+                    (SELECT s.reset_val FROM pg_settings s WHERE s.name = 'pgseal.accept_sealed'), 'on') <> 'off'
+$$;
+
+-- What needs a key runs with the caller's privileges; the rest reads catalogs and headers of values only.
+CREATE FUNCTION pgseal.audit(max_key_age interval DEFAULT '1 year', sample_size int4 DEFAULT 10000)
+    RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+BEGIN
+    RETURN QUERY
+        SELECT f.* FROM (SELECT * FROM pgseal.audit_catalogs(max_key_age) UNION ALL SELECT * FROM pgseal.audit_values()
+                         UNION ALL SELECT * FROM pgseal.audit_settings()) f
+         ORDER BY array_position(ARRAY['critical', 'warning', 'unknown', 'info'], f.severity), f.object, f.finding;
+    FOR place IN SELECT v.* FROM pgseal.value_columns() v WHERE v.scalar LIKE '%encrypted_jsonb' LOOP
+        BEGIN
+            RETURN QUERY
+                SELECT 'warning', format('column %I of %s', place.attname, place.relation),
+                       format('searchable path %s has %s different values in %s, the commonest %s %% of all: who sees the tokens can tell which is which',
+                              c.path, c.distinct_values, c.number_of_values, round(100 * c.commonest_share::numeric)),
+                       'declare it with "spread" (pgseal.set_searchable), or not at all'
+                  FROM pgseal.check_searchable(place.relation, place.attname, sample_size) c
+                 WHERE c.number_of_values >= 100 AND (c.distinct_values < 16 OR c.commonest_share > 0.5);
+        EXCEPTION WHEN OTHERS THEN
+            RETURN QUERY SELECT 'unknown', format('column %I of %s', place.attname, place.relation),
+                                'how many values its searchable paths have could not be counted: ' || SQLERRM, 'call audit as a role with SELECT and decrypt';
+        END;
+    END LOOP;
+END $$;
+
+COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
+COMMENT ON FUNCTION pgseal.definitions() IS 'internal: what the catalogs keep as it was typed';
+COMMENT ON FUNCTION pgseal.quoted_values(text) IS 'internal: keyrings and key versions of the sealed values that a text quotes';
+COMMENT ON FUNCTION pgseal.compares_plaintext(text, boolean) IS 'internal: does a definition compare with a plaintext constant?';
+COMMENT ON FUNCTION pgseal.audit_values() IS 'internal: findings on stored values; see audit';
+COMMENT ON FUNCTION pgseal.audit_key(int4, int4, int4, text, text) IS 'internal: findings on a key version in use; see audit';
+COMMENT ON FUNCTION pgseal.audit_disk(text) IS 'internal: finding on the disk below a directory; see audit';
+COMMENT ON FUNCTION pgseal.audit_settings() IS 'internal: findings on settings and disks; see audit';
+COMMENT ON FUNCTION pgseal.audit_catalogs(interval) IS 'internal: findings on keyrings, roles and definitions; see audit';
+COMMENT ON FUNCTION pgseal.audit(interval, int4) IS 'what is set up in a way that gives plaintext away, with severity and what to do; reads the headers of all values';
+
+REVOKE EXECUTE ON FUNCTION pgseal.audit_values(), pgseal.audit_settings(), pgseal.audit_disk(text), pgseal.audit_catalogs(interval), pgseal.audit(interval, int4)
+    FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgseal.audit_values(), pgseal.audit_settings(), pgseal.audit_catalogs(interval), pgseal.audit(interval, int4) TO pg_monitor;
