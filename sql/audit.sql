@@ -531,6 +531,7 @@ DECLARE
     usage jsonb := '{}';
     scanned jsonb := '{"done": false, "why": "no canaries were given"}';
     started timestamptz := clock_timestamp();
+    lsn pg_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END;
 BEGIN
     IF EXISTS (SELECT FROM unnest(canaries) c WHERE coalesce(octet_length(c), 0) < 4) THEN
         RAISE EXCEPTION 'a canary needs at least 4 bytes: shorter ones are found by chance' USING ERRCODE = 'invalid_parameter_value';
@@ -566,7 +567,7 @@ BEGIN
         'subject', jsonb_build_object('table', target_table::text, 'database', current_database(), 'role', current_user,
             'started', started, 'ended', clock_timestamp(),
             'system_identifier', (SELECT c.system_identifier::text FROM pg_control_system() c),
-            'lsn', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+            'lsn', lsn,
             'in_recovery', pg_is_in_recovery(), 'server_version', current_setting('server_version'),
             'pgseal_version', (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'pgseal')),
         'file_scan', scanned,

@@ -3,7 +3,7 @@
 use postgres::Client;
 use serde_json::Value;
 
-use crate::support::{Cluster, Sql, fresh_database, shared};
+use crate::support::{Cluster, Sql, fresh_database, run, shared};
 
 fn database() -> Client {
     let mut client = fresh_database();
@@ -144,4 +144,27 @@ fn a_scan_needs_a_checkpoint_and_the_right_to_read_files() {
     );
     client.run(&format!("SELECT pgseal.revoke_keyring('k', '{name}_auditor')"));
     assert_eq!(auditor.state("SELECT pgseal.evidence('docs')"), "42501");
+}
+
+#[test]
+fn the_report_is_one_page_that_shows_evidence_and_audit_as_text() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    client.run(
+        "SELECT pgseal.create_keyring('k'); CREATE TABLE \"<i>docs</i>\" (id int, m encrypted_jsonb(k))",
+    );
+    client.run("INSERT INTO \"<i>docs</i>\" VALUES (1, '{}'::jsonb)");
+    let page = cluster.socket_dir().join("report.html");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/report/report.sh");
+    let mut report = cluster.program(script, "postgres");
+    run(report.arg(&page).env("PGDATABASE", "postgres").env("CANARIES", "one-canary,another"));
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("1 of 1 values authenticate: 1 under data key version 1 of keyring k."), "{page}");
+    assert!(page.contains("Control in a table of its own: planted and found."));
+    assert!(page.contains("its wrapping key is a file on this server"));
+    assert!(page.contains("&lt;i&gt;docs") && !page.contains("<i>"));
+    for reference in ["src=", "href=", "url(", "@import", "<script"] {
+        assert!(!page.contains(reference), "{reference}");
+    }
+    assert!(!page.contains("one-canary"));
 }
