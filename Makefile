@@ -5,6 +5,7 @@ KMS ?= file
 ROWS ?= 100000
 ROUNDS ?= 15
 CONNECTIONS ?= 1000
+OUT ?= $(CURDIR)/.deps/report.html
 
 PG = pg$(shell $(PG_CONFIG) --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 export PG_CONFIG
@@ -12,7 +13,7 @@ export PGRX_HOME := $(CURDIR)/.deps/pgrx
 export PATH := $(CURDIR)/.deps/cargo/bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help setup demo clean-demo test test-long bench install lint deny core
+.PHONY: help setup demo clean-demo report test test-long bench install lint deny core
 
 help: ## list the targets
 	@awk -F ': .*## |## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +24,9 @@ demo: install ## show the main job on 5,000 real documents; KMS=openbao does it 
 
 clean-demo: ## stop what "make demo" started and remove it
 	@tests/demo/clean.sh
+
+report: ## audit and evidence of a database (PGHOST, PGDATABASE, ...; else the demo's) as a page: OUT=file CANARIES=one,two
+	@tests/report/report.sh $(OUT)
 
 test: install lint ## set up, lint, and run every test
 	@tests/setup/openbao.sh

@@ -25,6 +25,7 @@ pub mod stats;
 pub mod texts;
 pub mod types;
 pub mod values;
+pub mod verify;
 
 pgrx::pg_module_magic!();
 
@@ -48,7 +49,8 @@ pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = 
 pgrx::extension_sql_file!("../../sql/kms.sql", name = "kms", requires = ["monitor"]);
 pgrx::extension_sql_file!("../../sql/migration.sql", name = "migration", requires = ["kms"]);
 pgrx::extension_sql_file!("../../sql/backup.sql", name = "backup", requires = ["migration"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["backup"], finalize);
+pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["backup"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["audit"], finalize);
 
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.

@@ -1,9 +1,11 @@
 //! What the extension promises, held against real servers.
 
+mod audit;
 mod aws;
 mod backup;
 mod bad_input;
 mod decrypt_log;
+mod evidence;
 mod faults;
 mod in_place;
 mod keys;
@@ -30,3 +32,4 @@ mod storage;
 mod tenant_keys;
 mod tenants;
 mod values;
+mod verify;

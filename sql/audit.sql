@@ -1,0 +1,615 @@
+-- Proof: are stored values authentic (verify), is the database set up well (audit), and a record of both (evidence).
+
+CREATE FUNCTION pgseal.check_value(encrypted_jsonb, context text, context_known boolean) RETURNS text[]
+    AS 'MODULE_PATHNAME', 'pgseal_check_jsonb' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
+CREATE FUNCTION pgseal.check_value(encrypted_text, context text, context_known boolean) RETURNS text[]
+    AS 'MODULE_PATHNAME', 'pgseal_check_text' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
+CREATE FUNCTION pgseal.head_of(encrypted_jsonb) RETURNS text[]
+    AS 'MODULE_PATHNAME', 'pgseal_head_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION pgseal.head_of(encrypted_text) RETURNS text[]
+    AS 'MODULE_PATHNAME', 'pgseal_head_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+-- Verdicts on the values of some pages. Where PostgreSQL itself cannot read them, the pages are halved until the
+-- row is found.
+CREATE FUNCTION pgseal.check_pages(leaf regclass, first_page int8, end_page int8, checked text)
+    RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
+    LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    middle int8 := (first_page + end_page) / 2;
+    start tid := pg_catalog.format('(%s,0)', first_page);
+    stop tid := pg_catalog.format('(%s,0)', end_page);
+BEGIN
+    RETURN QUERY EXECUTE pg_catalog.format(
+        'SELECT v, count(*), array_agg(c ORDER BY c) FILTER (WHERE v[1] <> ''authentic'')
+           FROM (SELECT ctid AS c, %s AS v FROM ONLY %s WHERE ctid >= $1 AND ctid < $2) s WHERE v IS NOT NULL GROUP BY v',
+        checked, leaf) USING start, stop;
+EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
+    IF end_page - first_page > 1 THEN
+        RETURN QUERY SELECT * FROM pgseal.check_pages(leaf, first_page, middle, checked);
+        RETURN QUERY SELECT * FROM pgseal.check_pages(leaf, middle, end_page, checked);
+    ELSE
+        RETURN QUERY SELECT * FROM pgseal.check_rows(leaf, first_page, checked);
+    END IF;
+END $$;
+
+CREATE FUNCTION pgseal.check_rows(leaf regclass, page int8, checked text)
+    RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
+    LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    place tid;
+BEGIN
+    BEGIN
+        EXECUTE pg_catalog.format('SELECT FROM ONLY %s WHERE ctid >= $1 AND ctid < $2', leaf)
+            USING pg_catalog.format('(%s,0)', page)::tid, pg_catalog.format('(%s,0)', page + 1)::tid;
+    EXCEPTION WHEN data_corrupted OR internal_error THEN
+        RETURN QUERY SELECT ARRAY['corrupt', '', '', 'the whole page: ' || SQLERRM], NULL::int8,
+                            ARRAY[pg_catalog.format('(%s,0)', page)::tid];
+        RETURN;
+    END;
+    -- No page has more rows than fit with empty ones.
+    FOR item IN 1 .. pg_catalog.current_setting('block_size')::int4 / 28 LOOP
+        place := pg_catalog.format('(%s,%s)', page, item);
+        BEGIN
+            EXECUTE pg_catalog.format('SELECT %s FROM ONLY %s WHERE ctid = $1', checked, leaf) INTO verdict USING place;
+        EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
+            verdict := ARRAY['corrupt', '', '', SQLERRM];
+        END;
+        IF verdict IS NOT NULL THEN
+            number_of_values := 1;
+            places := CASE WHEN verdict[1] <> 'authentic' THEN ARRAY[place] END;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END $$;
+
+-- Tables and materialized views below a table: partitions and children.
+CREATE FUNCTION pgseal.leaves(target_table regclass) RETURNS TABLE (leaf regclass, relkind "char")
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE tree (oid) AS (
+        SELECT target_table::oid
+        UNION
+        SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
+    ) SELECT c.oid::regclass, c.relkind FROM tree JOIN pg_class c ON c.oid = tree.oid WHERE c.relkind NOT IN ('p', 'v') ORDER BY 1
+$$;
+
+-- One snapshot for all of it. row_security: an error rather than a count of some rows only.
+CREATE FUNCTION pgseal.verify(target_table regclass, target_column name, context text DEFAULT NULL, max_listed int4 DEFAULT 1000)
+    RETURNS TABLE (result text, number_of_values int8, keyring text, key_version int4, finding text, relation regclass, row_ctid tid)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+#variable_conflict use_column
+DECLARE
+    base regtype := pgseal.encrypted_column(target_table, target_column)::regtype;
+    checked text := format('pgseal.check_value(%I::%s, (%s)::text, %L)', target_column, base, coalesce(context, 'NULL'), context IS NOT NULL);
+    bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+    denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, current_user::regrole));
+    tally jsonb := '{}';
+    listed int4 := 0;
+    here record;
+    found record;
+    place tid;
+    pages int8;
+    total int8 := 0;
+    reported timestamptz := clock_timestamp();
+BEGIN
+    IF denied IS NOT NULL THEN
+        RAISE EXCEPTION 'permission denied for keyring "%": decrypt privilege needed', denied USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    FOR here IN SELECT * FROM pgseal.leaves(target_table) LOOP
+        IF here.relkind NOT IN ('r', 'm') THEN
+            RETURN QUERY SELECT 'not checked', NULL::int8, NULL::text, NULL::int4, 'its rows are on another server', here.leaf, NULL::tid;
+            CONTINUE;
+        END IF;
+        pages := pg_relation_size(here.leaf) / current_setting('block_size')::int8;
+        FOR page IN 0 .. pages - 1 BY 256 LOOP
+            FOR found IN SELECT * FROM pgseal.check_pages(here.leaf, page, least(page + 256, pages), checked) LOOP
+                total := total + coalesce(found.number_of_values, 0);
+                FOREACH place IN ARRAY coalesce(found.places, '{}') LOOP
+                    EXIT WHEN listed >= max_listed;
+                    listed := listed + 1;
+                    RETURN QUERY SELECT d.result, CASE WHEN found.number_of_values > 0 THEN 1::int8 END, d.keyring, d.key_version, d.finding, here.leaf, place
+                                   FROM pgseal.read_verdict(found.verdict) d;
+                    found.number_of_values := found.number_of_values - 1;
+                END LOOP;
+                IF found.number_of_values > 0 THEN
+                    tally := tally || jsonb_build_object(found.verdict::text,
+                        found.number_of_values + coalesce((tally ->> found.verdict::text)::int8, 0));
+                END IF;
+            END LOOP;
+            IF clock_timestamp() - reported > interval '5 seconds' THEN
+                reported := clock_timestamp();
+                RAISE NOTICE '%: page % of %, % values checked, % of them listed as not authentic',
+                    here.leaf, least(page + 256, pages), pages, total, listed;
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN QUERY SELECT d.result, t.value::int8, d.keyring, d.key_version, d.finding, NULL::regclass, NULL::tid
+                   FROM jsonb_each_text(tally) t CROSS JOIN LATERAL pgseal.read_verdict(t.key::text[]) d
+                  ORDER BY d.result, d.keyring, d.key_version, d.finding;
+END $$;
+
+CREATE FUNCTION pgseal.read_verdict(verdict text[], OUT result text, OUT keyring text, OUT key_version int4, OUT finding text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT verdict[1], coalesce((SELECT k.name::text FROM pgseal.keyring k WHERE k.id::text = verdict[2]), nullif(verdict[2], '')),
+           nullif(verdict[3], '')::int4, nullif(verdict[4], '')
+$$;
+
+-- As the server decides it: superusers always, PUBLIC's grant for all, a role's for whoever uses its privileges.
+CREATE FUNCTION pgseal.may_decrypt(keyring_id int4, asker regrole) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = asker)
+        OR EXISTS (SELECT FROM pgseal.privilege p
+                    WHERE p.keyring = keyring_id AND p.decrypt
+                      AND (p.role = 0 OR (p.role IN (SELECT r.oid FROM pg_roles r) AND pg_has_role(asker, p.role, 'USAGE'))))
+$$;
+
+COMMENT ON FUNCTION pgseal.check_value(encrypted_jsonb, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+COMMENT ON FUNCTION pgseal.check_value(encrypted_text, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+COMMENT ON FUNCTION pgseal.head_of(encrypted_jsonb) IS 'internal: keyring, data key version, index key version and in transit (1) or not (0), NULL where the bytes are no value; needs no key';
+COMMENT ON FUNCTION pgseal.head_of(encrypted_text) IS 'internal: keyring, data key version, index key version and in transit (1) or not (0), NULL where the bytes are no value; needs no key';
+COMMENT ON FUNCTION pgseal.check_pages(regclass, int8, int8, text) IS 'internal: verdicts on the values of some pages';
+COMMENT ON FUNCTION pgseal.check_rows(regclass, int8, text) IS 'internal: verdicts on the values of a page that PostgreSQL cannot read as a whole';
+COMMENT ON FUNCTION pgseal.leaves(regclass) IS 'internal: what stores the rows of a table: itself, partitions, children';
+COMMENT ON FUNCTION pgseal.read_verdict(text[]) IS 'internal: the parts of a verdict';
+COMMENT ON FUNCTION pgseal.may_decrypt(int4, regrole) IS 'internal: may a role decrypt values of a keyring?';
+COMMENT ON FUNCTION pgseal.verify(regclass, name, text, int4) IS 'are all values of a column authentic? Counts by keyring and key version, and the place of each that is not; with an SQL expression for the context also of moved ones; needs decrypt';
+
+-- Where values may be stored other than plainly in a column: arrays, composites, ranges of an encrypted type; and
+-- every plain column.
+CREATE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH RECURSIVE carrier (oid, scalar) AS (
+        SELECT t.oid, t.oid::regtype::text
+          FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_type t ON t.oid = d.objid
+         WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal'
+           AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
+        UNION
+        SELECT t.oid, CASE WHEN t.typbasetype = c.oid THEN c.scalar END
+          FROM carrier c JOIN pg_type t
+            ON t.typbasetype = c.oid OR t.typelem = c.oid
+            OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = c.oid AND NOT a.attisdropped))
+            OR EXISTS (SELECT FROM pg_range r WHERE r.rngtypid = t.oid AND r.rngsubtype = c.oid)
+    ) SELECT r.oid::regclass, a.attname, k.scalar, a.atttypmod
+        FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN carrier k ON k.oid = a.atttypid
+       WHERE r.relkind IN ('r', 'm') AND r.relispopulated AND a.attnum > 0 AND NOT a.attisdropped
+         AND (r.relpersistence <> 't' OR r.relnamespace = pg_my_temp_schema())
+       ORDER BY 1, 2
+$$;
+
+-- What the catalogs keep as it was typed. Objects below 16384 are PostgreSQL's own; extensions' are theirs.
+CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text, class oid, id oid, whole boolean)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT d.* FROM (
+        SELECT format('DEFAULT of column %I of %s', a.attname, a.attrelid::regclass), pg_get_expr(d.adbin, d.adrelid),
+               'pg_attrdef'::regclass::oid, d.oid, true
+          FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+        UNION ALL
+        SELECT format('%s %s', CASE WHEN rulename = '_RETURN' THEN 'view' ELSE format('rule %I of', rulename) END, ev_class::regclass),
+               pg_get_ruledef(oid), 'pg_rewrite'::regclass, oid, false FROM pg_rewrite
+        UNION ALL
+        SELECT format('constraint %I of %s', conname, conrelid::regclass), pg_get_constraintdef(oid), 'pg_constraint'::regclass, oid, true
+          FROM pg_constraint WHERE contype = 'c'
+        UNION ALL
+        SELECT format('policy %I of %s', polname, polrelid::regclass),
+               concat_ws(' ', pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)), 'pg_policy'::regclass, oid, false
+          FROM pg_policy
+        UNION ALL
+        SELECT format('trigger %I of %s', tgname, tgrelid::regclass), pg_get_triggerdef(oid), 'pg_trigger'::regclass, oid, false
+          FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL
+        SELECT format('index %s', indexrelid::regclass), concat_ws(' ', pg_get_expr(indpred, indrelid), pg_get_expr(indexprs, indrelid)),
+               'pg_class'::regclass, indexrelid, true FROM pg_index WHERE indpred IS NOT NULL OR indexprs IS NOT NULL
+        UNION ALL
+        SELECT format('function %s', oid::regprocedure), concat_ws(' ', prosrc, pg_get_function_sqlbody(oid), pg_get_function_arguments(oid)),
+               'pg_proc'::regclass, oid, false FROM pg_proc
+    ) d (object, definition, class, id, whole)
+    WHERE id >= 16384 AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = class AND e.objid = id AND e.deptype = 'e')
+$$;
+
+-- Sealed literals that a text quotes.
+CREATE FUNCTION pgseal.quoted_values(quoting text) RETURNS TABLE (keyring_id int4, key_version int4)
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ((get_byte(h, 4) & 127) << 24) | (get_byte(h, 5) << 16) | (get_byte(h, 6) << 8) | get_byte(h, 7), (get_byte(h, 8) << 8) | get_byte(h, 9)
+      FROM (SELECT decode(m[1], 'base64') FROM regexp_matches(quoting, 'pgseal:([A-Za-z0-9+/]{24})', 'g') m) q (h)
+$$;
+
+-- Does an expression compare an encrypted value with a constant in plain sight? Keys behind -> and sealed literals are none.
+CREATE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURNS boolean
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN whole THEN bare ~ '''[^'']'
+           ELSE bare ~ '(@>|@@)[^'';]{0,200}''[^'']'
+             OR bare ~ 'pgseal\.(filter|filter_any|filter_casefold|between|filter_between|encrypt)\([^;]*''[^'']'
+             OR bare ~ '#KEY#[^'']{0,60}(=|<>|<|>|~~|~|\mIN\M|\mLIKE\M|\mANY\M)[^'']{0,40}''[^'']' END
+      FROM (SELECT regexp_replace(regexp_replace(definition, '''pgseal:[^'']*''(::[a-z_."]+)?', '#SEALED#', 'g'),
+                                  '(->>?|#>>?|\?[|&]?)\s*''[^'']*''(::[a-z]+(\[\])?)?', '#KEY#', 'g') AS bare) b
+$$;
+
+CREATE FUNCTION pgseal.audit_values() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+    found record;
+BEGIN
+    FOR place IN SELECT * FROM pgseal.value_columns() LOOP
+        object := format('column %I of %s', place.attname, place.relation);
+        FOR found IN EXECUTE format(
+            CASE WHEN place.scalar IS NOT NULL THEN
+                'SELECT h[1]::int4 AS keyring, h[2]::int4 AS data, h[3]::int4 AS index, h[4]::int4 AS transit, count(*) AS n
+                   FROM (SELECT pgseal.head_of(%1$I::%3$s) AS h FROM ONLY %2$s WHERE %1$I IS NOT NULL) s GROUP BY 1, 2, 3, 4'
+            ELSE
+                'SELECT q.keyring_id AS keyring, q.key_version AS data, NULL::int4 AS index, 0 AS transit, count(*) AS n
+                   FROM ONLY %2$s, pgseal.quoted_values(format(''%%s'', %1$I)) q GROUP BY 1, 2'
+            END, place.attname, place.relation, place.scalar)
+        LOOP
+            RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
+                FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
+                    CASE WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
+                    ELSE 'UPDATE these rows with values sealed anew' END) f;
+            IF found.transit = 1 THEN
+                RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
+                    'declare the keyring on the column, as in encrypted_jsonb(keyring), or send typed parameters; then CALL pgseal.reencrypt';
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN QUERY SELECT f.severity, d.object, f.finding, f.what_to_do
+        FROM pgseal.definitions() d CROSS JOIN LATERAL (SELECT DISTINCT * FROM pgseal.quoted_values(d.definition)) q
+        CROSS JOIN LATERAL pgseal.audit_key(q.keyring_id, q.key_version, NULL, 'a sealed literal', 'define it anew') f;
+END $$;
+
+-- What is to be said of values under a key.
+CREATE FUNCTION pgseal.audit_key(keyring_id int4, data int4, index int4, what text, remedy text)
+    RETURNS TABLE (severity text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN s.state = 'decrypt-only' THEN 'warning' ELSE 'critical' END,
+           CASE WHEN keyring_id IS NULL THEN what || ' are malformed'
+                ELSE format('%s under data key version %s of keyring %s, which is %s', what, data, coalesce(s.name, keyring_id::text), coalesce(s.state, 'unknown')) END,
+           CASE WHEN s.state = 'decrypt-only' THEN remedy ELSE 'they cannot be read: restore the keyring''s rows or the values; pgseal.verify(table, column) lists them' END
+      FROM (SELECT (SELECT k.name::text FROM pgseal.keyring k WHERE k.id = keyring_id) AS name,
+                   (SELECT d.state FROM pgseal.data_key d WHERE d.keyring = keyring_id AND d.version = data) AS state) s
+     WHERE s.state IS DISTINCT FROM 'active'
+    UNION ALL
+    SELECT 'warning', format('%s with tokens of index key version %s of keyring %s, which is %s', what, index, k.name, coalesce(i.state, 'unknown')), remedy
+      FROM pgseal.keyring k LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.version = index
+     WHERE k.id = keyring_id AND index > 0 AND i.state IS DISTINCT FROM 'active'
+$$;
+
+-- Disks below a directory: do they lead to dm-crypt?
+CREATE FUNCTION pgseal.audit_disk(directory text) RETURNS TABLE (severity text, finding text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    device text;
+    devices text[];
+    depth int4 := 0;
+BEGIN
+    SELECT m.fields[3] INTO device
+      FROM (SELECT string_to_array(line, ' ') AS fields
+              FROM regexp_split_to_table(pg_read_file('/proc/self/mountinfo', true), E'\n') WITH ORDINALITY l (line, number) ORDER BY number) m
+     WHERE starts_with(directory || '/', rtrim(replace(m.fields[5], '\040', ' '), '/') || '/')
+     ORDER BY length(m.fields[5]) DESC LIMIT 1;
+    -- Major number 0 is no device: a container's overlay, network and memory file systems.
+    IF device IS NULL OR device LIKE '0:%' THEN
+        RETURN QUERY SELECT 'unknown', 'whether the disk below is encrypted cannot be seen from here';
+        RETURN;
+    END IF;
+    IF pg_read_file(format('/sys/dev/block/%s/dm/uuid', device), true) LIKE 'CRYPT-%' THEN
+        RETURN;
+    END IF;
+    devices := ARRAY(SELECT d FROM pg_ls_dir(format('/sys/dev/block/%s/slaves', device), true, false) d);
+    WHILE cardinality(devices) > 0 AND depth < 8 LOOP
+        IF EXISTS (SELECT FROM unnest(devices) d WHERE pg_read_file(format('/sys/block/%s/dm/uuid', d), true) LIKE 'CRYPT-%') THEN
+            RETURN;
+        END IF;
+        devices := ARRAY(SELECT s FROM unnest(devices) d, pg_ls_dir(format('/sys/block/%s/slaves', d), true, false) s);
+        depth := depth + 1;
+    END LOOP;
+    RETURN QUERY SELECT 'warning', 'on a block device without dm-crypt; encryption by the disk itself or a cloud provider cannot be seen from here';
+EXCEPTION WHEN OTHERS THEN
+    RETURN QUERY SELECT 'unknown', 'whether the disk below is encrypted cannot be seen from here';
+END $$;
+
+CREATE FUNCTION pgseal.audit_settings() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH given (name, value, scope) AS (
+        SELECT s.name, s.reset_val, '' FROM pg_settings s
+        UNION ALL
+        SELECT split_part(c, '=', 1), substr(c, strpos(c, '=') + 1),
+               concat(CASE WHEN setrole <> 0 THEN ' of role ' || setrole::regrole END,
+                      CASE WHEN setdatabase <> 0 THEN ' of database ' || quote_ident((SELECT datname FROM pg_database d WHERE d.oid = setdatabase)) END)
+          FROM pg_db_role_setting, unnest(setconfig) c
+         WHERE setdatabase IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+    )
+    SELECT 'warning', format('setting %s%s', g.name, g.scope), k.finding, k.what_to_do
+      FROM given g JOIN (VALUES
+        ('log_statement', '^(mod|all)$', 'literals of statements are written to the server''s log', 'set it to none or ddl'),
+        ('log_min_duration_statement', '^\d', 'literals of slow statements are written to the server''s log', 'set it to -1, or send values as bind parameters only and set log_parameter_max_length = 0'),
+        ('log_min_duration_sample', '^\d', 'literals of slow statements are written to the server''s log', 'set it to -1, or send values as bind parameters only and set log_parameter_max_length = 0'),
+        ('log_transaction_sample_rate', '^(0\.0*[1-9]|[1-9])', 'literals of sampled transactions are written to the server''s log', 'set it to 0'),
+        ('log_min_error_statement', '^(debug|info|notice|warning|error|log)', 'the statement of an error is written to the server''s log with its literals', 'set it to panic, or send values as bind parameters only'),
+        ('log_parameter_max_length_on_error', '^(-1|[1-9])', 'bind parameters of statements that fail are written to the server''s log', 'set it to 0'),
+        ('auto_explain.log_min_duration', '^\d', 'auto_explain writes statements and plans with their literals to the server''s log', 'set it to -1'),
+        ('debug_print_parse', '^on$', 'parse trees with their literals are written to the server''s log', 'set it to off'),
+        ('debug_print_rewritten', '^on$', 'parse trees with their literals are written to the server''s log', 'set it to off'),
+        ('debug_print_plan', '^on$', 'plans with their literals are written to the server''s log', 'set it to off')
+      ) k (name, pattern, finding, what_to_do) ON k.name = g.name AND g.value ~ k.pattern
+    UNION ALL
+    SELECT 'warning', 'setting log_parameter_max_length', 'bind parameters are written to the server''s log with the statements that are logged', 'set it to 0'
+     WHERE current_setting('log_parameter_max_length') <> '0'
+       AND EXISTS (SELECT FROM given g WHERE (g.name = 'log_statement' AND g.value IN ('mod', 'all'))
+                      OR (g.name IN ('log_min_duration_statement', 'log_min_duration_sample') AND g.value ~ '^\d') OR (g.name = 'log_duration' AND g.value = 'on'))
+    UNION ALL
+    SELECT 'warning', 'extension pg_stat_statements', 'it stores the text of statements in a file: literals of utility statements, such as CREATE VIEW, as they are',
+           'set pg_stat_statements.track_utility = off'
+     WHERE current_setting('shared_preload_libraries') ~ '\mpg_stat_statements\M'
+       AND coalesce(current_setting('pg_stat_statements.track_utility', true), 'on') = 'on'
+    UNION ALL
+    SELECT d.severity, p.object, d.finding,
+           'encrypt the disk below it, WAL and temporary files included: sorts and hashes of decrypted values spill there'
+      FROM (SELECT 'the data directory', current_setting('data_directory')
+            UNION ALL
+            SELECT format('tablespace %I', spcname), pg_tablespace_location(oid) FROM pg_tablespace WHERE oid >= 16384) p (object, directory)
+      CROSS JOIN LATERAL pgseal.audit_disk(p.directory) d
+$$;
+
+CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT 'critical', format('keyring %I', k.name), 'its wrapping key is a file on this server: whoever can read it can read the data',
+           'create a keyring at a KMS (pgseal.kms_endpoint) and re-encrypt into it'
+      FROM pgseal.keyring k WHERE coalesce(k.kms_endpoint, current_setting('pgseal.kms_endpoint', true)) LIKE 'file:%'
+    UNION ALL
+    SELECT 'warning', format('keyring %I', k.keyring), format('its %s key version %s is %s days old', k.purpose, k.version, extract(day FROM now() - k.created)),
+           format('SELECT pgseal.%s(%L), then CALL pgseal.reencrypt for its columns', CASE k.purpose WHEN 'data' THEN 'rotate_key' ELSE 'rotate_index_key' END, k.keyring)
+      FROM pgseal.keys k WHERE k.state = 'active' AND k.created < now() - max_key_age
+    UNION ALL
+    SELECT CASE WHEN p.role = 0 THEN 'critical' ELSE 'info' END, format('keyring %I', k.name),
+           CASE WHEN p.role = 0 THEN 'every role can decrypt' ELSE format('role %s can decrypt%s', p.role,
+               (SELECT ', and so can ' || string_agg(r.rolname, ', ' ORDER BY r.rolname) FROM pg_roles r
+                 WHERE r.oid <> p.role AND NOT r.rolsuper AND pg_has_role(r.oid, p.role, 'USAGE'))) END,
+           format('SELECT pgseal.revoke_keyring(%L, %L) where it should not', k.name, CASE WHEN p.role = 0 THEN 'public' ELSE p.role::text END)
+      FROM pgseal.privilege p JOIN pgseal.keyring k ON k.id = p.keyring
+     WHERE p.decrypt AND (p.role = 0 OR p.role IN (SELECT r.oid FROM pg_roles r))
+    UNION ALL
+    SELECT 'info', 'superusers', format('%s can decrypt everything', string_agg(r.rolname, ', ' ORDER BY r.rolname)), 'let no application log in as one'
+      FROM pg_roles r WHERE r.rolsuper AND r.rolcanlogin AND EXISTS (SELECT FROM pgseal.keyring) HAVING count(*) > 0
+    UNION ALL
+    SELECT 'warning', format('column %I of %s', a.attname, a.attrelid::regclass), format('it is stored in plaintext (%s) beside an embedding', format_type(a.atttypid, a.atttypmod)),
+           'store it as encrypted_jsonb or encrypted_text, if it is confidential'
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
+       AND coalesce(nullif(t.typelem, 0), nullif(t.typbasetype, 0), t.oid) IN ('json'::regtype, 'jsonb'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
+       AND t.typname <> 'name'
+       AND EXISTS (SELECT FROM pg_attribute v JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = v.atttypid AND d.deptype = 'e'
+                     JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'vector'
+                    WHERE v.attrelid = a.attrelid AND NOT v.attisdropped)
+    UNION ALL
+    SELECT 'warning', format('column %I of %I.%I', s.attname, s.schemaname, s.tablename),
+           format('one searchable value is in %s %% of the rows: its token tells which rows', round(100 * f.share)),
+           'declare its path with "spread" (pgseal.set_searchable), or not at all; pgseal.check_searchable names the path'
+      FROM pgseal.value_columns() v
+      JOIN pg_class c ON c.oid = v.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = v.attname
+      CROSS JOIN LATERAL (SELECT max(u.share)::numeric AS share
+          FROM unnest(s.most_common_elems::text::int8[], (s.most_common_elem_freqs)[:cardinality(s.most_common_elems::text::int8[])]) u (token, share)
+         WHERE u.token < 0) f
+     WHERE v.scalar IS NOT NULL AND f.share > 0.5 AND c.reltuples >= 100
+    UNION ALL
+    SELECT 'warning', d.object, 'it compares an encrypted value with a constant, which the catalog keeps in plaintext',
+           'take the value from a table or a setting, or make the constant a parameter'
+      FROM pgseal.definitions() d
+     WHERE pgseal.compares_plaintext(d.definition, d.whole)
+       AND (EXISTS (SELECT FROM pg_depend r JOIN pgseal.value_columns() v ON r.refclassid = 'pg_class'::regclass AND r.refobjid = v.relation
+                      JOIN pg_attribute a ON a.attrelid = v.relation AND a.attname = v.attname
+                     WHERE r.classid = d.class AND r.objid = d.id AND (r.refobjsubid = a.attnum OR d.definition LIKE '%' || v.attname || '%'))
+            OR (d.class = 'pg_proc'::regclass AND EXISTS (SELECT FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation
+                    WHERE strpos(d.definition, c.relname) > 0 AND strpos(d.definition, v.attname) > 0)))
+    UNION ALL
+    SELECT 'warning', format('role %I', r.rolname), 'it may write to an encrypted column, and pgseal.accept_sealed is on: it can store a sealed value that it got elsewhere',
+           format('ALTER ROLE %I SET pgseal.accept_sealed = off; its application must not set it back', r.rolname)
+      FROM pg_roles r
+     WHERE r.rolcanlogin AND NOT r.rolsuper
+       AND EXISTS (SELECT FROM pgseal.value_columns() v WHERE has_any_column_privilege(r.oid, v.relation, 'INSERT, UPDATE'))
+       AND coalesce((SELECT split_part(c, '=', 2) FROM pg_db_role_setting s, unnest(s.setconfig) c
+                      WHERE c LIKE 'pgseal.accept\_sealed=%' AND s.setrole IN (0, r.oid)
+                        AND s.setdatabase IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+                      ORDER BY s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1),
+                    (SELECT s.reset_val FROM pg_settings s WHERE s.name = 'pgseal.accept_sealed'), 'on') <> 'off'
+$$;
+
+-- What needs a key runs with the caller's privileges; the rest reads catalogs and headers of values only.
+CREATE FUNCTION pgseal.audit(max_key_age interval DEFAULT '1 year', sample_size int4 DEFAULT 10000)
+    RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+BEGIN
+    RETURN QUERY
+        SELECT f.* FROM (SELECT * FROM pgseal.audit_catalogs(max_key_age) UNION ALL SELECT * FROM pgseal.audit_values()
+                         UNION ALL SELECT * FROM pgseal.audit_settings()) f
+         ORDER BY array_position(ARRAY['critical', 'warning', 'unknown', 'info'], f.severity), f.object, f.finding;
+    FOR place IN SELECT v.* FROM pgseal.value_columns() v WHERE v.scalar LIKE '%encrypted_jsonb' LOOP
+        BEGIN
+            RETURN QUERY
+                SELECT 'warning', format('column %I of %s', place.attname, place.relation),
+                       format('searchable path %s has %s different values in %s, the commonest %s %% of all: who sees the tokens can tell which is which',
+                              c.path, c.distinct_values, c.number_of_values, round(100 * c.commonest_share::numeric)),
+                       'declare it with "spread" (pgseal.set_searchable), or not at all'
+                  FROM pgseal.check_searchable(place.relation, place.attname, sample_size) c
+                 WHERE c.number_of_values >= 100 AND (c.distinct_values < 16 OR c.commonest_share > 0.5);
+        EXCEPTION WHEN OTHERS THEN
+            RETURN QUERY SELECT 'unknown', format('column %I of %s', place.attname, place.relation),
+                                'how many values its searchable paths have could not be counted: ' || SQLERRM, 'call audit as a role with SELECT and decrypt';
+        END;
+    END LOOP;
+END $$;
+
+COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
+COMMENT ON FUNCTION pgseal.definitions() IS 'internal: what the catalogs keep as it was typed';
+COMMENT ON FUNCTION pgseal.quoted_values(text) IS 'internal: keyrings and key versions of the sealed values that a text quotes';
+COMMENT ON FUNCTION pgseal.compares_plaintext(text, boolean) IS 'internal: does a definition compare with a plaintext constant?';
+COMMENT ON FUNCTION pgseal.audit_values() IS 'internal: findings on stored values; see audit';
+COMMENT ON FUNCTION pgseal.audit_key(int4, int4, int4, text, text) IS 'internal: findings on a key version in use; see audit';
+COMMENT ON FUNCTION pgseal.audit_disk(text) IS 'internal: finding on the disk below a directory; see audit';
+COMMENT ON FUNCTION pgseal.audit_settings() IS 'internal: findings on settings and disks; see audit';
+COMMENT ON FUNCTION pgseal.audit_catalogs(interval) IS 'internal: findings on keyrings, roles and definitions; see audit';
+COMMENT ON FUNCTION pgseal.audit(interval, int4) IS 'what is set up in a way that gives plaintext away, with severity and what to do; reads the headers of all values';
+
+REVOKE EXECUTE ON FUNCTION pgseal.audit_values(), pgseal.audit_settings(), pgseal.audit_disk(text), pgseal.audit_catalogs(interval), pgseal.audit(interval, int4)
+    FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgseal.audit_values(), pgseal.audit_settings(), pgseal.audit_catalogs(interval), pgseal.audit(interval, int4) TO pg_monitor;
+
+-- How often some bytes stand in the files of a relation, as they are on disk now.
+CREATE FUNCTION pgseal.scan_files(relation regclass, needle text) RETURNS TABLE (files int4, bytes int8, hits int8)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    path text := pg_relation_filepath(relation);
+    wanted bytea := convert_to(needle, getdatabaseencoding());
+    chunk constant int8 := 8 * 1024 * 1024;
+    file text;
+    piece bytea;
+    at int4;
+    size int8;
+BEGIN
+    files := 0;
+    bytes := 0;
+    hits := 0;
+    LOOP
+        file := path || CASE WHEN files > 0 THEN '.' || files ELSE '' END;
+        size := (pg_stat_file(file, true)).size;
+        EXIT WHEN size IS NULL;
+        FOR start IN 0 .. greatest(size - 1, 0) BY chunk LOOP
+            -- A little of the next piece: what crosses the border is found once.
+            piece := pg_read_binary_file(file, start, chunk + octet_length(wanted) - 1);
+            LOOP
+                at := position(wanted IN piece);
+                EXIT WHEN at = 0;
+                hits := hits + 1;
+                piece := substr(piece, at + 1);
+            END LOOP;
+        END LOOP;
+        bytes := bytes + size;
+        files := files + 1;
+    END LOOP;
+    RETURN NEXT;
+END $$;
+
+-- The table's own files searched for strings that must not be there, and for one in a table of its own that must.
+CREATE FUNCTION pgseal.scan_for(target_table regclass, canaries text[]) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    control text := 'control-' || gen_random_uuid();
+    relations regclass[] := ARRAY(
+        SELECT r FROM pgseal.leaves(target_table) l JOIN pg_class c ON c.oid = l.leaf
+          LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+         CROSS JOIN LATERAL (SELECT l.leaf UNION ALL SELECT t.oid WHERE t.oid IS NOT NULL
+                             UNION ALL SELECT i.indexrelid FROM pg_index i WHERE i.indrelid IN (l.leaf, t.oid)) all_of (r)
+         WHERE l.relkind IN ('r', 'm'));
+    control_hits int8;
+    found jsonb;
+BEGIN
+    CREATE TABLE pgseal.scan_control (value text);
+    EXECUTE format('INSERT INTO pgseal.scan_control VALUES (%L)', control);
+    CHECKPOINT;
+    SELECT s.hits INTO control_hits FROM pgseal.scan_files('pgseal.scan_control', control) s;
+    DROP TABLE pgseal.scan_control;
+    IF control_hits = 0 THEN
+        RAISE EXCEPTION 'the control was not found on disk, so the scan would prove nothing' USING ERRCODE = 'io_error';
+    END IF;
+    SELECT jsonb_agg(jsonb_build_object('canary_sha256', encode(sha256(convert_to(c.value, 'UTF8')), 'hex'), 'hits', c.hits, 'in', c.places) ORDER BY c.number)
+      INTO found
+      FROM (SELECT n.number, n.value, sum(s.hits) AS hits, coalesce(jsonb_object_agg(r::text, s.hits) FILTER (WHERE s.hits > 0), '{}') AS places
+              FROM unnest(canaries) WITH ORDINALITY n (value, number), unnest(relations) r, pgseal.scan_files(r, n.value) s GROUP BY 1, 2) c;
+    RETURN jsonb_build_object('control', 'planted and found', 'canaries', found, 'relations', to_jsonb(relations::text[]),
+        'bytes', (SELECT sum(pg_relation_size(r)) FROM unnest(relations) r));
+END $$;
+
+CREATE FUNCTION pgseal.evidence(target_table regclass, contexts jsonb DEFAULT '{}', canaries text[] DEFAULT '{}', checkpoint boolean DEFAULT false)
+    RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+    place record;
+    verified jsonb := '[]';
+    usage jsonb := '{}';
+    scanned jsonb := '{"done": false, "why": "no canaries were given"}';
+    started timestamptz := clock_timestamp();
+    lsn pg_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END;
+BEGIN
+    IF EXISTS (SELECT FROM unnest(canaries) c WHERE coalesce(octet_length(c), 0) < 4) THEN
+        RAISE EXCEPTION 'a canary needs at least 4 bytes: shorter ones are found by chance' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF cardinality(canaries) > 0 AND NOT checkpoint THEN
+        RAISE EXCEPTION 'what is in memory only is not on disk yet' USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Pass checkpoint => true: it runs CHECKPOINT, which writes all that is pending to disk.';
+    END IF;
+    FOR place IN
+        SELECT a.attname, d.refobjid IS NOT NULL AS known
+          FROM pg_attribute a CROSS JOIN LATERAL (
+                WITH RECURSIVE base (oid, typbasetype) AS (
+                    SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
+                    UNION ALL SELECT t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype
+                ) SELECT base.oid FROM base WHERE base.typbasetype = 0) b
+          JOIN pg_type t ON t.oid = b.oid AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
+          JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = b.oid AND d.deptype = 'e'
+          JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgseal'
+         WHERE a.attrelid = target_table AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+    LOOP
+        verified := verified || pgseal.verified(target_table, place.attname, contexts ->> place.attname::text);
+        usage := usage || jsonb_build_object(place.attname, (SELECT coalesce(jsonb_agg(to_jsonb(u)), '[]') FROM pgseal.key_usage(target_table, place.attname) u));
+    END LOOP;
+    IF verified = '[]' THEN
+        RAISE EXCEPTION '% has no encrypted column', target_table USING ERRCODE = 'wrong_object_type';
+    END IF;
+    IF cardinality(canaries) > 0 THEN
+        scanned := pgseal.scan_for(target_table, canaries) || '{"done": true}';
+    END IF;
+    -- jsonb puts shorter names first: verify leads.
+    RETURN jsonb_build_object(
+        'verify', verified,
+        'subject', jsonb_build_object('table', target_table::text, 'database', current_database(), 'role', current_user,
+            'started', started, 'ended', clock_timestamp(),
+            'system_identifier', (SELECT c.system_identifier::text FROM pg_control_system() c),
+            'lsn', lsn,
+            'in_recovery', pg_is_in_recovery(), 'server_version', current_setting('server_version'),
+            'pgseal_version', (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'pgseal')),
+        'file_scan', scanned,
+        'algorithms', jsonb_build_object('format', 1, 'encryption', 'XAES-256-GCM (C2SP), 192-bit nonce',
+            'authenticated', 'header, keyring uuid, tokens and content', 'search_tokens', 'HMAC-SHA-256, truncated to 64 bits',
+            'key_derivation', 'HKDF-SHA-256'),
+        'wrapped_keys', (SELECT coalesce(jsonb_agg(jsonb_build_object('keyring', k.keyring, 'purpose', k.purpose, 'version', k.version, 'state', k.state,
+                'created', k.created, 'retired', k.retired, 'kms_key', r.kms_key,
+                'kms_endpoint', coalesce(r.kms_endpoint, current_setting('pgseal.kms_endpoint', true))) ORDER BY k.keyring, k.purpose, k.version), '[]')
+              FROM pgseal.keys k JOIN pgseal.keyring r ON r.name = k.keyring
+             WHERE k.keyring::text IN (SELECT u ->> 'keyring' FROM jsonb_each(usage) c, jsonb_array_elements(c.value) u)),
+        'values_by_key', usage,
+        'how_to_repeat', jsonb_build_array(
+            format('SELECT pgseal.evidence(%L%s, canaries => ..., checkpoint => true)', target_table, CASE WHEN contexts <> '{}' THEN format(', %L', contexts) END),
+            format('SELECT * FROM pgseal.verify(%L, ...)', target_table),
+            'as a superuser, or for all but file_scan as a role with SELECT and decrypt'),
+        'not_looked_at', jsonb_build_array(
+            'columns of this table that are not encrypted, embeddings among them', 'other tables',
+            'WAL, archived WAL, backups, dumps and replicas', 'server logs, temporary files, swap and core dumps',
+            'the free space that the file system keeps of deleted files', 'what the KMS does with its key',
+            'values as they were before: authentic means unchanged since sealed, not newest')
+          || CASE WHEN cardinality(canaries) > 0 THEN jsonb_build_array('copies of a canary that are compressed, encoded otherwise, or cut by a page or TOAST chunk',
+                'parts of canaries, and every string that is no canary') ELSE jsonb_build_array('the files on disk') END);
+END $$;
+
+-- One column for the record: the sentence that an auditor reads first, and what it rests on.
+CREATE FUNCTION pgseal.verified(target_table regclass, target_column name, context text) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH v AS MATERIALIZED (SELECT * FROM pgseal.verify(target_table, target_column, context, 100)),
+    n AS (SELECT coalesce(sum(v.number_of_values) FILTER (WHERE v.result = 'authentic'), 0) AS good, coalesce(sum(v.number_of_values), 0) AS total,
+                 count(*) FILTER (WHERE v.number_of_values IS NULL) AS unseen FROM v)
+    SELECT jsonb_build_object('column', target_column,
+        'statement', format('%s of %s values authenticate%s%s', n.good, n.total,
+            (SELECT ': ' || string_agg(format('%s under data key version %s of keyring %s', k.n, k.key_version, k.keyring), ', ' ORDER BY k.keyring, k.key_version)
+               FROM (SELECT v.keyring, v.key_version, sum(v.number_of_values) AS n FROM v WHERE v.result = 'authentic' GROUP BY 1, 2) k),
+            CASE WHEN n.unseen > 0 THEN format('; %s pages or partitions could not be read', n.unseen) END),
+        'all_authentic', n.good = n.total AND n.unseen = 0, 'total', n.total, 'authentic', n.good,
+        'context', context, 'findings', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(to_jsonb(v)) ORDER BY v.result, v.relation, v.row_ctid), '[]') FROM v))
+      FROM n
+$$;
+
+COMMENT ON FUNCTION pgseal.scan_files(regclass, text) IS 'internal: how often a string stands in the files of a relation on disk';
+COMMENT ON FUNCTION pgseal.scan_for(regclass, text[]) IS 'internal: the files of a table searched for strings, with a control that must be found';
+COMMENT ON FUNCTION pgseal.verified(regclass, name, text) IS 'internal: verify of one column as evidence records it';
+COMMENT ON FUNCTION pgseal.evidence(regclass, jsonb, text[], boolean) IS 'a record for an auditor: do all values authenticate, under which keys, where and when, what was not looked at; with canaries a search of the table''s files on disk; contexts maps columns to expressions for verify';

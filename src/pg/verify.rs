@@ -1,0 +1,128 @@
+//! Whether stored values are authentic: a verdict on each value where everything else would raise an error.
+//! The loops are in sql/audit.sql.
+
+use std::collections::HashMap;
+
+use super::error::PgError;
+use super::raw::array;
+use super::raw::call::{Call, Returned};
+use super::session::{self, Privilege, Started};
+use super::values;
+use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, parse_head};
+use crate::kms::Class;
+
+/// What a call site knows of the keys that it asked for.
+#[derive(Default)]
+struct Checking {
+    started: Started,
+    /// Keys that cannot be had and why: a KMS that is away is not asked again for every value.
+    missing: HashMap<(i32, u16), String>,
+}
+
+/// The context that a value should be bound to, where the caller knows one.
+enum Expected<'a> {
+    Anything,
+    Context(Option<&'a [u8]>),
+}
+
+/// What was found out about one value.
+struct Verdict {
+    result: &'static str,
+    head: Option<Head>,
+    finding: String,
+}
+
+/// `check_value(encrypted_jsonb, context text, context_known boolean)`: result, keyring, key version, finding. NULL
+/// for NULL.
+pub fn check_jsonb(call: Call) -> Returned {
+    check(call, |content| matches!(content, Content::Jsonb | Content::JsonText))
+}
+
+/// `check_value(encrypted_text, context text, context_known boolean)`.
+pub fn check_text(call: Call) -> Returned {
+    check(call, |content| content == Content::Text)
+}
+
+fn check(call: Call, fits: fn(Content) -> bool) -> Returned {
+    let Some(value) = call.optional(0) else { return Ok(None) };
+    let context = call.optional(1);
+    let expected = match call.boolean(2) {
+        true => Expected::Context(context.as_ref().map(|context| context.bytes())),
+        false => Expected::Anything,
+    };
+    let verdict = call.with_cache(|checking: &mut Checking| {
+        checking.started.once();
+        checking.judge(value.bytes(), fits, &expected)
+    })?;
+    let (keyring, version) = verdict
+        .head
+        .map_or_else(Default::default, |head| (head.keyring.to_string(), head.data_version.to_string()));
+    let texts = [verdict.result, &keyring, &version, &verdict.finding].map(str::as_bytes);
+    Ok(Some(array::of_texts(&texts).datum()))
+}
+
+impl Checking {
+    fn judge(
+        &mut self,
+        bytes: &[u8],
+        fits: fn(Content) -> bool,
+        expected: &Expected<'_>,
+    ) -> Result<Verdict, PgError> {
+        let envelope = match Envelope::parse(bytes) {
+            Ok(envelope) => envelope,
+            Err(error) => return Ok(Verdict::new("corrupt", None, error.to_string())),
+        };
+        let head = envelope.head();
+        let verdict = |result, finding: &str| Ok(Verdict::new(result, Some(head), finding.to_owned()));
+        let key = (head.keyring, head.data_version);
+        if let Some(why) = self.missing.get(&key) {
+            return verdict("unreadable", why);
+        }
+        let located = match values::locate(bytes, |keyring, _| session::require(keyring, Privilege::Decrypt))
+        {
+            Ok(located) => located,
+            Err(PgError::Kms(_, error)) if error.class() == Class::Cancelled => {
+                return Err(PgError::Kms(session::keyring_label(head.keyring), error));
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.missing.insert(key, why.clone());
+                return verdict("unreadable", &why);
+            }
+        };
+        let Ok(opened) = located.open() else {
+            return verdict("corrupt", "authentication failed");
+        };
+        if !fits(head.content) {
+            return verdict("corrupt", "authentic, but not of the column's type");
+        }
+        match expected {
+            Expected::Anything if envelope.is_bound() => {
+                verdict("authentic", "bound to a context that was not checked")
+            }
+            Expected::Context(_) if !envelope.is_bound() => verdict("authentic", "not bound to a context"),
+            Expected::Context(None) => verdict("moved", "bound to a context, and the expression gives NULL"),
+            Expected::Context(context) if opened.require_context(*context).is_err() => {
+                verdict("moved", "bound to another context")
+            }
+            _ => verdict("authentic", ""),
+        }
+    }
+}
+
+impl Verdict {
+    fn new(result: &'static str, head: Option<Head>, finding: String) -> Self {
+        Verdict { result, head, finding }
+    }
+}
+
+/// `head_of(encrypted_*)`: keyring, data key version, index key version and whether the value is in transit, as
+/// numbers; NULL where the bytes are no value. Needs no key.
+pub fn head_of(call: Call) -> Returned {
+    let Ok((head, _)) = parse_head(call.prefix(0, HEADER_BYTES).bytes()) else { return Ok(None) };
+    let numbers =
+        [head.keyring, head.data_version.into(), head.index_version.into(), i32::from(head.transit)];
+    let texts = numbers.map(|number| number.to_string());
+    let texts: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+    Ok(Some(array::of_texts(&texts).datum()))
+}
