@@ -186,7 +186,7 @@ CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text
         SELECT format('%s %s', CASE WHEN rulename = '_RETURN' THEN 'view' ELSE format('rule %I of', rulename) END, ev_class::regclass),
                pg_get_ruledef(oid), 'pg_rewrite'::regclass, oid, false FROM pg_rewrite
         UNION ALL
-        SELECT format('constraint %I of %s', conname, conrelid::regclass), pg_get_constraintdef(oid), 'pg_constraint'::regclass, oid, true
+        SELECT format('constraint %I of %s', conname, CASE WHEN conrelid <> 0 THEN conrelid::regclass::text ELSE contypid::regtype::text END), pg_get_constraintdef(oid), 'pg_constraint'::regclass, oid, true
           FROM pg_constraint WHERE contype = 'c'
         UNION ALL
         SELECT format('policy %I of %s', polname, polrelid::regclass),
@@ -375,8 +375,8 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
            'store it as encrypted_jsonb or encrypted_text, if it is confidential'
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
      WHERE c.relkind IN ('r', 'p', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
-       AND coalesce(nullif(t.typelem, 0), nullif(t.typbasetype, 0), t.oid) IN ('json'::regtype, 'jsonb'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
-       AND t.typname <> 'name'
+       AND EXISTS (SELECT FROM pg_type b WHERE b.oid = coalesce(nullif(t.typelem, 0), nullif(t.typbasetype, 0), t.oid)
+                     AND (b.typcategory = 'S' OR b.oid IN ('json'::regtype, 'jsonb'::regtype, 'xml'::regtype)))
        AND EXISTS (SELECT FROM pg_attribute v JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = v.atttypid AND d.deptype = 'e'
                      JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'vector'
                     WHERE v.attrelid = a.attrelid AND NOT v.attisdropped)
@@ -398,9 +398,10 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
      WHERE pgseal.compares_plaintext(d.definition, d.whole)
        AND (EXISTS (SELECT FROM pg_depend r JOIN pgseal.value_columns() v ON r.refclassid = 'pg_class'::regclass AND r.refobjid = v.relation
                       JOIN pg_attribute a ON a.attrelid = v.relation AND a.attname = v.attname
-                     WHERE r.classid = d.class AND r.objid = d.id AND (r.refobjsubid = a.attnum OR d.definition LIKE '%' || v.attname || '%'))
+                     WHERE r.classid = d.class AND r.objid = d.id AND r.refobjsubid = a.attnum)
             OR (d.class = 'pg_proc'::regclass AND EXISTS (SELECT FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation
-                    WHERE strpos(d.definition, c.relname) > 0 AND strpos(d.definition, v.attname) > 0)))
+                    WHERE d.definition ~ ('\m' || regexp_replace(c.relname, '(\W)', '\\\1', 'g') || '\M')
+                      AND d.definition ~ ('\m' || regexp_replace(v.attname, '(\W)', '\\\1', 'g') || '\M'))))
     UNION ALL
     SELECT 'warning', format('role %I', r.rolname), 'it may write to an encrypted column, and pgseal.accept_sealed is on: it can store a sealed value that it got elsewhere',
            format('ALTER ROLE %I SET pgseal.accept_sealed = off; its application must not set it back', r.rolname)

@@ -56,6 +56,10 @@ fn a_database_that_is_set_up_well_has_no_finding_but_who_may_decrypt_and_what_ca
     client.run("CREATE ROLE app LOGIN; GRANT SELECT, INSERT ON docs TO app; ALTER ROLE app SET pgseal.accept_sealed = off");
     client.run("CREATE VIEW named AS SELECT id, m ->> 'name' AS name FROM docs WHERE id > 3");
     client.run("CREATE POLICY own ON docs USING (m ->> 'name' = current_setting('app.name'))");
+    // Constants that have nothing to do with an encrypted column.
+    client.run("CREATE TABLE kinds (kind text DEFAULT 'memo' CHECK (kind IN ('memo', 'name')), m encrypted_jsonb(k))");
+    client.run("CREATE INDEX ON kinds (kind) WHERE kind = 'memo'; CREATE VIEW memos AS SELECT m FROM kinds WHERE kind = 'memo'");
+    client.run("CREATE FUNCTION memos() RETURNS int8 LANGUAGE sql AS $$ SELECT count(*) FROM kinds WHERE kind = 'memo' $$");
     let all = findings(&mut client, "%");
     let expected = |finding: &String| {
         finding.starts_with("info: superusers: ")

@@ -183,6 +183,20 @@ fn it_needs_decrypt_and_sees_all_rows_or_none() {
     assert_eq!(verify(&mut session, "'docs', 'm'"), ["authentic 3 k 1"]);
     client.run("ALTER TABLE docs ENABLE ROW LEVEL SECURITY");
     assert_eq!(session.state(verify_docs), "42501");
+    client.run("ALTER TABLE docs DISABLE ROW LEVEL SECURITY");
+    // A column of many keyrings: what the role may not decrypt is told apart from what is damaged.
+    client.run("SELECT pgseal.create_keyring('other'); CREATE TABLE mixed (m encrypted_jsonb); INSERT INTO mixed SELECT m FROM docs");
+    client.run("INSERT INTO mixed SELECT pgseal.encrypt('{}'::jsonb, 'other')");
+    client.run(&format!("GRANT SELECT ON mixed TO {name}_role"));
+    assert_eq!(
+        verify(&mut session, "'mixed', 'm'"),
+        [
+            "authentic 3 k 1",
+            "unreadable 1 other 1 permission denied for keyring \"other\": decrypt privilege needed mixed (0,4)"
+        ]
+    );
+    client.run("ALTER TABLE docs ENABLE ROW LEVEL SECURITY");
+    assert_eq!(session.state(verify_docs), "42501");
     assert_eq!(client.state("SELECT * FROM pgseal.verify('docs', 'id')"), "42809");
 }
 
