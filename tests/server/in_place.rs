@@ -384,14 +384,23 @@ fn a_kill_at_any_moment_leaves_each_row_as_it_was_or_as_it_should_be() {
             cluster.start_again();
         }
         rotation.join().unwrap();
-        wait_for("the server", Duration::from_secs(30), || {
-            let connected = cluster.config("postgres", "postgres").connect(NoTls);
-            connected.is_ok_and(|mut client| client.simple_query("SELECT").is_ok())
-        });
-        client = cluster.connect("postgres");
         // Where only a backend was to be killed and had ended already, the writer goes on.
-        client.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'");
+        wait_for("the writer's end", Duration::from_secs(60), || {
+            if let Ok(mut client) = cluster.config("postgres", "postgres").connect(NoTls) {
+                let _ = client.batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'");
+            }
+            writer.is_finished()
+        });
         writer.join().unwrap();
+        // The server may not have noticed yet that it lost a process, and end this session for it.
+        wait_for("a server that stays", Duration::from_secs(60), || {
+            client = match cluster.config("postgres", "postgres").connect(NoTls) {
+                Ok(client) => client,
+                Err(_) => return false,
+            };
+            std::thread::sleep(Duration::from_millis(300));
+            client.simple_query("SELECT").is_ok()
+        });
         assert_eq!(client.one::<i64>(WRONG), 0, "round {round}");
         assert_eq!(client.one::<i64>("SELECT count(DISTINCT id) FROM docs"), 3000, "round {round}");
         let state: Option<String> = client.column("SELECT state FROM pgseal.rotation_progress").pop();
