@@ -140,8 +140,12 @@ fn neither_explain_nor_auto_explain_shows_a_folded_constant() {
     }
     let log = cluster.log();
     assert!(log.matches("<filter: k").count() >= 8, "{log}");
+    // CREATE EXTENSION is in the log as well, with functions that speak of canaries.
+    let has_one = |line: &str| {
+        ["one", "two", "three", "four"].iter().any(|which| line.contains(&format!("canary {which}")))
+    };
     let plans: Vec<&str> =
-        log.lines().filter(|line| line.contains("canary") && !line.contains("EXECUTE ask_")).collect();
+        log.lines().filter(|line| has_one(line) && !line.contains("EXECUTE ask_")).collect();
     assert!(plans.is_empty(), "{plans:#?}");
 }
 
