@@ -207,6 +207,11 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_is_as_large_as_the_setting_says() {
+        assert_eq!(size_of::<Slot>(), 88);
+    }
+
+    #[test]
     fn more_keys_than_slots_take_no_more_memory_and_the_newest_stays() {
         let mut slots = slots(16);
         for number in 1..=1000 {

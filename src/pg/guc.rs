@@ -155,7 +155,7 @@ fn define_shared_keys() {
     GucRegistry::define_int_guc(
         c"pgseal.shared_keys",
         c"Number of unwrapped keys that all sessions share.",
-        c"A keyring has at least two. Zero shares none; 96 bytes each.",
+        c"A keyring has at least two. Zero shares none; 88 bytes each.",
         &SHARED_KEYS,
         0,
         1_048_576,
