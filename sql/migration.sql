@@ -1,9 +1,6 @@
 -- A column moves to another type beside its old self: a second column, a trigger that fills it for every writer, batches for
 -- the rows that are there, a comparison of every row, and a swap of the names under a short lock. What is half done is found
 -- again by the names of the second column, the trigger and its function, which follow from the old column's number.
-CREATE FUNCTION pgseal.in_transaction_block() RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_in_transaction_block' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-
 CREATE FUNCTION pgseal.migration_column(target_table regclass, target_column name) RETURNS name
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -503,10 +500,7 @@ CREATE PROCEDURE pgseal.encrypt_column(target_table regclass, target_column name
         dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
     LANGUAGE plpgsql AS $$
 BEGIN
-    IF pgseal.in_transaction_block() AND NOT dry_run THEN
-        RAISE EXCEPTION 'pgseal.encrypt_column cannot run inside a transaction block'
-            USING ERRCODE = 'active_sql_transaction', HINT = 'It commits batches: CALL it by itself, with autocommit on.';
-    END IF;
+    PERFORM pgseal.require_autocommit('pgseal.encrypt_column') WHERE NOT dry_run;
     CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, keyring, true), true,
                                batch_size, dry_run, ignore);
 END $$;
@@ -515,15 +509,11 @@ CREATE PROCEDURE pgseal.decrypt_column(target_table regclass, target_column name
         dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
     LANGUAGE plpgsql AS $$
 BEGIN
-    IF pgseal.in_transaction_block() AND NOT dry_run THEN
-        RAISE EXCEPTION 'pgseal.decrypt_column cannot run inside a transaction block'
-            USING ERRCODE = 'active_sql_transaction', HINT = 'It commits batches: CALL it by itself, with autocommit on.';
-    END IF;
+    PERFORM pgseal.require_autocommit('pgseal.decrypt_column') WHERE NOT dry_run;
     CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, NULL, false), false,
                                batch_size, dry_run, ignore);
 END $$;
 
-COMMENT ON FUNCTION pgseal.in_transaction_block() IS 'internal: is this inside BEGIN, or a function?';
 COMMENT ON FUNCTION pgseal.migration_column(regclass, name) IS 'internal: name of the second column while a column changes its type';
 COMMENT ON FUNCTION pgseal.migration_started(regclass, name) IS 'internal: is there such a second column?';
 COMMENT ON FUNCTION pgseal.migration_tables(regclass) IS 'internal: a table and its partitions';

@@ -8,8 +8,8 @@ CREATE FUNCTION pgseal.is_current(encrypted_text, index boolean DEFAULT true) RE
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.rewrite_pages(target_table regclass, target_column int2, first_page int8, end_page int8, index boolean) RETURNS int8[]
     AS 'MODULE_PATHNAME', 'pgseal_rewrite_pages' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-CREATE FUNCTION pgseal.require_autocommit() RETURNS void
-    AS 'MODULE_PATHNAME', 'pgseal_require_autocommit' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+CREATE FUNCTION pgseal.require_autocommit(command text) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_require_autocommit' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.exclude_writers(int4, int4) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_exclude_writers' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.wait_for_transactions() RETURNS int4
@@ -92,7 +92,7 @@ DECLARE
     waited_for text[];
     waited_after int4;
 BEGIN
-    PERFORM pgseal.require_autocommit();
+    PERFORM pgseal.require_autocommit('pgseal.reencrypt');
     PERFORM pgseal.encrypted_column(target_table, target_column);
     IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_catalog.pg_class c WHERE c.oid = target_table) THEN
         RAISE EXCEPTION '% is not a table', target_table
@@ -388,7 +388,7 @@ COMMENT ON FUNCTION pgseal.reseal(encrypted_jsonb, boolean) IS 'internal: the sa
 COMMENT ON FUNCTION pgseal.reseal(encrypted_text, boolean) IS 'internal: the same text under the active keys of its keyring; with index false its tokens stay';
 COMMENT ON FUNCTION pgseal.is_current(encrypted_jsonb, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
 COMMENT ON FUNCTION pgseal.is_current(encrypted_text, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
-COMMENT ON FUNCTION pgseal.require_autocommit() IS 'internal: refuses to run inside a transaction block';
+COMMENT ON FUNCTION pgseal.require_autocommit(text) IS 'internal: refuses to run inside a transaction block';
 COMMENT ON FUNCTION pgseal.exclude_writers(int4, int4) IS 'internal: waits for writers with a data key version and keeps others out';
 COMMENT ON FUNCTION pgseal.wait_for_transactions() IS 'internal: waits for every transaction that runs now';
 COMMENT ON FUNCTION pgseal.text_holds_key(text, int4, int4) IS 'internal: does a text quote a value of a data key version?';

@@ -37,7 +37,7 @@ impl Clock for SystemClock {
 pub struct Guard {
     /// Before a key is used.
     pub hold: fn(*const u8, usize),
-    /// After it was wiped.
+    /// Before its memory is given back; it wipes itself right after.
     pub release: fn(*const u8, usize),
 }
 

@@ -107,7 +107,7 @@ pub enum PgError {
     KeyringExists(String),
     /// A CALL that commits, inside BEGIN.
     #[error("{0} cannot run inside a transaction block")]
-    TransactionBlock(&'static str),
+    TransactionBlock(String),
     /// A table or a server on which values are not rewritten where they are.
     #[error("{}", match .0 {
         Refused::Version => "rotation in place is not known to be sound on this version of PostgreSQL yet",

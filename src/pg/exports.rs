@@ -2,8 +2,8 @@
 
 use super::raw::call::sql_functions;
 use super::{
-    counters, documents, filters, gin, in_place, keyrings, kms, migration, operators, ranges, reveal,
-    rewrite, rotation, shared_keys, stats, texts, types, verify,
+    counters, documents, filters, gin, in_place, keyrings, kms, operators, ranges, reveal, rewrite, rotation,
+    shared_keys, stats, texts, types, verify,
 };
 
 sql_functions! {
@@ -120,7 +120,6 @@ sql_functions! {
     pgseal_may_become => rotation::may_become;
     pgseal_text_holds_key => rotation::text_holds_key;
 
-    pgseal_in_transaction_block => migration::in_transaction_block;
     pgseal_check_jsonb => verify::check_jsonb;
     pgseal_check_text => verify::check_text;
     pgseal_head_of => verify::head_of;

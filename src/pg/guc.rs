@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 use super::raw::xact;
+use crate::keys::shared::WAYS;
 use crate::kms::{Settings, VaultAuth, VaultLogin};
 
 static KMS_ENDPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -209,9 +210,9 @@ pub fn logs_decrypts() -> bool {
     LOG_DECRYPTS.get() != LogDecrypts::off
 }
 
-/// `pgseal.shared_keys`.
+/// `pgseal.shared_keys`, in whole buckets.
 pub fn shared_keys() -> usize {
-    SHARED_KEYS.get() as usize
+    (SHARED_KEYS.get() as usize).next_multiple_of(WAYS)
 }
 
 /// `pgseal.kms_token_given`.

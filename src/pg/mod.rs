@@ -12,7 +12,6 @@ pub mod guc;
 pub mod in_place;
 pub mod keyrings;
 pub mod kms;
-pub mod migration;
 pub mod operators;
 pub mod ranges;
 pub mod raw;

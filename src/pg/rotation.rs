@@ -20,10 +20,10 @@ pub fn is_current(call: Call) -> Returned {
     Ok(Some(values::is_current(call.prefix(0, HEADER_BYTES).bytes(), call.boolean(1))?.into()))
 }
 
-/// `require_autocommit(text)`: refuses to run inside BEGIN.
-pub fn require_autocommit(_: Call) -> Returned {
+/// `require_autocommit(command text)`: refuses to run inside BEGIN, on behalf of that command.
+pub fn require_autocommit(call: Call) -> Returned {
     match xact::in_transaction_block() {
-        true => Err(PgError::TransactionBlock("pgseal.reencrypt")),
+        true => Err(PgError::TransactionBlock(call.text(0)?)),
         false => Ok(None),
     }
 }
