@@ -31,5 +31,6 @@ mod stats;
 mod storage;
 mod tenant_keys;
 mod tenants;
+mod upgrade;
 mod values;
 mod verify;
