@@ -80,6 +80,9 @@ DECLARE
     claim record;
     progress record;
     step int8;
+    step_by_update int8;
+    by_update boolean;
+    rows_left boolean;
     changed int8;
     total int8 := 0;
     started timestamptz := pg_catalog.clock_timestamp();
@@ -102,7 +105,7 @@ BEGIN
         RAISE EXCEPTION 'rotation must be in_place or update' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     -- A row costs so much less in place that the commit would cost more.
-    batch_size := coalesce(batch_size, CASE rotation WHEN 'in_place' THEN 10000 ELSE 1000 END);
+    batch_size := coalesce(batch_size, CASE rotation WHEN 'in_place' THEN 20000 ELSE 1000 END);
     IF batch_size < 1 THEN
         RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -124,6 +127,9 @@ BEGIN
             'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L) WHERE ctid >= $1 AND ctid < $2 AND NOT pgseal.is_current(%2$I, %3$L)',
             leaf, target_column, index);
         step := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
+        -- UPDATE locks the rows of its batch, and writes them to every index.
+        step_by_update := CASE rotation WHEN 'update' THEN step ELSE pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) END;
+        by_update := true;
         goal := pgseal.rotation_join(leaf, target_column, index, step);
         COMMIT AND CHAIN;
         waited_for := CASE rotation WHEN 'in_place' THEN pgseal.rotation_transactions() END;
@@ -155,7 +161,13 @@ BEGIN
                 CONTINUE;
             END IF;
             IF claim.state = 'pass done' THEN
-                IF NOT pgseal.rotation_end_pass(leaf, target_column, claim.pass, step) THEN
+                rows_left := false;
+                IF claim.nothing_done THEN
+                    -- Rows that an UPDATE or a CLUSTER moves from before a pass to behind it escape it, but not one snapshot.
+                    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L))', leaf, target_column, index)
+                    INTO rows_left;
+                END IF;
+                IF NOT pgseal.rotation_end_pass(leaf, target_column, claim.pass, step, rows_left) THEN
                     COMMIT AND CHAIN;
                     RAISE EXCEPTION 'rows of % do not stay re-encrypted', leaf
                         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
@@ -164,7 +176,7 @@ BEGIN
                 waited_after := NULL;
                 CONTINUE;
             END IF;
-            claim.end_page := least(claim.next_page + step, claim.end_page);
+            claim.end_page := least(claim.next_page + CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
             due := greatest(due, pg_catalog.clock_timestamp());
             waited_after := NULL;
             done := ARRAY[0, 1, 0];
@@ -179,9 +191,10 @@ BEGIN
                               WHERE l.relation = leaf AND l.pid <> pg_catalog.pg_backend_pid()));
                 END IF;
             END IF;
+            by_update := done[2] + done[3] > 0 OR done[4] IS NOT NULL;
             BEGIN
                 changed := 0;
-                IF done[2] + done[3] > 0 OR done[4] IS NOT NULL THEN
+                IF by_update THEN
                     EXECUTE statement USING pg_catalog.format('(%s,0)', claim.next_page)::tid, pg_catalog.format('(%s,0)', claim.end_page)::tid;
                     GET DIAGNOSTICS changed = ROW_COUNT;
                 END IF;
@@ -201,6 +214,8 @@ BEGIN
                     coalesce(pg_catalog.date_trunc('second', progress.remaining)::text, 'unknown time');
             END IF;
             WHILE rotation = 'in_place' AND pgseal.rotation_lag() > 64 << 20 LOOP
+                -- A standby tells how far it is when it receives something.
+                PERFORM pg_catalog.pg_logical_emit_message(false, 'pgseal', '');
                 PERFORM pg_catalog.pg_sleep(0.05);
                 COMMIT AND CHAIN;
             END LOOP;
