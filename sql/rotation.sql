@@ -92,6 +92,7 @@ DECLARE
     done int8[];
     in_place int8 := 0;
     noticed timestamptz := '-infinity';
+    page_noticed timestamptz := '-infinity';
     waited_for text[];
     waited_after int4;
 BEGIN
@@ -183,8 +184,8 @@ BEGIN
             IF rotation = 'in_place' THEN
                 done := pgseal.rewrite_pages_of(leaf, target_column, claim.next_page, claim.end_page, index);
                 in_place := in_place + done[1];
-                IF done[4] IS NOT NULL AND pg_catalog.clock_timestamp() > noticed + interval '5 seconds' THEN
-                    noticed := pg_catalog.clock_timestamp();
+                IF done[4] IS NOT NULL AND pg_catalog.clock_timestamp() > page_noticed + interval '5 seconds' THEN
+                    page_noticed := pg_catalog.clock_timestamp();
                     RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done[4]
                         USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.',
                             (SELECT pg_catalog.array_agg(DISTINCT l.pid) FROM pg_catalog.pg_locks l
@@ -228,7 +229,9 @@ BEGIN
         END LOOP;
     END LOOP;
     -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
-    IF pgseal.encrypted_column(target_table, target_column)::regtype::text LIKE '%encrypted_jsonb' THEN
+    -- In place no token changes.
+    IF (rotation = 'update' OR in_place < total)
+        AND pgseal.encrypted_column(target_table, target_column)::regtype::text LIKE '%encrypted_jsonb' THEN
         BEGIN
             PERFORM pgseal.check_searchable(target_table, target_column);
         EXCEPTION WHEN OTHERS THEN
