@@ -116,10 +116,7 @@ BEGIN
     IF index IS NULL THEN
         RAISE EXCEPTION 'index must be true or false' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    leaves := ARRAY(
-        SELECT c.oid::regclass FROM pg_catalog.pg_class c
-         WHERE c.relkind = 'r' AND (c.oid = target_table
-            OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(target_table) t WHERE t.isleaf)));
+    leaves := ARRAY(SELECT l.leaf FROM pgseal.leaves(target_table) l WHERE l.relkind = 'r');
     -- Where this is not the default, every update of another session would end the run with an error.
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

@@ -165,6 +165,16 @@ fn it_is_refused_where_something_else_is_made_of_the_bytes() {
 }
 
 #[test]
+fn children_of_a_table_are_rotated_with_it() {
+    let mut client = database(10);
+    client.run("CREATE TABLE child () INHERITS (docs); CREATE TABLE grandchild () INHERITS (child)");
+    client.run("WITH moved AS (DELETE FROM docs WHERE id > 5 RETURNING *) INSERT INTO grandchild SELECT * FROM moved");
+    client.run(CALL);
+    assert_eq!(client.one::<i64>(OLD) + client.one::<i64>(WRONG), 0);
+    client.run("SELECT pgseal.retire_key('k', 1)");
+}
+
+#[test]
 fn only_the_owner_with_encrypt_may() {
     let mut client = database(10);
     let name = name(&mut client);
