@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""What rotation costs: rows a second in place and by UPDATE, bloat, and reads meanwhile.  bench.sh starts it.
+
+All tables hold the same documents.  How much an HNSW index costs an UPDATE depends on its vectors, so that there are
+two such tables: with those of the documents, which resemble each other, and with random ones.
+"""
+
+import os
+import sys
+import threading
+import time
+
+import psycopg
+from bench import Bench, machine, say, timed
+from psycopg.types.json import Jsonb
+
+PATIENTS = 100
+# So many rows are enough to tell what a row costs where it costs milliseconds.
+SLOW_ROWS = 1000
+
+SEALED = "encrypted_jsonb(bench)"
+HNSW = "hnsw (embedding vector_cosine_ops)"
+RANDOM = "(SELECT array_agg(random() - 0.5) FROM generate_series(1, 384 + 0 * id))::vector"
+TABLES = {
+    "fast": (SEALED, "embedding", ["gin (metadata)"]),
+    "hnsw": (SEALED, "embedding", ["gin (metadata)", HNSW]),
+    "plain": ("jsonb", "embedding", ["gin (metadata jsonb_path_ops)", HNSW]),
+    "random": (SEALED, RANDOM, ["gin (metadata)", HNSW]),
+}
+
+KINDS = {"read": "one row by its id, decrypted", "search": "metadata @> one patient, the 10 nearest, decrypted"}
+
+
+class Rotation(Bench):
+    def load(self):
+        self.prepare_staging()
+        for table, (column, embedding, indexes) in TABLES.items():
+            say(f"loading: {table}")
+            self.run(f"CREATE TABLE {table} (id int PRIMARY KEY, embedding vector(384), metadata {column})")
+            self.run(f"INSERT INTO {table} SELECT id, {embedding}, metadata FROM staging")
+            for index in indexes:
+                self.run(f"CREATE INDEX ON {table} USING {index}")
+            self.run(f"VACUUM ANALYZE {table}")
+        names = self.run("SELECT DISTINCT metadata ->> 'patient_name' FROM staging ORDER BY 1 LIMIT %s", PATIENTS)
+        self.patients = [name for (name,) in names]
+        self.target = self.run("SELECT embedding::text FROM staging WHERE id = 1").fetchone()[0]
+
+    def size(self, table):
+        return self.run("SELECT pg_table_size(%s), pg_indexes_size(%s)", table, table).fetchone()
+
+    def rotate(self, table, how, rest=""):
+        """Rows a second, and how the sizes of table and indexes changed."""
+        self.run("SELECT pgseal.rotate_key('bench')")
+        self.run("CHECKPOINT")
+        before = self.size(table)
+        seconds = timed(lambda: self.run(f"CALL pgseal.reencrypt('{table}', 'metadata', rotation => '{how}'{rest})"))
+        return self.rows / seconds, self.growth(before, table)
+
+    def growth(self, before, table):
+        sizes = zip(("table", "indexes"), before, self.size(table))
+        return ", ".join(f"{name} {100 * (b / a - 1):+.1f} %" for name, a, b in sizes)
+
+    def update(self, table, change):
+        """The same for an UPDATE of some rows, which is rolled back: the next one needs rows that are as they were."""
+        some = min(SLOW_ROWS, self.rows)
+        self.run("CHECKPOINT")
+        before = self.size(table)
+        with self.db.transaction(force_rollback=True):
+            where = f"id % {self.rows // some} = 0"
+            seconds = timed(lambda: self.run(f"UPDATE {table} SET metadata = {change} WHERE {where}"))
+        return some / seconds, self.growth(before, table)
+
+
+class Reader(threading.Thread):
+    """Asks as long as `more` says so, and keeps how long each answer took."""
+
+    def __init__(self, bench, kind, more):
+        super().__init__()
+        self.bench, self.kind, self.more, self.times = bench, kind, more, []
+
+    def run(self):
+        with psycopg.connect("", autocommit=True, prepare_threshold=1) as db:
+            number = 0
+            while self.more():
+                number += 1
+                self.times.append(timed(lambda: self.ask(db, number)))
+        del self.times[:20]  # the plan gets cached
+
+    def ask(self, db, number):
+        if self.kind == "read":
+            row = 1 + number * 7919 % self.bench.rows
+            db.execute("SELECT pgseal.decrypt(metadata) FROM hnsw WHERE id = %s", (row,)).fetchall()
+            return
+        patient = Jsonb({"patient_name": self.bench.patients[number % len(self.bench.patients)]})
+        sql = "SELECT pgseal.decrypt(metadata) FROM hnsw WHERE metadata @> %s ORDER BY embedding <=> %s::vector LIMIT 10"
+        db.execute(sql, (patient, self.bench.target)).fetchall()
+
+
+def percentile(times, share):
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def reads(bench, kind, seconds, meanwhile):
+    """Times of one reader while `meanwhile` is done again and again."""
+    end = time.monotonic() + seconds
+    reader = Reader(bench, kind, lambda: time.monotonic() < end)
+    reader.start()
+    while time.monotonic() < end:
+        meanwhile(bench)
+    reader.join()
+    return reader.times
+
+
+def rotate_in_place(bench):
+    bench.run("SELECT pgseal.rotate_key('bench')")
+    bench.run("CALL pgseal.reencrypt('hnsw', 'metadata', rotation => 'in_place')")
+
+
+# What another busy session costs on this machine, whatever it does, is no cost of rotation.
+MEANWHILE = {
+    "nothing": lambda bench: time.sleep(0.1),
+    "rotation in place without a pause": rotate_in_place,
+    "a session decrypting another table": lambda bench: bench.run("SELECT count(pgseal.decrypt(metadata)) FROM fast"),
+}
+
+
+def report_rates(bench, rounds):
+    reseal, change = "pgseal.reseal(metadata)", """metadata || '{"v": 2}'"""
+    in_place = {table: max(bench.rotate(table, "in_place") for _ in range(rounds)) for table in ("hnsw", "random")}
+    bench.run("SELECT pgseal.rotate_key('bench')")
+    by_update = {table: bench.update(table, reseal) for table in ("hnsw", "random")}
+    plain = bench.update("plain", change)
+    results = {
+        "rotation in place, HNSW": in_place["hnsw"],
+        f"rotation by UPDATE, HNSW, {SLOW_ROWS} rows": by_update["hnsw"],
+        "rotation in place, HNSW, random": in_place["random"],
+        f"rotation by UPDATE, HNSW, random, {SLOW_ROWS} rows": by_update["random"],
+        f"plain jsonb, UPDATE, HNSW, {SLOW_ROWS} rows": plain,
+        "rotation by UPDATE, no HNSW": bench.rotate("fast", "update"),
+    }
+    for name, (rate, growth) in results.items():
+        say(f"{name:48}{rate:>10,.0f} rows/s   {growth}")
+    for table in in_place:
+        ratio = in_place[table][0] / by_update[table][0]
+        say(f"in place / by UPDATE, {table}: {ratio:.0f}, target 300: {'met' if ratio >= 300 else 'missed'}")
+
+
+def report_reads(bench, rounds):
+    for kind, what in KINDS.items():
+        times = {name: [] for name in MEANWHILE}
+        # By turns, so that what disturbs the machine disturbs all alike.
+        for _ in range(rounds):
+            for name, meanwhile in MEANWHILE.items():
+                times[name] += reads(bench, kind, 2, meanwhile)
+        say(f"\n{what}; meanwhile:")
+        alone = percentile(times["nothing"], 0.99)
+        for name, taken in times.items():
+            p99 = percentile(taken, 0.99)
+            say(f"  {name:36} median {1e3 * percentile(taken, 0.5):.2f} ms, p99 {1e3 * p99:.2f} ms, {p99 / alone:.2f} times")
+        ratio = percentile(times["rotation in place without a pause"], 0.99) / alone
+        say(f"  target 1.5 times: {'met' if ratio <= 1.5 else 'missed'}")
+
+
+def main():
+    rows, rounds = int(sys.argv[1]), int(sys.argv[2])
+    bench = Rotation(rows, rounds)
+    bench.run("SET client_min_messages = error")
+    bench.load()
+    say(f"\n{machine(bench.db)}, load {os.getloadavg()[0]:.1f}")
+    say(f"{rows} documents with vector(384), best of {rounds} in place\n")
+    report_rates(bench, rounds)
+    bench.run("CALL pgseal.reencrypt('hnsw', 'metadata', rotation => 'in_place')")
+    report_reads(bench, rounds)
+
+
+if __name__ == "__main__":
+    main()
