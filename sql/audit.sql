@@ -153,58 +153,6 @@ COMMENT ON FUNCTION pgseal.read_verdict(text[]) IS 'internal: the parts of a ver
 COMMENT ON FUNCTION pgseal.may_decrypt(int4, regrole) IS 'internal: may a role decrypt values of a keyring?';
 COMMENT ON FUNCTION pgseal.verify(regclass, name, text, int4) IS 'are all values of a column authentic? Counts by keyring and key version, and the place of each that is not; with an SQL expression for the context also of moved ones; needs decrypt';
 
--- Where values may be stored other than plainly in a column: arrays, composites, ranges of an encrypted type; and
--- every plain column.
-CREATE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-    WITH RECURSIVE carrier (oid, scalar) AS (
-        SELECT t.oid, t.oid::regtype::text
-          FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_type t ON t.oid = d.objid
-         WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal'
-           AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
-        UNION
-        SELECT t.oid, CASE WHEN t.typbasetype = c.oid THEN c.scalar END
-          FROM carrier c JOIN pg_type t
-            ON t.typbasetype = c.oid OR t.typelem = c.oid
-            OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = c.oid AND NOT a.attisdropped))
-            OR EXISTS (SELECT FROM pg_range r WHERE r.rngtypid = t.oid AND r.rngsubtype = c.oid)
-    ) SELECT r.oid::regclass, a.attname, k.scalar, a.atttypmod
-        FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN carrier k ON k.oid = a.atttypid
-       WHERE r.relkind IN ('r', 'm') AND r.relispopulated AND a.attnum > 0 AND NOT a.attisdropped
-         AND (r.relpersistence <> 't' OR r.relnamespace = pg_my_temp_schema())
-       ORDER BY 1, 2
-$$;
-
--- What the catalogs keep as it was typed. Objects below 16384 are PostgreSQL's own; extensions' are theirs.
-CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text, class oid, id oid, whole boolean)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-    SELECT d.* FROM (
-        SELECT format('DEFAULT of column %I of %s', a.attname, a.attrelid::regclass), pg_get_expr(d.adbin, d.adrelid),
-               'pg_attrdef'::regclass::oid, d.oid, true
-          FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-        UNION ALL
-        SELECT format('%s %s', CASE WHEN rulename = '_RETURN' THEN 'view' ELSE format('rule %I of', rulename) END, ev_class::regclass),
-               pg_get_ruledef(oid), 'pg_rewrite'::regclass, oid, false FROM pg_rewrite
-        UNION ALL
-        SELECT format('constraint %I of %s', conname, CASE WHEN conrelid <> 0 THEN conrelid::regclass::text ELSE contypid::regtype::text END), pg_get_constraintdef(oid), 'pg_constraint'::regclass, oid, true
-          FROM pg_constraint WHERE contype = 'c'
-        UNION ALL
-        SELECT format('policy %I of %s', polname, polrelid::regclass),
-               concat_ws(' ', pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)), 'pg_policy'::regclass, oid, false
-          FROM pg_policy
-        UNION ALL
-        SELECT format('trigger %I of %s', tgname, tgrelid::regclass), pg_get_triggerdef(oid), 'pg_trigger'::regclass, oid, false
-          FROM pg_trigger WHERE NOT tgisinternal
-        UNION ALL
-        SELECT format('index %s', indexrelid::regclass), concat_ws(' ', pg_get_expr(indpred, indrelid), pg_get_expr(indexprs, indrelid)),
-               'pg_class'::regclass, indexrelid, true FROM pg_index WHERE indpred IS NOT NULL OR indexprs IS NOT NULL
-        UNION ALL
-        SELECT format('function %s', oid::regprocedure), concat_ws(' ', prosrc, pg_get_function_sqlbody(oid), pg_get_function_arguments(oid)),
-               'pg_proc'::regclass, oid, false FROM pg_proc
-    ) d (object, definition, class, id, whole)
-    WHERE id >= 16384 AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = class AND e.objid = id AND e.deptype = 'e')
-$$;
-
 -- Sealed literals that a text quotes.
 CREATE FUNCTION pgseal.quoted_values(quoting text) RETURNS TABLE (keyring_id int4, key_version int4)
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -232,6 +180,10 @@ DECLARE
 BEGIN
     FOR place IN SELECT * FROM pgseal.value_columns() LOOP
         object := format('column %I of %s', place.attname, place.relation);
+        IF place.blind IS NOT NULL THEN
+            RETURN QUERY SELECT 'unknown', object, format('values in a %s were not looked at', place.blind), 'audit it where they are';
+            CONTINUE;
+        END IF;
         FOR found IN EXECUTE format(
             CASE WHEN place.scalar IS NOT NULL THEN
                 'SELECT h[1]::int4 AS keyring, h[2]::int4 AS data, h[3]::int4 AS index, h[4]::int4 AS transit, count(*) AS n
@@ -396,6 +348,7 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
            'take the value from a table or a setting, or make the constant a parameter'
       FROM pgseal.definitions() d
      WHERE pgseal.compares_plaintext(d.definition, d.whole)
+       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.class AND e.objid = d.id AND e.deptype = 'e')
        AND (EXISTS (SELECT FROM pg_depend r JOIN pgseal.value_columns() v ON r.refclassid = 'pg_class'::regclass AND r.refobjid = v.relation
                       JOIN pg_attribute a ON a.attrelid = v.relation AND a.attname = v.attname
                      WHERE r.classid = d.class AND r.objid = d.id AND r.refobjsubid = a.attnum)
@@ -427,7 +380,7 @@ BEGIN
         SELECT f.* FROM (SELECT * FROM pgseal.audit_catalogs(max_key_age) UNION ALL SELECT * FROM pgseal.audit_values()
                          UNION ALL SELECT * FROM pgseal.audit_settings()) f
          ORDER BY array_position(ARRAY['critical', 'warning', 'unknown', 'info'], f.severity), f.object, f.finding;
-    FOR place IN SELECT v.* FROM pgseal.value_columns() v WHERE v.scalar LIKE '%encrypted_jsonb' LOOP
+    FOR place IN SELECT v.* FROM pgseal.value_columns() v WHERE v.scalar LIKE '%encrypted_jsonb' AND v.blind IS NULL LOOP
         BEGIN
             RETURN QUERY
                 SELECT 'warning', format('column %I of %s', place.attname, place.relation),
@@ -443,8 +396,6 @@ BEGIN
     END LOOP;
 END $$;
 
-COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
-COMMENT ON FUNCTION pgseal.definitions() IS 'internal: what the catalogs keep as it was typed';
 COMMENT ON FUNCTION pgseal.quoted_values(text) IS 'internal: keyrings and key versions of the sealed values that a text quotes';
 COMMENT ON FUNCTION pgseal.compares_plaintext(text, boolean) IS 'internal: does a definition compare with a plaintext constant?';
 COMMENT ON FUNCTION pgseal.audit_values() IS 'internal: findings on stored values; see audit';

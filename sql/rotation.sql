@@ -249,30 +249,7 @@ DECLARE
     place record;
     present boolean;
 BEGIN
-    FOR place IN
-        WITH RECURSIVE base (oid) AS (
-            SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
-             WHERE d.classid = 'pg_type'::regclass AND d.refclassid = 'pg_extension'::regclass
-               AND d.deptype = 'e' AND e.extname = 'pgseal'
-               AND EXISTS (SELECT FROM pg_type t WHERE t.oid = d.objid AND t.typname IN ('encrypted_jsonb', 'encrypted_text'))
-        ), carrier (oid, scalar) AS (
-            SELECT base.oid, base.oid::regtype::text FROM base
-            UNION
-            SELECT t.oid, CASE WHEN t.typbasetype = c.oid THEN c.scalar END
-              FROM carrier c JOIN pg_type t
-                ON t.typbasetype = c.oid
-                OR t.typelem = c.oid
-                OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a
-                        WHERE a.attrelid = t.typrelid AND a.atttypid = c.oid AND NOT a.attisdropped))
-                OR EXISTS (SELECT FROM pg_range r WHERE r.rngtypid = t.oid AND r.rngsubtype = c.oid)
-        )
-        SELECT r.oid::regclass AS relation, a.attname, k.scalar,
-               CASE WHEN r.relkind = 'f' THEN 'foreign table'
-                    WHEN r.relpersistence = 't' AND r.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session'
-               END AS blind
-          FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN carrier k ON k.oid = a.atttypid
-         WHERE r.relkind IN ('r', 'm', 'f') AND r.relispopulated AND a.attnum > 0 AND NOT a.attisdropped
-    LOOP
+    FOR place IN SELECT * FROM pgseal.value_columns() LOOP
         IF place.blind IS NOT NULL THEN
             RETURN format('cannot look into %s %s', place.blind, place.relation);
         END IF;
@@ -289,39 +266,8 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- Literals that the parser sealed long ago and the catalogs keep. Objects below 16384 are PostgreSQL's own.
-    RETURN (
-        SELECT d.place FROM (
-            SELECT format('DEFAULT of column %I of %s', a.attname, a.attrelid::regclass), pg_get_expr(d.adbin, d.adrelid)
-              FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-            UNION ALL
-            SELECT format('rows of %s from before column %I was added', attrelid::regclass, attname), attmissingval::text
-              FROM pg_attribute WHERE atthasmissing
-            UNION ALL
-            SELECT format('rule or view %s', ev_class::regclass), pg_get_ruledef(oid) FROM pg_rewrite
-             WHERE ev_class >= 16384
-            UNION ALL
-            SELECT format('constraint %I', conname), pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c' AND oid >= 16384
-            UNION ALL
-            SELECT format('policy %I of %s', polname, polrelid::regclass),
-                   concat(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)) FROM pg_policy
-            UNION ALL
-            SELECT format('trigger %I of %s', tgname, tgrelid::regclass), pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
-            UNION ALL
-            SELECT format('index %s', indexrelid::regclass), pg_get_indexdef(indexrelid) FROM pg_index
-             WHERE indpred IS NOT NULL OR indexprs IS NOT NULL
-            UNION ALL
-            SELECT format('function %s', oid::regprocedure), concat(prosrc, pg_get_function_sqlbody(oid), pg_get_function_arguments(oid))
-              FROM pg_proc WHERE oid >= 16384
-            UNION ALL
-            SELECT format('statistics %I', stxname), pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxexprs IS NOT NULL
-            UNION ALL
-            SELECT format('partition key of %s', partrelid::regclass), pg_get_partkeydef(partrelid) FROM pg_partitioned_table
-            UNION ALL
-            SELECT format('domain %s', oid::regtype), typdefault FROM pg_type WHERE typdefault IS NOT NULL
-        ) d (place, definition)
-        WHERE pgseal.text_holds_key(d.definition, keyring_id, key_version)
-        LIMIT 1);
+    -- Literals that the parser sealed long ago.
+    RETURN (SELECT d.object FROM pgseal.definitions() d WHERE pgseal.text_holds_key(d.definition, keyring_id, key_version) LIMIT 1);
 END $$;
 
 CREATE FUNCTION pgseal.retire_key(keyring text, version int4) RETURNS void

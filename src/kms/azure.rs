@@ -26,9 +26,8 @@ use zeroize::Zeroizing;
 use super::address::Url;
 use super::http::{Answer, Client, FORM, Failure, JSON, Method, Request, Watch, form, json};
 use super::oauth::{Bearer, Fresh, REFUSED, ask, check_source};
-use super::{Kms, KmsError, Settings, Token, is_segment, read_token, take};
+use super::{Cipher, KmsError, Settings, Token, is_segment, read_token, take};
 use crate::core::secret::RootKey;
-use crate::keys::context::WrapContext;
 
 /// The first byte of what is stored.
 const FORMAT: u8 = 1;
@@ -46,8 +45,6 @@ const METADATA_API: &str = "api-version=2018-02-01";
 const IDENTITY_API: &str = "api-version=2019-08-01";
 const GRANT: &str = "grant_type=client_credentials";
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// In place of a context in [`Kms::ensure_key`]; no context is like it.
-const CHECK: &[u8] = b"app=pgseal,check";
 /// What a vault's name ends in, which is also what its tokens are for, and who gives them out.
 const CLOUDS: [(&str, &str); 4] = [
     ("vault.azure.net", "https://login.microsoftonline.com"),
@@ -122,35 +119,6 @@ impl AzureKms {
                 self.client.call(watch, &request, |answer| judge(answer, bad))
             },
         )
-    }
-
-    fn encrypt(&self, watch: Watch, key: &str, data: &[u8], root: &RootKey) -> Result<Vec<u8>, KmsError> {
-        check_key(key)?;
-        let value = secret_text(root, data)?;
-        let mut result = self.call(watch, &format!("{key}/wrapkey"), &value, NOT_FIT)?;
-        let version = result.get("kid").and_then(Value::as_str).and_then(|kid| version_of(kid, key));
-        let version =
-            version.ok_or(KmsError::Response("its kid is not that of the key asked for"))?.to_owned();
-        let bytes = take(&mut result, "value").and_then(|text| URL_SAFE_NO_PAD.decode(text.as_bytes()).ok());
-        let bytes = bytes.filter(|bytes| (1..=WRAPPED_LIMIT).contains(&bytes.len()));
-        let bytes = bytes.ok_or(KmsError::Response("its value is not 1 to 1024 bytes of base64url"))?;
-        Ok(pack(&version, &bytes))
-    }
-
-    fn decrypt(&self, watch: Watch, key: &str, data: &[u8], wrapped: &[u8]) -> Result<RootKey, KmsError> {
-        check_key(key)?;
-        let (version, bytes) = unpack(wrapped)
-            .ok_or(KmsError::Response("the stored key is not one that Azure Key Vault wrapped"))?;
-        let value = URL_SAFE_NO_PAD.encode(bytes);
-        let mut result = self.call(watch, &format!("{key}/{version}/unwrapkey"), &value, FOREIGN)?;
-        let text = take(&mut result, "value");
-        let secret = text.and_then(|text| secret_from_text(&text));
-        let secret = secret.ok_or(KmsError::Response("its value is not a key and a tag of 48 bytes"))?;
-        let (root, tag) = secret.split_at(KEY_BYTES);
-        if !bool::from(tag.ct_eq(&tag_of(data))) {
-            return Err(FOREIGN);
-        }
-        RootKey::from_slice(root).ok_or(FOREIGN)
     }
 
     fn fetch(&self, watch: Watch) -> Result<Fresh, KmsError> {
@@ -231,26 +199,38 @@ impl AzureKms {
     }
 }
 
-impl Kms for AzureKms {
-    /// Wraps nothing of value and unwraps it again: what keyrings need, and no permission more.
-    fn ensure_key(&self, key: &str) -> Result<(), KmsError> {
-        let watch = self.client.begin();
-        let wrapped = self.encrypt(watch, key, CHECK, &RootKey::zeroed())?;
-        self.decrypt(watch, key, CHECK, &wrapped).map(|_| ())
+impl Cipher for AzureKms {
+    fn begin(&self) -> Watch {
+        self.client.begin()
     }
 
-    fn wrap(&self, key: &str, context: &WrapContext, root: &RootKey) -> Result<Vec<u8>, KmsError> {
-        self.encrypt(self.client.begin(), key, &context.bytes(), root)
+    fn encrypt(&self, watch: Watch, key: &str, data: &[u8], root: &RootKey) -> Result<Vec<u8>, KmsError> {
+        check_key(key)?;
+        let value = secret_text(root, data)?;
+        let mut result = self.call(watch, &format!("{key}/wrapkey"), &value, NOT_FIT)?;
+        let version = result.get("kid").and_then(Value::as_str).and_then(|kid| version_of(kid, key));
+        let version =
+            version.ok_or(KmsError::Response("its kid is not that of the key asked for"))?.to_owned();
+        let bytes = take(&mut result, "value").and_then(|text| URL_SAFE_NO_PAD.decode(text.as_bytes()).ok());
+        let bytes = bytes.filter(|bytes| (1..=WRAPPED_LIMIT).contains(&bytes.len()));
+        let bytes = bytes.ok_or(KmsError::Response("its value is not 1 to 1024 bytes of base64url"))?;
+        Ok(pack(&version, &bytes))
     }
 
-    fn unwrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<RootKey, KmsError> {
-        self.decrypt(self.client.begin(), key, &context.bytes(), wrapped)
-    }
-
-    fn rewrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<Vec<u8>, KmsError> {
-        let watch = self.client.begin();
-        let root = self.decrypt(watch, key, &context.bytes(), wrapped)?;
-        self.encrypt(watch, key, &context.bytes(), &root)
+    fn decrypt(&self, watch: Watch, key: &str, data: &[u8], wrapped: &[u8]) -> Result<RootKey, KmsError> {
+        check_key(key)?;
+        let (version, bytes) = unpack(wrapped)
+            .ok_or(KmsError::Response("the stored key is not one that Azure Key Vault wrapped"))?;
+        let value = URL_SAFE_NO_PAD.encode(bytes);
+        let mut result = self.call(watch, &format!("{key}/{version}/unwrapkey"), &value, FOREIGN)?;
+        let text = take(&mut result, "value");
+        let secret = text.and_then(|text| secret_from_text(&text));
+        let secret = secret.ok_or(KmsError::Response("its value is not a key and a tag of 48 bytes"))?;
+        let (root, tag) = secret.split_at(KEY_BYTES);
+        if !bool::from(tag.ct_eq(&tag_of(data))) {
+            return Err(FOREIGN);
+        }
+        RootKey::from_slice(root).ok_or(FOREIGN)
     }
 }
 

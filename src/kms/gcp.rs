@@ -21,9 +21,8 @@ use zeroize::Zeroizing;
 use super::address::{Address, Url};
 use super::http::{Answer, Client, FORM, Failure, JSON, Method, Request, Watch, form, json};
 use super::oauth::{Bearer, Fresh, REFUSED, ask, check_source, number, unix_time};
-use super::{Kms, KmsError, Settings, is_segment, key_from_text, key_text, read_file, take};
+use super::{Cipher, KmsError, Settings, is_segment, key_from_text, key_text, read_file, take};
 use crate::core::secret::RootKey;
-use crate::keys::context::WrapContext;
 
 /// Bytes of the longest ciphertext that is taken; 32 bytes take about 110, more under an external key.
 const WRAPPED_LIMIT: usize = 4096;
@@ -38,8 +37,6 @@ const SCOPE: &str = "https://www.googleapis.com/auth/cloudkms";
 const GRANT: &str = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
 /// Seconds that a signed request for a token is good for; Google allows no more.
 const ASSERTION_SECONDS: u64 = 3600;
-/// In place of a context in [`Kms::ensure_key`]; no context is like it.
-const CHECK: &[u8] = b"app=pgseal,check";
 
 const RING: KmsError =
     KmsError::Endpoint("after gcp-kms:// stands projects/NAME/locations/NAME/keyRings/NAME");
@@ -104,32 +101,6 @@ impl GcpKms {
         )
     }
 
-    fn encrypt(&self, watch: Watch, key: &str, data: &[u8], root: &RootKey) -> Result<Vec<u8>, KmsError> {
-        check_key(key)?;
-        let body = json(&[
-            ("plaintext", &key_text(root)?),
-            ("plaintextCrc32c", &checksum(root.expose())),
-            ("additionalAuthenticatedData", &STANDARD.encode(data)),
-            ("additionalAuthenticatedDataCrc32c", &checksum(data)),
-        ]);
-        let version = format!("{}/cryptoKeys/{key}/cryptoKeyVersions/", below_project(&self.ring));
-        self.call(watch, key, "encrypt", &body, |answer| encrypted(judge(answer, NO_CIPHER)?, &version))
-    }
-
-    fn decrypt(&self, watch: Watch, key: &str, data: &[u8], wrapped: &[u8]) -> Result<RootKey, KmsError> {
-        check_key(key)?;
-        if !(1..=WRAPPED_LIMIT).contains(&wrapped.len()) {
-            return Err(KmsError::Response("the stored key is not a ciphertext of Google Cloud KMS"));
-        }
-        let body = json(&[
-            ("ciphertext", &STANDARD.encode(wrapped)),
-            ("ciphertextCrc32c", &checksum(wrapped)),
-            ("additionalAuthenticatedData", &STANDARD.encode(data)),
-            ("additionalAuthenticatedDataCrc32c", &checksum(data)),
-        ]);
-        self.call(watch, key, "decrypt", &body, |answer| decrypted(judge(answer, FOREIGN)?))
-    }
-
     fn fetch(&self, watch: Watch) -> Result<Fresh, KmsError> {
         match self.variable("GOOGLE_APPLICATION_CREDENTIALS") {
             Some(file) => self.log_in(watch, &file),
@@ -170,26 +141,35 @@ impl GcpKms {
     }
 }
 
-impl Kms for GcpKms {
-    /// Encrypts nothing of value and decrypts it again: what keyrings need, and no permission more.
-    fn ensure_key(&self, key: &str) -> Result<(), KmsError> {
-        let watch = self.client.begin();
-        let wrapped = self.encrypt(watch, key, CHECK, &RootKey::zeroed())?;
-        self.decrypt(watch, key, CHECK, &wrapped).map(|_| ())
+impl Cipher for GcpKms {
+    fn begin(&self) -> Watch {
+        self.client.begin()
     }
 
-    fn wrap(&self, key: &str, context: &WrapContext, root: &RootKey) -> Result<Vec<u8>, KmsError> {
-        self.encrypt(self.client.begin(), key, &context.bytes(), root)
+    fn encrypt(&self, watch: Watch, key: &str, data: &[u8], root: &RootKey) -> Result<Vec<u8>, KmsError> {
+        check_key(key)?;
+        let body = json(&[
+            ("plaintext", &key_text(root)?),
+            ("plaintextCrc32c", &checksum(root.expose())),
+            ("additionalAuthenticatedData", &STANDARD.encode(data)),
+            ("additionalAuthenticatedDataCrc32c", &checksum(data)),
+        ]);
+        let version = format!("{}/cryptoKeys/{key}/cryptoKeyVersions/", below_project(&self.ring));
+        self.call(watch, key, "encrypt", &body, |answer| encrypted(judge(answer, NO_CIPHER)?, &version))
     }
 
-    fn unwrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<RootKey, KmsError> {
-        self.decrypt(self.client.begin(), key, &context.bytes(), wrapped)
-    }
-
-    fn rewrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<Vec<u8>, KmsError> {
-        let watch = self.client.begin();
-        let root = self.decrypt(watch, key, &context.bytes(), wrapped)?;
-        self.encrypt(watch, key, &context.bytes(), &root)
+    fn decrypt(&self, watch: Watch, key: &str, data: &[u8], wrapped: &[u8]) -> Result<RootKey, KmsError> {
+        check_key(key)?;
+        if !(1..=WRAPPED_LIMIT).contains(&wrapped.len()) {
+            return Err(KmsError::Response("the stored key is not a ciphertext of Google Cloud KMS"));
+        }
+        let body = json(&[
+            ("ciphertext", &STANDARD.encode(wrapped)),
+            ("ciphertextCrc32c", &checksum(wrapped)),
+            ("additionalAuthenticatedData", &STANDARD.encode(data)),
+            ("additionalAuthenticatedDataCrc32c", &checksum(data)),
+        ]);
+        self.call(watch, key, "decrypt", &body, |answer| decrypted(judge(answer, FOREIGN)?))
     }
 }
 

@@ -26,6 +26,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use self::http::Watch;
 use crate::core::secret::RootKey;
 use crate::keys::context::WrapContext;
 
@@ -57,6 +58,40 @@ pub trait Kms {
 
     /// The same root key under the newest version of `key`.
     fn rewrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<Vec<u8>, KmsError>;
+}
+
+/// A service that encrypts and decrypts, and knows nothing more. `data` is authenticated with the key, not stored.
+trait Cipher {
+    /// The time for one operation starts.
+    fn begin(&self) -> Watch;
+    fn encrypt(&self, watch: Watch, key: &str, data: &[u8], root: &RootKey) -> Result<Vec<u8>, KmsError>;
+    fn decrypt(&self, watch: Watch, key: &str, data: &[u8], wrapped: &[u8]) -> Result<RootKey, KmsError>;
+}
+
+/// In place of a context in [`Kms::ensure_key`]; no context is like it.
+const CHECK: &[u8] = b"app=pgseal,check";
+
+impl<T: Cipher> Kms for T {
+    /// Encrypts nothing of value and decrypts it again: what keyrings need, and no permission more.
+    fn ensure_key(&self, key: &str) -> Result<(), KmsError> {
+        let watch = self.begin();
+        let wrapped = self.encrypt(watch, key, CHECK, &RootKey::zeroed())?;
+        self.decrypt(watch, key, CHECK, &wrapped).map(|_| ())
+    }
+
+    fn wrap(&self, key: &str, context: &WrapContext, root: &RootKey) -> Result<Vec<u8>, KmsError> {
+        self.encrypt(self.begin(), key, &context.bytes(), root)
+    }
+
+    fn unwrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<RootKey, KmsError> {
+        self.decrypt(self.begin(), key, &context.bytes(), wrapped)
+    }
+
+    fn rewrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<Vec<u8>, KmsError> {
+        let watch = self.begin();
+        let root = self.decrypt(watch, key, &context.bytes(), wrapped)?;
+        self.encrypt(watch, key, &context.bytes(), &root)
+    }
 }
 
 /// How to reach a service. Credentials are named here, never held, but for a token that a session brought along.

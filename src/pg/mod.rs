@@ -43,7 +43,8 @@ pgrx::extension_sql_file!("../../sql/casts.sql", name = "casts", requires = ["ra
 pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["casts"]);
 pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["reveal"]);
 pgrx::extension_sql_file!("../../sql/progress.sql", name = "progress", requires = ["keyrings"]);
-pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["progress"]);
+pgrx::extension_sql_file!("../../sql/places.sql", name = "places", requires = ["progress"]);
+pgrx::extension_sql_file!("../../sql/rotation.sql", name = "rotation", requires = ["places"]);
 pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["rotation"]);
 pgrx::extension_sql_file!("../../sql/kms.sql", name = "kms", requires = ["monitor"]);
 pgrx::extension_sql_file!("../../sql/migration.sql", name = "migration", requires = ["kms"]);

@@ -161,6 +161,18 @@ fn values_in_transit_and_under_old_keys_in_odd_places_are_found() {
 }
 
 #[test]
+fn foreign_tables_are_named_as_not_looked_at() {
+    let mut client = database();
+    client.run("CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere");
+    client.run("CREATE FOREIGN TABLE elsewhere (m encrypted_jsonb) SERVER far");
+    let found = findings(&mut client, "%elsewhere");
+    assert_eq!(
+        found,
+        ["unknown: column m of public.elsewhere: values in a foreign table were not looked at"]
+    );
+}
+
+#[test]
 fn malformed_values_are_found() {
     let mut client = database();
     client.run("CREATE TABLE bytes (b bytea); INSERT INTO bytes VALUES ('\\x01')");

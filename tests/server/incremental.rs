@@ -13,7 +13,9 @@ fn a_combined_backup_holds_what_was_rotated_in_place_between_the_two() {
     let cluster = Cluster::with_pgseal(&["summarize_wal = on"]);
     let mut client = cluster.connect("postgres");
     client.run("SELECT pgseal.create_keyring('k', ARRAY['$.n'])");
-    client.run("CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb(k)); CREATE INDEX ON docs USING gin (m)");
+    client.run(
+        "CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb(k)); CREATE INDEX ON docs USING gin (m)",
+    );
     client.run(&format!(
         "INSERT INTO docs SELECT n, jsonb_build_object('n', n, 'long', repeat('x', 300)) FROM generate_series(1, {ROWS}) n"
     ));
@@ -30,13 +32,18 @@ fn a_combined_backup_holds_what_was_rotated_in_place_between_the_two() {
 
     let combined = cluster.copied("", |to| {
         let program = cluster.program("pg_combinebackup", "postgres");
-        run(as_server(program.get_program()).arg("--no-sync").args([&full, &increment]).arg("--output").arg(to));
+        run(as_server(program.get_program())
+            .arg("--no-sync")
+            .args([&full, &increment])
+            .arg("--output")
+            .arg(to));
     });
     let mut restored = combined.connect("postgres");
     assert_eq!(restored.one::<String>(places), before);
     let right = "SELECT count(*) FROM docs WHERE (pgseal.decrypt(m) ->> 'n')::int = id";
     assert_eq!(restored.one::<i64>(right), ROWS);
-    let verified = "SELECT concat_ws(' ', result, number_of_values, key_version) FROM pgseal.verify('docs', 'm')";
+    let verified =
+        "SELECT concat_ws(' ', result, number_of_values, key_version) FROM pgseal.verify('docs', 'm')";
     assert_eq!(restored.column::<String>(verified), [format!("authentic {ROWS} 2")]);
     restored.run("SET enable_seqscan = off");
     assert_eq!(restored.one::<i64>(r#"SELECT count(*) FROM docs WHERE m @> '{"n": 77}'"#), 1);

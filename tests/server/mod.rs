@@ -32,6 +32,7 @@ mod stats;
 mod storage;
 mod tenant_keys;
 mod tenants;
+mod upgrade;
 mod upgrade_pg;
 mod values;
 mod verify;

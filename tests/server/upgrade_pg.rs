@@ -27,10 +27,7 @@ const ASKED: [(&str, &str); 6] = [
         "SELECT string_agg(id::text, ' ') FROM (SELECT id FROM docs ORDER BY embedding <=> '[1, 2, 3]' LIMIT 5) d",
         "docs_embedding_idx",
     ),
-    (
-        r#"SELECT string_agg(id::text, ' ' ORDER BY id) FROM parts WHERE m @> '{"n": 30}'"#,
-        "parts_1_m_idx",
-    ),
+    (r#"SELECT string_agg(id::text, ' ' ORDER BY id) FROM parts WHERE m @> '{"n": 30}'"#, "parts_1_m_idx"),
     (
         r#"SELECT string_agg(id::text, ' ' ORDER BY id) FROM bound WHERE m @@ pgseal.filter('{"name": "n7"}', 'k')"#,
         "bound_m_idx",
@@ -47,7 +44,8 @@ fn set_up(client: &mut Client) {
     client.run(
         r#"SELECT pgseal.create_keyring('k', ARRAY['$.name', '$.n', '$', '{"path": "$.age", "range": {"min": 0, "max": 150, "step": 1}}'])"#,
     );
-    client.run("SELECT pgseal.create_keyring('other', kms_endpoint => current_setting('pgseal.kms_endpoint'))");
+    client
+        .run("SELECT pgseal.create_keyring('other', kms_endpoint => current_setting('pgseal.kms_endpoint'))");
     client.run(
         "CREATE TABLE docs (id int PRIMARY KEY, owner text DEFAULT 'app', embedding vector(3), plain jsonb, m encrypted_jsonb(k), t encrypted_text(k), b encrypted_jsonb(k))",
     );
@@ -91,15 +89,20 @@ fn answers(client: &mut Client) -> Vec<String> {
 /// What a role sees that has a policy and the privileges on the keyring that it was granted.
 fn seen_by_role(cluster: &Cluster) -> (i64, String) {
     let mut session = cluster.connect_as("app", "postgres");
-    let count = session.one(r#"SELECT count(*) FROM docs WHERE m @> '{"name": "n8"}' AND pgseal.decrypt(m) ->> 'name' = 'n8'"#);
+    let count = session.one(
+        r#"SELECT count(*) FROM docs WHERE m @> '{"name": "n8"}' AND pgseal.decrypt(m) ->> 'name' = 'n8'"#,
+    );
     (count, session.state("SELECT pgseal.encrypt('{}'::jsonb, 'k')"))
 }
 
 fn verified(client: &mut Client) -> Vec<String> {
     let verify = |arguments: &str| {
-        format!("SELECT concat_ws(' ', result, number_of_values, keyring, key_version, finding) FROM pgseal.verify({arguments})")
+        format!(
+            "SELECT concat_ws(' ', result, number_of_values, keyring, key_version, finding) FROM pgseal.verify({arguments})"
+        )
     };
-    let columns = ["'docs', 'm'", "'docs', 't'", "'docs', 'b', '''docs '' || id'", "'bound', 'm'", "'parts', 'm'"];
+    let columns =
+        ["'docs', 'm'", "'docs', 't'", "'docs', 'b', '''docs '' || id'", "'bound', 'm'", "'parts', 'm'"];
     let mut rows: Vec<String> = columns.iter().flat_map(|column| client.column(&verify(column))).collect();
     rows.sort();
     rows

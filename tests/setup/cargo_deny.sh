@@ -4,6 +4,6 @@
 
 version=0.20.2
 if [ "$(cargo deny --version 2> /dev/null)" != "cargo-deny $version" ]; then
-    say "Installing cargo-deny $version under .deps/cargo (several minutes)"
-    quietly cargo-deny cargo install --quiet --locked --root "$deps/cargo" "cargo-deny@$version"
+    say "Installing cargo-deny $version under .deps/cargo (about 2 minutes)"
+    quietly cargo-deny install_tool "cargo-deny@$version"
 fi

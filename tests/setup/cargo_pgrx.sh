@@ -5,8 +5,8 @@
 have cargo || die "cargo is missing: install Rust 1.95 or newer, for example with rustup"
 version=$(sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' "$root/Cargo.toml")
 if [ "$(cargo pgrx --version 2> /dev/null)" != "cargo-pgrx $version" ]; then
-    say "Installing cargo-pgrx $version under .deps/cargo (about 5 minutes)"
-    quietly cargo-pgrx cargo install --quiet --locked --root "$deps/cargo" "cargo-pgrx@$version"
+    say "Installing cargo-pgrx $version under .deps/cargo (about 3 minutes)"
+    quietly cargo-pgrx install_tool "cargo-pgrx@$version"
 fi
 
 # What "cargo pgrx init" writes, without the clusters that it would make. A newer file would mean building anew, hence the

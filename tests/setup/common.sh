@@ -63,3 +63,6 @@ quietly() {
     tail -n 20 "$log" >&2
     die "failed: $*" "All of its output is in $log"
 }
+
+# install_tool CRATE@VERSION: a program from crates.io into .deps/cargo, unoptimised since building it takes longer than running it.
+install_tool() { CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root "$deps/cargo" "$1"; }

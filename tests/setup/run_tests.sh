@@ -2,6 +2,7 @@
 # Runs the core tests and the server tests, and sums up.
 . "$(dirname -- "$0")/common.sh"
 cd "$root"
+tests/setup/released.sh
 
 out=$deps/test.log
 : > "$out"

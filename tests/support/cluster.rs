@@ -23,7 +23,11 @@ pub fn pg_config(option: &str) -> String {
 pub fn major_version() -> u32 {
     let version = pg_config("--version");
     let digits = version.trim_start_matches(|c: char| !c.is_ascii_digit());
-    digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok()).expect("a version")
+    digits
+        .split(|c: char| !c.is_ascii_digit())
+        .next()
+        .and_then(|major| major.parse().ok())
+        .expect("a version")
 }
 
 /// A PostgreSQL of its own in a temporary directory, reached through a Unix socket there, hence on no port.

@@ -1,0 +1,68 @@
+-- Where values of a key may be: columns, and the texts that the catalogs keep. For retire_key, drop_keyring and audit.
+
+-- Columns that can hold values, plainly (scalar names the type), or in arrays, composites and ranges; blind says why one cannot be read.
+CREATE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4, blind text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH RECURSIVE base (oid) AS (
+        SELECT t.oid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_type t ON t.oid = d.objid
+         WHERE d.classid = 'pg_type'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+           AND e.extname = 'pgseal' AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
+    ), carrier (oid, scalar) AS (
+        SELECT base.oid, base.oid::regtype::text FROM base
+        UNION
+        SELECT t.oid, CASE WHEN t.typbasetype = c.oid THEN c.scalar END
+          FROM carrier c JOIN pg_type t
+            ON t.typbasetype = c.oid OR t.typelem = c.oid
+            OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = c.oid AND NOT a.attisdropped))
+            OR EXISTS (SELECT FROM pg_range r WHERE r.rngtypid = t.oid AND r.rngsubtype = c.oid)
+    ) SELECT r.oid::regclass, a.attname, k.scalar, a.atttypmod,
+             CASE WHEN r.relkind = 'f' THEN 'foreign table'
+                  WHEN r.relpersistence = 't' AND r.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session' END
+        FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN carrier k ON k.oid = a.atttypid
+       WHERE r.relkind IN ('r', 'm', 'f') AND r.relispopulated AND a.attnum > 0 AND NOT a.attisdropped
+       ORDER BY 1, 2
+$$;
+
+-- What the catalogs keep as it was typed; whole where it is an expression and nothing else. Objects below 16384 are PostgreSQL's own.
+CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text, class oid, id oid, whole boolean)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT d.* FROM (
+        SELECT format('DEFAULT of column %I of %s', a.attname, a.attrelid::regclass), pg_get_expr(d.adbin, d.adrelid),
+               'pg_attrdef'::regclass::oid, d.oid, true
+          FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+        UNION ALL
+        SELECT format('rows of %s from before column %I was added', attrelid::regclass, attname), attmissingval::text,
+               'pg_class'::regclass, attrelid, false FROM pg_attribute WHERE atthasmissing
+        UNION ALL
+        SELECT format('%s %s', CASE WHEN rulename = '_RETURN' THEN 'view' ELSE format('rule %I of', rulename) END, ev_class::regclass),
+               pg_get_ruledef(oid), 'pg_rewrite'::regclass, oid, false FROM pg_rewrite
+        UNION ALL
+        SELECT format('constraint %I of %s', conname, CASE WHEN conrelid <> 0 THEN conrelid::regclass::text ELSE contypid::regtype::text END),
+               pg_get_constraintdef(oid), 'pg_constraint'::regclass, oid, true FROM pg_constraint WHERE contype = 'c'
+        UNION ALL
+        SELECT format('policy %I of %s', polname, polrelid::regclass),
+               concat_ws(' ', pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)), 'pg_policy'::regclass, oid, false
+          FROM pg_policy
+        UNION ALL
+        SELECT format('trigger %I of %s', tgname, tgrelid::regclass), pg_get_triggerdef(oid), 'pg_trigger'::regclass, oid, false
+          FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL
+        SELECT format('index %s', indexrelid::regclass), concat_ws(' ', pg_get_expr(indpred, indrelid), pg_get_expr(indexprs, indrelid)),
+               'pg_class'::regclass, indexrelid, true FROM pg_index WHERE indpred IS NOT NULL OR indexprs IS NOT NULL
+        UNION ALL
+        SELECT format('statistics %I', stxname), pg_get_statisticsobjdef(oid), 'pg_statistic_ext'::regclass, oid, false
+          FROM pg_statistic_ext WHERE stxexprs IS NOT NULL
+        UNION ALL
+        SELECT format('partition key of %s', partrelid::regclass), pg_get_partkeydef(partrelid), 'pg_class'::regclass, partrelid, false
+          FROM pg_partitioned_table
+        UNION ALL
+        SELECT format('domain %s', oid::regtype), typdefault, 'pg_type'::regclass, oid, true FROM pg_type WHERE typdefault IS NOT NULL
+        UNION ALL
+        SELECT format('function %s', oid::regprocedure), concat_ws(' ', prosrc, pg_get_function_sqlbody(oid), pg_get_function_arguments(oid)),
+               'pg_proc'::regclass, oid, false FROM pg_proc
+    ) d (object, definition, class, id, whole)
+    WHERE id >= 16384
+$$;
+
+COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
+COMMENT ON FUNCTION pgseal.definitions() IS 'internal: what the catalogs keep as it was typed';
