@@ -268,6 +268,25 @@ fn rows_of_a_prepared_transaction_are_renewed_too() {
     );
 }
 
+#[test]
+fn a_page_that_a_crash_left_without_rows_is_passed_over() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    set_up(&mut client, 100);
+    let file = cluster.data_dir().join(client.one::<String>("SELECT pg_relation_filepath('docs')"));
+    client.run("CHECKPOINT");
+    drop(client);
+    cluster.stop();
+    // As after a crash between the extension of a file and the first row in it.
+    let length = std::fs::metadata(&file).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(length + 8192).unwrap();
+    cluster.start_again();
+    let mut client = cluster.connect("postgres");
+    client.run(CALL);
+    assert_eq!(client.one::<i64>(OLD) + client.one::<i64>(WRONG), 0);
+    check_files(&cluster);
+}
+
 /// Tells all threads to stop, also when one of them panics.
 struct Stopping<'a>(&'a AtomicBool);
 

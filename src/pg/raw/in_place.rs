@@ -238,7 +238,7 @@ impl Copy {
 
     /// The line pointers; an all-zero page has none.
     fn items(&self) -> &[pg_sys::ItemIdData] {
-        let bytes = self.bytes().get(ITEMS..self.hole().start).unwrap_or_default();
+        let Some(bytes) = self.bytes().get(ITEMS..self.hole().start) else { return &[] };
         // SAFETY: whole line pointers, which are 4 bytes of any value each; the page and where they start are aligned to that.
         unsafe {
             std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<pg_sys::ItemIdData>())
