@@ -69,19 +69,38 @@ impl Cluster {
 
     /// The same cluster as the PostgreSQL of `pg_config` runs it after its pg_upgrade, with the same keys. This one
     /// is stopped.
-    pub fn upgraded(&self, pg_config: impl AsRef<OsStr>) -> Cluster {
+    pub fn upgraded(&self, pg_config: &OsStr) -> Cluster {
         let bin = run(Command::new(pg_config).arg("--bindir"));
         let upgraded = Self::directory(Path::new(bin.trim_end()), &[]);
         upgraded.initialise(&[&format!("pgseal.kms_endpoint = 'file://{}'", self.key_dir().display())]);
+        self.forget_attribute_versions(pg_config);
         self.stop();
         let mut pg_upgrade = as_server(upgraded.bin.join("pg_upgrade"));
         pg_upgrade.arg("--old-bindir").arg(&self.bin).arg("--new-bindir").arg(&upgraded.bin);
         pg_upgrade.arg("--old-datadir").arg(self.data_dir()).arg("--new-datadir").arg(upgraded.data_dir());
         pg_upgrade.arg("--socketdir").arg(&upgraded.dir).args(["--username=postgres", "--no-sync"]);
         let done = output(pg_upgrade.current_dir(&upgraded.dir));
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        let said = |stdout: &[u8]| String::from_utf8_lossy(stdout).into_owned();
+        let logs = || {
+            let tail = "tail -n 20 data/pg_upgrade_output.d/*/log/*.log";
+            said(&output(Command::new("sh").args(["-c", tail]).current_dir(&upgraded.dir)).stdout)
+        };
+        assert!(done.status.success(), "{}\n{}", said(&done.stdout), logs());
         upgraded.start_again();
         upgraded
+    }
+
+    /// Minor versions of November 2026 and later (15.20, 17.12) keep versions of attributes in an option that older
+    /// ones do not accept: pg_upgrade fails for any table, unless it is as if made before.
+    fn forget_attribute_versions(&self, pg_config: &OsStr) {
+        let headers = run(Command::new(pg_config).arg("--includedir-server"));
+        let header = std::fs::read_to_string(Path::new(headers.trim_end()).join("catalog/pg_attribute.h"));
+        if header.is_ok_and(|text| text.contains("pg_attver")) {
+            return;
+        }
+        let forget = "UPDATE pg_attribute SET attoptions = nullif(ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg\\_attver=%'), '{}')
+            WHERE attoptions::text LIKE '%pg\\_attver=%'";
+        self.connect("postgres").batch_execute(forget).expect("an update of the catalog");
     }
 
     /// A directory of its own that goes with the value, with no server in it yet.
