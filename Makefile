@@ -41,6 +41,7 @@ bench: install ## compare speed with plain jsonb and pgcrypto: ROWS=100000 ROUND
 	@tests/setup/python.sh bench 'psycopg[binary]==3.3.9'
 	@tests/bench/bench.sh bench.py $(ROWS) $(ROUNDS)
 	@tests/bench/bench.sh selectivity.py $(ROWS) $(ROUNDS)
+	@tests/bench/bench.sh rotation.py $(ROWS) $(ROUNDS)
 	@tests/setup/openbao.sh
 	@tests/bench/connections.sh $(CONNECTIONS)
 

@@ -169,8 +169,9 @@ BEGIN
      WHERE r.relation = target_table AND r.attnum = number AND r.first_page = rotation_advance.first_page;
 END $$;
 
--- After a pass that changed nothing the run is finished, else another pass begins. False where rows do not stay changed.
-CREATE FUNCTION pgseal.rotation_end_pass(target_table regclass, target_column name, ended_pass int4, step int8) RETURNS boolean
+-- After a pass that changed nothing, with no row left, the run is finished, else another pass begins. False where rows do not
+-- stay changed.
+CREATE FUNCTION pgseal.rotation_end_pass(target_table regclass, target_column name, ended_pass int4, step int8, rows_left boolean) RETURNS boolean
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     number int2 := pgseal.rotation_column(target_table, target_column);
@@ -184,8 +185,8 @@ BEGIN
         RETURN true;
     END IF;
     changed := (SELECT coalesce(sum(r.rows_done), 0) FROM pgseal.rotation_range r WHERE r.relation = target_table AND r.attnum = number);
-    run.stuck := changed > 0 AND run.pass >= 5 AND changed >= run.rows_in_last_pass;
-    IF run.stuck OR changed = 0 AND NOT run.pass_again THEN
+    run.stuck := (changed > 0 OR rows_left) AND run.pass >= 5 AND changed >= run.rows_in_last_pass;
+    IF run.stuck OR changed = 0 AND NOT run.pass_again AND NOT rows_left THEN
         UPDATE pgseal.rotation r SET finished = clock_timestamp(), stuck = run.stuck
          WHERE r.relation = target_table AND r.attnum = number;
         RETURN NOT run.stuck;
@@ -206,17 +207,19 @@ CREATE FUNCTION pgseal.rotation_transactions() RETURNS text[]
        AND a.backend_type NOT IN ('autovacuum worker', 'walsender')
 $$;
 
--- WAL that a standby has not replayed yet, at most.
+-- WAL that a standby has not replayed yet, at most. In plpgsql, which keeps the plan, because every batch asks.
 CREATE FUNCTION pgseal.rotation_lag() RETURNS int8
-    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)), 0)::int8 FROM pg_stat_replication r
-     WHERE NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
-$$;
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)), 0)::int8 FROM pg_stat_replication r
+             WHERE NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical'));
+END $$;
 
 -- Why values of a column must not be rewritten where they are: something else is made from their bytes.
 CREATE FUNCTION pgseal.in_place_problem(target_table regclass, target_column name) RETURNS text
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT p.problem FROM (
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT p.problem FROM (
         SELECT format('%s is not an ordinary table', c.oid::regclass) FROM pg_class c LEFT JOIN pg_am m ON m.oid = c.relam
          WHERE c.oid = target_table AND (c.relkind <> 'r' OR c.relpersistence = 't' OR m.amname <> 'heap')
         UNION ALL
@@ -241,8 +244,8 @@ CREATE FUNCTION pgseal.in_place_problem(target_table regclass, target_column nam
         SELECT format('%s is partitioned by an expression', k.partrelid::regclass)
           FROM pg_partition_ancestors(target_table) f JOIN pg_partitioned_table k ON k.partrelid = f.relid
          WHERE k.partexprs IS NOT NULL
-    ) p (problem) LIMIT 1
-$$;
+    ) p (problem) LIMIT 1);
+END $$;
 
 COMMENT ON TABLE pgseal.rotation IS 'internal: runs of reencrypt; see the view rotation_progress';
 COMMENT ON COLUMN pgseal.rotation.goal IS 'which key versions the run aims at, as a hash';
@@ -264,4 +267,4 @@ COMMENT ON FUNCTION pgseal.rotation_start_pass(oid, int2, int8) IS 'internal: di
 COMMENT ON FUNCTION pgseal.rotation_join(regclass, name, boolean, int8) IS 'internal: starts or joins a run of reencrypt';
 COMMENT ON FUNCTION pgseal.rotation_claim(regclass, name, text) IS 'internal: a range of pages to work on';
 COMMENT ON FUNCTION pgseal.rotation_advance(regclass, name, int8, int8, int8) IS 'internal: notes what a batch has done';
-COMMENT ON FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8) IS 'internal: finishes a run of reencrypt or begins another pass';
+COMMENT ON FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8, boolean) IS 'internal: finishes a run of reencrypt or begins another pass';

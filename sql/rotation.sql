@@ -80,6 +80,9 @@ DECLARE
     claim record;
     progress record;
     step int8;
+    step_by_update int8;
+    by_update boolean;
+    rows_left boolean;
     changed int8;
     total int8 := 0;
     started timestamptz := pg_catalog.clock_timestamp();
@@ -89,6 +92,7 @@ DECLARE
     done int8[];
     in_place int8 := 0;
     noticed timestamptz := '-infinity';
+    page_noticed timestamptz := '-infinity';
     waited_for text[];
     waited_after int4;
 BEGIN
@@ -102,7 +106,7 @@ BEGIN
         RAISE EXCEPTION 'rotation must be in_place or update' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     -- A row costs so much less in place that the commit would cost more.
-    batch_size := coalesce(batch_size, CASE rotation WHEN 'in_place' THEN 10000 ELSE 1000 END);
+    batch_size := coalesce(batch_size, CASE rotation WHEN 'in_place' THEN 20000 ELSE 1000 END);
     IF batch_size < 1 THEN
         RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -112,10 +116,7 @@ BEGIN
     IF index IS NULL THEN
         RAISE EXCEPTION 'index must be true or false' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    leaves := ARRAY(
-        SELECT c.oid::regclass FROM pg_catalog.pg_class c
-         WHERE c.relkind = 'r' AND (c.oid = target_table
-            OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(target_table) t WHERE t.isleaf)));
+    leaves := ARRAY(SELECT l.leaf FROM pgseal.leaves(target_table) l WHERE l.relkind = 'r');
     -- Where this is not the default, every update of another session would end the run with an error.
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -124,6 +125,9 @@ BEGIN
             'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L) WHERE ctid >= $1 AND ctid < $2 AND NOT pgseal.is_current(%2$I, %3$L)',
             leaf, target_column, index);
         step := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
+        -- UPDATE locks the rows of its batch, and writes them to every index.
+        step_by_update := CASE rotation WHEN 'update' THEN step ELSE pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) END;
+        by_update := true;
         goal := pgseal.rotation_join(leaf, target_column, index, step);
         COMMIT AND CHAIN;
         waited_for := CASE rotation WHEN 'in_place' THEN pgseal.rotation_transactions() END;
@@ -155,7 +159,13 @@ BEGIN
                 CONTINUE;
             END IF;
             IF claim.state = 'pass done' THEN
-                IF NOT pgseal.rotation_end_pass(leaf, target_column, claim.pass, step) THEN
+                rows_left := false;
+                IF claim.nothing_done THEN
+                    -- Rows that an UPDATE or a CLUSTER moves from before a pass to behind it escape it, but not one snapshot.
+                    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L))', leaf, target_column, index)
+                    INTO rows_left;
+                END IF;
+                IF NOT pgseal.rotation_end_pass(leaf, target_column, claim.pass, step, rows_left) THEN
                     COMMIT AND CHAIN;
                     RAISE EXCEPTION 'rows of % do not stay re-encrypted', leaf
                         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
@@ -164,24 +174,25 @@ BEGIN
                 waited_after := NULL;
                 CONTINUE;
             END IF;
-            claim.end_page := least(claim.next_page + step, claim.end_page);
+            claim.end_page := least(claim.next_page + CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
             due := greatest(due, pg_catalog.clock_timestamp());
             waited_after := NULL;
             done := ARRAY[0, 1, 0];
             IF rotation = 'in_place' THEN
                 done := pgseal.rewrite_pages_of(leaf, target_column, claim.next_page, claim.end_page, index);
                 in_place := in_place + done[1];
-                IF done[4] IS NOT NULL AND pg_catalog.clock_timestamp() > noticed + interval '5 seconds' THEN
-                    noticed := pg_catalog.clock_timestamp();
+                IF done[4] IS NOT NULL AND pg_catalog.clock_timestamp() > page_noticed + interval '5 seconds' THEN
+                    page_noticed := pg_catalog.clock_timestamp();
                     RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done[4]
                         USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.',
                             (SELECT pg_catalog.array_agg(DISTINCT l.pid) FROM pg_catalog.pg_locks l
                               WHERE l.relation = leaf AND l.pid <> pg_catalog.pg_backend_pid()));
                 END IF;
             END IF;
+            by_update := done[2] + done[3] > 0 OR done[4] IS NOT NULL;
             BEGIN
                 changed := 0;
-                IF done[2] + done[3] > 0 OR done[4] IS NOT NULL THEN
+                IF by_update THEN
                     EXECUTE statement USING pg_catalog.format('(%s,0)', claim.next_page)::tid, pg_catalog.format('(%s,0)', claim.end_page)::tid;
                     GET DIAGNOSTICS changed = ROW_COUNT;
                 END IF;
@@ -201,6 +212,8 @@ BEGIN
                     coalesce(pg_catalog.date_trunc('second', progress.remaining)::text, 'unknown time');
             END IF;
             WHILE rotation = 'in_place' AND pgseal.rotation_lag() > 64 << 20 LOOP
+                -- A standby tells how far it is when it receives something.
+                PERFORM pg_catalog.pg_logical_emit_message(false, 'pgseal', '');
                 PERFORM pg_catalog.pg_sleep(0.05);
                 COMMIT AND CHAIN;
             END LOOP;
@@ -213,7 +226,9 @@ BEGIN
         END LOOP;
     END LOOP;
     -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
-    IF pgseal.encrypted_column(target_table, target_column)::regtype::text LIKE '%encrypted_jsonb' THEN
+    -- In place no token changes.
+    IF (rotation = 'update' OR in_place < total)
+        AND pgseal.encrypted_column(target_table, target_column)::regtype::text LIKE '%encrypted_jsonb' THEN
         BEGIN
             PERFORM pgseal.check_searchable(target_table, target_column);
         EXCEPTION WHEN OTHERS THEN

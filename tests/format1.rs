@@ -733,6 +733,46 @@ fn a_bound_value_keeps_its_context_when_it_is_sealed_again_under_the_next_key() 
 }
 
 #[test]
+fn a_renewed_value_differs_in_key_version_nonce_and_ciphertext_only() {
+    let tokens = [TOKEN_BIT | 1, TOKEN_BIT | 2];
+    for bits in 0..8_u8 {
+        let options = Options {
+            context: (bits & 1 != 0).then_some(CONTEXT),
+            compress: bits & 2 != 0,
+            pad: bits & 4 != 0,
+            ..Options::default()
+        };
+        let old = seal(head(Content::Text, 1), &tokens, &[b'x'; 100], options);
+        let mut out = b"before".to_vec();
+        let envelope = Envelope::parse(&old).unwrap();
+        envelope.renew(&data_key(1), &data_key(2), &KEYRING, 2, &mut out).unwrap();
+        let new = out.strip_prefix(b"before").unwrap();
+        assert_eq!(new.len(), old.len());
+        assert_eq!([&new[..8], &[0, 2], &new[10..32]].concat(), [&old[..8], &[0, 2], &old[10..32]].concat());
+        assert_ne!(nonce(new), nonce(&old));
+        let renewed = Envelope::parse(new).unwrap();
+        assert!(renewed.open(&data_key(1), &KEYRING).is_err());
+        let opened = renewed.open(&data_key(2), &KEYRING).unwrap();
+        assert_eq!(opened.content(), [b'x'; 100]);
+        assert_eq!(opened.require_context(&data_key(2), options.context), Ok(()));
+    }
+}
+
+#[test]
+fn a_value_that_its_key_does_not_open_is_not_renewed() {
+    let bytes = victim();
+    let renew = |bytes: &[u8], old, keyring| {
+        Envelope::parse(bytes).unwrap().renew(&data_key(old), &data_key(2), keyring, 2, &mut Vec::new())
+    };
+    assert!(renew(&bytes, 1, &KEYRING).is_ok());
+    assert!(renew(&bytes, 2, &KEYRING).is_err());
+    assert!(renew(&bytes, 1, &[0; 16]).is_err());
+    let mut altered = bytes.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    assert!(renew(&altered, 1, &KEYRING).is_err());
+}
+
+#[test]
 fn sealing_the_same_twice_takes_another_nonce_unless_deterministic() {
     let twice = |deterministic| {
         let options = Options { deterministic, ..Options::default() };

@@ -41,6 +41,9 @@ pub const HEADER_BYTES: usize = 16;
 /// Content of one value after decompression, at most: jsonb itself ends at 256 MB.
 pub const MAX_CONTENT: usize = 256 << 20;
 
+/// Where the header has the data key version.
+pub const DATA_VERSION: std::ops::Range<usize> = 8..10;
+
 const BOUND: u8 = 1 << 0;
 const COMPRESSED: u8 = 1 << 1;
 const PADDED: u8 = 1 << 2;
@@ -115,6 +118,17 @@ impl From<AeadError> for OpenError {
     fn from(_: AeadError) -> Self {
         OpenError::Authentication
     }
+}
+
+/// Why a value could not be sealed under another key.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// The old key does not open it.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The new key does not seal it.
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 /// The header fields that the caller chooses.
@@ -200,6 +214,32 @@ impl<'a> Envelope<'a> {
     /// Length of the content where nothing but the content is inside: neither bound, compressed nor padded.
     pub fn bare_length(&self) -> Option<usize> {
         (self.flags() & (BOUND | COMPRESSED | PADDED) == 0).then(|| self.body().len())
+    }
+
+    /// Appends the value to `out` as `new` seals it: the header but for the data key version, the tokens, the length and
+    /// what is inside stay. On error `out` ends in bytes that mean nothing.
+    pub fn renew(
+        &self,
+        old: &DataKey,
+        new: &DataKey,
+        keyring: &Uuid,
+        data_version: u16,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RenewError> {
+        let (start, head) = (out.len(), self.sealed_start());
+        // In place from here on: growing would leave a copy of the plaintext behind.
+        out.resize(start + self.bytes.len(), 0);
+        let (front, sealed) = out[start..].split_at_mut(head);
+        front.copy_from_slice(&self.bytes[..head]);
+        front[DATA_VERSION].copy_from_slice(&data_version.to_be_bytes());
+        let nonce = rng::bytes::<COMPACT_NONCE_BYTES>().map_err(SealError::from)?;
+        let (nonce_room, sealed) = sealed.split_at_mut(COMPACT_NONCE_BYTES);
+        nonce_room.copy_from_slice(&nonce);
+        let (body, tag) = sealed.split_at_mut(self.body().len());
+        self.decrypt(old, keyring, body)?;
+        let sealed = new.aead.seal(&expand_nonce(&nonce), &aad(front, keyring), body);
+        tag.copy_from_slice(&sealed.map_err(|_| SealError::TooLarge)?);
+        Ok(())
     }
 
     /// Decrypts a value that has a [`Envelope::bare_length`] into `out` of that length, without a copy.

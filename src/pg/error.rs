@@ -7,7 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, spi};
 
 use super::raw::in_place::Refused;
-use crate::core::envelope::{FormatError, OpenError, SealError};
+use crate::core::envelope::{FormatError, OpenError, RenewError, SealError};
 use crate::core::jsonb::JsonbError;
 use crate::core::kdf::CommitmentMismatch;
 use crate::core::policy::PolicyError;
@@ -272,6 +272,15 @@ impl From<OpenError> for PgError {
         match error {
             OpenError::Authentication => PgError::Authentication,
             OpenError::Context => PgError::Context,
+        }
+    }
+}
+
+impl From<RenewError> for PgError {
+    fn from(error: RenewError) -> Self {
+        match error {
+            RenewError::Open(error) => error.into(),
+            RenewError::Seal(error) => error.into(),
         }
     }
 }

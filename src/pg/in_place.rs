@@ -1,13 +1,15 @@
 //! Re-encryption without new row versions: only where nothing but the data key of a value changes.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
-use super::raw::in_place::{Page, Patch, Replaced, Table, Value};
-use super::values;
-use crate::core::envelope::{HEADER_BYTES, parse_head};
+use super::raw::in_place::{Copy, Page, Patch, Replaced, Table, Value};
+use super::session;
+use super::values::Renewer;
+use crate::core::envelope::{DATA_VERSION, HEADER_BYTES, parse_head};
 
 /// Rounds over pages that somebody looks at, and the pause before each.
 const ROUNDS: u32 = 20;
@@ -36,14 +38,14 @@ pub fn rewrite_pages(call: Call) -> Returned {
     let index = call.boolean(4);
     let number = |at: usize| u32::try_from(call.datum(at).value() as i64).unwrap_or(u32::MAX);
     let mut todo: Vec<u32> = (number(2)..number(3).min(table.pages())).collect();
-    let mut done = Done::default();
+    let (mut done, mut work) = (Done::default(), Work::default());
     for round in 0..ROUNDS {
         if round > 0 {
             std::thread::sleep(PAUSE);
         }
         for number in std::mem::take(&mut todo) {
             let page = table.page(number);
-            if !rewrite(&page, index, &mut done) {
+            if !work.rewrite(&page, index, &mut done)? {
                 todo.push(number);
             }
             page.release();
@@ -59,62 +61,118 @@ pub fn rewrite_pages(call: Call) -> Returned {
     Ok(Some(array::of_int8s(&all).datum()))
 }
 
-/// False where somebody looks at the page.
-fn rewrite(page: &Page<'_>, index: bool, done: &mut Done) -> bool {
-    for _ in 0..ATTEMPTS {
-        let copy = page.copy();
-        let mut seen = Done::default();
-        let patches: Vec<Patch> =
-            page.values(&copy).into_iter().filter_map(|value| renew(&value, index, &mut seen)).collect();
-        let replaced = if patches.is_empty() { Replaced::Done } else { page.replace(&copy, &patches) };
-        match replaced {
-            Replaced::Done => {
-                done.rewritten += patches.len() as i64;
-                done.left += seen.left;
-                done.elsewhere += seen.elsewhere;
-                return true;
+/// Bytes for one page, and the keys that the values before had: mostly those of the next one, too.
+#[derive(Default)]
+struct Work {
+    copy: Copy,
+    renewer: Option<Renewer>,
+    /// New values, one after the other, and where in the page each comes.
+    bytes: Vec<u8>,
+    places: Vec<(usize, Range<usize>)>,
+}
+
+impl Work {
+    /// False where somebody looks at the page.
+    fn rewrite(&mut self, page: &Page<'_>, index: bool, done: &mut Done) -> Result<bool, PgError> {
+        // Keys may have been flushed or changed since the last page.
+        self.renewer = None;
+        for _ in 0..ATTEMPTS {
+            page.copy(&mut self.copy);
+            let (left, elsewhere) = self.renew_all(page, index)?;
+            let patches: Vec<Patch<'_>> = self
+                .places
+                .iter()
+                .map(|(at, new)| Patch { offset: *at, new: &self.bytes[new.clone()] })
+                .collect();
+            let nothing = patches.is_empty() && self.copy.is_hole_clean();
+            let replaced = if nothing { Replaced::Done } else { page.replace(&self.copy, &patches) };
+            match replaced {
+                Replaced::Done => {
+                    done.rewritten += patches.len() as i64;
+                    done.left += left;
+                    done.elsewhere += elsewhere;
+                    return Ok(true);
+                }
+                Replaced::Busy => return Ok(false),
+                Replaced::Changed => {}
             }
-            Replaced::Busy => return false,
-            Replaced::Changed => {}
         }
+        done.left += 1;
+        Ok(true)
     }
-    done.left += 1;
-    true
+
+    /// How many values are left for UPDATE, and how many are stored out of line.
+    fn renew_all(&mut self, page: &Page<'_>, index: bool) -> Result<(i64, i64), PgError> {
+        let (mut left, mut elsewhere) = (0, 0);
+        self.bytes.clear();
+        self.places.clear();
+        for value in page.values(&self.copy) {
+            let (offset, old) = match value {
+                Value::Inline(offset, old) => (offset, old),
+                Value::Elsewhere => {
+                    elsewhere += 1;
+                    continue;
+                }
+            };
+            let start = self.bytes.len();
+            match renew(old, index, &mut self.renewer, &mut self.bytes) {
+                Ok(Renewed::Current) => {}
+                Ok(Renewed::Appended) if differs_in_key_only(old, &self.bytes[start..]) => {
+                    self.places.push((offset, start..self.bytes.len()));
+                }
+                // The next value would only wait for the KMS again.
+                Err(error @ PgError::Kms(..)) => return Err(error),
+                // UPDATE says why, unless it is a row version that nobody needs any more.
+                Ok(_) | Err(_) => {
+                    self.bytes.truncate(start);
+                    left += 1;
+                }
+            }
+        }
+        Ok((left, elsewhere))
+    }
 }
 
-fn renew(value: &Value<'_>, index: bool, seen: &mut Done) -> Option<Patch> {
-    let (offset, old) = match value {
-        Value::Inline(offset, old) => (*offset, *old),
-        Value::Elsewhere => {
-            seen.elsewhere += 1;
-            return None;
-        }
+enum Renewed {
+    /// There is nothing to do.
+    Current,
+    /// The new value is at the end of the bytes.
+    Appended,
+    /// More than the data key has to change.
+    Otherwise,
+}
+
+fn renew(
+    old: &[u8],
+    index: bool,
+    known: &mut Option<Renewer>,
+    out: &mut Vec<u8>,
+) -> Result<Renewed, PgError> {
+    let (head, _) = parse_head(old)?;
+    *known = known.take().filter(|renewer| renewer.fits(&head));
+    let keyring = match known {
+        Some(renewer) => renewer.keyring.clone(),
+        None => session::keyring(head.keyring)?,
     };
-    match renewed(old, index) {
-        Ok(None) => None,
-        Ok(Some(new)) if differs_in_key_only(old, &new) => Some(Patch { offset, old: old.to_vec(), new }),
-        // UPDATE says why, unless it is a row version that nobody needs any more.
-        Ok(Some(_)) | Err(_) => {
-            seen.left += 1;
-            None
-        }
+    if keyring.is_active_for(&head, index)? {
+        return Ok(Renewed::Current);
     }
-}
-
-/// `None` where the value is current.
-fn renewed(old: &[u8], index: bool) -> Result<Option<Vec<u8>>, PgError> {
-    match values::is_current(old, index)? {
-        true => Ok(None),
-        false => Ok(Some(values::rotate(old, index)?.bytes().to_vec())),
+    if !keyring.keeps_tokens(&head, index)? {
+        return Ok(Renewed::Otherwise);
     }
+    let renewer = match known {
+        Some(renewer) => renewer,
+        None => known.insert(Renewer::of(&head)?),
+    };
+    renewer.renew(old, out)?;
+    Ok(Renewed::Appended)
 }
 
 /// Same length, header but for the data key version, and tokens: no index, constraint or reader can tell.
 fn differs_in_key_only(old: &[u8], new: &[u8]) -> bool {
-    const VERSION: std::ops::Range<usize> = 8..10;
     let Ok((_, tokens)) = parse_head(old) else { return false };
     let end = HEADER_BYTES + 8 * tokens;
     old.len() == new.len()
-        && old[..VERSION.start] == new[..VERSION.start]
-        && old[VERSION.end..end] == new[VERSION.end..end]
+        && old[..DATA_VERSION.start] == new[..DATA_VERSION.start]
+        && old[DATA_VERSION.end..end] == new[DATA_VERSION.end..end]
 }

@@ -53,27 +53,68 @@ fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
 /// Sealed under the active keys, without `index` the data key, and not in transit; from the head of a value.
 pub fn is_current(bytes: &[u8], index: bool) -> Result<bool, PgError> {
     let (head, _) = envelope::parse_head(bytes)?;
-    let keyring = session::keyring(head.keyring)?;
-    let data = keyring.active_data()?.version == head.data_version;
-    let index = !index || keyring.active_index()?.0.version == head.index_version;
-    Ok(data && index && !head.transit)
+    session::keyring(head.keyring)?.is_active_for(&head, index)
 }
 
 /// Seals a stored value anew under the active keys of its own keyring. Tokens that the active index key has made, or
 /// without `index` any index key, stay.
 pub fn rotate(bytes: &[u8], index: bool) -> Result<Varlena, PgError> {
-    let located = locate(bytes, |keyring, _| session::require(keyring, Privilege::Encrypt))?;
-    let (head, tokens) = (located.envelope.head(), located.envelope.tokens());
-    let value = located.open()?;
-    let kept = !index || value.keyring.active_index()?.0.version == head.index_version;
-    if !kept || head.transit || head.content == Content::JsonText {
-        return reseal(&value);
+    let (head, _) = envelope::parse_head(bytes)?;
+    if session::keyring(head.keyring)?.keeps_tokens(&head, index)? {
+        let mut out = Vec::new();
+        Renewer::of(&head)?.renew(bytes, &mut out)?;
+        return Ok(varlena(&out));
     }
-    let (keyring, data_version, key) = session::writer_key(value.keyring.id)?;
-    let tokens: Vec<u64> = tokens.collect();
-    counters::count(Counter::ValuesSealed);
-    let head = Head { data_version, ..head };
-    Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &value.opened, value.content())?))
+    reseal(&locate(bytes, |keyring, _| session::require(keyring, Privilege::Encrypt))?.open()?)
+}
+
+impl Keyring {
+    /// Such a value is sealed under the active keys, without `index` the data key, and not in transit.
+    pub fn is_active_for(&self, head: &Head, index: bool) -> Result<bool, PgError> {
+        let data = self.active_data()?.version == head.data_version;
+        let index = !index || self.active_index()?.0.version == head.index_version;
+        Ok(data && index && !head.transit)
+    }
+
+    /// Nothing but the data key of such a value has to change.
+    pub fn keeps_tokens(&self, head: &Head, index: bool) -> Result<bool, PgError> {
+        let kept = !index || self.active_index()?.0.version == head.index_version;
+        Ok(kept && !head.transit && head.content != Content::JsonText)
+    }
+}
+
+/// The keys that renew values of one keyring and data key version. Whoever keeps it longer than for a moment goes on
+/// with keys that were flushed or retired.
+pub struct Renewer {
+    /// Where the values belong.
+    pub keyring: Rc<Keyring>,
+    from: u16,
+    old: HeldDataKey,
+    to: u16,
+    new: HeldDataKey,
+}
+
+impl Renewer {
+    /// For values with a head like this, for a role with `encrypt`.
+    pub fn of(head: &Head) -> Result<Self, PgError> {
+        let (_, old) = opening_key(head, |keyring| session::require(keyring, Privilege::Encrypt))?;
+        let (keyring, to, new) = session::writer_key(head.keyring)?;
+        Ok(Renewer { keyring, from: head.data_version, old, to, new })
+    }
+
+    /// Are these its keys?
+    pub fn fits(&self, head: &Head) -> bool {
+        (self.keyring.id, self.from) == (head.keyring, head.data_version)
+    }
+
+    /// Appends the value under the active data key to `out`; on error there may be bytes that mean nothing.
+    pub fn renew(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PgError> {
+        counters::count(Counter::ValuesDecrypted);
+        decrypt_log::record(&self.keyring, self.from);
+        Envelope::parse(bytes)?.renew(&self.old, &self.new, &self.keyring.uuid, self.to, out)?;
+        counters::count(Counter::ValuesSealed);
+        Ok(())
+    }
 }
 
 /// Seals a part of a value under its keyring, without tokens.
@@ -155,17 +196,25 @@ pub fn locate(
 ) -> Result<Located<'_>, PgError> {
     let envelope = Envelope::parse(bytes)?;
     let head = envelope.head();
+    let (keyring, key) = opening_key(&head, |keyring| permit(keyring, &head))?;
+    counters::count(Counter::ValuesDecrypted);
+    decrypt_log::record(&keyring, head.data_version);
+    Ok(Located { keyring, key, envelope })
+}
+
+fn opening_key(
+    head: &Head,
+    permit: impl FnOnce(&Keyring) -> Result<(), PgError>,
+) -> Result<(Rc<Keyring>, HeldDataKey), PgError> {
     let mut keyring = session::keyring(head.keyring)?;
-    permit(&keyring, &head)?;
+    permit(&keyring)?;
     if keyring.data_key(head.data_version).is_err() {
         // The row may be visible before the message of the rotation that made its key has arrived.
         session::forget();
         keyring = session::keyring(head.keyring)?;
     }
     let key = session::data_key(&keyring, head.data_version)?;
-    counters::count(Counter::ValuesDecrypted);
-    decrypt_log::record(&keyring, head.data_version);
-    Ok(Located { keyring, key, envelope })
+    Ok((keyring, key))
 }
 
 impl Located<'_> {

@@ -10,13 +10,14 @@ use postgres::{Client, Config, NoTls};
 
 use crate::support::{Cluster, Sql, fresh_database, output, run, shared, wait_for};
 
-const CALL: &str = "CALL pgseal.reencrypt('docs', 'm', rotation => 'in_place')";
+pub const CALL: &str = "CALL pgseal.reencrypt('docs', 'm', rotation => 'in_place')";
 /// Rows that do not hold their own number. Decrypting a row with bytes of two values is an error.
-const WRONG: &str = "SELECT count(*) FROM docs WHERE (pgseal.decrypt(m) ->> 'n')::int IS DISTINCT FROM id";
-const OLD: &str = "SELECT count(*) FROM docs WHERE NOT pgseal.is_current(m)";
+pub const WRONG: &str =
+    "SELECT count(*) FROM docs WHERE (pgseal.decrypt(m) ->> 'n')::int IS DISTINCT FROM id";
+pub const OLD: &str = "SELECT count(*) FROM docs WHERE NOT pgseal.is_current(m)";
 
 /// Table docs with `rows` documents of about 400 bytes under version 1 of the keyring k, which has a version 2 now.
-fn set_up(client: &mut Client, rows: usize) {
+pub fn set_up(client: &mut Client, rows: usize) {
     client.run(
         "SELECT pgseal.create_keyring('k', ARRAY['$.a'], kms_endpoint => \
                 current_setting('pgseal.kms_endpoint') || '/' || current_database())",
@@ -28,26 +29,26 @@ fn set_up(client: &mut Client, rows: usize) {
     client.run("CREATE INDEX ON docs USING gin (m); ANALYZE docs; SELECT pgseal.rotate_key('k')");
 }
 
-fn document(number: &str, length: usize) -> String {
+pub fn document(number: &str, length: usize) -> String {
     format!("jsonb_build_object('a', 1, 'n', {number}, 'long', repeat('x', {length}))")
 }
 
-fn database(rows: usize) -> Client {
+pub fn database(rows: usize) -> Client {
     let mut client = fresh_database();
     set_up(&mut client, rows);
     client
 }
 
-fn name(client: &mut Client) -> String {
+pub fn name(client: &mut Client) -> String {
     client.one("SELECT current_database()::text")
 }
 
-fn beside(client: &mut Client) -> Client {
+pub fn beside(client: &mut Client) -> Client {
     shared().connect(&name(client))
 }
 
 /// Runs the CALL through psql on a thread of its own; gives what it said.
-fn start(client: &mut Client, sql: &'static str) -> JoinHandle<String> {
+pub fn start(client: &mut Client, sql: &'static str) -> JoinHandle<String> {
     let name = name(client);
     std::thread::spawn(move || {
         let output = shared().psql(&name, &[] as &[&str], sql);
@@ -58,7 +59,7 @@ fn start(client: &mut Client, sql: &'static str) -> JoinHandle<String> {
 }
 
 /// The server's files are as PostgreSQL wants them: heap, indexes and checksums.
-fn check_files(cluster: &Cluster) {
+pub fn check_files(cluster: &Cluster) {
     cluster.connect("postgres").run("CREATE EXTENSION IF NOT EXISTS amcheck");
     run(cluster.program("pg_amcheck", "postgres").args(["--heapallindexed", "-d", "postgres"]));
     cluster.stop();
@@ -161,6 +162,16 @@ fn it_is_refused_where_something_else_is_made_of_the_bytes() {
     client.run("CREATE INDEX ON docs (id) WHERE id > 3; CREATE INDEX ON docs ((id + 1))");
     client.run(CALL);
     assert_eq!(client.one::<i64>(OLD), 0);
+}
+
+#[test]
+fn children_of_a_table_are_rotated_with_it() {
+    let mut client = database(10);
+    client.run("CREATE TABLE child () INHERITS (docs); CREATE TABLE grandchild () INHERITS (child)");
+    client.run("WITH moved AS (DELETE FROM docs WHERE id > 5 RETURNING *) INSERT INTO grandchild SELECT * FROM moved");
+    client.run(CALL);
+    assert_eq!(client.one::<i64>(OLD) + client.one::<i64>(WRONG), 0);
+    client.run("SELECT pgseal.retire_key('k', 1)");
 }
 
 #[test]
@@ -288,7 +299,7 @@ fn a_page_that_a_crash_left_without_rows_is_passed_over() {
 }
 
 /// Tells all threads to stop, also when one of them panics.
-struct Stopping<'a>(&'a AtomicBool);
+pub struct Stopping<'a>(pub &'a AtomicBool);
 
 impl Drop for Stopping<'_> {
     fn drop(&mut self) {
@@ -297,7 +308,7 @@ impl Drop for Stopping<'_> {
 }
 
 /// Scans until told to stop; counts its scans. Any row with bytes of two values ends it with an error.
-fn scan(config: Config, sql: &str, stop: &AtomicBool, scans: &AtomicUsize) {
+pub fn scan(config: Config, sql: &str, stop: &AtomicBool, scans: &AtomicUsize) {
     let _stopping = Stopping(stop);
     let mut client = config.connect(NoTls).unwrap();
     while !stop.load(Ordering::Relaxed) {
@@ -307,7 +318,7 @@ fn scan(config: Config, sql: &str, stop: &AtomicBool, scans: &AtomicUsize) {
 }
 
 /// How long the readers read: seconds in `PGSEAL_TORN_SECONDS`, or a few.
-fn reading_time() -> Duration {
+pub fn reading_time() -> Duration {
     let seconds = std::env::var("PGSEAL_TORN_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(15))
 }

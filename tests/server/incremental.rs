@@ -1,6 +1,6 @@
 //! Incremental backups (PostgreSQL 17 and later) across a rotation in place.
 
-use crate::support::{Cluster, Sql, as_server, major_version, run};
+use crate::support::{Cluster, Sql, major_version};
 
 const ROWS: i64 = 2000;
 
@@ -19,25 +19,18 @@ fn a_combined_backup_holds_what_was_rotated_in_place_between_the_two() {
     client.run(&format!(
         "INSERT INTO docs SELECT n, jsonb_build_object('n', n, 'long', repeat('x', 300)) FROM generate_series(1, {ROWS}) n"
     ));
-    let [full, increment] = ["full", "increment"].map(|name| cluster.socket_dir().join(name));
-    cluster.base_backup(&full, &[]);
+    let full = cluster.base_backup(&[]);
 
     let places = "SELECT md5(string_agg(format('%s %s', ctid, xmin), ',' ORDER BY id)) FROM docs";
     let before: String = client.one(places);
     client.run("SELECT pgseal.rotate_key('k')");
     client.run("CALL pgseal.reencrypt('docs', 'm', rotation => 'in_place')");
     assert_eq!(client.one::<String>(places), before, "no row has a new version");
-    let manifest = full.join("backup_manifest").display().to_string();
-    cluster.base_backup(&increment, &["--incremental", &manifest]);
+    let manifest = full.data_dir().join("backup_manifest").display().to_string();
+    let increment = cluster.base_backup(&["--incremental", &manifest]);
 
-    let combined = cluster.copied("", |to| {
-        let program = cluster.program("pg_combinebackup", "postgres");
-        run(as_server(program.get_program())
-            .arg("--no-sync")
-            .args([&full, &increment])
-            .arg("--output")
-            .arg(to));
-    });
+    let combined = Cluster::combined(&[&full, &increment]);
+    combined.start_again();
     let mut restored = combined.connect("postgres");
     assert_eq!(restored.one::<String>(places), before);
     let right = "SELECT count(*) FROM docs WHERE (pgseal.decrypt(m) ->> 'n')::int = id";
@@ -48,8 +41,6 @@ fn a_combined_backup_holds_what_was_rotated_in_place_between_the_two() {
     restored.run("SET enable_seqscan = off");
     assert_eq!(restored.one::<i64>(r#"SELECT count(*) FROM docs WHERE m @> '{"n": 77}'"#), 1);
     // The full backup alone is what was before.
-    let old = cluster.copied("", |to| {
-        run(as_server("cp").arg("-a").args([&full.as_path(), &to]));
-    });
-    assert_eq!(old.connect("postgres").column::<String>(verified), [format!("authentic {ROWS} 1")]);
+    full.start_again();
+    assert_eq!(full.connect("postgres").column::<String>(verified), [format!("authentic {ROWS} 1")]);
 }

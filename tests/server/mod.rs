@@ -8,6 +8,7 @@ mod decrypt_log;
 mod evidence;
 mod faults;
 mod in_place;
+mod in_place_concurrent;
 mod incremental;
 mod keys;
 mod kms_loss;

@@ -372,7 +372,7 @@ fn partitions_have_progress_each_for_whoever_may_select_from_them() {
         "rotation_join('low', 'm', true, 1)",
         "rotation_claim('low', 'm', '')",
         "rotation_advance('low', 'm', 0, 1, 1)",
-        "rotation_end_pass('low', 'm', 1, 1)",
+        "rotation_end_pass('low', 'm', 1, 1, false)",
         "rotation_start_pass('low'::regclass, 2::int2, 1)",
     ] {
         assert_eq!(session.state(&format!("SELECT pgseal.{call}")), "42501", "{call}");

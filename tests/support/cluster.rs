@@ -119,31 +119,60 @@ impl Cluster {
 
     /// A running hot standby of this server with these lines in its postgresql.conf.
     pub fn standby(&self, conf: &str) -> Cluster {
-        self.copied(conf, |to| self.base_backup(to, &["--write-recovery-conf"]))
+        let standby = self.base_backup(&["--write-recovery-conf"]);
+        standby.configure(conf);
+        standby.start_again();
+        standby
     }
 
-    /// A base backup, in the folder `to`, which is made.
-    pub fn base_backup(&self, to: &Path, arguments: &[&str]) {
+    /// A base backup of this server in a directory of its own. Started, it recovers into a server of its own.
+    pub fn base_backup(&self, arguments: &[&str]) -> Cluster {
+        let backup = Self::directory(&self.bin, &[]);
         run(as_server(self.bin.join("pg_basebackup"))
             .args(["--username=postgres", "--checkpoint=fast", "--no-sync"])
             .args(arguments)
             .arg("--host")
             .arg(&self.dir)
             .arg("--pgdata")
-            .arg(to));
+            .arg(backup.data_dir()));
+        backup.configure("");
+        backup
     }
 
-    /// A running server in the data directory that `fill` makes of this one's, with these lines at the end of its
-    /// postgresql.conf.
-    pub fn copied(&self, conf: &str, fill: impl FnOnce(&Path)) -> Cluster {
-        let copy = Self::directory(&self.bin, &[]);
-        fill(&copy.data_dir());
-        let path = copy.data_dir().join("postgresql.conf");
+    /// What pg_combinebackup makes of a full backup and the incremental ones that follow it, as [`Cluster::base_backup`].
+    pub fn combined(backups: &[&Cluster]) -> Cluster {
+        let combined = Self::directory(&BIN, &[]);
+        run(as_server(combined.bin.join("pg_combinebackup"))
+            .arg("--no-sync")
+            .args(backups.iter().map(|backup| backup.data_dir()))
+            .arg("--output")
+            .arg(combined.data_dir()));
+        combined.configure("");
+        combined
+    }
+
+    /// Makes this server, which has stopped, a standby of one that was promoted in its place, and starts it.
+    pub fn rewind_to(&self, source: &Cluster) {
+        // pg_rewind takes the source's timeline from its last checkpoint.
+        source.connect("postgres").batch_execute("CHECKPOINT").expect("a checkpoint");
+        let server = format!("host={} user=postgres dbname=postgres", source.dir.display());
+        run(as_server(self.bin.join("pg_rewind"))
+            .args(["--write-recovery-conf", "--no-sync", "--source-server", &server, "--target-pgdata"])
+            .arg(self.data_dir()));
+        self.configure("");
+        self.start_again();
+    }
+
+    pub fn promote(&self) {
+        self.pg_ctl(&["-w", "promote"]);
+    }
+
+    /// Ends postgresql.conf, which is a copy of another server's, with its own socket and these lines.
+    fn configure(&self, conf: &str) {
+        let path = self.data_dir().join("postgresql.conf");
         let settings = std::fs::read_to_string(path).expect("postgresql.conf");
-        let own = format!("unix_socket_directories = '{}'\n", copy.dir.display());
-        copy.write("data/postgresql.conf", &(settings + &own + conf));
-        copy.start_again();
-        copy
+        let own = format!("unix_socket_directories = '{}'\n", self.dir.display());
+        self.write("data/postgresql.conf", &(settings + &own + conf));
     }
 
     /// A running server with pgseal in its database "postgres". Its keys are files in [`Cluster::key_dir`] unless

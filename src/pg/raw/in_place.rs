@@ -47,14 +47,12 @@ pub enum Value<'a> {
     Elsewhere,
 }
 
-/// Bytes to be put in the place of others, as many.
-pub struct Patch {
+/// Bytes to be put in the place of as many that the copy of the page has there.
+pub struct Patch<'a> {
     /// Where in the page.
     pub offset: usize,
-    /// What must be there.
-    pub old: Vec<u8>,
     /// What comes there.
-    pub new: Vec<u8>,
+    pub new: &'a [u8],
 }
 
 /// What became of a page.
@@ -91,8 +89,10 @@ impl Table {
             if !version::is_of_variable_length((*relation).rd_att, column) {
                 return Err(Refused::Kind);
             }
-            // No transaction that creates or empties a table runs this, so that its WAL is never left out.
-            let logged = persistence == pg_sys::RELPERSISTENCE_PERMANENT;
+            // Where the log is minimal, a table that this transaction made or emptied is not logged at all.
+            let skipped =
+                pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32 && version::is_new(relation);
+            let logged = persistence == pg_sys::RELPERSISTENCE_PERMANENT && !skipped;
             // A ring of buffers, so that the table does not drive everything else out of memory.
             let strategy = pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_BULKWRITE);
             Ok(Table { relation, column, logged, strategy })
@@ -129,20 +129,18 @@ impl Table {
 }
 
 impl Page<'_> {
-    /// The page as it is now.
-    pub fn copy(&self) -> Copy {
-        let mut copy = Box::new([0_u64; PAGE / 8]);
+    /// Takes over the page as it is now.
+    pub fn copy(&self, copy: &mut Copy) {
         // SAFETY: the buffer is pinned, and locked while it is read; both sides have PAGE bytes.
         unsafe {
             pg_sys::LockBuffer(self.buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
             std::ptr::copy_nonoverlapping(
                 pg_sys::BufferGetPage(self.buffer).cast::<u8>(),
-                copy.as_mut_ptr().cast(),
+                copy.0.as_mut_ptr().cast(),
                 PAGE,
             );
             pg_sys::LockBuffer(self.buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
         }
-        Copy(copy)
     }
 
     /// The column's values of every row version in `copy`, dead ones and those of open transactions too.
@@ -184,7 +182,7 @@ impl Page<'_> {
     }
 
     /// Puts the patches into the page, if nobody looks at it and it still holds what `copy` does.
-    pub fn replace(&self, copy: &Copy, patches: &[Patch]) -> Replaced {
+    pub fn replace(&self, copy: &Copy, patches: &[Patch<'_>]) -> Replaced {
         // SAFETY: pinned, once by us; a lock is only held until the end of this function, where nothing raises but PANIC.
         unsafe {
             if !pg_sys::ConditionalLockBufferForCleanup(self.buffer) {
@@ -202,7 +200,7 @@ impl Page<'_> {
 
     /// # Safety
     /// The cleanup lock of `page` is held, and every patch and the hole lie inside it.
-    unsafe fn write(&self, page: *mut u8, hole: std::ops::Range<usize>, patches: &[Patch]) {
+    unsafe fn write(&self, page: *mut u8, hole: std::ops::Range<usize>, patches: &[Patch<'_>]) {
         // SAFETY: as the caller says. A critical section: an error would leave page and log apart, hence is a PANIC; nothing
         // here allocates, and the log record's parts are few enough for the space that is always there.
         unsafe {
@@ -230,6 +228,12 @@ impl Page<'_> {
     }
 }
 
+impl Default for Copy {
+    fn default() -> Self {
+        Copy(Box::new([0; PAGE / 8]))
+    }
+}
+
 impl Copy {
     fn bytes(&self) -> &[u8] {
         // SAFETY: the array has PAGE initialised bytes.
@@ -252,8 +256,13 @@ impl Copy {
         usize::from(header.pd_lower)..usize::from(header.pd_upper)
     }
 
+    /// No row version that was removed has left bytes behind.
+    pub fn is_hole_clean(&self) -> bool {
+        self.bytes().get(self.hole()).is_none_or(|hole| hole.iter().all(|byte| *byte == 0))
+    }
+
     /// Header but for LSN, checksum and hints, line pointers and the bytes to be replaced are what they were.
-    fn still_fits(&self, page: &[u8], patches: &[Patch]) -> bool {
+    fn still_fits(&self, page: &[u8], patches: &[Patch<'_>]) -> bool {
         const LOWER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_lower);
         const PRUNE_XID: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_prune_xid);
         let hole = self.hole();
@@ -264,11 +273,8 @@ impl Copy {
         same(LOWER..PRUNE_XID)
             && same(ITEMS..hole.start)
             && patches.iter().all(|patch| {
-                let end = patch.offset + patch.old.len();
-                hole.end <= patch.offset
-                    && end <= PAGE
-                    && patch.new.len() == patch.old.len()
-                    && page[patch.offset..end] == patch.old
+                let place = patch.offset..patch.offset + patch.new.len();
+                hole.end <= place.start && place.end <= PAGE && same(place)
             })
     }
 }
@@ -306,6 +312,13 @@ mod version {
     }
 
     /// # Safety
+    /// The relation is open.
+    pub unsafe fn is_new(relation: pg_sys::Relation) -> bool {
+        // SAFETY: as the caller says.
+        unsafe { (*relation).rd_createSubid != 0 || (*relation).rd_firstRelfilenodeSubid != 0 }
+    }
+
+    /// # Safety
     /// The column is one of the descriptor's.
     pub unsafe fn is_of_variable_length(description: pg_sys::TupleDesc, column: i32) -> bool {
         // SAFETY: as the caller says.
@@ -329,6 +342,13 @@ mod version {
     pub fn owns(table: pg_sys::Oid) -> bool {
         // SAFETY: a syscache lookup inside a transaction.
         unsafe { pg_sys::object_ownercheck(pg_sys::RelationRelationId, table, pg_sys::GetUserId()) }
+    }
+
+    /// # Safety
+    /// The relation is open.
+    pub unsafe fn is_new(relation: pg_sys::Relation) -> bool {
+        // SAFETY: as the caller says.
+        unsafe { (*relation).rd_createSubid != 0 || (*relation).rd_firstRelfilelocatorSubid != 0 }
     }
 
     /// # Safety
