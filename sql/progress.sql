@@ -210,9 +210,15 @@ $$;
 -- WAL that a standby has not replayed yet, at most. In plpgsql, which keeps the plan, because every batch asks.
 CREATE FUNCTION pgseal.rotation_lag() RETURNS int8
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lag int8 := (SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)), 0) FROM pg_stat_replication r
+                  WHERE NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical'));
 BEGIN
-    RETURN (SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)), 0)::int8 FROM pg_stat_replication r
-             WHERE NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical'));
+    -- A standby tells how far it is when it receives something.
+    IF lag > 0 THEN
+        PERFORM pg_logical_emit_message(false, 'pgseal', '');
+    END IF;
+    RETURN lag;
 END $$;
 
 -- Why values of a column must not be rewritten where they are: something else is made from their bytes.

@@ -212,8 +212,6 @@ BEGIN
                     coalesce(pg_catalog.date_trunc('second', progress.remaining)::text, 'unknown time');
             END IF;
             WHILE rotation = 'in_place' AND pgseal.rotation_lag() > 64 << 20 LOOP
-                -- A standby tells how far it is when it receives something.
-                PERFORM pg_catalog.pg_logical_emit_message(false, 'pgseal', '');
                 PERFORM pg_catalog.pg_sleep(0.05);
                 COMMIT AND CHAIN;
             END LOOP;

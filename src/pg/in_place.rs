@@ -45,7 +45,7 @@ pub fn rewrite_pages(call: Call) -> Returned {
         }
         for number in std::mem::take(&mut todo) {
             let page = table.page(number);
-            if !work.rewrite(&page, index, &mut done)? {
+            if !work.rewrite(&page, index, round + 1 == ROUNDS, &mut done)? {
                 todo.push(number);
             }
             page.release();
@@ -72,8 +72,14 @@ struct Work {
 }
 
 impl Work {
-    /// False where somebody looks at the page.
-    fn rewrite(&mut self, page: &Page<'_>, index: bool, done: &mut Done) -> Result<bool, PgError> {
+    /// False where somebody looks at the page. The `last` time it may keep what is in its free space.
+    fn rewrite(
+        &mut self,
+        page: &Page<'_>,
+        index: bool,
+        last: bool,
+        done: &mut Done,
+    ) -> Result<bool, PgError> {
         // Keys may have been flushed or changed since the last page.
         self.renewer = None;
         for _ in 0..ATTEMPTS {
@@ -87,13 +93,13 @@ impl Work {
             let nothing = patches.is_empty() && self.copy.is_hole_clean();
             let replaced = if nothing { Replaced::Done } else { page.replace(&self.copy, &patches) };
             match replaced {
-                Replaced::Done => {
+                Replaced::Busy if !(last && patches.is_empty()) => return Ok(false),
+                Replaced::Done | Replaced::Busy => {
                     done.rewritten += patches.len() as i64;
                     done.left += left;
                     done.elsewhere += elsewhere;
                     return Ok(true);
                 }
-                Replaced::Busy => return Ok(false),
                 Replaced::Changed => {}
             }
         }
