@@ -13,7 +13,7 @@ export PGRX_HOME := $(CURDIR)/.deps/pgrx
 export PATH := $(CURDIR)/.deps/cargo/bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help setup demo clean-demo report test test-long bench install lint deny core
+.PHONY: help setup services demo clean-demo report test test-long bench install lint deny core
 
 help: ## list the targets
 	@awk -F ': .*## |## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,16 +28,14 @@ clean-demo: ## stop what "make demo" started and remove it
 report: ## audit and evidence of a database (PGHOST, PGDATABASE, ...; else the demo's) as a page: OUT=file CANARIES=one,two
 	@tests/report/report.sh $(OUT)
 
-test: install lint ## set up, lint, and run every test
-	@tests/setup/openbao.sh
-	@tests/setup/moto.sh
-	@tests/setup/clouds.sh
-	@tests/setup/clients.sh
+test: install lint services ## set up, lint, and run every test; those with a server on PostgreSQL 18, too
+	@if [ $(PG) != pg18 ]; then $(MAKE) --no-print-directory on-18; fi
 	@tests/setup/run_tests.sh
 
-test-long: install ## the random comparison with plain jsonb, ten times as long: PGSEAL_SEED=number for another one
-	@tests/setup/openbao.sh
+test-long: install services ## the random comparison ten times as long (PGSEAL_SEED=number for another one), and every test on PostgreSQL 17
 	PGSEAL_QUERIES=80 cargo test --no-default-features --features server-tests --test server -- oracle::random
+	@$(MAKE) --no-print-directory on-17
+	@tests/setup/run_tests.sh 17
 
 bench: install ## compare speed with plain jsonb and pgcrypto: ROWS=100000 ROUNDS=15 CONNECTIONS=1000
 	@tests/setup/python.sh bench 'psycopg[binary]==3.3.9'
@@ -63,6 +61,15 @@ deny: ## check licences and sources of all dependencies, installing cargo-deny f
 
 core: ## test everything that needs no PostgreSQL
 	cargo test --no-default-features
+
+services: setup
+	@tests/setup/openbao.sh
+	@tests/setup/moto.sh
+	@tests/setup/clouds.sh
+	@tests/setup/clients.sh
+
+on-%: setup
+	@pg_config=$$(tests/setup/postgresql$*.sh) && $(MAKE) --no-print-directory install lint PG_CONFIG="$$pg_config"
 
 setup:
 	@tests/setup/packages.sh

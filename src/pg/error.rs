@@ -108,9 +108,8 @@ pub enum PgError {
     /// A CALL that commits, inside BEGIN.
     #[error("{0} cannot run inside a transaction block")]
     TransactionBlock(String),
-    /// A table or a server on which values are not rewritten where they are.
+    /// A table whose values are not rewritten where they are.
     #[error("{}", match .0 {
-        Refused::Version => "rotation in place is not known to be sound on this version of PostgreSQL yet",
         Refused::Owner => "only its owner may rotate a table in place",
         Refused::Kind => "rotation in place is for ordinary tables that are not temporary",
     })]

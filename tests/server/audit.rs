@@ -166,7 +166,10 @@ fn foreign_tables_are_named_as_not_looked_at() {
     client.run("CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere");
     client.run("CREATE FOREIGN TABLE elsewhere (m encrypted_jsonb) SERVER far");
     let found = findings(&mut client, "%elsewhere");
-    assert_eq!(found, ["unknown: column m of public.elsewhere: values in a foreign table were not looked at"]);
+    assert_eq!(
+        found,
+        ["unknown: column m of public.elsewhere: values in a foreign table were not looked at"]
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use postgres::types::Type;
 use postgres::{Client, SimpleQueryMessage};
 
-use crate::support::{Cluster, Sql, fresh_database, shared};
+use crate::support::{Cluster, Sql, fresh_database, major_version, shared};
 
 fn database() -> Client {
     let mut client = fresh_database();
@@ -218,9 +218,10 @@ fn set_before_the_library_is_loaded_it_stays_off() {
 #[test]
 fn parallel_workers_take_the_setting_over() {
     let mut client = database();
-    client.run(
-        "SET force_parallel_mode = on; SET parallel_setup_cost = 0; SET min_parallel_table_scan_size = 0",
-    );
+    let forced = if major_version() < 16 { "force_parallel_mode" } else { "debug_parallel_query" };
+    client.run(&format!(
+        "SET {forced} = on; SET parallel_setup_cost = 0; SET min_parallel_table_scan_size = 0"
+    ));
     client.run("SET parallel_tuple_cost = 0; ALTER TABLE docs SET (parallel_workers = 2); SET enable_indexscan = off");
     let plan = client.column::<String>("EXPLAIN SELECT sealed FROM docs WHERE id > 0").join("\n");
     assert!(plan.contains("Gather"), "{plan}");

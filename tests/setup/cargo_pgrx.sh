@@ -9,6 +9,12 @@ if [ "$(cargo pgrx --version 2> /dev/null)" != "cargo-pgrx $version" ]; then
     quietly cargo-pgrx install_tool "cargo-pgrx@$version"
 fi
 
-# What "cargo pgrx init" writes, without the cluster that it would make. A newer file would mean building anew.
-config=$(printf '[configs]\npg%s = "%s"' "$(pg_major)" "$PG_CONFIG")
-[ "$(cat "$PGRX_HOME/config.toml" 2> /dev/null)" = "$config" ] || printf '%s\n' "$config" > "$PGRX_HOME/config.toml"
+# What "cargo pgrx init" writes, without the clusters that it would make. A newer file would mean building anew, hence the
+# lines of other major versions stay.
+config=$PGRX_HOME/config.toml
+line="pg$(pg_major) = \"$PG_CONFIG\""
+if ! grep -qxF "$line" "$config" 2> /dev/null; then
+    others=$(grep '^pg' "$config" 2> /dev/null | grep -v "^pg$(pg_major) = " || true)
+    printf '[configs]\n%s\n' "$line" > "$config"
+    [ -z "$others" ] || printf '%s\n' "$others" >> "$config"
+fi

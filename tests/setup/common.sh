@@ -38,6 +38,21 @@ as_server() {
     fi
 }
 
+# as_owner COMMAND...: as the user that may change the PostgreSQL of PG_CONFIG.
+as_owner() {
+    if [ -w "$("$PG_CONFIG" --pkglibdir)" ]; then
+        "$@"
+    else
+        as_root "$@"
+    fi
+}
+
+# Where servers for the tests are installed: outside of .deps where their user cannot read that.
+servers() { if as_server test -x "$deps"; then say "$deps"; else say /usr/local/lib/pgseal-tests; fi; }
+
+# readable FOLDER: lets the user of the servers read it, whatever the umask was.
+readable() { chmod -R go+rX "$1"; }
+
 # quietly NAME COMMAND...: keeps the output in .deps/NAME.log and shows its end if the command fails.
 quietly() {
     log=$deps/$1.log

@@ -2,6 +2,4 @@
 # Puts the install scripts of released versions beside that of this one, for the tests of updates.
 . "$(dirname -- "$0")/common.sh"
 
-extensions=$("$PG_CONFIG" --sharedir)/extension
-if [ -w "$extensions" ]; then cp "$root"/tests/upgrade/*/pgseal--*.sql "$extensions"
-else as_root cp "$root"/tests/upgrade/*/pgseal--*.sql "$extensions"; fi
+as_owner cp "$root"/tests/upgrade/*/pgseal--*.sql "$("$PG_CONFIG" --sharedir)/extension"

@@ -1,8 +1,7 @@
 #!/bin/sh
-# Runs the core tests and the server tests, and sums up.
+# run_tests.sh [MAJOR]: runs all tests, the server tests on PostgreSQL 18 as well, or only those on that version; sums up.
 . "$(dirname -- "$0")/common.sh"
 cd "$root"
-tests/setup/released.sh
 
 out=$deps/test.log
 : > "$out"
@@ -10,7 +9,7 @@ failed=0
 
 # run TITLE CARGO-ARGUMENTS...
 run() {
-    say "== $1"
+    say "== $1" | tee -a "$out"
     shift
     {
         cargo test --no-fail-fast --no-default-features "$@" 2>&1 || echo "cargo test failed"
@@ -19,10 +18,27 @@ run() {
 
 export PGSEAL_BAO="$deps/openbao/bin/bao" PGSEAL_MOTO="$deps/moto/bin/moto_server" PGSEAL_CLOUDS="$deps/clouds/bin/python"
 export PGSEAL_CLIENTS="$deps/clients/bin/python" PGSEAL_NODE="$deps/node/node_modules"
-run "Core tests, without PostgreSQL"
-run "Tests on real servers" --features server-tests --test kms --test kms_aws --test kms_clouds --test server
+
+# on_version MAJOR: the server tests on a PostgreSQL of the tests' own.
+on_version() {
+    PG_CONFIG=$("tests/setup/postgresql$1.sh")
+    export PG_CONFIG
+    tests/setup/released.sh
+    run "Server tests on PostgreSQL $1" --features server-tests --test server
+}
+
+if [ $# = 1 ]; then
+    on_version "$1"
+else
+    tests/setup/released.sh
+    run "Core tests, without PostgreSQL"
+    [ "$(pg_major)" -ge 18 ] || PGSEAL_PG18=$(tests/setup/postgresql18.sh)
+    export PGSEAL_PG18
+    run "Tests on real servers, PostgreSQL $(pg_major)" --features server-tests --test kms --test kms_aws --test kms_clouds --test server
+    [ "$(pg_major)" -ge 18 ] || on_version 18
+fi
 
 ! grep -qx 'cargo test failed' "$out" || failed=1
-grep -E '^(test .* FAILED|cargo test failed)$' "$out" | sort -u || true
+[ $failed = 0 ] || grep -E '^(== .*|test .* FAILED|cargo test failed)$' "$out"
 awk '/^test result: / { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$out"
 exit $failed

@@ -19,10 +19,22 @@ pub fn pg_config(option: &str) -> String {
     run(Command::new(pg_config).arg(option)).trim_end().to_owned()
 }
 
+/// The major version of the PostgreSQL that is tested.
+pub fn major_version() -> u32 {
+    let version = pg_config("--version");
+    let digits = version.trim_start_matches(|c: char| !c.is_ascii_digit());
+    digits
+        .split(|c: char| !c.is_ascii_digit())
+        .next()
+        .and_then(|major| major.parse().ok())
+        .expect("a version")
+}
+
 /// A PostgreSQL of its own in a temporary directory, reached through a Unix socket there, hence on no port.
 /// Its superuser is "postgres". Dropping it stops the server and removes the directory.
 pub struct Cluster {
     dir: PathBuf,
+    bin: PathBuf,
     environment: Vec<(String, String)>,
     _guard: Guard,
 }
@@ -35,33 +47,74 @@ impl Cluster {
 
     /// The same with these variables in its environment, besides this process's own.
     pub fn start_with(conf: &[&str], environment: &[(&str, &str)]) -> Cluster {
-        let cluster = Self::directory(environment);
-
-        run(as_server("mkdir").args(["-m", "700"]).arg(cluster.key_dir()));
-        run(as_server(BIN.join("initdb"))
-            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
-            .args(["--data-checksums", "--no-sync", "--pgdata"])
-            .arg(cluster.data_dir()));
-        // The settings given come last, hence win.
-        let mut settings = format!("unix_socket_directories = '{}'\n", cluster.dir.display());
-        settings += &format!("pgseal.kms_endpoint = 'file://{}'\n", cluster.key_dir().display());
-        settings += "listen_addresses = ''\nfsync = off\nmax_connections = 40\n";
-        cluster.write("data/postgresql.conf", &(settings + &conf.join("\n") + "\n"));
+        let cluster = Self::directory(&BIN, environment);
+        cluster.initialise(conf);
         cluster.start_again();
         cluster
     }
 
+    /// Data directory and directory of keys of a server that has not run yet.
+    fn initialise(&self, conf: &[&str]) {
+        run(as_server("mkdir").args(["-m", "700"]).arg(self.key_dir()));
+        run(as_server(self.bin.join("initdb"))
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
+            .args(["--data-checksums", "--no-sync", "--pgdata"])
+            .arg(self.data_dir()));
+        // The settings given come last, hence win.
+        let mut settings = format!("unix_socket_directories = '{}'\n", self.dir.display());
+        settings += &format!("pgseal.kms_endpoint = 'file://{}'\n", self.key_dir().display());
+        settings += "listen_addresses = ''\nfsync = off\nmax_connections = 40\n";
+        self.write("data/postgresql.conf", &(settings + &conf.join("\n") + "\n"));
+    }
+
+    /// The same cluster as the PostgreSQL of `pg_config` runs it after its pg_upgrade, with the same keys. This one
+    /// is stopped.
+    pub fn upgraded(&self, pg_config: &OsStr) -> Cluster {
+        let bin = run(Command::new(pg_config).arg("--bindir"));
+        let upgraded = Self::directory(Path::new(bin.trim_end()), &[]);
+        upgraded.initialise(&[&format!("pgseal.kms_endpoint = 'file://{}'", self.key_dir().display())]);
+        self.forget_attribute_versions(pg_config);
+        self.stop();
+        let mut pg_upgrade = as_server(upgraded.bin.join("pg_upgrade"));
+        pg_upgrade.arg("--old-bindir").arg(&self.bin).arg("--new-bindir").arg(&upgraded.bin);
+        pg_upgrade.arg("--old-datadir").arg(self.data_dir()).arg("--new-datadir").arg(upgraded.data_dir());
+        pg_upgrade.arg("--socketdir").arg(&upgraded.dir).args(["--username=postgres", "--no-sync"]);
+        let done = output(pg_upgrade.current_dir(&upgraded.dir));
+        let said = |stdout: &[u8]| String::from_utf8_lossy(stdout).into_owned();
+        let logs = || {
+            let tail = "tail -n 20 data/pg_upgrade_output.d/*/log/*.log";
+            said(&output(Command::new("sh").args(["-c", tail]).current_dir(&upgraded.dir)).stdout)
+        };
+        assert!(done.status.success(), "{}\n{}", said(&done.stdout), logs());
+        upgraded.start_again();
+        upgraded
+    }
+
+    /// Minor versions of November 2026 and later (15.20, 17.12) keep versions of attributes in an option that older
+    /// ones do not accept: pg_upgrade fails for any table, unless it is as if made before.
+    fn forget_attribute_versions(&self, pg_config: &OsStr) {
+        let headers = run(Command::new(pg_config).arg("--includedir-server"));
+        let header = std::fs::read_to_string(Path::new(headers.trim_end()).join("catalog/pg_attribute.h"));
+        if header.is_ok_and(|text| text.contains("pg_attver")) {
+            return;
+        }
+        let forget = "UPDATE pg_attribute SET attoptions = nullif(ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg\\_attver=%'), '{}')
+            WHERE attoptions::text LIKE '%pg\\_attver=%'";
+        self.connect("postgres").batch_execute(forget).expect("an update of the catalog");
+    }
+
     /// A directory of its own that goes with the value, with no server in it yet.
-    fn directory(environment: &[(&str, &str)]) -> Cluster {
+    fn directory(bin: &Path, environment: &[(&str, &str)]) -> Cluster {
         let dir = PathBuf::from(run(as_server("mktemp").args(["-d", "/tmp/pgseal-test-XXXXXX"])).trim_end());
         // More than once, since this process may end while initdb or the server is starting.
         let cleanup = r#"cat
             while "$1" -D "$2/data" -m immediate -w stop; pgrep -f "$2/data"; do sleep 0.1; done
             rm -rf "$2""#;
-        let guard = Guard::new(as_server("sh"), cleanup, &[BIN.join("pg_ctl"), dir.clone()]);
+        let bin = bin.to_owned();
+        let guard = Guard::new(as_server("sh"), cleanup, &[bin.join("pg_ctl"), dir.clone()]);
         let environment =
             environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        Cluster { dir, environment, _guard: guard }
+        Cluster { dir, bin, environment, _guard: guard }
     }
 
     /// A running hot standby of this server with these lines in its postgresql.conf.
@@ -74,8 +127,8 @@ impl Cluster {
 
     /// A base backup of this server in a directory of its own. Started, it recovers into a server of its own.
     pub fn base_backup(&self, arguments: &[&str]) -> Cluster {
-        let backup = Self::directory(&[]);
-        run(as_server(BIN.join("pg_basebackup"))
+        let backup = Self::directory(&self.bin, &[]);
+        run(as_server(self.bin.join("pg_basebackup"))
             .args(["--username=postgres", "--checkpoint=fast", "--no-sync"])
             .args(arguments)
             .arg("--host")
@@ -86,12 +139,24 @@ impl Cluster {
         backup
     }
 
+    /// What pg_combinebackup makes of a full backup and the incremental ones that follow it, as [`Cluster::base_backup`].
+    pub fn combined(backups: &[&Cluster]) -> Cluster {
+        let combined = Self::directory(&BIN, &[]);
+        run(as_server(combined.bin.join("pg_combinebackup"))
+            .arg("--no-sync")
+            .args(backups.iter().map(|backup| backup.data_dir()))
+            .arg("--output")
+            .arg(combined.data_dir()));
+        combined.configure("");
+        combined
+    }
+
     /// Makes this server, which has stopped, a standby of one that was promoted in its place, and starts it.
     pub fn rewind_to(&self, source: &Cluster) {
         // pg_rewind takes the source's timeline from its last checkpoint.
         source.connect("postgres").batch_execute("CHECKPOINT").expect("a checkpoint");
         let server = format!("host={} user=postgres dbname=postgres", source.dir.display());
-        run(as_server(BIN.join("pg_rewind"))
+        run(as_server(self.bin.join("pg_rewind"))
             .args(["--write-recovery-conf", "--no-sync", "--source-server", &server, "--target-pgdata"])
             .arg(self.data_dir()));
         self.configure("");
@@ -156,7 +221,7 @@ impl Cluster {
 
     /// One of PostgreSQL's client programs, told how to reach this server as `role`.
     pub fn program(&self, name: &str, role: &str) -> Command {
-        let mut command = Command::new(BIN.join(name));
+        let mut command = Command::new(self.bin.join(name));
         for variable in ["PGPORT", "PGSERVICE", "PGOPTIONS", "PGPASSWORD", "PGDATABASE"] {
             command.env_remove(variable);
         }
@@ -239,7 +304,7 @@ impl Cluster {
 
     /// The server itself, for a test that starts it in its own way.
     pub fn server_program(&self) -> PathBuf {
-        BIN.join("postgres")
+        self.bin.join("postgres")
     }
 
     fn log_file(&self) -> String {
@@ -247,7 +312,7 @@ impl Cluster {
     }
 
     fn pg_ctl(&self, arguments: &[&str]) {
-        let mut pg_ctl = as_server(BIN.join("pg_ctl"));
+        let mut pg_ctl = as_server(self.bin.join("pg_ctl"));
         pg_ctl.arg("-D").arg(self.data_dir()).args(arguments).envs(self.environment.iter().cloned());
         // The server would keep a pipe open, and whoever reads it waiting.
         let status = pg_ctl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-pub use cluster::{Cluster, pg_config};
+pub use cluster::{Cluster, major_version, pg_config};
 pub use guard::Guard;
 pub use openbao::OpenBao;
 pub use proxy::{Fault, Proxy};

@@ -10,12 +10,12 @@ use pgrx::varlena;
 use super::xact;
 
 const PAGE: usize = pg_sys::BLCKSZ as usize;
+/// Where a page's line pointers start.
+const ITEMS: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp);
 
 /// Why a table cannot be rewritten in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// This server's version has no record for it yet.
-    Version,
     /// The role does not own the table.
     Owner,
     /// Not an ordinary table of a heap, or a temporary one, or the column is none of variable length.
@@ -69,12 +69,9 @@ pub enum Replaced {
 impl Table {
     /// Opens a table of which the current role is the owner.
     pub fn open(table: pg_sys::Oid, column: i32) -> Result<Table, Refused> {
-        if !record::KNOWN {
-            return Err(Refused::Version);
-        }
         // SAFETY: an error if the relation does not exist; it stays open until `close` or the end of the transaction.
         let relation = unsafe { pg_sys::relation_open(table, pg_sys::RowExclusiveLock as i32) };
-        if !record::owns(table) {
+        if !version::owns(table) {
             return Err(Refused::Owner);
         }
         // SAFETY: an open relation has a pg_class row and a tuple descriptor; the column is inside it.
@@ -89,13 +86,12 @@ impl Table {
             {
                 return Err(Refused::Kind);
             }
-            let attribute = record::attribute((*relation).rd_att, column);
-            if (*attribute).attlen != -1 || (*attribute).attisdropped {
+            if !version::is_of_variable_length((*relation).rd_att, column) {
                 return Err(Refused::Kind);
             }
             // Where the log is minimal, a table that this transaction made or emptied is not logged at all.
             let skipped =
-                pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32 && record::is_new(relation);
+                pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32 && version::is_new(relation);
             let logged = persistence == pg_sys::RELPERSISTENCE_PERMANENT && !skipped;
             // A ring of buffers, so that the table does not drive everything else out of memory.
             let strategy = pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_BULKWRITE);
@@ -149,13 +145,8 @@ impl Page<'_> {
 
     /// The column's values of every row version in `copy`, dead ones and those of open transactions too.
     pub fn values<'c>(&self, copy: &'c Copy) -> Vec<Value<'c>> {
-        let page: pg_sys::Page = copy.0.as_ptr().cast_mut().cast();
-        // SAFETY: the copy is a heap page of this table, 8-byte aligned; what PostgreSQL says of its items stays inside.
-        // An all-zero page has no items.
-        unsafe {
-            let items = 1..=pg_sys::PageGetMaxOffsetNumber(page);
-            items.filter_map(|number| self.value(copy, *pg_sys::PageGetItemId(page, number))).collect()
-        }
+        // SAFETY: the copy is a heap page of this table, 8-byte aligned, whose header PostgreSQL checked when it read it.
+        unsafe { copy.items().iter().filter_map(|item| self.value(copy, *item)).collect() }
     }
 
     /// # Safety
@@ -221,7 +212,7 @@ impl Page<'_> {
             std::ptr::write_bytes(page.add(hole.start), 0, hole.len());
             pg_sys::MarkBufferDirty(self.buffer);
             if self.table.logged {
-                let end = record::log(self.buffer);
+                let end = log(self.buffer);
                 let header = page.cast::<pg_sys::PageHeaderData>();
                 (*header).pd_lsn.xlogid = (end >> 32) as u32;
                 (*header).pd_lsn.xrecoff = end as u32;
@@ -249,6 +240,15 @@ impl Copy {
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), PAGE) }
     }
 
+    /// The line pointers; an all-zero page has none.
+    fn items(&self) -> &[pg_sys::ItemIdData] {
+        let Some(bytes) = self.bytes().get(ITEMS..self.hole().start) else { return &[] };
+        // SAFETY: whole line pointers, which are 4 bytes of any value each; the page and where they start are aligned to that.
+        unsafe {
+            std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<pg_sys::ItemIdData>())
+        }
+    }
+
     /// The free space between line pointers and rows.
     fn hole(&self) -> std::ops::Range<usize> {
         // SAFETY: every page starts with this header.
@@ -265,7 +265,6 @@ impl Copy {
     fn still_fits(&self, page: &[u8], patches: &[Patch<'_>]) -> bool {
         const LOWER: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_lower);
         const PRUNE_XID: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_prune_xid);
-        const ITEMS: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp);
         let hole = self.hole();
         if !(ITEMS <= hole.start && hole.start <= hole.end && hole.end <= PAGE) {
             return false;
@@ -280,31 +279,31 @@ impl Copy {
     }
 }
 
-/// What differs between major versions; another one does not build before it has been looked at.
+/// Logs the whole page as a record whose replay takes a cleanup lock and does nothing else.
+///
+/// # Safety
+/// In a critical section, with `buffer` changed, marked dirty and locked for cleanup.
+unsafe fn log(buffer: pg_sys::Buffer) -> pg_sys::XLogRecPtr {
+    let flags = (pg_sys::REGBUF_STANDARD | pg_sys::REGBUF_FORCE_IMAGE) as u8;
+    let data = version::NOTHING_PRUNED.as_ptr().cast_mut().cast();
+    // SAFETY: as the caller says; the data is only read, and lives for ever.
+    unsafe {
+        pg_sys::XLogBeginInsert();
+        pg_sys::XLogRegisterData(data, version::NOTHING_PRUNED.len() as _);
+        pg_sys::XLogRegisterBuffer(0, buffer, flags);
+        pg_sys::XLogInsert(pg_sys::RmgrIds::RM_HEAP2_ID as u8, version::PRUNE)
+    }
+}
+
+/// What differs between major versions; another one does not build before its heapam_xlog.h has been looked at.
 #[cfg(feature = "pg15")]
-mod record {
+mod version {
     use super::pg_sys;
 
-    /// There is a record for this version.
-    pub const KNOWN: bool = true;
-    /// heapam_xlog.h, opcode of RM_HEAP2_ID; its redo takes a cleanup lock.
-    const XLOG_HEAP2_PRUNE: u8 = 0x10;
+    /// XLOG_HEAP2_PRUNE of RM_HEAP2_ID; its redo takes a cleanup lock.
+    pub const PRUNE: u8 = 0x10;
     /// `struct xl_heap_prune`: latestRemovedXid 0, so that no snapshot conflicts, nredirected 0, ndead 0.
-    const NOTHING_PRUNED: [u8; 8] = [0; 8];
-
-    /// # Safety
-    /// In a critical section, with `buffer` changed, marked dirty and locked for cleanup.
-    pub unsafe fn log(buffer: pg_sys::Buffer) -> pg_sys::XLogRecPtr {
-        let flags = (pg_sys::REGBUF_STANDARD | pg_sys::REGBUF_FORCE_IMAGE) as u8;
-        let data = NOTHING_PRUNED.as_ptr().cast_mut().cast();
-        // SAFETY: as the caller says; the data is only read, and lives for ever.
-        unsafe {
-            pg_sys::XLogBeginInsert();
-            pg_sys::XLogRegisterData(data, NOTHING_PRUNED.len() as i32);
-            pg_sys::XLogRegisterBuffer(0, buffer, flags);
-            pg_sys::XLogInsert(pg_sys::RmgrIds::RM_HEAP2_ID as u8, XLOG_HEAP2_PRUNE)
-        }
-    }
+    pub static NOTHING_PRUNED: [u8; 8] = [0; 8];
 
     /// Does the current role own the table?
     pub fn owns(table: pg_sys::Oid) -> bool {
@@ -321,35 +320,48 @@ mod record {
 
     /// # Safety
     /// The column is one of the descriptor's.
-    pub unsafe fn attribute(
-        description: pg_sys::TupleDesc,
-        column: i32,
-    ) -> *const pg_sys::FormData_pg_attribute {
+    pub unsafe fn is_of_variable_length(description: pg_sys::TupleDesc, column: i32) -> bool {
         // SAFETY: as the caller says.
-        unsafe { (*description).attrs.as_ptr().add(column as usize - 1) }
+        let attribute = unsafe { &*(*description).attrs.as_ptr().add(column as usize - 1) };
+        attribute.attlen == -1 && !attribute.attisdropped
     }
 }
 
-/// Not tried on these versions yet: refused when it is asked for.
+/// Both have the same record.
 #[cfg(any(feature = "pg17", feature = "pg18"))]
-mod record {
+mod version {
     use super::pg_sys;
 
-    pub const KNOWN: bool = false;
+    /// XLOG_HEAP2_PRUNE_ON_ACCESS of RM_HEAP2_ID.
+    pub const PRUNE: u8 = 0x10;
+    /// `struct xl_heap_prune`: reason PRUNE_ON_ACCESS, and of the flags XLHP_CLEANUP_LOCK: without it redo would lock out
+    /// nobody who looks at the page. No conflict horizon, so that no snapshot conflicts, and no items.
+    pub static NOTHING_PRUNED: [u8; 2] = [0, 1 << 2];
 
-    pub unsafe fn log(_: pg_sys::Buffer) -> pg_sys::XLogRecPtr {
-        0
+    /// Does the current role own the table?
+    pub fn owns(table: pg_sys::Oid) -> bool {
+        // SAFETY: a syscache lookup inside a transaction.
+        unsafe { pg_sys::object_ownercheck(pg_sys::RelationRelationId, table, pg_sys::GetUserId()) }
     }
 
-    pub fn owns(_: pg_sys::Oid) -> bool {
-        false
+    /// # Safety
+    /// The relation is open.
+    pub unsafe fn is_new(relation: pg_sys::Relation) -> bool {
+        // SAFETY: as the caller says.
+        unsafe { (*relation).rd_createSubid != 0 || (*relation).rd_firstRelfilelocatorSubid != 0 }
     }
 
-    pub unsafe fn is_new(_: pg_sys::Relation) -> bool {
-        false
-    }
-
-    pub unsafe fn attribute(_: pg_sys::TupleDesc, _: i32) -> *const pg_sys::FormData_pg_attribute {
-        std::ptr::null()
+    /// # Safety
+    /// The column is one of the descriptor's.
+    pub unsafe fn is_of_variable_length(description: pg_sys::TupleDesc, column: i32) -> bool {
+        // SAFETY: as the caller says.
+        let attribute = unsafe {
+            #[cfg(feature = "pg17")]
+            let attributes = (*description).attrs.as_ptr();
+            #[cfg(feature = "pg18")]
+            let attributes = (*description).compact_attrs.as_ptr();
+            &*attributes.add(column as usize - 1)
+        };
+        attribute.attlen == -1 && !attribute.attisdropped
     }
 }

@@ -7,7 +7,9 @@ EXPLAIN (COSTS OFF) SELECT id FROM docs WHERE 'one'::text = body OR body = ''::t
 SELECT id FROM docs WHERE body <> 'two' ORDER BY id;
 SELECT id FROM docs WHERE body IN ('one', 'two') ORDER BY id;
 SELECT id FROM docs WHERE body ILIKE 'O%' AND body < 'b' ORDER BY id;
+SET enable_seqscan = on;
 EXPLAIN (COSTS OFF) SELECT id FROM docs WHERE body <> 'two'::text;
+SET enable_seqscan = off;
 -- NULL and NOT.
 SELECT id FROM docs WHERE (body = 'two') IS NULL;
 SELECT id FROM docs WHERE NOT body = 'two' ORDER BY id;

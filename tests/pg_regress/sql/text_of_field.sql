@@ -27,7 +27,9 @@ DEALLOCATE ask;
 RESET plan_cache_mode;
 -- Patterns, order and casts decrypt.
 SELECT id FROM docs WHERE sealed ->> 'name' LIKE 'John%' AND (sealed ->> 'age')::numeric > 50 ORDER BY id;
+SET enable_seqscan = on;
 EXPLAIN (COSTS OFF) SELECT id FROM docs WHERE sealed ->> 'name' LIKE 'John%';
+SET enable_seqscan = off;
 -- Exactly as jsonb, for each text against each row.
 SELECT key, count(*) AS pairs,
        count(*) FILTER (WHERE (a.sealed ->> key = b.plain ->> key) IS DISTINCT FROM (a.plain ->> key = b.plain ->> key)) AS different,
