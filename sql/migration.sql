@@ -339,7 +339,7 @@ DECLARE
     new_column name := pgseal.migration_column(target_table, target_column);
     name text := pg_catalog.format('%s.%I', target_table, target_column);
     leaf regclass;
-    leaves regclass[] := ARRAY(SELECT c.oid::regclass FROM pgseal.migration_tables(target_table) t JOIN pg_catalog.pg_class c ON c.oid = t WHERE c.relkind = 'r');
+    leaves regclass[];
     job text;
     statement text;
     page int8;
@@ -387,7 +387,8 @@ BEGIN
             RAISE NOTICE 'add column % of type %, and a trigger that fills it for every writer', pg_catalog.quote_ident(new_column), new_type;
         END IF;
         RAISE NOTICE 'fill about % rows in committed batches of about %',
-            (SELECT pg_catalog.sum(greatest(c.reltuples, 0)) FROM pg_catalog.pg_class c WHERE c.oid = ANY (leaves)), batch_size;
+            (SELECT pg_catalog.sum(greatest(c.reltuples, 0)) FROM pgseal.migration_tables(target_table) t JOIN pg_catalog.pg_class c ON c.oid = t
+              WHERE c.relkind = 'r'), batch_size;
         FOR command IN SELECT pgseal.migration_commands(target_table, target_column) LOOP
             RAISE NOTICE 'wait for you to run: %', command;
         END LOOP;
@@ -395,6 +396,9 @@ BEGIN
         RETURN;
     END IF;
 
+    -- Where this is not the default, an update of another session would end the run, and what is read under the last lock be old.
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     IF NOT pgseal.migration_started(target_table, target_column) THEN
         FOR attempt IN 1..30 LOOP
             EXIT WHEN pgseal.lock_for_migration(target_table);
@@ -402,12 +406,16 @@ BEGIN
                 RAISE EXCEPTION '% is in use all the time', target_table
                     USING ERRCODE = 'lock_not_available', HINT = 'Nothing was changed. pg_locks shows who holds it; call again.';
             END IF;
-            COMMIT;
+            COMMIT AND CHAIN;
             PERFORM pg_catalog.pg_sleep(attempt / 10.0);
         END LOOP;
+        IF pgseal.migration_started(target_table, target_column) OR pgseal.migration_column(target_table, target_column) <> new_column THEN
+            RAISE EXCEPTION 'another session migrates column "%" of %, or has done it', target_column, target_table
+                USING ERRCODE = 'object_in_use', HINT = 'Where it has ended before the swap, call again: it goes on where it was.';
+        END IF;
         PERFORM pgseal.check_migration(target_table, target_column, ignore);
         PERFORM pgseal.start_migration(target_table, target_column, new_type, to_encrypted);
-        COMMIT;
+        COMMIT AND CHAIN;
     END IF;
 
     FOREACH job IN ARRAY ARRAY['fill', 'verify'] LOOP
@@ -420,6 +428,8 @@ BEGIN
             END IF;
             trigger_before := pgseal.migration_trigger(target_table, target_column);
         END IF;
+        -- Again for each job: one may have been attached, with rows that its trigger has not seen.
+        leaves := ARRAY(SELECT c.oid::regclass FROM pgseal.migration_tables(target_table) t JOIN pg_catalog.pg_class c ON c.oid = t WHERE c.relkind = 'r');
         FOREACH leaf IN ARRAY leaves LOOP
             -- The trigger fills it.
             statement := CASE job WHEN 'fill' THEN pg_catalog.format(
@@ -443,10 +453,10 @@ BEGIN
                     EXECUTE statement INTO changed, wrong USING pg_catalog.format('(%s,0)', page)::tid, pg_catalog.format('(%s,0)', page + step)::tid;
                     IF changed > 0 THEN
                         RAISE EXCEPTION '% rows of % do not have the same value in both columns, the first at %', changed, leaf, wrong
-                            USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Does a trigger keep rows from being updated?';
+                            USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Call again, if a partition was attached meanwhile. Does a trigger keep rows from being updated?';
                     END IF;
                 END IF;
-                COMMIT;
+                COMMIT AND CHAIN;
                 page := page + step;
                 -- Rows that were updated meanwhile are behind: the trigger filled them, but they are to be compared.
                 IF job = 'verify' THEN
@@ -462,7 +472,7 @@ BEGIN
 
     IF EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = target_table AND c.conname = new_column) THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', target_table, new_column);
-        COMMIT;
+        COMMIT AND CHAIN;
     END IF;
     FOR attempt IN 1..30 LOOP
         EXIT WHEN pgseal.lock_for_migration(target_table);
@@ -470,7 +480,7 @@ BEGIN
             RAISE EXCEPTION '% is in use all the time', target_table
                 USING ERRCODE = 'lock_not_available', HINT = 'All rows are filled. pg_locks shows who holds the table; call again for the swap.';
         END IF;
-        COMMIT;
+        COMMIT AND CHAIN;
         PERFORM pg_catalog.pg_sleep(attempt / 10.0);
     END LOOP;
     IF trigger_before IS DISTINCT FROM pgseal.migration_trigger(target_table, target_column) OR trigger_before IS NULL THEN
@@ -479,7 +489,7 @@ BEGIN
     END IF;
     PERFORM pgseal.check_migration(target_table, target_column, ignore);
     PERFORM pgseal.finish_migration(target_table, target_column, to_encrypted);
-    COMMIT;
+    COMMIT AND CHAIN;
 
     RAISE NOTICE '% is of type % now, after % rows in % s; it is the last column of its table', name, new_type, total,
         pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - started)::numeric, 1)
