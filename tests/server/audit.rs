@@ -136,6 +136,24 @@ fn old_keys_and_values_under_them_are_found() {
 }
 
 #[test]
+fn what_it_says_to_do_can_be_typed() {
+    let mut client = database();
+    let role = format!("{} Reader", name(&mut client));
+    client.run(&format!(
+        "CREATE ROLE \"{role}\"; SELECT pgseal.grant_keyring('k', '{role}', ARRAY['decrypt'])"
+    ));
+    client.run("CREATE MATERIALIZED VIEW copies AS SELECT m FROM docs");
+    client.run("SELECT pgseal.rotate_key('k')");
+    let commands = "SELECT replace(what_to_do, ' where it should not', '') FROM pgseal.audit()
+        WHERE what_to_do ~ '^(CALL|REFRESH|SELECT pgseal.revoke)'";
+    // The copies are listed before what they are made from.
+    for _ in 0..2 {
+        client.column::<String>(commands).iter().for_each(|command| client.run(command));
+    }
+    assert_eq!(client.column::<String>(commands), Vec::<String>::new());
+}
+
+#[test]
 fn values_in_transit_and_under_old_keys_in_odd_places_are_found() {
     let mut client = database();
     client.run("CREATE TABLE loose (m encrypted_jsonb); INSERT INTO loose VALUES ('{\"a\": 1}')");
@@ -166,7 +184,10 @@ fn foreign_tables_are_named_as_not_looked_at() {
     client.run("CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere");
     client.run("CREATE FOREIGN TABLE elsewhere (m encrypted_jsonb) SERVER far");
     let found = findings(&mut client, "%elsewhere");
-    assert_eq!(found, ["unknown: column m of public.elsewhere: values in a foreign table were not looked at"]);
+    assert_eq!(
+        found,
+        ["unknown: column m of public.elsewhere: values in a foreign table were not looked at"]
+    );
 }
 
 #[test]
