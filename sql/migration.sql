@@ -149,7 +149,7 @@ BEGIN
     -- PostgreSQL does not record what the text of a function names.
     RETURN QUERY
         SELECT format('function %s', p.oid::regprocedure) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-         WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND p.proname <> new_column || '_of_' || target_table::oid
+         WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgrelid = target_table AND t.tgname = own_trigger)
            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
            AND pgseal.text_names(p.prosrc, target_column)
            AND (EXISTS (SELECT FROM pgseal.migration_tables(target_table) r JOIN pg_class c ON c.oid = r
@@ -255,7 +255,8 @@ CREATE FUNCTION pgseal.finish_migration(target_table regclass, target_column nam
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     new_column name := pgseal.migration_column(target_table, target_column);
-    function text := (SELECT format('%s.%I', c.relnamespace::regnamespace, format('%s_of_%s', new_column, target_table::oid)) FROM pg_class c WHERE c.oid = target_table);
+    -- Not by its name: the table may have moved to another schema or come from a dump.
+    function text := (SELECT t.tgfoid::regprocedure FROM pg_trigger t WHERE t.tgrelid = target_table AND t.tgname = '~' || new_column);
     old pg_attribute;
     default_value text;
     default_type text;
@@ -278,7 +279,7 @@ BEGIN
                        CASE WHEN acl.is_grantable THEN 'WITH GRANT OPTION' END);
     END LOOP;
     EXECUTE format('DROP TRIGGER %I ON %s', '~' || new_column, target_table);
-    EXECUTE format('DROP FUNCTION %s()', function);
+    EXECUTE format('DROP FUNCTION %s', function);
     EXECUTE format('ALTER TABLE %s DROP COLUMN %I', target_table, target_column);
     EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', target_table, new_column, target_column);
     IF old.attnotnull THEN
@@ -305,13 +306,15 @@ CREATE FUNCTION pgseal.abandon_migration(target_table regclass, target_column na
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     new_column name := pgseal.migration_column(target_table, target_column);
+    function text := (SELECT t.tgfoid::regprocedure FROM pg_trigger t WHERE t.tgrelid = target_table AND t.tgname = '~' || new_column);
 BEGIN
     IF NOT pgseal.migration_started(target_table, target_column) THEN
         RAISE EXCEPTION 'no migration of column "%" of % has been started', target_column, target_table USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', '~' || new_column, target_table);
-    EXECUTE format('DROP FUNCTION IF EXISTS %s.%I()', (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table),
-                   format('%s_of_%s', new_column, target_table::oid));
+    IF function IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION %s', function);
+    END IF;
     EXECUTE format('ALTER TABLE %s DROP COLUMN %I', target_table, new_column);
 END $$;
 

@@ -529,6 +529,24 @@ fn of_two_that_begin_at_once_one_is_told_so_and_leaves_nothing_behind() {
     assert_eq!(leftovers(&mut client), Vec::<String>::new());
 }
 
+#[test]
+fn a_table_that_moves_to_another_schema_halfway_goes_on_or_back() {
+    let mut client = database();
+    client.run(
+        "CREATE INDEX docs_m ON docs USING gin (m); CREATE SCHEMA other; SET search_path = public, other",
+    );
+    client.run(ENCRYPT);
+    client.run("ALTER TABLE docs SET SCHEMA other");
+    client.run("SELECT pgseal.abandon_migration('docs', 'm')");
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+    client.run(ENCRYPT);
+    client.run("ALTER TABLE docs SET SCHEMA public");
+    build_index(&mut client);
+    client.run(ENCRYPT);
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+}
+
 /// One of the scripts in sql/migrations, as its head says to run it; `input` is psql's own.
 fn script(cluster: &Cluster, name: &str, variables: &[&str], input: &str) -> String {
     let path = format!("{}/sql/migrations/{name}", env!("CARGO_MANIFEST_DIR"));
