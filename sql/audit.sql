@@ -160,14 +160,14 @@ CREATE FUNCTION pgseal.quoted_values(quoting text) RETURNS TABLE (keyring_id int
       FROM (SELECT decode(m[1], 'base64') FROM regexp_matches(quoting, 'pgseal:([A-Za-z0-9+/]{24})', 'g') m) q (h)
 $$;
 
--- Does an expression compare an encrypted value with a constant in plain sight? Keys behind -> and sealed literals are none.
+-- Does an expression compare an encrypted value with a constant in plain sight? Keys behind ->, sealed literals and empty documents are none.
 CREATE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURNS boolean
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN whole THEN bare ~ '''[^'']'
            ELSE bare ~ '(@>|@@)[^'';]{0,200}''[^'']'
              OR bare ~ 'pgseal\.(filter|filter_any|filter_casefold|between|filter_between|encrypt)\([^;]*''[^'']'
              OR bare ~ '#KEY#[^'']{0,60}(=|<>|<|>|~~|~|\mIN\M|\mLIKE\M|\mANY\M)[^'']{0,40}''[^'']' END
-      FROM (SELECT regexp_replace(regexp_replace(definition, '''pgseal:[^'']*''(::[a-z_."]+)?', '#SEALED#', 'g'),
+      FROM (SELECT regexp_replace(regexp_replace(definition, '''(pgseal:[^'']*|\{\}|\[\])''(::[a-z_."]+)?', '#SEALED#', 'g'),
                                   '(->>?|#>>?|\?[|&]?)\s*''[^'']*''(::[a-z]+(\[\])?)?', '#KEY#', 'g') AS bare) b
 $$;
 
@@ -346,7 +346,7 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
          WHERE u.token < 0) f
      WHERE v.scalar IS NOT NULL AND f.share > 0.5 AND c.reltuples >= 100
     UNION ALL
-    SELECT 'warning', d.object, 'it compares an encrypted value with a constant, which the catalog keeps in plaintext',
+    SELECT 'warning', d.object, 'it has a constant for an encrypted value, which the catalog keeps in plaintext',
            'take the value from a table or a setting, or make the constant a parameter'
       FROM pgseal.definitions() d
      WHERE pgseal.compares_plaintext(d.definition, d.whole)
@@ -494,6 +494,8 @@ BEGIN
         RAISE EXCEPTION 'what is in memory only is not on disk yet' USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Pass checkpoint => true: it runs CHECKPOINT, which writes all that is pending to disk.';
     END IF;
+    -- A misspelt one would pass for checked.
+    PERFORM pgseal.encrypted_column(target_table, c::name) FROM jsonb_object_keys(contexts) c;
     FOR place IN
         SELECT a.attname, d.refobjid IS NOT NULL AS known
           FROM pg_attribute a CROSS JOIN LATERAL (

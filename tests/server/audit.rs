@@ -55,6 +55,7 @@ fn a_database_that_is_set_up_well_has_no_finding_but_who_may_decrypt_and_what_ca
     fill(&mut client);
     client.run("CREATE ROLE app LOGIN; GRANT SELECT, INSERT ON docs TO app; ALTER ROLE app SET pgseal.accept_sealed = off");
     client.run("CREATE VIEW named AS SELECT id, m ->> 'name' AS name FROM docs WHERE id > 3");
+    client.run("ALTER TABLE docs ALTER m SET DEFAULT '{}'::jsonb");
     client.run("CREATE POLICY own ON docs USING (m ->> 'name' = current_setting('app.name'))");
     // Constants that have nothing to do with an encrypted column.
     client.run("CREATE TABLE kinds (kind text DEFAULT 'memo' CHECK (kind IN ('memo', 'name')), m encrypted_jsonb(k))");
