@@ -486,7 +486,7 @@ fn who_creates_a_keyring_under_set_role_creates_it_for_that_role() {
     let mut session = connect_as(&mut client, &deploy);
     session.run(&format!("SET ROLE {owner}; SELECT pgseal.create_keyring('deployed')"));
     let granted = "SELECT role::text FROM pgseal.privilege p JOIN pgseal.keyring k ON k.id = p.keyring WHERE k.name = 'deployed'";
-    assert_eq!(client.column::<String>(granted), [owner.clone()]);
+    assert_eq!(client.column::<String>(granted), [owner.as_str()]);
     // A superuser who has taken on less names no new endpoint either.
     client.run(&format!("SET ROLE {owner}"));
     assert_eq!(
