@@ -184,14 +184,9 @@ BEGIN
             RETURN QUERY SELECT 'unknown', object, format('values in a %s were not looked at', place.blind), 'audit it where they are';
             CONTINUE;
         END IF;
-        FOR found IN EXECUTE format(
-            CASE WHEN place.scalar IS NOT NULL THEN
-                'SELECT h[1]::int4 AS keyring, h[2]::int4 AS data, h[3]::int4 AS index, h[4]::int4 AS transit, count(*) AS n
-                   FROM (SELECT pgseal.head_of(%1$I::%3$s) AS h FROM ONLY %2$s WHERE %1$I IS NOT NULL) s GROUP BY 1, 2, 3, 4'
-            ELSE
-                'SELECT q.keyring_id AS keyring, q.key_version AS data, NULL::int4 AS index, 0 AS transit, count(*) AS n
-                   FROM ONLY %2$s, pgseal.quoted_values(format(''%%s'', %1$I)) q GROUP BY 1, 2'
-            END, place.attname, place.relation, place.scalar)
+        FOR found IN
+            SELECT nullif(f[1], '')::int4 AS keyring, nullif(f[2], '')::int4 AS data, nullif(f[3], '')::int4 AS index, f[4] = '1' AS transit, f[5] AS n
+              FROM unnest(pgseal.column_keys(place.relation, place.attname, place.scalar IS NOT NULL)) l (line), string_to_array(line, ' ') f
         LOOP
             RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
                 FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
@@ -199,7 +194,7 @@ BEGIN
                     THEN format('REFRESH MATERIALIZED VIEW %s', place.relation)
                     WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
                     ELSE 'UPDATE these rows with values sealed anew' END) f;
-            IF found.transit = 1 THEN
+            IF found.transit THEN
                 RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
                     'declare the keyring on the column, as in encrypted_jsonb(keyring), or send typed parameters; then CALL pgseal.reencrypt';
             END IF;

@@ -159,6 +159,9 @@ CREATE OR REPLACE FUNCTION pgseal.definitions() RETURNS TABLE (object text, defi
     WHERE id >= 16384
 $$;
 
+CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text, plain boolean) RETURNS text[]
+    AS 'MODULE_PATHNAME', 'pgseal_column_keys' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+
 CREATE OR REPLACE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
         max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update')
     LANGUAGE plpgsql AS $$
@@ -333,21 +336,13 @@ CREATE OR REPLACE FUNCTION pgseal.find_key(keyring_id int4, key_version int4) RE
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     place record;
-    present boolean;
 BEGIN
     FOR place IN SELECT * FROM pgseal.value_columns() LOOP
         IF place.blind IS NOT NULL THEN
             RETURN format('cannot look into %s %s', place.blind, place.relation);
         END IF;
-        EXECUTE format(
-            CASE WHEN place.scalar IS NOT NULL THEN
-                'SELECT EXISTS (SELECT FROM ONLY %1$s WHERE pgseal.keyring_id(%2$I::%3$s) = $1 AND pgseal.key_version(%2$I::%3$s) = $2)'
-            ELSE
-                -- format and not a cast, which could be another role's function.
-                'SELECT EXISTS (SELECT FROM ONLY %1$s WHERE pgseal.text_holds_key(pg_catalog.format(''%%s'', %2$I), $1, $2))'
-            END, place.relation, place.attname, place.scalar)
-        INTO present USING keyring_id, key_version;
-        IF present THEN
+        IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname, place.scalar IS NOT NULL)) found (line)
+                    WHERE starts_with(line, format('%s %s ', keyring_id, key_version))) THEN
             RETURN format('column %I of %s', place.attname, place.relation);
         END IF;
     END LOOP;
@@ -756,14 +751,9 @@ BEGIN
             RETURN QUERY SELECT 'unknown', object, format('values in a %s were not looked at', place.blind), 'audit it where they are';
             CONTINUE;
         END IF;
-        FOR found IN EXECUTE format(
-            CASE WHEN place.scalar IS NOT NULL THEN
-                'SELECT h[1]::int4 AS keyring, h[2]::int4 AS data, h[3]::int4 AS index, h[4]::int4 AS transit, count(*) AS n
-                   FROM (SELECT pgseal.head_of(%1$I::%3$s) AS h FROM ONLY %2$s WHERE %1$I IS NOT NULL) s GROUP BY 1, 2, 3, 4'
-            ELSE
-                'SELECT q.keyring_id AS keyring, q.key_version AS data, NULL::int4 AS index, 0 AS transit, count(*) AS n
-                   FROM ONLY %2$s, pgseal.quoted_values(format(''%%s'', %1$I)) q GROUP BY 1, 2'
-            END, place.attname, place.relation, place.scalar)
+        FOR found IN
+            SELECT nullif(f[1], '')::int4 AS keyring, nullif(f[2], '')::int4 AS data, nullif(f[3], '')::int4 AS index, f[4] = '1' AS transit, f[5] AS n
+              FROM unnest(pgseal.column_keys(place.relation, place.attname, place.scalar IS NOT NULL)) l (line), string_to_array(line, ' ') f
         LOOP
             RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
                 FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
@@ -771,7 +761,7 @@ BEGIN
                     THEN format('REFRESH MATERIALIZED VIEW %s', place.relation)
                     WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
                     ELSE 'UPDATE these rows with values sealed anew' END) f;
-            IF found.transit = 1 THEN
+            IF found.transit THEN
                 RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
                     'declare the keyring on the column, as in encrypted_jsonb(keyring), or send typed parameters; then CALL pgseal.reencrypt';
             END IF;
@@ -948,6 +938,8 @@ BEGIN
                 'parts of canaries, and every string that is no canary') ELSE jsonb_build_array('the files on disk') END);
 END $$;
 
+COMMENT ON FUNCTION pgseal.column_keys(regclass, text, boolean) IS 'internal: keyring, data key version, index key version, in transit (1) or not (0) and number of the values of a column';
 COMMENT ON FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8, boolean) IS 'internal: finishes a run of reencrypt or begins another pass';
 -- COMMENT ON FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8) IS 'internal: finishes a run of reencrypt or begins another pass';
 COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
+REVOKE EXECUTE ON FUNCTION pgseal.column_keys(regclass, text, boolean) FROM PUBLIC;

@@ -260,21 +260,13 @@ CREATE FUNCTION pgseal.find_key(keyring_id int4, key_version int4) RETURNS text
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     place record;
-    present boolean;
 BEGIN
     FOR place IN SELECT * FROM pgseal.value_columns() LOOP
         IF place.blind IS NOT NULL THEN
             RETURN format('cannot look into %s %s', place.blind, place.relation);
         END IF;
-        EXECUTE format(
-            CASE WHEN place.scalar IS NOT NULL THEN
-                'SELECT EXISTS (SELECT FROM ONLY %1$s WHERE pgseal.keyring_id(%2$I::%3$s) = $1 AND pgseal.key_version(%2$I::%3$s) = $2)'
-            ELSE
-                -- format and not a cast, which could be another role's function.
-                'SELECT EXISTS (SELECT FROM ONLY %1$s WHERE pgseal.text_holds_key(pg_catalog.format(''%%s'', %2$I), $1, $2))'
-            END, place.relation, place.attname, place.scalar)
-        INTO present USING keyring_id, key_version;
-        IF present THEN
+        IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname, place.scalar IS NOT NULL)) found (line)
+                    WHERE starts_with(line, format('%s %s ', keyring_id, key_version))) THEN
             RETURN format('column %I of %s', place.attname, place.relation);
         END IF;
     END LOOP;

@@ -139,6 +139,9 @@ impl Tables {
 
     /// Tells every session to read the catalog, and unwrap the keys, anew.
     pub fn invalidate(&self) {
+        if xact::in_recovery() {
+            return xact::invalidate_relation_here(self.keyring);
+        }
         xact::invalidate_relation(self.keyring);
     }
 

@@ -2,8 +2,8 @@
 
 use super::raw::call::sql_functions;
 use super::{
-    counters, documents, filters, gin, in_place, keyrings, kms, operators, ranges, reveal, rewrite, rotation,
-    shared_keys, stats, texts, types, verify,
+    counters, documents, filters, gin, in_place, keyrings, kms, operators, places, ranges, reveal, rewrite,
+    rotation, shared_keys, stats, texts, types, verify,
 };
 
 sql_functions! {
@@ -118,7 +118,8 @@ sql_functions! {
     pgseal_exclude_writers => rotation::exclude_writers;
     pgseal_wait_for_transactions => rotation::wait_for_transactions;
     pgseal_may_become => rotation::may_become;
-    pgseal_text_holds_key => rotation::text_holds_key;
+    pgseal_text_holds_key => places::text_holds_key;
+    pgseal_column_keys => places::column_keys;
 
     pgseal_check_jsonb => verify::check_jsonb;
     pgseal_check_text => verify::check_text;

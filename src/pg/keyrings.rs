@@ -26,6 +26,7 @@ const MAX_NAME_BYTES: usize = 63;
 
 /// `create_keyring(name text, searchable text[], kms_key text, kms_endpoint text)`.
 pub fn create_keyring(call: Call) -> Returned {
+    xact::require_writable(c"pgseal.create_keyring()");
     let name = call.optional_text(0)?.ok_or_else(|| PgError::Argument("a keyring needs a name".into()))?;
     check_name(&name)?;
     let policy = policy_argument(call, 1)?;
@@ -123,6 +124,7 @@ fn new_key(
 
 /// `set_default_keyring(name text)`; NULL leaves the database without one.
 pub fn set_default_keyring(call: Call) -> Returned {
+    xact::require_writable(c"pgseal.set_default_keyring()");
     let id = call.optional_text(0)?.map(|name| session::keyring_id(&name)).transpose()?;
     catalog::set_default_keyring(id)?;
     session::invalidate()?;
@@ -131,6 +133,7 @@ pub fn set_default_keyring(call: Call) -> Returned {
 
 /// `rotate_key(keyring text)`: a new data key for new values.
 pub fn rotate_key(call: Call) -> Returned {
+    xact::require_writable(c"pgseal.rotate_key()");
     let keyring = locked_keyring(call)?;
     let version = catalog::next_data_version(&keyring)?;
     let key = next_key(&keyring, Purpose::Data, version)?;
@@ -145,6 +148,7 @@ pub fn rotate_key(call: Call) -> Returned {
 
 /// `rotate_index_key(keyring text)`: a new index key, with the same searchable paths.
 pub fn rotate_index_key(call: Call) -> Returned {
+    xact::require_writable(c"pgseal.rotate_index_key()");
     let keyring = locked_keyring(call)?;
     let policy = keyring.active_index()?.1.clone();
     new_index_key(&keyring, &policy)
@@ -165,6 +169,7 @@ pub fn searchable_values(call: Call) -> Returned {
 
 /// `set_searchable(keyring text, searchable text[])`: a new index key, with these searchable paths.
 pub fn set_searchable(call: Call) -> Returned {
+    xact::require_writable(c"pgseal.set_searchable()");
     let policy = policy_argument(call, 1)?;
     let version = new_index_key(&*locked_keyring(call)?, &policy)?;
     if !policy.is_empty() {
@@ -204,6 +209,7 @@ fn next_key(keyring: &Keyring, purpose: Purpose, version: u16) -> Result<NewKey,
 
 /// `rewrap_keys(keyring text)`: every key under the newest version of the KMS key; no row is touched.
 pub fn rewrap_keys(call: Call) -> Returned {
+    xact::require_writable(c"pgseal.rewrap_keys()");
     let keyring = locked_keyring(call)?;
     let data = keyring.data_keys.iter().map(|row| (Purpose::Data, row));
     let index = keyring.index_keys.iter().map(|(row, _)| (Purpose::Index, row));

@@ -13,6 +13,7 @@ pub mod in_place;
 pub mod keyrings;
 pub mod kms;
 pub mod operators;
+pub mod places;
 pub mod ranges;
 pub mod raw;
 pub mod reveal;

@@ -4,8 +4,7 @@ use super::error::PgError;
 use super::raw::call::{Call, Returned};
 use super::raw::{lock, xact};
 use super::values;
-use crate::core::envelope::{HEADER_BYTES, parse_head};
-use crate::core::text_form;
+use crate::core::envelope::HEADER_BYTES;
 use crate::keys::state::KeyState;
 
 /// `reseal(encrypted_*, index boolean)`: the same plaintext under the active keys of its keyring; without `index` its
@@ -53,18 +52,4 @@ pub fn wait_for_transactions(_: Call) -> Returned {
 pub fn may_become(call: Call) -> Returned {
     let (from, to) = (KeyState::parse(&call.text(0)?)?, KeyState::parse(&call.text(1)?)?);
     Ok(Some(from.may_become(to).into()))
-}
-
-/// `text_holds_key(text, keyring int4, version int4)`: does this text, say of a DEFAULT or a view, quote a
-/// value sealed under the key version?
-pub fn text_holds_key(call: Call) -> Returned {
-    let text = call.text(0)?;
-    let (keyring, version) = (call.int4(1), call.int4(2));
-    let held = text.match_indices(text_form::PREFIX).any(|(at, _)| {
-        let encoded = text[at..].split(|c: char| !(c.is_ascii_alphanumeric() || ":+/=".contains(c))).next();
-        let decoded = encoded.and_then(|encoded| text_form::decode(encoded.as_bytes()));
-        let head = decoded.and_then(Result::ok).and_then(|bytes| parse_head(&bytes).ok());
-        head.is_some_and(|(head, _)| head.keyring == keyring && i32::from(head.data_version) == version)
-    });
-    Ok(Some(held.into()))
 }

@@ -21,6 +21,7 @@ mod policy;
 mod privileges;
 mod ranges;
 mod readme;
+mod replication;
 mod retire;
 mod reveal;
 mod rotation;

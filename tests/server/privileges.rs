@@ -244,3 +244,34 @@ fn what_was_done_is_shown_to_monitors_only() {
     assert_eq!(session.one::<i64>("SELECT kms_calls FROM pgseal.stat"), 1);
     assert_eq!(session.state("SELECT pgseal.counter('nothing')"), "22023");
 }
+
+#[test]
+fn looking_at_a_table_runs_no_function_of_its_owner_as_somebody_else() {
+    let mut client = fresh_database();
+    let role = format!("trapper_{}", client.one::<String>("SELECT current_database()::text"));
+    client.run("SELECT pgseal.create_keyring('k'), pgseal.rotate_key('k')");
+    client.run(&format!(
+        "CREATE ROLE {role}; CREATE TABLE seen (who text, what text); GRANT INSERT ON seen TO PUBLIC"
+    ));
+    client.run(&format!("CREATE SCHEMA trap AUTHORIZATION {role}; SET ROLE {role}"));
+    // The planner evaluates what looks constant: expressions of indexes and statistics, CHECKs, defaults.
+    client.run(
+        "CREATE FUNCTION trap.note(text) RETURNS void LANGUAGE plpgsql AS $$
+            BEGIN IF current_user <> session_user OR pg_trigger_depth() = 0 THEN INSERT INTO public.seen VALUES (current_user, $1); END IF; END $$;
+         CREATE FUNCTION trap.evil(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM trap.note('evil'); RETURN $1; END $$;
+         CREATE TABLE trap.docs (id int, m public.encrypted_jsonb, list public.encrypted_jsonb[]);
+         INSERT INTO trap.docs VALUES (1, NULL, NULL);
+         CREATE INDEX ON trap.docs ((trap.evil(1)));
+         CREATE INDEX ON trap.docs (id) WHERE trap.evil(2) = 2;
+         CREATE STATISTICS trap.s ON (trap.evil(3)), id FROM trap.docs",
+    );
+    client.run("RESET ROLE; DELETE FROM seen; SET constraint_exclusion = on");
+    assert!(client.one::<i64>("SELECT count(*) FROM trap.docs") == 1);
+    assert!(client.one::<i64>("SELECT count(*) FROM seen") > 0, "the trap works");
+    client.run("DELETE FROM seen");
+    client.run("SELECT count(*) FROM pgseal.audit_values()");
+    client.run("SELECT pgseal.retire_key('k', 1)");
+    client.run("SELECT pgseal.drop_keyring('k')");
+    assert_eq!(client.column::<String>("SELECT who || ' ' || what FROM seen"), [""; 0]);
+    client.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}

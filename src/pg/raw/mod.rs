@@ -6,6 +6,7 @@
 
 pub mod array;
 pub mod call;
+pub mod column;
 pub mod datum;
 pub mod gin;
 pub mod hook;

@@ -46,6 +46,28 @@ pub fn accept_invalidations() {
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
+/// Refuses `command`, as PostgreSQL words it, in a transaction that is read-only, which on a standby all are.
+pub fn require_writable(command: &CStr) {
+    // SAFETY: raises an error or does nothing.
+    unsafe { pg_sys::PreventCommandIfReadOnly(command.as_ptr()) }
+}
+
+/// Tells every session now that `relation` has changed, without a word in WAL: for standbys.
+pub fn invalidate_relation_here(relation: pg_sys::Oid) {
+    // SAFETY: the message is complete, and copied; a session that has never heard of the relation ignores it.
+    unsafe {
+        let message = pg_sys::SharedInvalidationMessage {
+            rc: pg_sys::SharedInvalRelcacheMsg {
+                id: pg_sys::SHAREDINVALRELCACHE_ID as i8,
+                dbId: pg_sys::MyDatabaseId,
+                relId: relation,
+            },
+        };
+        pg_sys::SendSharedInvalidMessages(&message, 1);
+        pg_sys::AcceptInvalidationMessages();
+    }
+}
+
 /// Tells every session, from commit on, that `relation` has changed.
 pub fn invalidate_relation(relation: pg_sys::Oid) {
     // SAFETY: the relation exists; we hold a lock on it from writing to it.

@@ -1,0 +1,73 @@
+//! Reads a column of any table without the planner: that would run functions of the table's owner, of its expression
+//! indexes for one, as whoever looks.
+
+use std::ffi::CStr;
+
+use pgrx::{PgMemoryContexts, pg_sys};
+
+use super::xact;
+use crate::pg::error::PgError;
+
+/// A value under the scan.
+#[derive(Clone, Copy)]
+pub struct Value {
+    /// Valid inside the reading closure only.
+    pub datum: pg_sys::Datum,
+    kind: pg_sys::Oid,
+}
+
+/// Shows `read` every value but NULL of the rows that the running statement sees, those of children not. `None` if there
+/// is no such column.
+pub fn read(
+    relation: pg_sys::Oid,
+    column: &CStr,
+    mut read: impl FnMut(Value) -> Result<(), PgError>,
+) -> Result<Option<()>, PgError> {
+    let mut short = PgMemoryContexts::new("values of a column");
+    // SAFETY: the relation is opened and closed here; the tuple is read before the next is fetched, and what reading it
+    // allocates is freed after it. If anything raises, transaction abort cleans up.
+    unsafe {
+        let table = pg_sys::table_open(relation, pg_sys::AccessShareLock as i32);
+        let number = pg_sys::get_attnum(relation, column.as_ptr());
+        if number <= 0 {
+            return Ok(None);
+        }
+        let kind = pg_sys::get_atttype(relation, number);
+        let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN
+            | pg_sys::ScanOptions::SO_ALLOW_STRAT
+            | pg_sys::ScanOptions::SO_ALLOW_SYNC
+            | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
+        let snapshot = pg_sys::GetActiveSnapshot();
+        let scan =
+            pg_sys::heap_beginscan(table, snapshot, 0, std::ptr::null_mut(), std::ptr::null_mut(), flags);
+        loop {
+            xact::check_interrupts();
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let mut null = false;
+            let datum = pg_sys::heap_getattr(tuple, number.into(), (*table).rd_att, &mut null);
+            if !null {
+                short.switch_to(|_| read(Value { datum, kind }))?;
+                short.reset();
+            }
+        }
+        pg_sys::heap_endscan(scan);
+        pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
+    }
+    Ok(Some(()))
+}
+
+impl Value {
+    /// As text. Output functions are the server's and its extensions' own: only superusers can make others.
+    pub fn text(&self) -> String {
+        let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
+        // SAFETY: the datum is of this type, which exists as long as its column; the string is copied.
+        unsafe {
+            pg_sys::getTypeOutputInfo(self.kind, &mut output, &mut is_varlena);
+            let text = pg_sys::OidOutputFunctionCall(output, self.datum);
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
+    }
+}
