@@ -81,7 +81,7 @@ DECLARE
     base regtype := pgseal.encrypted_column(target_table, target_column)::regtype;
     checked text := format('pgseal.check_value(%I::%s, (%s)::text, %L)', target_column, base, coalesce(context, 'NULL'), context IS NOT NULL);
     bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
-    denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, current_user::regrole));
+    denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, quote_ident(current_user)::regrole));
     tally jsonb := '{}';
     listed int4 := 0;
     here record;
@@ -160,14 +160,14 @@ CREATE FUNCTION pgseal.quoted_values(quoting text) RETURNS TABLE (keyring_id int
       FROM (SELECT decode(m[1], 'base64') FROM regexp_matches(quoting, 'pgseal:([A-Za-z0-9+/]{24})', 'g') m) q (h)
 $$;
 
--- Does an expression compare an encrypted value with a constant in plain sight? Keys behind -> and sealed literals are none.
+-- Does an expression compare an encrypted value with a constant in plain sight? Keys behind ->, sealed literals and empty documents are none.
 CREATE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURNS boolean
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN whole THEN bare ~ '''[^'']'
            ELSE bare ~ '(@>|@@)[^'';]{0,200}''[^'']'
              OR bare ~ 'pgseal\.(filter|filter_any|filter_casefold|between|filter_between|encrypt)\([^;]*''[^'']'
              OR bare ~ '#KEY#[^'']{0,60}(=|<>|<|>|~~|~|\mIN\M|\mLIKE\M|\mANY\M)[^'']{0,40}''[^'']' END
-      FROM (SELECT regexp_replace(regexp_replace(definition, '''pgseal:[^'']*''(::[a-z_."]+)?', '#SEALED#', 'g'),
+      FROM (SELECT regexp_replace(regexp_replace(definition, '''(pgseal:[^'']*|\{\}|\[\])''(::[a-z_."]+)?', '#SEALED#', 'g'),
                                   '(->>?|#>>?|\?[|&]?)\s*''[^'']*''(::[a-z]+(\[\])?)?', '#KEY#', 'g') AS bare) b
 $$;
 
@@ -195,7 +195,9 @@ BEGIN
         LOOP
             RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
                 FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
-                    CASE WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
+                    CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = place.relation AND c.relkind = 'm')
+                    THEN format('REFRESH MATERIALIZED VIEW %s', place.relation)
+                    WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
                     ELSE 'UPDATE these rows with values sealed anew' END) f;
             IF found.transit = 1 THEN
                 RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
@@ -316,7 +318,7 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
            CASE WHEN p.role = 0 THEN 'every role can decrypt' ELSE format('role %s can decrypt%s', p.role,
                (SELECT ', and so can ' || string_agg(r.rolname, ', ' ORDER BY r.rolname) FROM pg_roles r
                  WHERE r.oid <> p.role AND NOT r.rolsuper AND pg_has_role(r.oid, p.role, 'USAGE'))) END,
-           format('SELECT pgseal.revoke_keyring(%L, %L) where it should not', k.name, CASE WHEN p.role = 0 THEN 'public' ELSE p.role::text END)
+           format('SELECT pgseal.revoke_keyring(%L, %L) where it should not', k.name, CASE WHEN p.role = 0 THEN 'public' ELSE pg_get_userbyid(p.role) END)
       FROM pgseal.privilege p JOIN pgseal.keyring k ON k.id = p.keyring
      WHERE p.decrypt AND (p.role = 0 OR p.role IN (SELECT r.oid FROM pg_roles r))
     UNION ALL
@@ -344,7 +346,7 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
          WHERE u.token < 0) f
      WHERE v.scalar IS NOT NULL AND f.share > 0.5 AND c.reltuples >= 100
     UNION ALL
-    SELECT 'warning', d.object, 'it compares an encrypted value with a constant, which the catalog keeps in plaintext',
+    SELECT 'warning', d.object, 'it has a constant for an encrypted value, which the catalog keeps in plaintext',
            'take the value from a table or a setting, or make the constant a parameter'
       FROM pgseal.definitions() d
      WHERE pgseal.compares_plaintext(d.definition, d.whole)
@@ -492,6 +494,8 @@ BEGIN
         RAISE EXCEPTION 'what is in memory only is not on disk yet' USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Pass checkpoint => true: it runs CHECKPOINT, which writes all that is pending to disk.';
     END IF;
+    -- A misspelt one would pass for checked.
+    PERFORM pgseal.encrypted_column(target_table, c::name) FROM jsonb_object_keys(contexts) c;
     FOR place IN
         SELECT a.attname, d.refobjid IS NOT NULL AS known
           FROM pg_attribute a CROSS JOIN LATERAL (

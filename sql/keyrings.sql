@@ -73,9 +73,15 @@ CREATE FUNCTION pgseal.revoke_keyring(keyring text, role text, privileges text[]
 DECLARE
     grantee oid := CASE lower(role) WHEN 'public' THEN 0 ELSE quote_ident(role)::regrole::oid END;
     id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
+    unknown text := (SELECT p FROM unnest(privileges) p WHERE p IS NULL OR p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
 BEGIN
     IF id IS NULL THEN
         RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+    END IF;
+    -- What is misspelt would stay granted.
+    IF unknown IS NOT NULL OR privileges IS NULL OR array_position(privileges, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'unknown privilege "%"', unknown
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
     END IF;
     DELETE FROM pgseal.privilege p WHERE p.role <> 0 AND p.role NOT IN (SELECT r.oid FROM pg_roles r);
     UPDATE pgseal.privilege p

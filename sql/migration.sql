@@ -149,7 +149,7 @@ BEGIN
     -- PostgreSQL does not record what the text of a function names.
     RETURN QUERY
         SELECT format('function %s', p.oid::regprocedure) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-         WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND p.proname <> new_column || '_of_' || target_table::oid
+         WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgrelid = target_table AND t.tgname = own_trigger)
            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
            AND pgseal.text_names(p.prosrc, target_column)
            AND (EXISTS (SELECT FROM pgseal.migration_tables(target_table) r JOIN pg_class c ON c.oid = r
@@ -255,7 +255,8 @@ CREATE FUNCTION pgseal.finish_migration(target_table regclass, target_column nam
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     new_column name := pgseal.migration_column(target_table, target_column);
-    function text := (SELECT format('%s.%I', c.relnamespace::regnamespace, format('%s_of_%s', new_column, target_table::oid)) FROM pg_class c WHERE c.oid = target_table);
+    -- Not by its name: the table may have moved to another schema or come from a dump.
+    function text := (SELECT t.tgfoid::regprocedure FROM pg_trigger t WHERE t.tgrelid = target_table AND t.tgname = '~' || new_column);
     old pg_attribute;
     default_value text;
     default_type text;
@@ -278,7 +279,7 @@ BEGIN
                        CASE WHEN acl.is_grantable THEN 'WITH GRANT OPTION' END);
     END LOOP;
     EXECUTE format('DROP TRIGGER %I ON %s', '~' || new_column, target_table);
-    EXECUTE format('DROP FUNCTION %s()', function);
+    EXECUTE format('DROP FUNCTION %s', function);
     EXECUTE format('ALTER TABLE %s DROP COLUMN %I', target_table, target_column);
     EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', target_table, new_column, target_column);
     IF old.attnotnull THEN
@@ -305,13 +306,15 @@ CREATE FUNCTION pgseal.abandon_migration(target_table regclass, target_column na
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     new_column name := pgseal.migration_column(target_table, target_column);
+    function text := (SELECT t.tgfoid::regprocedure FROM pg_trigger t WHERE t.tgrelid = target_table AND t.tgname = '~' || new_column);
 BEGIN
     IF NOT pgseal.migration_started(target_table, target_column) THEN
         RAISE EXCEPTION 'no migration of column "%" of % has been started', target_column, target_table USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', '~' || new_column, target_table);
-    EXECUTE format('DROP FUNCTION IF EXISTS %s.%I()', (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table),
-                   format('%s_of_%s', new_column, target_table::oid));
+    IF function IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION %s', function);
+    END IF;
     EXECUTE format('ALTER TABLE %s DROP COLUMN %I', target_table, new_column);
 END $$;
 
@@ -339,7 +342,7 @@ DECLARE
     new_column name := pgseal.migration_column(target_table, target_column);
     name text := pg_catalog.format('%s.%I', target_table, target_column);
     leaf regclass;
-    leaves regclass[] := ARRAY(SELECT c.oid::regclass FROM pgseal.migration_tables(target_table) t JOIN pg_catalog.pg_class c ON c.oid = t WHERE c.relkind = 'r');
+    leaves regclass[];
     job text;
     statement text;
     page int8;
@@ -387,7 +390,8 @@ BEGIN
             RAISE NOTICE 'add column % of type %, and a trigger that fills it for every writer', pg_catalog.quote_ident(new_column), new_type;
         END IF;
         RAISE NOTICE 'fill about % rows in committed batches of about %',
-            (SELECT pg_catalog.sum(greatest(c.reltuples, 0)) FROM pg_catalog.pg_class c WHERE c.oid = ANY (leaves)), batch_size;
+            (SELECT pg_catalog.sum(greatest(c.reltuples, 0)) FROM pgseal.migration_tables(target_table) t JOIN pg_catalog.pg_class c ON c.oid = t
+              WHERE c.relkind = 'r'), batch_size;
         FOR command IN SELECT pgseal.migration_commands(target_table, target_column) LOOP
             RAISE NOTICE 'wait for you to run: %', command;
         END LOOP;
@@ -395,6 +399,9 @@ BEGIN
         RETURN;
     END IF;
 
+    -- Where this is not the default, an update of another session would end the run, and what is read under the last lock be old.
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     IF NOT pgseal.migration_started(target_table, target_column) THEN
         FOR attempt IN 1..30 LOOP
             EXIT WHEN pgseal.lock_for_migration(target_table);
@@ -402,12 +409,16 @@ BEGIN
                 RAISE EXCEPTION '% is in use all the time', target_table
                     USING ERRCODE = 'lock_not_available', HINT = 'Nothing was changed. pg_locks shows who holds it; call again.';
             END IF;
-            COMMIT;
+            COMMIT AND CHAIN;
             PERFORM pg_catalog.pg_sleep(attempt / 10.0);
         END LOOP;
+        IF pgseal.migration_started(target_table, target_column) OR pgseal.migration_column(target_table, target_column) <> new_column THEN
+            RAISE EXCEPTION 'another session migrates column "%" of %, or has done it', target_column, target_table
+                USING ERRCODE = 'object_in_use', HINT = 'Where it has ended before the swap, call again: it goes on where it was.';
+        END IF;
         PERFORM pgseal.check_migration(target_table, target_column, ignore);
         PERFORM pgseal.start_migration(target_table, target_column, new_type, to_encrypted);
-        COMMIT;
+        COMMIT AND CHAIN;
     END IF;
 
     FOREACH job IN ARRAY ARRAY['fill', 'verify'] LOOP
@@ -420,6 +431,8 @@ BEGIN
             END IF;
             trigger_before := pgseal.migration_trigger(target_table, target_column);
         END IF;
+        -- Again for each job: one may have been attached, with rows that its trigger has not seen.
+        leaves := ARRAY(SELECT c.oid::regclass FROM pgseal.migration_tables(target_table) t JOIN pg_catalog.pg_class c ON c.oid = t WHERE c.relkind = 'r');
         FOREACH leaf IN ARRAY leaves LOOP
             -- The trigger fills it.
             statement := CASE job WHEN 'fill' THEN pg_catalog.format(
@@ -443,10 +456,10 @@ BEGIN
                     EXECUTE statement INTO changed, wrong USING pg_catalog.format('(%s,0)', page)::tid, pg_catalog.format('(%s,0)', page + step)::tid;
                     IF changed > 0 THEN
                         RAISE EXCEPTION '% rows of % do not have the same value in both columns, the first at %', changed, leaf, wrong
-                            USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Does a trigger keep rows from being updated?';
+                            USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Call again, if a partition was attached meanwhile. Does a trigger keep rows from being updated?';
                     END IF;
                 END IF;
-                COMMIT;
+                COMMIT AND CHAIN;
                 page := page + step;
                 -- Rows that were updated meanwhile are behind: the trigger filled them, but they are to be compared.
                 IF job = 'verify' THEN
@@ -462,7 +475,7 @@ BEGIN
 
     IF EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = target_table AND c.conname = new_column) THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', target_table, new_column);
-        COMMIT;
+        COMMIT AND CHAIN;
     END IF;
     FOR attempt IN 1..30 LOOP
         EXIT WHEN pgseal.lock_for_migration(target_table);
@@ -470,7 +483,7 @@ BEGIN
             RAISE EXCEPTION '% is in use all the time', target_table
                 USING ERRCODE = 'lock_not_available', HINT = 'All rows are filled. pg_locks shows who holds the table; call again for the swap.';
         END IF;
-        COMMIT;
+        COMMIT AND CHAIN;
         PERFORM pg_catalog.pg_sleep(attempt / 10.0);
     END LOOP;
     IF trigger_before IS DISTINCT FROM pgseal.migration_trigger(target_table, target_column) OR trigger_before IS NULL THEN
@@ -479,7 +492,7 @@ BEGIN
     END IF;
     PERFORM pgseal.check_migration(target_table, target_column, ignore);
     PERFORM pgseal.finish_migration(target_table, target_column, to_encrypted);
-    COMMIT;
+    COMMIT AND CHAIN;
 
     RAISE NOTICE '% is of type % now, after % rows in % s; it is the last column of its table', name, new_type, total,
         pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - started)::numeric, 1)

@@ -52,7 +52,7 @@ pub fn create_keyring(call: Call) -> Returned {
     catalog::insert_keyring(id, uuid, &name, endpoint.as_deref(), &kms_key)?;
     catalog::insert_data_key(id, &data)?;
     catalog::insert_index_key(id, &index, &policy)?;
-    catalog::insert_all_privileges(id, xact::session_role())?;
+    catalog::insert_all_privileges(id, xact::outer_role())?;
     session::invalidate()?;
     Ok(Some(id.into()))
 }
@@ -77,7 +77,7 @@ fn policy_argument(call: Call, index: usize) -> Result<Policy, PgError> {
 /// The server's credentials go to the endpoint, so a new one is for superusers to name, not for those who may only
 /// create keyrings.
 fn require_known_endpoint(endpoint: &str) -> Result<(), PgError> {
-    let trusted = xact::is_superuser(xact::session_role())
+    let trusted = xact::is_superuser(xact::outer_role())
         || guc::kms_endpoint().as_deref() == Some(endpoint)
         || catalog::is_endpoint_in_use(endpoint)?;
     if trusted { Ok(()) } else { Err(PgError::NewEndpoint) }

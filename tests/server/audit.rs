@@ -55,6 +55,7 @@ fn a_database_that_is_set_up_well_has_no_finding_but_who_may_decrypt_and_what_ca
     fill(&mut client);
     client.run("CREATE ROLE app LOGIN; GRANT SELECT, INSERT ON docs TO app; ALTER ROLE app SET pgseal.accept_sealed = off");
     client.run("CREATE VIEW named AS SELECT id, m ->> 'name' AS name FROM docs WHERE id > 3");
+    client.run("ALTER TABLE docs ALTER m SET DEFAULT '{}'::jsonb");
     client.run("CREATE POLICY own ON docs USING (m ->> 'name' = current_setting('app.name'))");
     // Constants that have nothing to do with an encrypted column.
     client.run("CREATE TABLE kinds (kind text DEFAULT 'memo' CHECK (kind IN ('memo', 'name')), m encrypted_jsonb(k))");
@@ -133,6 +134,24 @@ fn old_keys_and_values_under_them_are_found() {
         found[0],
         "critical: column m of public.docs: 200 values under data key version 1 of keyring k, which is retired"
     );
+}
+
+#[test]
+fn what_it_says_to_do_can_be_typed() {
+    let mut client = database();
+    let role = format!("{} Reader", name(&mut client));
+    client.run(&format!(
+        "CREATE ROLE \"{role}\"; SELECT pgseal.grant_keyring('k', '{role}', ARRAY['decrypt'])"
+    ));
+    client.run("CREATE MATERIALIZED VIEW copies AS SELECT m FROM docs");
+    client.run("SELECT pgseal.rotate_key('k')");
+    let commands = "SELECT replace(what_to_do, ' where it should not', '') FROM pgseal.audit()
+        WHERE what_to_do ~ '^(CALL|REFRESH|SELECT pgseal.revoke)'";
+    // The copies are listed before what they are made from.
+    for _ in 0..2 {
+        client.column::<String>(commands).iter().for_each(|command| client.run(command));
+    }
+    assert_eq!(client.column::<String>(commands), Vec::<String>::new());
 }
 
 #[test]

@@ -80,6 +80,7 @@ fn contexts_are_checked_where_they_are_given() {
     let record = evidence(&mut client, r#"'docs', '{"m": "id::text"}'"#);
     assert_eq!(record["verify"][0]["authentic"], 48);
     assert_eq!(evidence(&mut client, "'docs'")["verify"][0]["authentic"], 50);
+    assert_eq!(client.state(r#"SELECT pgseal.evidence('docs', '{"n": "id::text"}')"#), "42703");
 }
 
 #[test]

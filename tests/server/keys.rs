@@ -477,6 +477,25 @@ fn privileges_come_through_public_and_membership() {
 }
 
 #[test]
+fn who_creates_a_keyring_under_set_role_creates_it_for_that_role() {
+    let mut client = database();
+    let (owner, deploy) = (role(&mut client, "owner"), role(&mut client, "deploy"));
+    client.run(&format!(
+        "GRANT EXECUTE ON FUNCTION pgseal.create_keyring TO {owner}; GRANT {owner} TO {deploy}"
+    ));
+    let mut session = connect_as(&mut client, &deploy);
+    session.run(&format!("SET ROLE {owner}; SELECT pgseal.create_keyring('deployed')"));
+    let granted = "SELECT role::text FROM pgseal.privilege p JOIN pgseal.keyring k ON k.id = p.keyring WHERE k.name = 'deployed'";
+    assert_eq!(client.column::<String>(granted), [owner.as_str()]);
+    // A superuser who has taken on less names no new endpoint either.
+    client.run(&format!("SET ROLE {owner}"));
+    assert_eq!(
+        client.state("SELECT pgseal.create_keyring('new', kms_endpoint => 'file:///tmp/nowhere')"),
+        NO
+    );
+}
+
+#[test]
 fn managing_keys_is_not_for_everybody() {
     let mut client = database();
     client.run("SELECT pgseal.rotate_key('k')");

@@ -456,6 +456,97 @@ fn a_partitioned_table_with_its_index() {
     assert_eq!(leftovers(&mut client), Vec::<String>::new());
 }
 
+/// How many calls wait for a lock.
+const WAITING: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event_type = 'Lock'";
+
+#[test]
+fn a_partition_attached_while_the_others_are_filled_is_filled_by_the_next_call() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    client.run(
+        "SELECT pgseal.create_keyring('k');
+     CREATE TABLE docs (id int, m jsonb, copy jsonb) PARTITION BY RANGE (id);
+     CREATE TABLE docs_1 PARTITION OF docs FOR VALUES FROM (0) TO (1000);
+     INSERT INTO docs VALUES (1, '{}', '{}')",
+    );
+    let mut writer = cluster.connect("postgres");
+    let mut caller = cluster.connect("postgres");
+    client.run("CALL pgseal.encrypt_column('docs', 'm', 'k', dry_run => true)");
+    client.run("CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END'");
+    client.run("CREATE TRIGGER gate BEFORE UPDATE ON docs_1 FOR EACH ROW EXECUTE FUNCTION gate()");
+    writer.run("SELECT pg_advisory_lock(1)");
+    let call = thread::spawn(move || caller.batch_execute(ENCRYPT).err());
+    wait_for("the fill", Duration::from_secs(60), || client.one::<i64>(WAITING) == 1);
+    client.run(
+        r#"CREATE TABLE late (LIKE docs); INSERT INTO late VALUES (1000, '{"late": 1}', '{"late": 1}');
+       ALTER TABLE docs ATTACH PARTITION late FOR VALUES FROM (1000) TO (2000)"#,
+    );
+    writer.run("SELECT pg_advisory_unlock(1)");
+    let error = call.join().unwrap().expect("rows of the new partition are not filled");
+    assert_eq!(error.code().map(|code| code.code()), Some("XX001"));
+    client.run(ENCRYPT);
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+}
+
+#[test]
+fn a_default_isolation_level_does_not_end_it_when_others_write() {
+    let cluster = Cluster::with_pgseal(&["default_transaction_isolation = 'repeatable read'"]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 10);
+    let mut writer = cluster.connect("postgres");
+    let mut caller = cluster.connect("postgres");
+    client.run("CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END'");
+    client.run(
+        "CREATE TRIGGER gate BEFORE UPDATE ON docs FOR EACH ROW WHEN (OLD.id = 1) EXECUTE FUNCTION gate()",
+    );
+    writer.run("SELECT pg_advisory_lock(1)");
+    let call = thread::spawn(move || caller.batch_execute(ENCRYPT));
+    wait_for("the fill", Duration::from_secs(60), || client.one::<i64>(WAITING) == 1);
+    client.run(r#"UPDATE docs SET m = '{"a": 1}', copy = '{"a": 1}' WHERE id = 2"#);
+    writer.run("SELECT pg_advisory_unlock(1)");
+    call.join().unwrap().unwrap();
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+}
+
+#[test]
+fn of_two_that_begin_at_once_one_is_told_so_and_leaves_nothing_behind() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    prepare(&mut client, 10);
+    let mut reader = cluster.connect("postgres");
+    reader.run("BEGIN; SELECT count(*) FROM docs");
+    let calls = [(); 2].map(|()| {
+        let mut caller = cluster.connect("postgres");
+        thread::spawn(move || caller.batch_execute(ENCRYPT).err())
+    });
+    wait_for("both", Duration::from_secs(60), || client.one::<i64>(WAITING) == 2);
+    reader.run("COMMIT");
+    let errors = calls.map(|call| call.join().unwrap());
+    let codes: Vec<_> = errors.iter().flatten().map(|error| error.code().map(|code| code.code())).collect();
+    assert_eq!(codes, [Some("55006")]);
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+}
+
+#[test]
+fn a_table_that_moves_to_another_schema_halfway_goes_on_or_back() {
+    let mut client = database();
+    client.run(
+        "CREATE INDEX docs_m ON docs USING gin (m); CREATE SCHEMA other; SET search_path = public, other",
+    );
+    client.run(ENCRYPT);
+    client.run("ALTER TABLE docs SET SCHEMA other");
+    client.run("SELECT pgseal.abandon_migration('docs', 'm')");
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+    client.run(ENCRYPT);
+    client.run("ALTER TABLE docs SET SCHEMA public");
+    build_index(&mut client);
+    client.run(ENCRYPT);
+    assert_eq!((type_of(&mut client, "m").as_str(), client.one::<i64>(DIFFERENT)), ("encrypted_jsonb", 0));
+    assert_eq!(leftovers(&mut client), Vec::<String>::new());
+}
+
 /// One of the scripts in sql/migrations, as its head says to run it; `input` is psql's own.
 fn script(cluster: &Cluster, name: &str, variables: &[&str], input: &str) -> String {
     let path = format!("{}/sql/migrations/{name}", env!("CARGO_MANIFEST_DIR"));

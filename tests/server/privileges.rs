@@ -210,6 +210,15 @@ fn internal_functions_called_by_hand_look_no_further() {
 }
 
 #[test]
+fn a_misspelt_privilege_is_refused_and_not_left_granted_in_silence() {
+    let (mut client, role) = database();
+    for privileges in ["ARRAY['Decrypt']", "ARRAY['encrypt', 'decrpyt']", "ARRAY['search', NULL]", "NULL"] {
+        let revoke = format!("SELECT pgseal.revoke_keyring('k', '{role}', {privileges})");
+        assert_eq!(client.state(&revoke), "22023", "{privileges}");
+    }
+}
+
+#[test]
 fn a_function_of_its_owner_lends_its_privileges() {
     let (mut client, role) = database();
     client.run(

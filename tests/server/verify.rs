@@ -174,12 +174,13 @@ fn a_key_that_cannot_be_had_makes_its_values_unreadable_and_no_others() {
 fn it_needs_decrypt_and_sees_all_rows_or_none() {
     let mut client = database();
     let name: String = client.one("SELECT current_database()::text");
-    client.run(&format!("CREATE ROLE {name}_role LOGIN; GRANT SELECT ON docs TO {name}_role"));
-    let mut session = shared().connect_as(&format!("{name}_role"), &name);
+    let role = format!("{name} Role");
+    client.run(&format!("CREATE ROLE \"{role}\" LOGIN; GRANT SELECT ON docs TO \"{role}\""));
+    let mut session = shared().connect_as(&role, &name);
     let verify_docs = "SELECT * FROM pgseal.verify('docs', 'm')";
-    client.run(&format!("SELECT pgseal.grant_keyring('k', '{name}_role', ARRAY['search', 'encrypt'])"));
+    client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['search', 'encrypt'])"));
     assert_eq!(session.state(verify_docs), "42501");
-    client.run(&format!("SELECT pgseal.grant_keyring('k', '{name}_role', ARRAY['decrypt'])"));
+    client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['decrypt'])"));
     assert_eq!(verify(&mut session, "'docs', 'm'"), ["authentic 3 k 1"]);
     client.run("ALTER TABLE docs ENABLE ROW LEVEL SECURITY");
     assert_eq!(session.state(verify_docs), "42501");
@@ -187,7 +188,7 @@ fn it_needs_decrypt_and_sees_all_rows_or_none() {
     // A column of many keyrings: what the role may not decrypt is told apart from what is damaged.
     client.run("SELECT pgseal.create_keyring('other'); CREATE TABLE mixed (m encrypted_jsonb); INSERT INTO mixed SELECT m FROM docs");
     client.run("INSERT INTO mixed SELECT pgseal.encrypt('{}'::jsonb, 'other')");
-    client.run(&format!("GRANT SELECT ON mixed TO {name}_role"));
+    client.run(&format!("GRANT SELECT ON mixed TO \"{role}\""));
     assert_eq!(
         verify(&mut session, "'mixed', 'm'"),
         [

@@ -16,6 +16,12 @@ pub fn session_role() -> pg_sys::Oid {
     unsafe { pg_sys::GetSessionUserId() }
 }
 
+/// The role that SET ROLE chose, else the one that logged in, SECURITY DEFINER or not.
+pub fn outer_role() -> pg_sys::Oid {
+    // SAFETY: always set in a backend.
+    unsafe { pg_sys::GetOuterUserId() }
+}
+
 /// Is the role a superuser?
 pub fn is_superuser(role: pg_sys::Oid) -> bool {
     // SAFETY: a syscache lookup inside a transaction.
