@@ -1,11 +1,13 @@
 //! Keyrings that move between databases, backups that know their keys, and restores of every kind, with and without the KMS.
 
+use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use postgres::Client;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Sql, as_server, fresh_database, run};
+use crate::support::{Cluster, Sql, as_server, fresh_database, run, wait_for};
 
 const READ: &str = "SELECT count(*) FROM docs WHERE pgseal.decrypt(m) ->> 'name' = 'n' || id AND pgseal.decrypt(t) = 't' || id";
 const SEARCH: &str = r#"SELECT count(*) FROM docs WHERE m @> '{"name": "n7"}'"#;
@@ -358,4 +360,81 @@ fn a_base_backup_is_started_with_and_without_the_kms() {
             ),
         }
     }
+}
+
+#[test]
+fn a_point_in_time_between_two_rotations_is_as_it_was() {
+    let first = Cluster::start(&["wal_level = replica", "archive_mode = on", "archive_timeout = 0"]);
+    let archive = first.socket_dir().join("archive").display().to_string();
+    run(as_server("mkdir").arg(&archive));
+    let mut client = first.connect("postgres");
+    client.run(&format!("ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'"));
+    client.run("SELECT pg_reload_conf(); CREATE EXTENSION pgseal CASCADE");
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.n'])");
+    client.run(
+        "CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb(k)); CREATE INDEX ON docs USING gin (m)",
+    );
+    let insert = "INSERT INTO docs SELECT i, jsonb_build_object('n', i) FROM generate_series";
+    client.run(&format!("{insert}(1, 100) i"));
+    let backups = [first.base_backup(&[]), first.base_backup(&[])];
+    client.run("SELECT pgseal.rotate_key('k')");
+    client.run(&format!("{insert}(101, 200) i"));
+    client.run("CALL pgseal.reencrypt('docs', 'm', rotation => 'in_place')");
+    client.run("SELECT pg_create_restore_point('between')");
+    client.run("SELECT pgseal.rotate_key('k'), pgseal.create_keyring('later')");
+    client.run(&format!("{insert}(201, 300) i"));
+    client.run("CALL pgseal.reencrypt('docs', 'm')");
+    client.run("SELECT pgseal.retire_key('k', 1), pgseal.retire_key('k', 2)");
+    let last: String = client.one("SELECT pg_walfile_name(pg_current_wal_lsn())");
+    client.run("SELECT pg_switch_wal()");
+    let archived = format!("SELECT coalesce(last_archived_wal, '') >= '{last}' FROM pg_stat_archiver");
+    wait_for("the archive", Duration::from_secs(30), || client.one(&archived));
+
+    let keys = "SELECT string_agg(concat_ws(' ', keyring, version, state), ', ' ORDER BY keyring, version) FROM pgseal.keys WHERE purpose = 'data'";
+    let right = "SELECT count(*) FROM docs WHERE (pgseal.decrypt(m) ->> 'n')::int = id";
+    let all = "k 1 retired, k 2 retired, k 3 active, later 1 active";
+    let targets = [("recovery_target_name = 'between'", 200, "k 1 decrypt-only, k 2 active"), ("", 300, all)];
+    for (backup, (target, rows, state)) in backups.iter().zip(targets) {
+        backup.recover(&format!("restore_command = 'cp {archive}/%f %p'\narchive_mode = off\n{target}\n"));
+        let mut restored = backup.connect("postgres");
+        wait_for("the end of recovery", Duration::from_secs(30), || {
+            !restored.one::<bool>("SELECT pg_is_in_recovery()")
+        });
+        assert_eq!((restored.one::<i64>(right), restored.one::<String>(keys).as_str()), (rows, state));
+        restored.run("SET enable_seqscan = off");
+        assert_eq!(restored.one::<i64>(r#"SELECT count(*) FROM docs WHERE m @> '{"n": 150}'"#), 1);
+        restored.run("SELECT pgseal.rotate_key('k')");
+        restored.run("CALL pgseal.reencrypt('docs', 'm')");
+        assert_eq!(restored.one::<i64>(right), rows);
+    }
+}
+
+#[test]
+fn copy_in_every_format_takes_values_out_and_in_without_a_key() {
+    let first = site();
+    let mut client = first.connect("postgres");
+    let exported = export(&mut client);
+    let id = exported["id"].as_i64().unwrap();
+    let second = other(&first, false);
+    let mut target = second.connect("postgres");
+    target.run("CREATE EXTENSION pgseal CASCADE");
+    for format in ["text", "csv", "binary"] {
+        target.run(&format!("DROP TABLE IF EXISTS docs; CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb({id}), t encrypted_text({id})); CREATE INDEX ON docs USING gin (m)"));
+        let mut bytes = Vec::new();
+        let copy = format!("COPY docs TO STDOUT (FORMAT {format})");
+        client.copy_out(&copy).unwrap().read_to_end(&mut bytes).unwrap();
+        assert!(!bytes.windows(7).any(|part| part == b"\"name\":"), "{format}: ciphertext only");
+        let mut writer = target.copy_in(&copy.replace("TO STDOUT", "FROM STDIN")).unwrap();
+        writer.write_all(&bytes).unwrap();
+        assert_eq!(writer.finish().unwrap(), ROWS as u64, "{format}");
+        let digest = "SELECT md5(string_agg(concat_ws(' ', id, m, t), ' ' ORDER BY id)) FROM docs";
+        assert_eq!(target.one::<String>(digest), client.one::<String>(digest), "{format}");
+        target.run("REINDEX TABLE docs");
+        assert_eq!(target.state("SELECT pgseal.decrypt(m) FROM docs"), "42704", "{format}");
+    }
+    target.run(&import(&exported));
+    target.run("LOAD 'pgseal'");
+    let endpoint = format!("SET pgseal.kms_endpoint = 'file://{}'", first.key_dir().display());
+    target.run(&endpoint);
+    answers(&mut target);
 }

@@ -2,7 +2,7 @@
 # Debian packages: PostgreSQL and its headers, libclang for pgrx, and what unpacks and verifies a source package.
 . "$(dirname -- "$0")/common.sh"
 
-need="clang libclang-dev pkg-config dpkg-dev xz-utils debian-archive-keyring"
+need="age clang libclang-dev pkg-config dpkg-dev xz-utils debian-archive-keyring"
 if [ "$PG_CONFIG" = /usr/lib/postgresql/15/bin/pg_config ]; then
     need="$need postgresql-15 postgresql-server-dev-15"
 fi

@@ -163,6 +163,13 @@ impl Cluster {
         self.start_again();
     }
 
+    /// Starts a [`Cluster::base_backup`] that recovers as these lines of postgresql.conf say, and then is a server.
+    pub fn recover(&self, conf: &str) {
+        self.configure(&format!("{conf}recovery_target_action = 'promote'\n"));
+        self.write("data/recovery.signal", "");
+        self.start_again();
+    }
+
     pub fn promote(&self) {
         self.pg_ctl(&["-w", "promote"]);
     }
