@@ -73,6 +73,7 @@ BEGIN
          LIMIT 1;
         PERFORM pgseal.refuse_prepared();
         FOR key_version IN SELECT d.version FROM pgseal.data_key d WHERE d.keyring = dropped.id ORDER BY 1 LOOP
+            PERFORM pgseal.refuse_registered(dropped.id, key_version);
             PERFORM pgseal.exclude_writers(dropped.id, key_version);
             place := coalesce(place, pgseal.find_key(dropped.id, key_version));
         END LOOP;

@@ -351,6 +351,52 @@ BEGIN
     RETURN (SELECT d.object FROM pgseal.definitions() d WHERE pgseal.text_holds_key(d.definition, keyring_id, key_version) LIMIT 1);
 END $$;
 
+CREATE OR REPLACE FUNCTION pgseal.drop_keyring(keyring text, force boolean DEFAULT false) RETURNS void
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    dropped record;
+    bound text;
+    place text;
+    key_version int4;
+BEGIN
+    SELECT k.id, k.kms_key, coalesce(k.kms_endpoint, current_setting('pgseal.kms_endpoint', true)) AS endpoint INTO dropped
+      FROM pgseal.keyring k WHERE k.name = keyring FOR UPDATE;
+    IF dropped IS NULL THEN
+        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+    END IF;
+    IF NOT force THEN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'drop_keyring must see what other transactions commit while it waits'
+                USING ERRCODE = 'active_sql_transaction', HINT = 'Run it in a transaction with isolation level READ COMMITTED.';
+        END IF;
+        SELECT format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, format_type(a.atttypid, a.atttypmod)) INTO bound
+          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+         WHERE a.atttypmod = dropped.id AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
+           AND a.atttypid IN (SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                               WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal')
+         LIMIT 1;
+        PERFORM pgseal.refuse_prepared();
+        FOR key_version IN SELECT d.version FROM pgseal.data_key d WHERE d.keyring = dropped.id ORDER BY 1 LOOP
+            PERFORM pgseal.refuse_registered(dropped.id, key_version);
+            PERFORM pgseal.exclude_writers(dropped.id, key_version);
+            place := coalesce(place, pgseal.find_key(dropped.id, key_version));
+        END LOOP;
+        place := coalesce(place, bound);
+        IF place IS NOT NULL THEN
+            RAISE EXCEPTION 'keyring "%" is still in use: %', keyring, place
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Drop or re-encrypt what uses it first. drop_keyring(keyring, force => true) gives its values up: nothing reads them again.';
+        END IF;
+    END IF;
+    DELETE FROM pgseal.privilege p WHERE p.keyring = dropped.id;
+    DELETE FROM pgseal.data_key d WHERE d.keyring = dropped.id;
+    DELETE FROM pgseal.index_key i WHERE i.keyring = dropped.id;
+    DELETE FROM pgseal.keyring k WHERE k.id = dropped.id;
+    RAISE NOTICE 'keyring "%" is gone from this database, but backups, WAL and replicas still hold its wrapped keys', keyring
+        USING HINT = format('Only the KMS can make every copy unreadable: destroy the key "%s" at %s, if no other keyring uses it.',
+                            dropped.kms_key, coalesce(dropped.endpoint, 'its KMS'));
+END $$;
+
 CREATE OR REPLACE FUNCTION pgseal.migration_obstacles(target_table regclass, target_column name) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

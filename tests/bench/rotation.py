@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What rotation costs: rows a second in place and by UPDATE, bloat, and reads meanwhile.  bench.sh starts it.
+"""What rotation and migration cost: rows a second, bloat, and reads meanwhile.  bench.sh starts it.
 
 All tables hold the same documents.  How much an HNSW index costs an UPDATE depends on its vectors, so that there are
 two such tables: with those of the documents, which resemble each other, and with random ones.
@@ -146,6 +146,27 @@ def report_rates(bench, rounds):
         say(f"in place / by UPDATE, {table}: {ratio:.0f}, target 300: {'met' if ratio >= 300 else 'missed'}")
 
 
+def report_migration(bench):
+    """encrypt_column and decrypt_column, whose UPDATE an HNSW index makes slow, and verify."""
+    some = min(5 * SLOW_ROWS, bench.rows)
+    for name, rows, indexes in (("no HNSW", bench.rows, []), ("HNSW", some, [HNSW])):
+        bench.run("DROP TABLE IF EXISTS moving")
+        bench.run("CREATE TABLE moving (id int PRIMARY KEY, embedding vector(384), metadata jsonb)")
+        bench.run(f"INSERT INTO moving SELECT id, embedding, metadata FROM staging LIMIT {rows}")
+        for index in indexes:
+            bench.run(f"CREATE INDEX ON moving USING {index}")
+        bench.run("VACUUM ANALYZE moving")
+        steps = {
+            "plain jsonb, UPDATE": "UPDATE moving SET metadata = metadata || '{\"v\": 2}'",
+            "encrypt_column": "CALL pgseal.encrypt_column('moving', 'metadata', keyring => 'bench')",
+            "verify": "SELECT count(*) FROM pgseal.verify('moving', 'metadata')",
+            "decrypt_column": "CALL pgseal.decrypt_column('moving', 'metadata')",
+        }
+        for step, sql in steps.items():
+            rate = rows / timed(lambda: bench.run(sql))
+            say(f"{f'{step}, {name}, {rows} rows':48}{rate:>10,.0f} rows/s")
+
+
 def report_reads(bench, rounds):
     for kind, what in KINDS.items():
         times = {name: [] for name in MEANWHILE}
@@ -170,6 +191,8 @@ def main():
     say(f"\n{machine(bench.db)}, load {os.getloadavg()[0]:.1f}")
     say(f"{rows} documents with vector(384), best of {rounds} in place\n")
     report_rates(bench, rounds)
+    say("")
+    report_migration(bench)
     bench.run("CALL pgseal.reencrypt('hnsw', 'metadata', rotation => 'in_place')")
     report_reads(bench, rounds)
 

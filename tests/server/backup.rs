@@ -273,6 +273,8 @@ fn a_key_is_not_retired_while_a_registered_backup_needs_it() {
         client.run(&format!("SELECT pgseal.release_manifest('{backup}')"));
     }
     client.run("SELECT pgseal.retire_key('k', 1)");
+    let error = client.error("SELECT pgseal.register_manifest('friday'); SELECT pgseal.drop_keyring('l')");
+    assert!(error.code().code() == "55000" && error.message().contains("friday"), "{error}");
     // What is retired, no backup needs from now on.
     assert_eq!(client.one::<i32>("SELECT pgseal.register_manifest('wednesday')"), 4);
     assert_eq!(client.state("SELECT pgseal.release_manifest('monday')"), "42704");

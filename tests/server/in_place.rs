@@ -378,7 +378,7 @@ fn no_reader_of_the_primary_or_of_a_standby_sees_half_a_value() {
 }
 
 /// How often it is killed: `PGSEAL_KILLS`, or ten times.
-fn kills() -> usize {
+pub fn kills() -> usize {
     std::env::var("PGSEAL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 

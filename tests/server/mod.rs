@@ -29,6 +29,7 @@ mod row_security;
 mod runbooks;
 mod shared_keys;
 mod smoke;
+mod soak;
 mod statements;
 mod stats;
 mod storage;

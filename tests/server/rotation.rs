@@ -159,16 +159,18 @@ fn a_cancelled_run_goes_on_where_it_was() {
 fn a_killed_backend_or_server_loses_nothing() {
     let cluster = Cluster::with_pgseal(&["fsync = on"]);
     let mut client = cluster.connect("postgres");
-    set_up(&mut client, 1000);
+    let kills = super::in_place::kills().max(6);
+    let rows = 170 * kills as i64;
+    set_up(&mut client, rows as usize);
     let mut done = 0;
-    for round in 0..6 {
+    for round in 0..kills as u64 {
         let mut session = cluster.connect("postgres");
         let pid: i32 = session.one("SELECT pg_backend_pid()");
         let thread = std::thread::spawn(move || {
             session.batch_execute("CALL pgseal.reencrypt('docs', 'm', 10, max_rate => 500)").is_err()
         });
         wait_for_progress(&mut client, done + 50);
-        std::thread::sleep(Duration::from_millis(37 * round));
+        std::thread::sleep(Duration::from_millis(37 * (round % 6)));
         if round % 2 == 0 {
             run(Command::new("kill").args(["-9", &pid.to_string()]));
         } else {
@@ -184,16 +186,16 @@ fn a_killed_backend_or_server_loses_nothing() {
         });
         client = cluster.connect("postgres");
         assert_eq!(client.one::<i64>(WRONG), 0, "round {round}");
-        assert_eq!(client.one::<i64>("SELECT count(*) FROM docs"), 1000);
+        assert_eq!(client.one::<i64>("SELECT count(*) FROM docs"), rows);
         // What was committed is known, and nothing else.
         let known: i64 = client.one("SELECT rows_done FROM pgseal.rotation_progress");
-        assert_eq!(1000 - known, client.one::<i64>(OLD_ROWS), "round {round}");
+        assert_eq!(rows - known, client.one::<i64>(OLD_ROWS), "round {round}");
         assert_eq!(client.one::<String>("SELECT state FROM pgseal.rotation_progress"), "interrupted");
         assert!(known >= done, "{known} after {done}");
         done = known;
     }
     client.run("CALL pgseal.reencrypt('docs', 'm')");
-    assert_eq!(client.column::<String>(PROGRESS), ["finished 1000"]);
+    assert_eq!(client.column::<String>(PROGRESS), [format!("finished {rows}")]);
     assert_eq!(client.one::<i64>(OLD_ROWS) + client.one::<i64>(WRONG), 0);
 }
 
