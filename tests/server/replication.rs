@@ -181,10 +181,7 @@ fn a_rotation_goes_on_at_a_standby_that_was_promoted_in_its_midst() {
         let mut client = standby.connect("postgres");
         let left: i64 = client.one(old);
         assert!((1..ROWS).contains(&left), "{left} are left, {rotation}");
-        client.run(&format!(
-            "{call})",
-            call = format!("CALL pgseal.reencrypt('docs', 'm', rotation => '{rotation}'")
-        ));
+        client.run(&format!("CALL pgseal.reencrypt('docs', 'm', rotation => '{rotation}')"));
         assert_eq!((client.one::<i64>(old), answers(&mut client)), (0, ALL));
         client.run("SELECT pgseal.retire_key('k', 1)");
         assert_eq!(answers(&mut client), ALL);

@@ -94,7 +94,7 @@ fn rotate(client: &mut Client, round: usize) {
         2 => client.run("SELECT pgseal.rotate_index_key('k')"),
         _ => client.run("SELECT pgseal.rotate_key('k')"),
     }
-    let way = if round % 3 == 0 { "in_place" } else { "update" };
+    let way = if round.is_multiple_of(3) { "in_place" } else { "update" };
     client.run(&format!("CALL pgseal.reencrypt('docs', 'm', rotation => '{way}')"));
     let old: Vec<i32> =
         client.column("SELECT version FROM pgseal.keys WHERE purpose = 'data' AND state = 'decrypt-only'");
