@@ -403,6 +403,16 @@ impl Opened {
         matches.then_some(()).ok_or(OpenError::Context)
     }
 
+    /// Refuses a bound value that is added to this one, unless both are bound to the same context under the same keyring.
+    pub fn require_same_context(&self, added: &Opened) -> Result<(), OpenError> {
+        let matches = match (&self.context_tag, &added.context_tag) {
+            (_, None) => true,
+            (Some(tag), Some(other)) => bool::from(tag.ct_eq(other)),
+            (None, Some(_)) => false,
+        };
+        matches.then_some(()).ok_or(OpenError::Context)
+    }
+
     fn unwrap_content(mut inner: Zeroizing<Vec<u8>>, flags: u8) -> Result<Self, OpenError> {
         if flags & PADDED != 0 {
             unpad(&mut inner)?;

@@ -56,7 +56,7 @@ fn part(call: Call, content: Content, accessor: Accessor) -> Returned {
     }
     let function = if content == Content::Text { as_text } else { as_jsonb };
     match function.varlena(document, argument) {
-        Some(part) => Ok(Some(values::seal_part(&value.keyring, content, part.bytes())?.datum())),
+        Some(part) => Ok(Some(values::seal_part(&value, content, part.bytes())?.datum())),
         None => Ok(None),
     }
 }
@@ -90,10 +90,12 @@ pub fn concat(call: Call) -> Returned {
     changed(call, jsonb::CONCAT, call.varlena(1).datum())
 }
 
-/// `encrypted_jsonb || encrypted_jsonb`, sealed under the left one's keyring.
+/// `encrypted_jsonb || encrypted_jsonb`, sealed under the left one's keyring. The right one must not lose its context.
 pub fn concat_sealed(call: Call) -> Returned {
+    let value = open_for(call, Privilege::Encrypt)?;
     let right = values::open_for(call.varlena(1).bytes(), Privilege::Encrypt)?;
-    changed(call, jsonb::CONCAT, right.datum().datum())
+    value.require_same_context(&right)?;
+    change(&value, jsonb::CONCAT, right.datum().datum())
 }
 
 /// `encrypted_jsonb - text`.
@@ -117,9 +119,12 @@ pub fn delete_path(call: Call) -> Returned {
 }
 
 fn changed(call: Call, function: Function, argument: pgrx::pg_sys::Datum) -> Returned {
-    let value = open_for(call, Privilege::Encrypt)?;
+    change(&open_for(call, Privilege::Encrypt)?, function, argument)
+}
+
+fn change(value: &OpenValue, function: Function, argument: pgrx::pg_sys::Datum) -> Returned {
     match function.varlena(value.datum().datum(), argument) {
-        Some(document) => Ok(Some(values::seal_changed(&value, document.bytes())?.datum())),
+        Some(document) => Ok(Some(values::seal_changed(value, document.bytes())?.datum())),
         None => Ok(None),
     }
 }

@@ -117,12 +117,12 @@ impl Renewer {
     }
 }
 
-/// Seals a part of a value under its keyring, without tokens.
-pub fn seal_part(keyring: &Keyring, content: Content, plaintext: &[u8]) -> Result<Varlena, PgError> {
-    let (keyring, data_version, key) = session::writer_key(keyring.id)?;
+/// Seals a part of `value`, without tokens: same keyring, context, compression and padding.
+pub fn seal_part(value: &OpenValue, content: Content, plaintext: &[u8]) -> Result<Varlena, PgError> {
+    let (keyring, data_version, key) = session::writer_key(value.keyring.id)?;
     let head = Head { content, keyring: keyring.id, data_version, index_version: 0, transit: false };
     counters::count(Counter::ValuesSealed);
-    Ok(varlena(&envelope::seal(&key, &keyring.uuid, head, &[], plaintext, Options::default())?))
+    Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &[], &value.opened, plaintext)?))
 }
 
 /// Seals a changed document in place of `value`: same keyring, context, compression and padding.
@@ -173,6 +173,11 @@ impl OpenValue {
             Content::JsonText => jsonb_from_text(&xact::c_string(&String::from_utf8_lossy(self.content()))),
             _ => varlena(self.content()),
         }
+    }
+
+    /// Refuses a value that is bound, unless this one is bound to the same context.
+    pub fn require_same_context(&self, added: &OpenValue) -> Result<(), PgError> {
+        Ok(self.opened.require_same_context(&added.opened)?)
     }
 
     /// Refuses any context but the one the value is bound to.

@@ -25,6 +25,7 @@ mod replication;
 mod retire;
 mod reveal;
 mod rotation;
+mod row_binding;
 mod row_security;
 mod runbooks;
 mod shared_keys;
