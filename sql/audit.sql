@@ -4,10 +4,6 @@ CREATE FUNCTION pgseal.check_value(encrypted_jsonb, context text, context_known 
     AS 'MODULE_PATHNAME', 'pgseal_check_jsonb' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.check_value(encrypted_text, context text, context_known boolean) RETURNS text[]
     AS 'MODULE_PATHNAME', 'pgseal_check_text' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.head_of(encrypted_jsonb) RETURNS text[]
-    AS 'MODULE_PATHNAME', 'pgseal_head_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-CREATE FUNCTION pgseal.head_of(encrypted_text) RETURNS text[]
-    AS 'MODULE_PATHNAME', 'pgseal_head_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
 -- Verdicts on the values of some pages. Where PostgreSQL itself cannot read them, the pages are halved until the
 -- row is found.
@@ -144,8 +140,6 @@ $$;
 
 COMMENT ON FUNCTION pgseal.check_value(encrypted_jsonb, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
 COMMENT ON FUNCTION pgseal.check_value(encrypted_text, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
-COMMENT ON FUNCTION pgseal.head_of(encrypted_jsonb) IS 'internal: keyring, data key version, index key version and in transit (1) or not (0), NULL where the bytes are no value; needs no key';
-COMMENT ON FUNCTION pgseal.head_of(encrypted_text) IS 'internal: keyring, data key version, index key version and in transit (1) or not (0), NULL where the bytes are no value; needs no key';
 COMMENT ON FUNCTION pgseal.check_pages(regclass, int8, int8, text) IS 'internal: verdicts on the values of some pages';
 COMMENT ON FUNCTION pgseal.check_rows(regclass, int8, text) IS 'internal: verdicts on the values of a page that PostgreSQL cannot read as a whole';
 COMMENT ON FUNCTION pgseal.leaves(regclass) IS 'internal: what stores the rows of a table: itself, partitions, children';
@@ -186,7 +180,7 @@ BEGIN
         END IF;
         FOR found IN
             SELECT nullif(f[1], '')::int4 AS keyring, nullif(f[2], '')::int4 AS data, nullif(f[3], '')::int4 AS index, f[4] = '1' AS transit, f[5] AS n
-              FROM unnest(pgseal.column_keys(place.relation, place.attname, place.scalar IS NOT NULL)) l (line), string_to_array(line, ' ') f
+              FROM unnest(pgseal.column_keys(place.relation, place.attname)) l (line), string_to_array(line, ' ') f
         LOOP
             RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
                 FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),

@@ -2,6 +2,8 @@
 
 DROP FUNCTION pgseal.value_columns();
 DROP FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8);
+DROP FUNCTION pgseal.head_of(encrypted_jsonb);
+DROP FUNCTION pgseal.head_of(encrypted_text);
 CREATE OR REPLACE FUNCTION pgseal.revoke_keyring(keyring text, role text, privileges text[] DEFAULT ARRAY['encrypt', 'search', 'decrypt']) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -159,7 +161,7 @@ CREATE OR REPLACE FUNCTION pgseal.definitions() RETURNS TABLE (object text, defi
     WHERE id >= 16384
 $$;
 
-CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text, plain boolean) RETURNS text[]
+CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text) RETURNS text[]
     AS 'MODULE_PATHNAME', 'pgseal_column_keys' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
 
 CREATE OR REPLACE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
@@ -341,7 +343,7 @@ BEGIN
         IF place.blind IS NOT NULL THEN
             RETURN format('cannot look into %s %s', place.blind, place.relation);
         END IF;
-        IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname, place.scalar IS NOT NULL)) found (line)
+        IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname)) found (line)
                     WHERE starts_with(line, format('%s %s ', keyring_id, key_version))) THEN
             RETURN format('column %I of %s', place.attname, place.relation);
         END IF;
@@ -799,7 +801,7 @@ BEGIN
         END IF;
         FOR found IN
             SELECT nullif(f[1], '')::int4 AS keyring, nullif(f[2], '')::int4 AS data, nullif(f[3], '')::int4 AS index, f[4] = '1' AS transit, f[5] AS n
-              FROM unnest(pgseal.column_keys(place.relation, place.attname, place.scalar IS NOT NULL)) l (line), string_to_array(line, ' ') f
+              FROM unnest(pgseal.column_keys(place.relation, place.attname)) l (line), string_to_array(line, ' ') f
         LOOP
             RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
                 FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
@@ -994,8 +996,10 @@ BEGIN
                 'parts of canaries, and every string that is no canary') ELSE jsonb_build_array('the files on disk') END);
 END $$;
 
-COMMENT ON FUNCTION pgseal.column_keys(regclass, text, boolean) IS 'internal: keyring, data key version, index key version, in transit (1) or not (0) and number of the values of a column';
+COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: keyring, data key version, index key version, in transit (1) or not (0) and number of the values of a column';
 COMMENT ON FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8, boolean) IS 'internal: finishes a run of reencrypt or begins another pass';
+-- COMMENT ON FUNCTION pgseal.head_of(encrypted_jsonb) IS 'internal: keyring, data key version, index key version and in transit (1) or not (0), NULL where the bytes are no value; needs no key';
+-- COMMENT ON FUNCTION pgseal.head_of(encrypted_text) IS 'internal: keyring, data key version, index key version and in transit (1) or not (0), NULL where the bytes are no value; needs no key';
 -- COMMENT ON FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8) IS 'internal: finishes a run of reencrypt or begins another pass';
 COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
-REVOKE EXECUTE ON FUNCTION pgseal.column_keys(regclass, text, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pgseal.column_keys(regclass, text) FROM PUBLIC;

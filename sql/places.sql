@@ -65,9 +65,9 @@ CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text
 $$;
 
 -- A query would have the planner run functions of the tables' owners, with the privileges of whoever looks.
-CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text, plain boolean) RETURNS text[]
+CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text) RETURNS text[]
     AS 'MODULE_PATHNAME', 'pgseal_column_keys' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION pgseal.column_keys(regclass, text, boolean) IS 'internal: keyring, data key version, index key version, in transit (1) or not (0) and number of the values of a column';
+COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: keyring, data key version, index key version, in transit (1) or not (0) and number of the values of a column';
 COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
 COMMENT ON FUNCTION pgseal.definitions() IS 'internal: what the catalogs keep as it was typed';

@@ -10,7 +10,7 @@ REVOKE EXECUTE ON FUNCTION
     pgseal.grant_keyring(text, text, text[]),
     pgseal.revoke_keyring(text, text, text[]),
     pgseal.find_key(int4, int4),
-    pgseal.column_keys(regclass, text, boolean),
+    pgseal.column_keys(regclass, text),
     pgseal.retire_key(text, int4),
     pgseal.exclude_writers(int4, int4),
     pgseal.wait_for_transactions(),

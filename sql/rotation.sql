@@ -265,7 +265,7 @@ BEGIN
         IF place.blind IS NOT NULL THEN
             RETURN format('cannot look into %s %s', place.blind, place.relation);
         END IF;
-        IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname, place.scalar IS NOT NULL)) found (line)
+        IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname)) found (line)
                     WHERE starts_with(line, format('%s %s ', keyring_id, key_version))) THEN
             RETURN format('column %I of %s', place.attname, place.relation);
         END IF;

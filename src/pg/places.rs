@@ -9,29 +9,24 @@ use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::column;
-use super::raw::datum::prefix;
 use crate::core::envelope::{HEADER_BYTES, Head, parse_head};
 use crate::core::text_form;
 
-/// `column_keys(regclass, column text, plain boolean)`: a line "keyring data-key index-key transit count" for each key,
-/// the first four empty for malformed values. Where values are not plain but in arrays or composites, those that the text
-/// of these quotes.
+/// `column_keys(regclass, column text)`: a line "keyring data-key index-key transit count" for each key, the first four
+/// empty for malformed values. Of arrays, composites and ranges the values that their text quotes.
 pub fn column_keys(call: Call) -> Returned {
     let relation = pg_sys::Oid::from(call.int4(0) as u32);
     let name = call.text(1)?;
     let column = CString::new(name.as_str()).map_err(|_| PgError::Encoding)?;
-    let plain = call.boolean(2);
     let mut counts = BTreeMap::<Option<[i32; 4]>, u64>::new();
-    let read = column::read(relation, &column, |value| {
-        if plain {
-            let head = parse_head(prefix(value.datum, HEADER_BYTES).bytes()).ok();
-            *counts.entry(head.map(|(head, _)| numbers(head))).or_default() += 1;
-        } else {
-            heads(&value.text()).for_each(|head| *counts.entry(Some(numbers(head))).or_default() += 1);
-        }
-        Ok(())
-    })?;
-    read.ok_or_else(|| PgError::Argument(format!("there is no column \"{name}\"")))?;
+    let mut count = |head: Option<Head>| *counts.entry(head.map(numbers)).or_default() += 1;
+    let found = column::read(relation, &column, |value| match value.prefix(HEADER_BYTES) {
+        Some(bytes) => count(parse_head(bytes.bytes()).ok().map(|(head, _)| head)),
+        None => heads(&value.text()).for_each(|head| count(Some(head))),
+    });
+    if !found {
+        return Err(PgError::Argument(format!("there is no column \"{name}\"")));
+    }
     let lines: Vec<String> = counts.into_iter().map(line).collect();
     let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
     Ok(Some(array::of_texts(&lines).datum()))

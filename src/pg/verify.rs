@@ -116,8 +116,8 @@ impl Verdict {
     }
 }
 
-/// `head_of(encrypted_*)`: keyring, data key version, index key version and whether the value is in transit, as
-/// numbers; NULL where the bytes are no value. Needs no key.
+/// `head_of(encrypted_*)`: keyring, data key version, index key version and whether the value is in transit, as numbers;
+/// NULL where the bytes are no value. Needs no key. Only the definitions of 0.1.0 call it, until they are updated.
 pub fn head_of(call: Call) -> Returned {
     let Ok((head, _)) = parse_head(call.prefix(0, HEADER_BYTES).bytes()) else { return Ok(None) };
     let numbers =

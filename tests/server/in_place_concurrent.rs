@@ -275,15 +275,6 @@ fn a_base_backup_taken_during_a_pass_has_no_torn_row() {
     check_files(&backup);
 }
 
-/// The standby has replayed all that the primary has written.
-fn catch_up(client: &mut Client, standby: &Cluster) -> Client {
-    let lsn: String = client.one("SELECT pg_current_wal_lsn()::text");
-    let mut replica = standby.connect("postgres");
-    let there = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'");
-    wait_for("the standby", LIMIT, || replica.one(&there));
-    replica
-}
-
 /// All bytes of all values.
 const BYTES: &str = "SELECT string_agg(md5(pgseal.encrypted_jsonb_send(m)), '' ORDER BY id) FROM docs";
 
@@ -316,7 +307,8 @@ fn a_standby_that_is_killed_during_replay_recovers() {
             rotate(&mut client);
         }
     });
-    let mut replica = catch_up(&mut client, &standby);
+    standby.catch_up(&mut client);
+    let mut replica = standby.connect("postgres");
     assert!(replica.one::<String>(BYTES) == client.one::<String>(BYTES), "the standby has other bytes");
     assert_eq!(replica.one::<i64>(WRONG), 0);
     nothing_is_left(&mut client, 3000);
@@ -347,7 +339,8 @@ fn a_failover_in_the_midst_of_a_pass_and_pg_rewind_leave_nothing_behind() {
     assert_eq!(client.one::<String>("SELECT state FROM pgseal.rotation_progress"), "interrupted");
     old.rewind_to(&new);
     client.run(CALL);
-    let mut replica = catch_up(&mut client, &old);
+    old.catch_up(&mut client);
+    let mut replica = old.connect("postgres");
     assert!(replica.one::<String>(BYTES) == client.one::<String>(BYTES), "the standby has other bytes");
     assert_eq!(replica.one::<i64>(WRONG), 0);
     nothing_is_left(&mut client, 1500);
@@ -366,7 +359,8 @@ fn a_run_waits_for_a_standby_that_lags_and_then_goes_on() {
         document("n", 1)
     ));
     let standby = primary.standby("");
-    let mut replica = catch_up(&mut client, &standby);
+    standby.catch_up(&mut client);
+    let mut replica = standby.connect("postgres");
     replica.run("SELECT pg_wal_replay_pause()");
     client.run("SELECT pgseal.rotate_key('k')");
     let mut session = primary.connect("postgres");
@@ -383,7 +377,8 @@ fn a_run_waits_for_a_standby_that_lags_and_then_goes_on() {
     assert!(!run.is_finished());
     replica.run("SELECT pg_wal_replay_resume()");
     run.join().unwrap();
-    let mut replica = catch_up(&mut client, &standby);
+    standby.catch_up(&mut client);
+    let mut replica = standby.connect("postgres");
     assert!(replica.one::<String>(BYTES) == client.one::<String>(BYTES), "the standby has other bytes");
     nothing_is_left(&mut client, 10_500);
 }

@@ -654,14 +654,15 @@ const SCALARS: [&str; 24] = [
     r#""😀 \\ ' \"""#,
 ];
 
-struct Random(u64);
+/// Numbers that look random, and are the same for the same seed.
+pub struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Random {
+    pub fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

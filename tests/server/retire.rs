@@ -435,3 +435,34 @@ fn looking_for_values_runs_no_code_of_other_roles() {
     client.run(RETIRE);
     assert_eq!(client.column::<String>("SELECT DISTINCT role::text FROM ran"), [] as [&str; 0]);
 }
+
+#[test]
+fn the_keys_of_a_column_are_counted_in_any_column_and_refused_where_there_are_no_rows() {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k'); CREATE DOMAIN own AS encrypted_jsonb; CREATE TYPE pair AS (id int, m encrypted_jsonb)");
+    client.run("CREATE TABLE docs (id int, word text, m encrypted_jsonb, d own, list encrypted_jsonb[], p pair, m2 encrypted_jsonb DEFAULT NULL)");
+    let value = "pgseal.encrypt('{}'::jsonb, 'k')";
+    client.run(&format!("INSERT INTO docs SELECT i, 'w', {value}, {value}, ARRAY[{value}, {value}], ROW(1, {value})::pair FROM generate_series(1, 3) i"));
+    let mut keys = |relation: &str, column: &str| -> Vec<String> {
+        let id: i32 = client.one("SELECT id FROM pgseal.keyring");
+        let lines =
+            client.column::<String>(&format!("SELECT unnest(pgseal.column_keys('{relation}', '{column}'))"));
+        lines.iter().map(|line| line.replace(&id.to_string(), "k")).collect()
+    };
+    for (column, expected) in
+        [("m", "k 1 1 0 3"), ("d", "k 1 1 0 3"), ("list", "k 1 1 0 6"), ("p", "k 1 1 0 3")]
+    {
+        assert_eq!(keys("docs", column), [expected], "{column}");
+    }
+    // Columns of other types hold none, or none that are well-formed.
+    assert_eq!((keys("docs", "id"), keys("docs", "m2")), (vec![], vec![]));
+    assert_eq!(keys("docs", "word"), ["    3"]);
+    client.run("CREATE TABLE parts (id int, m encrypted_jsonb) PARTITION BY RANGE (id); CREATE VIEW seen AS SELECT m FROM docs");
+    client.run("CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere; CREATE FOREIGN TABLE elsewhere (m encrypted_jsonb) SERVER far");
+    for (relation, column) in
+        [("docs", "none"), ("docs", "ctid"), ("parts", "m"), ("seen", "m"), ("elsewhere", "m")]
+    {
+        let state = client.state(&format!("SELECT pgseal.column_keys('{relation}', '{column}')"));
+        assert!(["22023", "0A000", "42809"].contains(&state.as_str()), "{relation}.{column}: {state}");
+    }
+}

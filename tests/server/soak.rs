@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls};
 
 use super::in_place::Stopping;
+use super::oracle::Random;
 use crate::support::{Cluster, Sql};
 
 const CLIENTS: u64 = 8;
 const ROWS: i32 = 2000;
-const NAMES: u64 = 50;
+const NAMES: usize = 50;
 
 /// How long each half takes, the one without rotations and the one with them: seconds in `PGSEAL_SOAK_SECONDS`, or a few.
 fn half() -> Duration {
@@ -35,18 +36,8 @@ fn set_up(client: &mut Client) {
     client.run("CREATE INDEX ON docs USING gin (m); CREATE INDEX ON docs USING hnsw (embedding vector_l2_ops); ANALYZE docs");
 }
 
-/// Numbers that look random and are the same in every run (Knuth's MMIX generator).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
 /// One client's work until told to stop; adds what its searches took.
-fn work(mut client: Client, mut numbers: Numbers, stop: &AtomicBool, reads: &Mutex<Vec<Duration>>) {
+fn work(mut client: Client, mut numbers: Random, stop: &AtomicBool, reads: &Mutex<Vec<Duration>>) {
     let _stopping = Stopping(stop);
     let search = client
         .prepare(
@@ -69,7 +60,7 @@ fn work(mut client: Client, mut numbers: Numbers, stop: &AtomicBool, reads: &Mut
     let delete = client.prepare("DELETE FROM docs WHERE id = $1::int4").unwrap();
     let mut own = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        let row = numbers.below(2 * ROWS as u64) as i32;
+        let row = numbers.below(2 * ROWS as usize) as i32;
         let number = numbers.below(1_000_000) as i64;
         let name = format!("n{}", numbers.below(NAMES));
         match numbers.below(20) {
@@ -121,7 +112,7 @@ fn eight_clients_get_right_answers_during_rotation_after_rotation() {
         std::thread::scope(|scope| {
             for number in 0..CLIENTS {
                 let client = cluster.config("postgres", "postgres").connect(NoTls).unwrap();
-                let numbers = Numbers(number + 100 * u64::from(rotating));
+                let numbers = Random::new(number + 100 * u64::from(rotating));
                 scope.spawn(|| work(client, numbers, &stop, &reads));
             }
             let _stopping = Stopping(&stop);

@@ -157,9 +157,13 @@ fn a_database_of_each_release_is_read_before_and_after_the_update_and_rotates() 
         let mut client = cluster.connect("postgres");
         client.run(&format!("CREATE EXTENSION pgseal VERSION '{version}' CASCADE"));
         restore(&cluster, "postgres", version);
+        let audit =
+            "SELECT count(*) FROM pgseal.audit() WHERE finding LIKE '18 values under data key version 1 %'";
         assert_readable(&mut client);
+        assert_eq!(client.one::<i64>(audit), 2, "m and b");
         client.run("ALTER EXTENSION pgseal UPDATE");
         assert_readable(&mut client);
+        assert_eq!(client.one::<i64>(audit), 2, "m and b");
         assert_readable(&mut cluster.connect("postgres"));
         assert_rotates(&mut client);
     }

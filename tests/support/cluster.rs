@@ -170,6 +170,15 @@ impl Cluster {
         self.start_again();
     }
 
+    /// Waits until this standby has replayed what its primary has written so far.
+    pub fn catch_up(&self, primary: &mut Client) {
+        let written = primary.query_one("SELECT pg_current_wal_lsn()::text", &[]).expect("a place in WAL");
+        let there = format!("SELECT pg_last_wal_replay_lsn() >= '{}'", written.get::<_, String>(0));
+        let mut own = self.connect("postgres");
+        let replayed = || own.query_one(&there, &[]).is_ok_and(|row| row.get(0));
+        wait_for("the standby", Duration::from_secs(60), replayed);
+    }
+
     pub fn promote(&self) {
         self.pg_ctl(&["-w", "promote"]);
     }
