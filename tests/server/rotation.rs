@@ -313,7 +313,7 @@ fn a_key_rotated_meanwhile_becomes_the_aim_of_the_next_run_or_worker() {
     wait_for_progress(&mut client, 50);
     client.run("SELECT pgseal.rotate_key('k')");
     client.run("CALL pgseal.reencrypt('docs', 'm')");
-    assert!(thread.join().unwrap().is_none());
+    assert_eq!(thread.join().unwrap(), None);
     assert_eq!(client.column::<i32>("SELECT DISTINCT pgseal.key_version(m) FROM docs"), [3]);
     assert_eq!(client.one::<i64>(WRONG), 0);
 }
