@@ -9,17 +9,24 @@ use sha2::{Digest, Sha256};
 use crate::support::{Cluster, Sql, run};
 
 /// Add lines, never change one: what is released stays as it was.
-const RELEASED: [(&str, &str); 3] = [
+const RELEASED: [(&str, &str); 7] = [
     (
         "tests/upgrade/0.1.0/pgseal--0.1.0.sql",
         "d900ba9ef241bdc030d721ec6f3c4db37fe703ad434cddafc9d1376eef0388b7",
     ),
     ("tests/upgrade/0.1.0/pgseal.key", "b7bccef53dd784cbb2c8494a2f521de13b650a1ca6b9b2becb35c4ee5e11e168"),
     ("tests/upgrade/0.1.0/values.sql", "4ba9bc4c465de885ba4ccb23073d3dc3e311c83d0afaffda7d87871b2428eb32"),
+    ("sql/pgseal--0.1.0--0.2.0.sql", "6472a8872060d7b663cab76764b440db09b370a41a489b4bcee6483db18456e2"),
+    (
+        "tests/upgrade/0.2.0/pgseal--0.2.0.sql",
+        "65b1264f1ccd4d85183888b543bb60661ee26fa771ce56a1fd255d8524760d8e",
+    ),
+    ("tests/upgrade/0.2.0/pgseal.key", "bd3e8b18900a5b216e32a34797c263455ed0b2ffdd0823e2646f444eeff5973c"),
+    ("tests/upgrade/0.2.0/values.sql", "8281ce8b5bda2c2a96c8aef573e5ccd7dba722f54d6d6e9329a43271a4aced44"),
 ];
 
 /// From the oldest to the last.
-const VERSIONS: [&str; 1] = ["0.1.0"];
+const VERSIONS: [&str; 2] = ["0.1.0", "0.2.0"];
 
 const ROWS: i64 = 60;
 
