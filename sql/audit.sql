@@ -1,8 +1,8 @@
 -- Proof: are stored values authentic (verify), is the database set up well (audit), and a record of both (evidence).
 
-CREATE FUNCTION pgseal.check_value(encrypted_jsonb, context text, context_known boolean) RETURNS text[]
+CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, context text, context_known boolean) RETURNS text[]
     AS 'MODULE_PATHNAME', 'pgseal_check_jsonb' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.check_value(encrypted_text, context text, context_known boolean) RETURNS text[]
+CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_text, context text, context_known boolean) RETURNS text[]
     AS 'MODULE_PATHNAME', 'pgseal_check_text' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
 
 -- Verdicts on the values of some pages. Where PostgreSQL itself cannot read them, the pages are halved until the
@@ -138,8 +138,8 @@ CREATE FUNCTION pgseal.may_decrypt(keyring_id int4, asker regrole) RETURNS boole
                       AND (p.role = 0 OR (p.role IN (SELECT r.oid FROM pg_roles r) AND pg_has_role(asker, p.role, 'USAGE'))))
 $$;
 
-COMMENT ON FUNCTION pgseal.check_value(encrypted_jsonb, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
-COMMENT ON FUNCTION pgseal.check_value(encrypted_text, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_text, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
 COMMENT ON FUNCTION pgseal.check_pages(regclass, int8, int8, text) IS 'internal: verdicts on the values of some pages';
 COMMENT ON FUNCTION pgseal.check_rows(regclass, int8, text) IS 'internal: verdicts on the values of a page that PostgreSQL cannot read as a whole';
 COMMENT ON FUNCTION pgseal.leaves(regclass) IS 'internal: what stores the rows of a table: itself, partitions, children';

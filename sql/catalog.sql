@@ -1,3 +1,6 @@
+-- Nothing that a schema in the path holds has a say in what this script makes. The types and their operators name their schema.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 CREATE SCHEMA pgseal;
 COMMENT ON SCHEMA pgseal IS 'pgseal: keyrings, encryption, search and rotation';
 GRANT USAGE ON SCHEMA pgseal TO PUBLIC;

@@ -108,7 +108,7 @@ CREATE VIEW pgseal.keys AS
       FROM pgseal.index_key i JOIN pgseal.keyring k ON k.id = i.keyring;
 GRANT SELECT ON pgseal.keyrings, pgseal.keys TO PUBLIC;
 
-CREATE FUNCTION pgseal.searchable_values(encrypted_jsonb) RETURNS text[]
+CREATE FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) RETURNS text[]
     AS 'MODULE_PATHNAME', 'pgseal_searchable_values' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 
 CREATE FUNCTION pgseal.check_searchable(target_table regclass, target_column name, sample_size int4 DEFAULT 10000)
@@ -132,7 +132,7 @@ BEGIN
     END LOOP;
 END $$;
 
-COMMENT ON FUNCTION pgseal.searchable_values(encrypted_jsonb) IS 'internal: the searchable values of a document, as numbers that equal ones share';
+COMMENT ON FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) IS 'internal: the searchable values of a document, as numbers that equal ones share';
 COMMENT ON FUNCTION pgseal.check_searchable(regclass, name, int4) IS 'how many different values searchable paths have in a sample of rows, with a notice where so few are easy to guess; needs decrypt';
 COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text) IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint; returns its id';
 COMMENT ON FUNCTION pgseal.set_default_keyring(text) IS 'the keyring for values whose column and session name none; NULL for none';

@@ -1,116 +1,116 @@
 -- Parts of a document and changed documents; each decrypts and seals its result under the same keyring.
-CREATE FUNCTION pgseal.field(encrypted_jsonb, text) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.field(@extschema@.encrypted_jsonb, text) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_field' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.element(encrypted_jsonb, int4) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.element(@extschema@.encrypted_jsonb, int4) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_element' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.path(encrypted_jsonb, text[]) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.path(@extschema@.encrypted_jsonb, text[]) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_path' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.field_text(encrypted_jsonb, text) RETURNS encrypted_text
+CREATE FUNCTION pgseal.field_text(@extschema@.encrypted_jsonb, text) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_field_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.element_text(encrypted_jsonb, int4) RETURNS encrypted_text
+CREATE FUNCTION pgseal.element_text(@extschema@.encrypted_jsonb, int4) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_element_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.path_text(encrypted_jsonb, text[]) RETURNS encrypted_text
+CREATE FUNCTION pgseal.path_text(@extschema@.encrypted_jsonb, text[]) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_path_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.key_exists(encrypted_jsonb, text) RETURNS boolean
+CREATE FUNCTION pgseal.key_exists(@extschema@.encrypted_jsonb, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exists' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.any_key_exists(encrypted_jsonb, text[]) RETURNS boolean
+CREATE FUNCTION pgseal.any_key_exists(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exists_any' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.all_keys_exist(encrypted_jsonb, text[]) RETURNS boolean
+CREATE FUNCTION pgseal.all_keys_exist(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exists_all' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.concat(encrypted_jsonb, jsonb) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, jsonb) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_concat' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.concat(encrypted_jsonb, encrypted_jsonb) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_concat_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.delete(encrypted_jsonb, text) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_delete' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.delete(encrypted_jsonb, text[]) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text[]) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_delete_all' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.delete(encrypted_jsonb, int4) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, int4) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_delete_element' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.delete_path(encrypted_jsonb, text[]) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.delete_path(@extschema@.encrypted_jsonb, text[]) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_delete_path' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 
 CREATE FUNCTION pgseal.equal_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_equal_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-CREATE FUNCTION pgseal.filter_text(int4, text[], text, int4) RETURNS encrypted_filter
+CREATE FUNCTION pgseal.filter_text(int4, text[], text, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-CREATE FUNCTION pgseal.filter_text(int4, text[], encrypted_text, int4) RETURNS encrypted_filter
+CREATE FUNCTION pgseal.filter_text(int4, text[], @extschema@.encrypted_text, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_sealed_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-CREATE FUNCTION pgseal.equal(encrypted_text, encrypted_text) RETURNS boolean
+CREATE FUNCTION pgseal.equal(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_equal_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.equal_support;
-CREATE FUNCTION pgseal.differ(encrypted_text, encrypted_text) RETURNS boolean
+CREATE FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.equal(encrypted_text, text) RETURNS boolean
+CREATE FUNCTION pgseal.equal(@extschema@.encrypted_text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_equal_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.equal_support;
-CREATE FUNCTION pgseal.differ(encrypted_text, text) RETURNS boolean
+CREATE FUNCTION pgseal.differ(@extschema@.encrypted_text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-CREATE FUNCTION pgseal.equal(text, encrypted_text) RETURNS boolean
+CREATE FUNCTION pgseal.equal(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_equal' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.equal_support;
-CREATE FUNCTION pgseal.differ(text, encrypted_text) RETURNS boolean
+CREATE FUNCTION pgseal.differ(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 
-CREATE OPERATOR -> (LEFTARG = encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.field);
-CREATE OPERATOR -> (LEFTARG = encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.element);
-CREATE OPERATOR #> (LEFTARG = encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.path);
-CREATE OPERATOR ->> (LEFTARG = encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.field_text);
-CREATE OPERATOR ->> (LEFTARG = encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.element_text);
-CREATE OPERATOR #>> (LEFTARG = encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.path_text);
-CREATE OPERATOR ? (LEFTARG = encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.key_exists, RESTRICT = contsel, JOIN = contjoinsel);
-CREATE OPERATOR ?| (LEFTARG = encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.any_key_exists, RESTRICT = contsel, JOIN = contjoinsel);
-CREATE OPERATOR ?& (LEFTARG = encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.all_keys_exist, RESTRICT = contsel, JOIN = contjoinsel);
-CREATE OPERATOR || (LEFTARG = encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
-CREATE OPERATOR || (LEFTARG = encrypted_jsonb, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.concat);
-CREATE OPERATOR - (LEFTARG = encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.delete);
-CREATE OPERATOR - (LEFTARG = encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.delete);
-CREATE OPERATOR - (LEFTARG = encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.delete);
-CREATE OPERATOR #- (LEFTARG = encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.delete_path);
+CREATE OPERATOR @extschema@.-> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.field);
+CREATE OPERATOR @extschema@.-> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.element);
+CREATE OPERATOR @extschema@.#> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.path);
+CREATE OPERATOR @extschema@.->> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.field_text);
+CREATE OPERATOR @extschema@.->> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.element_text);
+CREATE OPERATOR @extschema@.#>> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.path_text);
+CREATE OPERATOR @extschema@.? (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.key_exists, RESTRICT = contsel, JOIN = contjoinsel);
+CREATE OPERATOR @extschema@.?| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.any_key_exists, RESTRICT = contsel, JOIN = contjoinsel);
+CREATE OPERATOR @extschema@.?& (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.all_keys_exist, RESTRICT = contsel, JOIN = contjoinsel);
+CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
+CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
+CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.delete);
+CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.delete);
+CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.delete);
+CREATE OPERATOR @extschema@.#- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.delete_path);
 
 -- No HASHES and no MERGES: ciphertext has neither a hash nor an order.
-CREATE OPERATOR = (LEFTARG = encrypted_text, RIGHTARG = encrypted_text, FUNCTION = pgseal.equal,
-    COMMUTATOR = =, NEGATOR = <>, RESTRICT = eqsel, JOIN = eqjoinsel);
-CREATE OPERATOR <> (LEFTARG = encrypted_text, RIGHTARG = encrypted_text, FUNCTION = pgseal.differ,
-    COMMUTATOR = <>, NEGATOR = =, RESTRICT = neqsel, JOIN = neqjoinsel);
-CREATE OPERATOR = (LEFTARG = encrypted_text, RIGHTARG = text, FUNCTION = pgseal.equal,
-    COMMUTATOR = =, NEGATOR = <>, RESTRICT = eqsel, JOIN = eqjoinsel);
-CREATE OPERATOR = (LEFTARG = text, RIGHTARG = encrypted_text, FUNCTION = pgseal.equal,
-    COMMUTATOR = =, NEGATOR = <>, RESTRICT = eqsel, JOIN = eqjoinsel);
-CREATE OPERATOR <> (LEFTARG = encrypted_text, RIGHTARG = text, FUNCTION = pgseal.differ,
-    COMMUTATOR = <>, NEGATOR = =, RESTRICT = neqsel, JOIN = neqjoinsel);
-CREATE OPERATOR <> (LEFTARG = text, RIGHTARG = encrypted_text, FUNCTION = pgseal.differ,
-    COMMUTATOR = <>, NEGATOR = =, RESTRICT = neqsel, JOIN = neqjoinsel);
+CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+CREATE OPERATOR @extschema@.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+CREATE OPERATOR @extschema@.= (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+CREATE OPERATOR @extschema@.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+CREATE OPERATOR @extschema@.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
 
 -- Operators that would compare or show something else than meant: refused, with what to write instead.
 -- Without the ones with text, anynonarray || text would decrypt through the explicit cast.
-CREATE FUNCTION pgseal.unsupported(encrypted_jsonb, encrypted_jsonb) RETURNS boolean
+CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-CREATE FUNCTION pgseal.unsupported(jsonb, encrypted_jsonb) RETURNS boolean
+CREATE FUNCTION pgseal.unsupported(jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-CREATE FUNCTION pgseal.unsupported(encrypted_jsonb, jsonb) RETURNS boolean
+CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-CREATE FUNCTION pgseal.unsupported(text, encrypted_jsonb) RETURNS text
+CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-CREATE FUNCTION pgseal.unsupported(text, encrypted_text) RETURNS text
+CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-CREATE FUNCTION pgseal.unsupported(encrypted_text, text) RETURNS text
+CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-CREATE OPERATOR = (LEFTARG = encrypted_jsonb, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR = (LEFTARG = encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR = (LEFTARG = jsonb, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR <@ (LEFTARG = encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR <@ (LEFTARG = jsonb, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR <@ (LEFTARG = encrypted_jsonb, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR || (LEFTARG = text, RIGHTARG = encrypted_jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR || (LEFTARG = text, RIGHTARG = encrypted_text, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR || (LEFTARG = encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR @extschema@.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR @extschema@.<@ (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR @extschema@.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR @extschema@.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
 
 -- A JSON path: without this PostgreSQL would say no more than that there is no such operator.
-CREATE FUNCTION pgseal.refuse(encrypted_jsonb, jsonpath) RETURNS boolean
+CREATE FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-CREATE OPERATOR @? (LEFTARG = encrypted_jsonb, RIGHTARG = jsonpath, FUNCTION = pgseal.refuse);
-COMMENT ON OPERATOR @? (encrypted_jsonb, jsonpath) IS 'refused: ciphertext cannot answer it';
+CREATE OPERATOR @extschema@.@? (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonpath, FUNCTION = pgseal.refuse);
+COMMENT ON OPERATOR @extschema@.@? (@extschema@.encrypted_jsonb, jsonpath) IS 'refused: ciphertext cannot answer it';
 
 -- Patterns and order on the decrypted text, for each row; they tell more than equality, so they need decrypt.
 DO $$
@@ -126,73 +126,73 @@ BEGIN
         ('text_regex', '~', 'matching'), ('text_not_regex', '!~', 'matching'),
         ('text_iregex', '~*', 'matching'), ('text_not_iregex', '!~*', 'matching')
     LOOP
-        EXECUTE format('CREATE FUNCTION pgseal.%I(encrypted_text, text) RETURNS boolean
-            LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pgseal.decrypt($1) OPERATOR(pg_catalog.%s) $2', name, operator);
-        EXECUTE format('CREATE OPERATOR %s (LEFTARG = encrypted_text, RIGHTARG = text, FUNCTION = pgseal.%I,
-            RESTRICT = %ssel, JOIN = %sjoinsel)', operator, name, estimate, estimate);
-        EXECUTE format('COMMENT ON FUNCTION pgseal.%I(encrypted_text, text) IS ''implementation of %s operator''', name, operator);
-        EXECUTE format('COMMENT ON OPERATOR %s (encrypted_text, text) IS ''as for text; decrypts''', operator);
+        EXECUTE format('CREATE FUNCTION pgseal.%I(%s.encrypted_text, text) RETURNS boolean
+            LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pgseal.decrypt($1) OPERATOR(pg_catalog.%s) $2', name, '@extschema@', operator);
+        EXECUTE format('CREATE OPERATOR %1$s.%2$s (LEFTARG = %1$s.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.%3$I,
+            RESTRICT = %4$ssel, JOIN = %4$sjoinsel)', '@extschema@', operator, name, estimate);
+        EXECUTE format('COMMENT ON FUNCTION pgseal.%I(%s.encrypted_text, text) IS ''implementation of %s operator''', name, '@extschema@', operator);
+        EXECUTE format('COMMENT ON OPERATOR %1$s.%2$s (%1$s.encrypted_text, text) IS ''as for text; decrypts''', '@extschema@', operator);
     END LOOP;
 END $$;
 
-COMMENT ON FUNCTION pgseal.refuse(encrypted_jsonb, jsonpath) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.field(encrypted_jsonb, text) IS 'implementation of -> operator';
-COMMENT ON FUNCTION pgseal.element(encrypted_jsonb, int4) IS 'implementation of -> operator';
-COMMENT ON FUNCTION pgseal.path(encrypted_jsonb, text[]) IS 'implementation of #> operator';
-COMMENT ON FUNCTION pgseal.field_text(encrypted_jsonb, text) IS 'implementation of ->> operator';
-COMMENT ON FUNCTION pgseal.element_text(encrypted_jsonb, int4) IS 'implementation of ->> operator';
-COMMENT ON FUNCTION pgseal.path_text(encrypted_jsonb, text[]) IS 'implementation of #>> operator';
-COMMENT ON FUNCTION pgseal.key_exists(encrypted_jsonb, text) IS 'implementation of ? operator';
-COMMENT ON FUNCTION pgseal.any_key_exists(encrypted_jsonb, text[]) IS 'implementation of ?| operator';
-COMMENT ON FUNCTION pgseal.all_keys_exist(encrypted_jsonb, text[]) IS 'implementation of ?& operator';
-COMMENT ON FUNCTION pgseal.concat(encrypted_jsonb, jsonb) IS 'implementation of || operator';
-COMMENT ON FUNCTION pgseal.concat(encrypted_jsonb, encrypted_jsonb) IS 'implementation of || operator';
-COMMENT ON FUNCTION pgseal.delete(encrypted_jsonb, text) IS 'implementation of - operator';
-COMMENT ON FUNCTION pgseal.delete(encrypted_jsonb, text[]) IS 'implementation of - operator';
-COMMENT ON FUNCTION pgseal.delete(encrypted_jsonb, int4) IS 'implementation of - operator';
-COMMENT ON FUNCTION pgseal.delete_path(encrypted_jsonb, text[]) IS 'implementation of #- operator';
+COMMENT ON FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath) IS 'refuses an operator that ciphertext cannot answer';
+COMMENT ON FUNCTION pgseal.field(@extschema@.encrypted_jsonb, text) IS 'implementation of -> operator';
+COMMENT ON FUNCTION pgseal.element(@extschema@.encrypted_jsonb, int4) IS 'implementation of -> operator';
+COMMENT ON FUNCTION pgseal.path(@extschema@.encrypted_jsonb, text[]) IS 'implementation of #> operator';
+COMMENT ON FUNCTION pgseal.field_text(@extschema@.encrypted_jsonb, text) IS 'implementation of ->> operator';
+COMMENT ON FUNCTION pgseal.element_text(@extschema@.encrypted_jsonb, int4) IS 'implementation of ->> operator';
+COMMENT ON FUNCTION pgseal.path_text(@extschema@.encrypted_jsonb, text[]) IS 'implementation of #>> operator';
+COMMENT ON FUNCTION pgseal.key_exists(@extschema@.encrypted_jsonb, text) IS 'implementation of ? operator';
+COMMENT ON FUNCTION pgseal.any_key_exists(@extschema@.encrypted_jsonb, text[]) IS 'implementation of ?| operator';
+COMMENT ON FUNCTION pgseal.all_keys_exist(@extschema@.encrypted_jsonb, text[]) IS 'implementation of ?& operator';
+COMMENT ON FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, jsonb) IS 'implementation of || operator';
+COMMENT ON FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'implementation of || operator';
+COMMENT ON FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text) IS 'implementation of - operator';
+COMMENT ON FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text[]) IS 'implementation of - operator';
+COMMENT ON FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, int4) IS 'implementation of - operator';
+COMMENT ON FUNCTION pgseal.delete_path(@extschema@.encrypted_jsonb, text[]) IS 'implementation of #- operator';
 COMMENT ON FUNCTION pgseal.equal_support(internal) IS 'planner support: token match AND exact match';
 COMMENT ON FUNCTION pgseal.filter_text(int4, text[], text, int4) IS 'internal: the filter of a rewritten = with a parameter';
-COMMENT ON FUNCTION pgseal.filter_text(int4, text[], encrypted_text, int4) IS 'internal: the filter of a rewritten = with a parameter';
-COMMENT ON FUNCTION pgseal.equal(encrypted_text, encrypted_text) IS 'implementation of = operator';
-COMMENT ON FUNCTION pgseal.differ(encrypted_text, encrypted_text) IS 'implementation of <> operator';
-COMMENT ON FUNCTION pgseal.equal(encrypted_text, text) IS 'implementation of = operator';
-COMMENT ON FUNCTION pgseal.differ(encrypted_text, text) IS 'implementation of <> operator';
-COMMENT ON FUNCTION pgseal.equal(text, encrypted_text) IS 'implementation of = operator';
-COMMENT ON FUNCTION pgseal.differ(text, encrypted_text) IS 'implementation of <> operator';
-COMMENT ON FUNCTION pgseal.unsupported(encrypted_jsonb, encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(jsonb, encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(encrypted_jsonb, jsonb) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(text, encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(text, encrypted_text) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(encrypted_text, text) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON OPERATOR -> (encrypted_jsonb, text) IS 'part of a document, by key or position';
-COMMENT ON OPERATOR -> (encrypted_jsonb, int4) IS 'part of a document, by key or position';
-COMMENT ON OPERATOR #> (encrypted_jsonb, text[]) IS 'part of a document, by path';
-COMMENT ON OPERATOR ->> (encrypted_jsonb, text) IS 'part of a document as text';
-COMMENT ON OPERATOR ->> (encrypted_jsonb, int4) IS 'part of a document as text';
-COMMENT ON OPERATOR #>> (encrypted_jsonb, text[]) IS 'part of a document as text, by path';
-COMMENT ON OPERATOR ? (encrypted_jsonb, text) IS 'does the key exist';
-COMMENT ON OPERATOR ?| (encrypted_jsonb, text[]) IS 'does one of the keys exist';
-COMMENT ON OPERATOR ?& (encrypted_jsonb, text[]) IS 'do all the keys exist';
-COMMENT ON OPERATOR || (encrypted_jsonb, jsonb) IS 'concatenate documents';
-COMMENT ON OPERATOR || (encrypted_jsonb, encrypted_jsonb) IS 'concatenate documents';
-COMMENT ON OPERATOR - (encrypted_jsonb, text) IS 'without keys or an element';
-COMMENT ON OPERATOR - (encrypted_jsonb, text[]) IS 'without keys or an element';
-COMMENT ON OPERATOR - (encrypted_jsonb, int4) IS 'without keys or an element';
-COMMENT ON OPERATOR #- (encrypted_jsonb, text[]) IS 'without what is at the path';
-COMMENT ON OPERATOR = (encrypted_text, encrypted_text) IS 'equal';
-COMMENT ON OPERATOR <> (encrypted_text, encrypted_text) IS 'not equal';
-COMMENT ON OPERATOR = (encrypted_text, text) IS 'equal';
-COMMENT ON OPERATOR = (text, encrypted_text) IS 'equal';
-COMMENT ON OPERATOR <> (encrypted_text, text) IS 'not equal';
-COMMENT ON OPERATOR <> (text, encrypted_text) IS 'not equal';
-COMMENT ON OPERATOR = (encrypted_jsonb, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR = (encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR = (jsonb, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR <@ (encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR <@ (jsonb, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR <@ (encrypted_jsonb, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR || (text, encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR || (text, encrypted_text) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR || (encrypted_text, text) IS 'refused: ciphertext cannot answer it';
+COMMENT ON FUNCTION pgseal.filter_text(int4, text[], @extschema@.encrypted_text, int4) IS 'internal: the filter of a rewritten = with a parameter';
+COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'implementation of = operator';
+COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'implementation of <> operator';
+COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_text, text) IS 'implementation of = operator';
+COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_text, text) IS 'implementation of <> operator';
+COMMENT ON FUNCTION pgseal.equal(text, @extschema@.encrypted_text) IS 'implementation of = operator';
+COMMENT ON FUNCTION pgseal.differ(text, @extschema@.encrypted_text) IS 'implementation of <> operator';
+COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
+COMMENT ON FUNCTION pgseal.unsupported(jsonb, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
+COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, jsonb) IS 'refuses an operator that ciphertext cannot answer';
+COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
+COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text) IS 'refuses an operator that ciphertext cannot answer';
+COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) IS 'refuses an operator that ciphertext cannot answer';
+COMMENT ON OPERATOR @extschema@.-> (@extschema@.encrypted_jsonb, text) IS 'part of a document, by key or position';
+COMMENT ON OPERATOR @extschema@.-> (@extschema@.encrypted_jsonb, int4) IS 'part of a document, by key or position';
+COMMENT ON OPERATOR @extschema@.#> (@extschema@.encrypted_jsonb, text[]) IS 'part of a document, by path';
+COMMENT ON OPERATOR @extschema@.->> (@extschema@.encrypted_jsonb, text) IS 'part of a document as text';
+COMMENT ON OPERATOR @extschema@.->> (@extschema@.encrypted_jsonb, int4) IS 'part of a document as text';
+COMMENT ON OPERATOR @extschema@.#>> (@extschema@.encrypted_jsonb, text[]) IS 'part of a document as text, by path';
+COMMENT ON OPERATOR @extschema@.? (@extschema@.encrypted_jsonb, text) IS 'does the key exist';
+COMMENT ON OPERATOR @extschema@.?| (@extschema@.encrypted_jsonb, text[]) IS 'does one of the keys exist';
+COMMENT ON OPERATOR @extschema@.?& (@extschema@.encrypted_jsonb, text[]) IS 'do all the keys exist';
+COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents';
+COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'concatenate documents';
+COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, text) IS 'without keys or an element';
+COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, text[]) IS 'without keys or an element';
+COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, int4) IS 'without keys or an element';
+COMMENT ON OPERATOR @extschema@.#- (@extschema@.encrypted_jsonb, text[]) IS 'without what is at the path';
+COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
+COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal';
+COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, text) IS 'equal';
+COMMENT ON OPERATOR @extschema@.= (text, @extschema@.encrypted_text) IS 'equal';
+COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, text) IS 'not equal';
+COMMENT ON OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) IS 'not equal';
+COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR @extschema@.<@ (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_text) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it';

@@ -1,10 +1,10 @@
-CREATE FUNCTION pgseal.reseal(encrypted_jsonb, index boolean DEFAULT true) RETURNS encrypted_jsonb
+CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, index boolean DEFAULT true) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-CREATE FUNCTION pgseal.reseal(encrypted_text, index boolean DEFAULT true) RETURNS encrypted_text
+CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_text, index boolean DEFAULT true) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-CREATE FUNCTION pgseal.is_current(encrypted_jsonb, index boolean DEFAULT true) RETURNS boolean
+CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-CREATE FUNCTION pgseal.is_current(encrypted_text, index boolean DEFAULT true) RETURNS boolean
+CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_text, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.rewrite_pages(target_table regclass, target_column int2, first_page int8, end_page int8, index boolean) RETURNS int8[]
     AS 'MODULE_PATHNAME', 'pgseal_rewrite_pages' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -335,10 +335,10 @@ BEGIN
     END IF;
 END $$;
 
-COMMENT ON FUNCTION pgseal.reseal(encrypted_jsonb, boolean) IS 'internal: the same document under the active keys of its keyring; with index false its tokens stay';
-COMMENT ON FUNCTION pgseal.reseal(encrypted_text, boolean) IS 'internal: the same text under the active keys of its keyring; with index false its tokens stay';
-COMMENT ON FUNCTION pgseal.is_current(encrypted_jsonb, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
-COMMENT ON FUNCTION pgseal.is_current(encrypted_text, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, boolean) IS 'internal: the same document under the active keys of its keyring; with index false its tokens stay';
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_text, boolean) IS 'internal: the same text under the active keys of its keyring; with index false its tokens stay';
+COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
+COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_text, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
 COMMENT ON FUNCTION pgseal.require_autocommit(text) IS 'internal: refuses to run inside a transaction block';
 COMMENT ON FUNCTION pgseal.exclude_writers(int4, int4) IS 'internal: waits for writers with a data key version and keeps others out';
 COMMENT ON FUNCTION pgseal.wait_for_transactions() IS 'internal: waits for every transaction that runs now';
