@@ -197,7 +197,7 @@ fn load(path: &Path) -> Result<Versions, KmsError> {
     if opened.mode() & 0o177 != 0 {
         return Err(KmsError::Local("a key file must have mode 0600 or 0400"));
     }
-    if opened.uid() != effective_user()? {
+    if opened.uid() != rustix::process::geteuid().as_raw() {
         return Err(KmsError::Local("a key file must belong to the user the server runs as"));
     }
     let bytes = read_bounded(&mut file, FILE_LIMIT).map_err(missing)?.ok_or(FORM)?;
@@ -212,16 +212,6 @@ fn missing(path: &Path, error: std::io::Error) -> KmsError {
         ErrorKind::NotFound => KmsError::Local("the key directory is missing"),
         _ => KmsError::Local("a key file cannot be read"),
     }
-}
-
-/// The effective user from Linux's own table; `geteuid` would need unsafe code, and the owner of /proc/self is
-/// root for a process that may not be dumped.
-fn effective_user() -> Result<u32, KmsError> {
-    let unknown = KmsError::Local("/proc/self/status does not tell the effective user");
-    let status = std::fs::read_to_string("/proc/self/status").map_err(|_| unknown)?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let effective = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|uid| uid.parse().ok());
-    effective.ok_or(unknown)
 }
 
 fn fresh_key() -> Result<RootKey, KmsError> {

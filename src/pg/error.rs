@@ -129,6 +129,12 @@ pub enum PgError {
     /// An operator that ciphertext cannot answer.
     #[error("this operator does not work on encrypted values")]
     Unsupported,
+    /// An SQL definition that passes fewer arguments than the library takes.
+    #[error("the function was declared with too few arguments")]
+    Arity,
+    /// An SQL definition that passes NULL where the library takes none.
+    #[error("the function was declared without STRICT, and called with NULL")]
+    Null,
     /// A filter typed as text.
     #[error("an encrypted_filter cannot be written as text")]
     FilterText,
@@ -184,6 +190,8 @@ impl PgError {
             PgError::InPlace(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported => Code::ERRCODE_UNDEFINED_FUNCTION,
+            PgError::Arity => Code::ERRCODE_INVALID_FUNCTION_DEFINITION,
+            PgError::Null => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             PgError::Random(_) => Code::ERRCODE_SYSTEM_ERROR,
         }
     }

@@ -5,7 +5,7 @@ use super::error::PgError;
 use super::filters::{OpenDocument, OpenFilter};
 use super::raw::call::{Call, Returned};
 use super::raw::datum::Owned;
-use crate::core::envelope::{HEADER_BYTES, parse_head, tokens_of};
+use crate::core::envelope::{HEADER_BYTES, parse_head};
 use crate::core::filter::{Binding, Filter};
 use crate::core::token::marker;
 
@@ -35,18 +35,9 @@ pub fn token_match(call: Call) -> Returned {
     boolean(filter.admits(marker(head.keyring, head.index_version), |token| has_token(section, token)))
 }
 
-/// Binary search in the ascending token section.
+/// Is the token in the section, whose big-endian tokens ascend as their bytes do?
 fn has_token(section: &[u8], token: u64) -> bool {
-    let (mut low, mut high) = (0, section.len() / 8);
-    while low < high {
-        let middle = low.midpoint(high);
-        match tokens_of(&section[8 * middle..8 * middle + 8]).next() {
-            Some(found) if found < token => low = middle + 1,
-            Some(found) if found > token => high = middle,
-            found => return found.is_some(),
-        }
-    }
-    false
+    section.as_chunks::<8>().0.binary_search(&token.to_be_bytes()).is_ok()
 }
 
 /// `exact_match(encrypted_jsonb, encrypted_filter)`, operator `@>#`: decrypts and asks jsonb. Also

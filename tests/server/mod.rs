@@ -5,6 +5,7 @@ mod aws;
 mod backup;
 mod bad_input;
 mod decrypt_log;
+mod definitions;
 mod evidence;
 mod faults;
 mod in_place;

@@ -1,5 +1,6 @@
 //! How PostgreSQL calls our functions (fmgr.h, version-1 convention).
 
+use std::any::TypeId;
 use std::ffi::CStr;
 
 use pgrx::{PgMemoryContexts, pg_sys};
@@ -19,6 +20,7 @@ pub struct Call(pg_sys::FunctionCallInfo);
 /// [`Call`] and gives [`Returned`]; its error is raised here, the one place where errors reach PostgreSQL.
 macro_rules! sql_functions {
     ($($symbol:ident => $body:path;)*) => { $(
+        #[allow(unsafe_code, reason = "exports a symbol to PostgreSQL")]
         const _: () = {
             #[unsafe(export_name = concat!("pg_finfo_", stringify!($symbol)))]
             extern "C" fn info() -> &'static pgrx::pg_sys::Pg_finfo_record {
@@ -53,8 +55,12 @@ pub unsafe fn run(fcinfo: pg_sys::FunctionCallInfo, body: fn(Call) -> Returned) 
 }
 
 impl Call {
+    /// An error where the function was declared with fewer arguments than the library knows.
     fn argument(&self, index: usize) -> pg_sys::NullableDatum {
-        // SAFETY: the frame is valid while `Call` lives, and every index is below the declared nargs.
+        if index >= self.count() {
+            PgError::Arity.raise();
+        }
+        // SAFETY: the frame is valid while `Call` lives, and has nargs arguments.
         unsafe { *(*self.0).args.as_ptr().add(index) }
     }
 
@@ -69,9 +75,13 @@ impl Call {
         index >= self.count() || self.argument(index).isnull
     }
 
-    /// The argument as PostgreSQL holds it.
+    /// The argument as PostgreSQL holds it; an error where it is NULL.
     pub fn datum(&self, index: usize) -> pg_sys::Datum {
-        self.argument(index).value
+        let argument = self.argument(index);
+        if argument.isnull {
+            PgError::Null.raise();
+        }
+        argument.value
     }
 
     /// An int4 or oid-sized argument.
@@ -174,16 +184,27 @@ impl Call {
 
     /// Works on what this call site keeps between calls of one execution (fn_extra).
     pub fn with_cache<T: Default + 'static, R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-        // SAFETY: none of our functions is called without flinfo; it lives as long as the call site, and fn_extra is only ever set here, so it is
-        // NULL or a `T`: one symbol always asks for one `T`. The box is dropped with fn_mcxt. A call site
-        // does not run again inside itself, so nobody else holds the `T` during `work`.
+        // SAFETY: none of our functions is called without flinfo; it lives as long as the call site, and fn_extra is only
+        // ever set here, so it is NULL or a `Kept` of the type that it names. It is dropped with fn_mcxt. A call site does
+        // not run again inside itself, so nobody else holds the `T` during `work`.
         unsafe {
             let info = (*self.0).flinfo;
             if (*info).fn_extra.is_null() {
-                let kept = PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(T::default());
-                (*info).fn_extra = kept.cast();
+                let kept = Kept { of: TypeId::of::<T>(), value: T::default() };
+                (*info).fn_extra =
+                    PgMemoryContexts::For((*info).fn_mcxt).leak_and_drop_on_delete(kept).cast();
             }
-            work(&mut *(*info).fn_extra.cast::<T>())
+            if *(*info).fn_extra.cast::<TypeId>() != TypeId::of::<T>() {
+                return work(&mut T::default());
+            }
+            work(&mut (*(*info).fn_extra.cast::<Kept<T>>()).value)
         }
     }
+}
+
+/// What a call site keeps, behind the name of its type.
+#[repr(C)]
+struct Kept<T> {
+    of: TypeId,
+    value: T,
 }
