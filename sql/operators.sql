@@ -69,18 +69,18 @@ CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG =
 CREATE OPERATOR @extschema@.#- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.delete_path);
 
 -- No HASHES and no MERGES: ciphertext has neither a hash nor an order.
-CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
-    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
-CREATE OPERATOR @extschema@.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
-    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
-CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.equal,
-    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
-CREATE OPERATOR @extschema@.= (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
-    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
-CREATE OPERATOR @extschema@.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.differ,
-    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
-CREATE OPERATOR @extschema@.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
-    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+CREATE OPERATOR pg_catalog.= (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+CREATE OPERATOR pg_catalog.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
 
 -- Operators that would compare or show something else than meant: refused, with what to write instead.
 -- Without the ones with text, anynonarray || text would decrypt through the explicit cast.
@@ -96,9 +96,9 @@ CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text) RETURNS tex
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR @extschema@.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR pg_catalog.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR @extschema@.<@ (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
@@ -181,15 +181,15 @@ COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, text) IS 'withou
 COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, text[]) IS 'without keys or an element';
 COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, int4) IS 'without keys or an element';
 COMMENT ON OPERATOR @extschema@.#- (@extschema@.encrypted_jsonb, text[]) IS 'without what is at the path';
-COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
-COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal';
-COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, text) IS 'equal';
-COMMENT ON OPERATOR @extschema@.= (text, @extschema@.encrypted_text) IS 'equal';
-COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, text) IS 'not equal';
-COMMENT ON OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) IS 'not equal';
-COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal';
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, text) IS 'equal';
+COMMENT ON OPERATOR pg_catalog.= (text, @extschema@.encrypted_text) IS 'equal';
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, text) IS 'not equal';
+COMMENT ON OPERATOR pg_catalog.<> (text, @extschema@.encrypted_text) IS 'not equal';
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR pg_catalog.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR @extschema@.<@ (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';

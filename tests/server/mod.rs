@@ -23,6 +23,7 @@ mod privileges;
 mod ranges;
 mod readme;
 mod replication;
+mod restore;
 mod retire;
 mod reveal;
 mod rotation;
