@@ -422,6 +422,92 @@ fn the_committed_tokens_are_what_is_computed_today() {
     assert!(committed.len() > 100);
 }
 
+/// What a path declares, and documents that show where its tokens could change: with another library for times or case
+/// folding, say.
+fn declared_cases() -> Vec<(Value, Vec<Value>)> {
+    let numbers = [
+        "0", "0.0", "52", "52.999", "-0.0001", "-1", "149.5", "150", "150.5", "151", "1e3", "1e-400", "1e400",
+    ];
+    let times = [
+        "2026-11-29",
+        "2026-11-29T00:00:00Z",
+        "2026-11-29t00:00:00z",
+        "2026-11-29 00:00:00",
+        "2026-11-29T00:00:00",
+        "2026-11-29T01:30:00+02:00",
+        "2026-11-28T23:59:59.999999999Z",
+        "2026-11-28T23:59:59.9999-00:01",
+        "2026-11-29T23:59:00-23:59",
+        "2016-12-31T23:59:60Z",
+        "2016-12-31T18:59:60.5-05:00",
+        "2024-02-29",
+        "2023-02-29",
+        "2026-11-29T24:00:00Z",
+        "2026-11-29T10:00Z",
+        "1999-12-31T23:59:59Z",
+        "2030-01-01T00:00:00.000001Z",
+        "2030-01-02",
+        "0000-01-01",
+        "9999-12-31T23:59:59Z",
+        "yesterday",
+    ];
+    let cases = [
+        "Straße",
+        "STRASSE",
+        "İstanbul",
+        "ıspanak",
+        "ΣΊΣΥΦΟΣ",
+        "σίσυφος",
+        "ſ",
+        "ﬁne",
+        "ǅ",
+        "ꭰ",
+        "Ꭰ",
+        "ᲀ",
+        "e\u{301}",
+        "É",
+        "東京",
+        "",
+    ];
+    let strings = |texts: &[&str]| texts.iter().map(|text| json!({"a": text})).collect::<Vec<_>>();
+    let number = |text: &str| json!({"a": serde_json::from_str::<Value>(text).unwrap()});
+    let mut in_range: Vec<Value> = numbers.iter().map(|text| number(text)).collect();
+    in_range.extend([json!({"a": [3, {"b": 4}]}), json!({"a": "52"}), json!({"a": null})]);
+    vec![
+        (json!({"path": "$.a", "range": {"min": 0, "max": 150, "step": 1}}), in_range.clone()),
+        (json!({"path": "$.**", "range": {"min": -0.5, "max": 99.75, "step": 0.25}}), in_range),
+        (
+            json!({"path": "$.a", "range": {"min": "2000-01-01", "max": "2030-01-01", "step": "1 day"}}),
+            strings(&times),
+        ),
+        (
+            json!({"path": "$.a", "range": {"min": "2016-12-31T23:00:00Z", "max": "2026-11-29", "step": "6 hours"}}),
+            strings(&times),
+        ),
+        (json!({"path": "$.a", "casefold": true}), strings(&cases)),
+        (json!({"path": "$.a", "casefold": true, "bits": 20}), strings(&cases)),
+    ]
+}
+
+#[test]
+fn declared_tokens_are_what_was_committed() {
+    let mut computed = Vec::new();
+    for (declared, documents) in declared_cases() {
+        let policy = Policy::from_json(&json!({"scheme": 1, "paths": [declared]})).unwrap();
+        let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
+        for document in documents {
+            let text = document.to_string();
+            let tokens = tokenizer.document(&jsonb(&parse(&text))).unwrap();
+            computed.push(format!("{declared}\t{text}\t{}", hex_tokens(&tokens)));
+        }
+    }
+    if std::env::var_os("PGSEAL_WRITE_VECTORS").is_some() && lines("declared.txt").is_empty() {
+        fs::write(file("declared.txt"), computed.join("\n") + "\n").unwrap();
+    }
+    let committed: Vec<String> = lines("declared.txt").iter().map(|fields| fields.join("\t")).collect();
+    assert_eq!(committed, computed);
+}
+
 /// token = HMAC(token key, scheme || kind || path || salt || value), written out from the description.
 #[test]
 fn the_committed_tokens_follow_their_description() {
