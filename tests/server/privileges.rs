@@ -1,4 +1,4 @@
-//! Who may do what with a keyring: a test for each cell of the README's table.
+//! Who may do what with a keyring: a test for each cell of the table in sql/privileges.md.
 
 use postgres::Client;
 
