@@ -1,6 +1,15 @@
 -- Nothing that a schema in the path holds has a say in what this script makes. The types and their operators name their schema.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
+-- Sealed text is in the encoding of its database, and no dump converts ciphertext.
+DO LANGUAGE plpgsql $$
+BEGIN
+    IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8'::name THEN
+        RAISE EXCEPTION 'pgseal needs a database with encoding UTF8, this one is %', pg_catalog.getdatabaseencoding()
+            USING ERRCODE = 'feature_not_supported', HINT = 'createdb -E UTF8 -T template0 name';
+    END IF;
+END $$;
+
 CREATE SCHEMA pgseal;
 COMMENT ON SCHEMA pgseal IS 'pgseal: keyrings, encryption, search and rotation';
 GRANT USAGE ON SCHEMA pgseal TO PUBLIC;

@@ -6,7 +6,7 @@
 
 use unicase::UniCase;
 
-/// The folded bytes of a string; bytes that are not UTF-8 stay as they are.
+/// The folded bytes of a string; bytes that are not UTF-8 stay as they are: filters ask for folded ones in UTF8 databases only.
 pub fn fold(text: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(text) {
         Ok(text) => UniCase::unicode(text).to_folded_case().into_bytes(),

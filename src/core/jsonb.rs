@@ -76,6 +76,25 @@ pub fn walk_with_empties<E: From<JsonbError>>(
     walker.container(document)
 }
 
+/// Does every string of the document, keys too, pass `test`? However deep it is.
+pub fn all_strings(document: &[u8], test: impl Fn(&[u8]) -> bool) -> Result<bool, JsonbError> {
+    let mut containers = vec![document];
+    while let Some(bytes) = containers.pop() {
+        let head = word(bytes, 0)?;
+        let count = (head & COUNT_MASK) as usize;
+        let children = if head & OBJECT == 0 { count } else { count * 2 };
+        let mut entries = Entries::new(bytes, children)?;
+        for _ in 0..children {
+            match entries.next()? {
+                (STRING, text) if !test(text) => return Ok(false),
+                (CONTAINER, inner) => containers.push(inner),
+                _ => (),
+            }
+        }
+    }
+    Ok(true)
+}
+
 /// Is the document a scalar, neither object nor array?
 pub fn is_scalar(document: &[u8]) -> bool {
     word(document, 0).is_ok_and(|head| head & SCALAR != 0)
@@ -282,6 +301,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = leaves(&bytes);
+            let _ = all_strings(&bytes, |_| true);
         }
 
         #[test]
@@ -297,6 +317,18 @@ mod tests {
     fn empty_containers_have_no_leaves() {
         assert_eq!(leaves(&OBJECT.to_le_bytes()), Ok(0));
         assert_eq!(leaves(&ARRAY.to_le_bytes()), Ok(0));
+    }
+
+    #[test]
+    fn every_key_and_string_is_tested_however_deep() {
+        let not = |unwanted: &'static [u8]| all_strings(&hex(SAMPLE), move |text| text != unwanted);
+        assert_eq!(not(b"y"), Ok(true));
+        assert_eq!([not(b"a"), not(b"b"), not(b"x")], [Ok(false); 3]);
+        let deep = (0..2 * MAX_DEPTH).fold(hex(SAMPLE), |inner, _| {
+            let head = [ARRAY | 1, CONTAINER | inner.len() as u32].map(u32::to_le_bytes);
+            [head.concat(), inner].concat()
+        });
+        assert_eq!(all_strings(&deep, |text| text != b"x"), Ok(false));
     }
 
     #[test]

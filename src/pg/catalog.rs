@@ -6,6 +6,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys};
 
 use super::error::PgError;
+use super::raw::encoding::c_text;
 use super::raw::table::{Key, Row, read};
 use super::raw::xact;
 use crate::core::Uuid;
@@ -157,7 +158,7 @@ impl Tables {
 
     /// The id of a keyring by name.
     pub fn keyring_by_name(&self, name: &str) -> Option<i32> {
-        let name = xact::c_string(name);
+        let Ok(name) = c_text(name.as_bytes()) else { return None };
         // Longer than any name: would be read past a name's 64 bytes.
         if name.as_bytes().len() >= pg_sys::NAMEDATALEN as usize {
             return None;
@@ -182,11 +183,10 @@ impl Tables {
     pub fn keyring(&self, id: i32) -> Result<Keyring, PgError> {
         let key = || Key::Int4(1, id);
         let found = read(self.keyring, self.keyring_pkey, key(), 1, |row| {
-            (row.uuid(2), row.name(3), row.text(4), row.text(5).unwrap_or_default())
+            Ok((row.uuid(2), row.name(3), row.text(4)?, row.text(5)?.unwrap_or_default()))
         });
-        let Some((uuid, name, kms_endpoint, kms_key)) = found.into_iter().next() else {
-            return Err(PgError::UnknownKeyringId(id));
-        };
+        let found = found.into_iter().next().unwrap_or(Err(PgError::UnknownKeyringId(id)));
+        let (uuid, name, kms_endpoint, kms_key) = found?;
         let data_keys = read(self.data_key, self.data_key_pkey, key(), usize::MAX, key_row);
         let index_keys = read(self.index_key, self.index_key_pkey, key(), usize::MAX, |row| {
             Ok((key_row(row)?, policy(row)?))
@@ -214,12 +214,12 @@ fn key_row(row: &Row) -> Result<KeyRow, PgError> {
     let bytes = |column| row.varlena(column).map(|value| value.bytes().to_vec()).unwrap_or_default();
     let commitment =
         bytes(5).try_into().map_err(|_| PgError::Catalog("a commitment is not 32 bytes".into()))?;
-    let state = KeyState::parse(&row.text(3).unwrap_or_default())?;
+    let state = KeyState::parse(&row.text(3)?.unwrap_or_default())?;
     Ok(KeyRow { version: row.int4(2) as u16, state, wrapped: bytes(4), commitment })
 }
 
 fn policy(row: &Row) -> Result<Rc<Policy>, PgError> {
-    let text = row.text(6).unwrap_or_default();
+    let text = row.text(6)?.unwrap_or_default();
     let stored = serde_json::from_str(&text).map_err(|_| PgError::Catalog("a policy is not JSON".into()))?;
     Ok(Rc::new(Policy::from_json(&stored)?))
 }

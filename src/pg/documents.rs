@@ -46,7 +46,7 @@ pub fn path_text(call: Call) -> Returned {
 fn part(call: Call, content: Content, accessor: Accessor) -> Returned {
     let argument = call.datum(1);
     let value = open_to_look(call, |policy| texts::is_declared(accessor, argument, policy))?;
-    let document = value.datum().datum();
+    let document = value.datum()?.datum();
     let (as_jsonb, as_text) = texts::functions(accessor);
     let only_scalars = !call.with_cache(|looking: &mut Looking| looking.is_everywhere())
         && !value.keyring.active_index()?.1.covers_everything();
@@ -82,7 +82,7 @@ fn has_key(call: Call, function: Function) -> Returned {
     if other_keyring(call, 0, value.keyring.id)? {
         return Ok(None);
     }
-    Ok(Some(function.boolean(value.datum().datum(), call.datum(1)).into()))
+    Ok(Some(function.boolean(value.datum()?.datum(), call.datum(1)).into()))
 }
 
 /// `encrypted_jsonb || jsonb`.
@@ -95,7 +95,7 @@ pub fn concat_sealed(call: Call) -> Returned {
     let value = open_for(call, Privilege::Encrypt)?;
     let right = values::open_for(call.varlena(1).bytes(), Privilege::Encrypt)?;
     value.require_same_context(&right)?;
-    change(&value, jsonb::CONCAT, right.datum().datum())
+    change(&value, jsonb::CONCAT, right.datum()?.datum())
 }
 
 /// `encrypted_jsonb - text`.
@@ -123,7 +123,7 @@ fn changed(call: Call, function: Function, argument: pgrx::pg_sys::Datum) -> Ret
 }
 
 fn change(value: &OpenValue, function: Function, argument: pgrx::pg_sys::Datum) -> Returned {
-    match function.varlena(value.datum().datum(), argument) {
+    match function.varlena(value.datum()?.datum(), argument) {
         Some(document) => Ok(Some(values::seal_changed(value, document.bytes())?.datum())),
         None => Ok(None),
     }

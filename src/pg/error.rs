@@ -41,6 +41,12 @@ pub enum PgError {
     /// Text that is not UTF-8.
     #[error("the text is not valid UTF-8")]
     Encoding,
+    /// Text that a database of another encoding has sealed.
+    #[error("the decrypted value is not text in this database's encoding")]
+    OtherEncoding,
+    /// Case is folded as Unicode says.
+    #[error("filters that do not look at case need a database with encoding UTF8")]
+    CaseNeedsUtf8,
     /// The tag does not fit.
     #[error("authentication of an encrypted value failed")]
     Authentication,
@@ -160,7 +166,8 @@ impl PgError {
             | PgError::FilterText => Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
             PgError::Sealed(_) | PgError::OtherContent(_) => Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
             PgError::Unreadable(_, code) => *code,
-            PgError::Encoding => Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+            PgError::Encoding | PgError::OtherEncoding => Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+            PgError::CaseNeedsUtf8 => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::Authentication | PgError::Context | PgError::Commitment(..) => {
                 Code::ERRCODE_DATA_EXCEPTION
             }
@@ -201,6 +208,12 @@ impl PgError {
         Some(match self {
             PgError::SealedText(_) | PgError::TextForm(_) | PgError::Sealed(_) => {
                 "Text that starts with \"pgseal:\" is read as an encrypted value. Was it cut or changed?"
+            }
+            PgError::Encoding | PgError::CaseNeedsUtf8 => {
+                "Move to a UTF8 database, by decrypted values: createdb -E UTF8 -T template0 name"
+            }
+            PgError::OtherEncoding => {
+                "It was encrypted in a database of another encoding: decrypt it there, and encrypt it anew here."
             }
             PgError::Json => {
                 "The document is not shown because it may be confidential. Cast it to jsonb to see what is wrong."

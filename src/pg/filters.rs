@@ -10,7 +10,7 @@ use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Owned, Varlena, cstring, varlena};
-use super::raw::jsonb;
+use super::raw::{encoding, jsonb};
 use super::session::{self, Looking};
 use super::texts::TextAt;
 use super::values;
@@ -75,6 +75,10 @@ pub fn make_planned(target: Target, kind: Query, documents: &[&[u8]]) -> Result<
 }
 
 fn seal(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError> {
+    // Case is folded as Unicode says, and tokens with it.
+    if kind == Query::Casefold && !encoding::is_utf8() {
+        return Err(PgError::CaseNeedsUtf8);
+    }
     let keyring = session::keyring(target.keyring)?;
     session::require_search(&keyring, |policy| is_declared(kind, documents, policy))?;
     let groups = query_groups(&keyring, kind, documents)?;
@@ -384,7 +388,7 @@ impl OpenDocument {
         match located.bare_length() {
             Some(length) => self.document.fill(length, |room| located.open_into(room)),
             None => {
-                self.document = Owned::new(located.open()?.datum().bytes());
+                self.document = Owned::new(located.open()?.datum()?.bytes());
                 Ok(())
             }
         }

@@ -1,11 +1,13 @@
 //! Settings. Credentials only ever by reference: the name of a file, never the secret.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
+use super::raw::encoding::shown;
 use super::raw::xact;
 use crate::keys::shared::WAYS;
 use crate::kms::{Settings, VaultAuth, VaultLogin};
@@ -233,21 +235,27 @@ pub fn kms_settings() -> Settings {
             KmsAuth::approle => VaultAuth::AppRole,
             KmsAuth::kubernetes => VaultAuth::Kubernetes,
         },
-        token_file: string(&KMS_TOKEN_FILE).map(PathBuf::from),
+        token_file: path(&KMS_TOKEN_FILE),
         mount: string(&KMS_AUTH_MOUNT),
         role: string(&KMS_ROLE),
-        secret_file: string(&KMS_SECRET_FILE).map(PathBuf::from),
+        secret_file: path(&KMS_SECRET_FILE),
         namespace: string(&KMS_NAMESPACE),
     };
     Settings {
-        ca_file: string(&KMS_CA_FILE).map(PathBuf::from),
+        ca_file: path(&KMS_CA_FILE),
         vault,
         ..Settings::new(Duration::from_millis(KMS_TIMEOUT_MS.get() as u64), xact::interrupted)
     }
 }
 
-/// An empty setting counts as none.
+/// An empty setting counts as none. What is not UTF-8 names nothing that exists.
 fn string(setting: &GucSetting<Option<CString>>) -> Option<String> {
-    let text = setting.get()?.to_string_lossy().into_owned();
+    let text = shown(setting.get()?.to_bytes());
     (!text.is_empty()).then_some(text)
+}
+
+/// The name of a file, byte by byte.
+fn path(setting: &GucSetting<Option<CString>>) -> Option<PathBuf> {
+    let bytes = setting.get()?.into_bytes();
+    (!bytes.is_empty()).then(|| OsString::from_vec(bytes).into())
 }

@@ -70,7 +70,7 @@ fn check_name(name: &str) -> Result<(), PgError> {
 }
 
 fn policy_argument(call: Call, index: usize) -> Result<Policy, PgError> {
-    let paths = if call.is_null(index) { Vec::new() } else { array::texts(call.datum(index)) };
+    let paths = if call.is_null(index) { Vec::new() } else { array::texts(call.datum(index))? };
     let paths: Option<Vec<String>> = paths.into_iter().collect();
     Ok(Policy::from_paths(&paths.ok_or_else(|| PgError::Argument("a searchable path is NULL".into()))?)?)
 }
@@ -160,7 +160,7 @@ pub fn searchable_values(call: Call) -> Returned {
     let value = values::open_for(call.varlena(0).bytes(), Privilege::Decrypt)?;
     let (row, policy) = value.keyring.active_index()?;
     let key = session::index_key(&value.keyring, row)?;
-    let found = Tokenizer { key: &key, policy }.values(value.datum().bytes())?;
+    let found = Tokenizer { key: &key, policy }.values(value.datum()?.bytes())?;
     let shown = found.iter().filter(|(path, _)| !policy.hides_frequency(path));
     let texts: Vec<String> = shown.map(|(path, number)| format!("{path}\n{number:x}")).collect();
     let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();

@@ -69,7 +69,7 @@ pub fn open(endpoint: Option<&str>) -> Result<Rc<dyn Kms>, KmsError> {
     let endpoint =
         endpoint.or(default.as_deref()).ok_or(KmsError::Setting("pgseal.kms_endpoint is not set"))?;
     if let (Some(path), Some(data)) = (endpoint.strip_prefix("file://"), xact::data_directory())
-        && resolved(Path::new(path)).starts_with(resolved(Path::new(&data)))
+        && resolved(Path::new(path)).starts_with(resolved(&data))
     {
         return Err(KmsError::Endpoint("key files inside the data directory would be in every backup"));
     }

@@ -44,17 +44,22 @@ fn line((numbers, count): (Option<[i32; 4]>, u64)) -> String {
 /// `text_holds_key(text, keyring int4, version int4)`: does this text, say of a DEFAULT or a view, quote a
 /// value of that data key version?
 pub fn text_holds_key(call: Call) -> Returned {
-    let text = call.text(0)?;
+    let text = call.varlena(0);
     let (keyring, version) = (call.int4(1), call.int4(2));
-    let held = heads(&text).any(|head| head.keyring == keyring && i32::from(head.data_version) == version);
+    let held = heads(text.bytes()).any(|head| head.keyring == keyring && i32::from(head.data_version) == version);
     Ok(Some(held.into()))
 }
 
 /// Of the values that a text quotes.
-fn heads(text: &str) -> impl Iterator<Item = Head> {
-    text.match_indices(text_form::PREFIX).filter_map(|(at, _)| {
-        let encoded = text[at..].split(|c: char| !(c.is_ascii_alphanumeric() || ":+/=".contains(c))).next();
-        let decoded = encoded.and_then(|encoded| text_form::decode(encoded.as_bytes()));
-        decoded.and_then(Result::ok).and_then(|bytes| parse_head(&bytes).ok()).map(|(head, _)| head)
+fn heads(text: &[u8]) -> impl Iterator<Item = Head> {
+    let words = text.split(|byte| !(byte.is_ascii_alphanumeric() || b":+/=".contains(byte)));
+    words.flat_map(starts).filter_map(|encoded| {
+        let bytes = text_form::decode(encoded)?.ok()?;
+        parse_head(&bytes).ok().map(|(head, _)| head)
     })
+}
+
+/// What begins with the prefix, anywhere in a word.
+fn starts(word: &[u8]) -> impl Iterator<Item = &[u8]> {
+    (0..word.len()).map(|at| &word[at..]).filter(|rest| rest.starts_with(text_form::PREFIX.as_bytes()))
 }

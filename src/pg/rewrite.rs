@@ -11,6 +11,7 @@ use super::ranges::{self, Bound};
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::varlena;
+use super::raw::encoding::utf8;
 use super::raw::node::{Expr, Objects, simplify_request};
 use super::{session, texts};
 use crate::core::filter::{Binding, Filter, Query};
@@ -154,7 +155,7 @@ pub fn filter_between_support(call: Call) -> Returned {
 /// What a call asks, where the planner knows all of it. The arguments are those before the keyring.
 fn known_question(kind: Query, arguments: &[Expr]) -> Result<Option<Vec<Vec<u8>>>, PgError> {
     if let [path, low, high] = arguments {
-        let Some((path, domain, low, high)) = known_bounds(*path, *low, *high) else { return Ok(None) };
+        let Some((path, domain, low, high)) = known_bounds(*path, *low, *high)? else { return Ok(None) };
         return Ok(Some(vec![ranges::encode(&path, domain, low, high)?.to_vec()]));
     }
     let Some(asked) = arguments.first().and_then(|argument| argument.constant()) else { return Ok(None) };
@@ -166,13 +167,15 @@ fn known_question(kind: Query, arguments: &[Expr]) -> Result<Option<Vec<Vec<u8>>
 }
 
 /// The path and bounds where the planner knows all of them.
-fn known_bounds(path: Expr, low: Expr, high: Expr) -> Option<(String, Domain, Bound, Bound)> {
+fn known_bounds(path: Expr, low: Expr, high: Expr) -> Result<Option<Asked>, PgError> {
     let known = |bound: Expr| bound.is_null_constant() || bound.constant_datum().is_some();
-    let text = path.constant().filter(|_| known(low) && known(high))?;
+    let Some(path) = path.constant().filter(|_| known(low) && known(high)) else { return Ok(None) };
     let domain = if low.base_type() == pg_sys::NUMERICOID { Domain::Numbers } else { Domain::Times };
-    let path = String::from_utf8_lossy(text.bytes()).into_owned();
-    Some((path, domain, low.constant_datum(), high.constant_datum()))
+    Ok(Some((utf8(path.bytes())?, domain, low.constant_datum(), high.constant_datum())))
 }
+
+/// Path, domain and bounds of a range.
+type Asked = (String, Domain, Bound, Bound);
 
 /// `between_support(internal)`: `between(c, path, low, high)` becomes `(c @~ filter) AND (c @># filter)`.
 pub fn between_support(call: Call) -> Returned {
@@ -193,7 +196,7 @@ pub fn between_support(call: Call) -> Returned {
 
 fn range_filter(objects: &Objects, value: Expr, asked: [Expr; 3]) -> Result<Option<Expr>, PgError> {
     let [path, low, high] = asked;
-    if let Some((path, domain, low, high)) = known_bounds(path, low, high) {
+    if let Some((path, domain, low, high)) = known_bounds(path, low, high)? {
         let query = ranges::encode(&path, domain, low, high)?;
         return Ok(refreshed(objects, filters::make_planned(target(value)?, Query::Between, &[&query])?));
     }
@@ -212,7 +215,7 @@ fn fold(call: Call, kind: Query) -> Returned {
     let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
     let filter = match keyring.constant() {
         Some(name) => {
-            let keyring = session::keyring_id(&String::from_utf8_lossy(name.bytes()))?;
+            let keyring = session::keyring_id(&utf8(name.bytes())?)?;
             filters::make_planned(Target { keyring, binding: Binding::Fixed }, kind, &documents)?
         }
         None if keyring.is_null_constant() => {

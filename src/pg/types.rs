@@ -16,7 +16,7 @@ use super::raw::call::{Call, Returned};
 use super::raw::datum::{
     Varlena, cstring, from_text, jsonb_from_text, jsonb_to_text, name, type_name, varlena,
 };
-use super::raw::xact::c_string;
+use super::raw::encoding::c_text;
 use super::session::{self, Allowed, Privilege};
 use super::values;
 use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, Options, parse_head};
@@ -118,7 +118,7 @@ pub fn send(call: Call) -> Returned {
 /// `encrypted_typmod_in(cstring[])`: a keyring by name, or by number as a dump writes it. A number that is
 /// not known passes, because a dump creates tables before it restores keyrings.
 pub fn typmod_in(call: Call) -> Returned {
-    let modifiers = array::cstrings(call.datum(0));
+    let modifiers = array::cstrings(call.datum(0))?;
     let [keyring] = modifiers.as_slice() else {
         return Err(PgError::Argument("the type takes one modifier: the keyring".into()));
     };
@@ -153,7 +153,7 @@ fn for_column(value: Varlena, head: Head, column: i32) -> Returned {
     // Whoever may write the literal may have it moved: the plaintext stays inside.
     let opened = values::open_for(value.bytes(), Privilege::Encrypt)?;
     let content = if head.content == Content::Text { Content::Text } else { Content::Jsonb };
-    let plaintext = Zeroizing::new(opened.datum().bytes().to_vec());
+    let plaintext = Zeroizing::new(opened.datum()?.bytes().to_vec());
     Ok(Some(values::seal(column, content, &plaintext, false, Options::default())?.datum()))
 }
 
@@ -182,7 +182,7 @@ pub fn seal_jsonb(call: Call) -> Returned {
 
 /// `seal(json, int4, bool)`.
 pub fn seal_json(call: Call) -> Returned {
-    let document = parse_json(&c_string(&call.text(0)?))?;
+    let document = parse_json(&c_text(call.varlena(0).bytes())?)?;
     seal_cast(call, Content::Jsonb, document.bytes())
 }
 
@@ -234,12 +234,12 @@ pub fn decrypt(call: Call) -> Returned {
 
 /// `decrypt_as_text(encrypted_jsonb)`: for the casts to text, varchar and bpchar.
 pub fn decrypt_jsonb_as_text(call: Call) -> Returned {
-    Ok(Some(varlena(jsonb_to_text(decrypted(call)?).as_bytes()).datum()))
+    Ok(Some(jsonb_to_text(decrypted(call)?).datum()))
 }
 
 /// `decrypt_as_name(encrypted_jsonb)`.
 pub fn decrypt_jsonb_as_name(call: Call) -> Returned {
-    Ok(Some(name(varlena(jsonb_to_text(decrypted(call)?).as_bytes()))))
+    Ok(Some(name(jsonb_to_text(decrypted(call)?))))
 }
 
 /// `decrypt_as_name(encrypted_text)`.
@@ -249,8 +249,7 @@ pub fn decrypt_text_as_name(call: Call) -> Returned {
 
 /// `decrypt_as_*(encrypted_text)`: what the text means as another type. PostgreSQL's own error would quote it.
 pub fn decrypt_as(call: Call) -> Returned {
-    let text = decrypted(call)?;
-    let text = c_string(std::str::from_utf8(text.bytes()).map_err(|_| PgError::Encoding)?);
+    let text = c_text(decrypted(call)?.bytes())?;
     let of = call.result_type();
     let read = PgTryBuilder::new(|| Ok(Some(from_text(&text, of))));
     let read = UNREADABLE.into_iter().fold(read, |read, code| {

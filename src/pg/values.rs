@@ -7,9 +7,10 @@ use super::counters::{self, Counter};
 use super::decrypt_log;
 use super::error::PgError;
 use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, varlena};
-use super::raw::xact;
+use super::raw::encoding;
 use super::session::{self, Allowed, Looking, Privilege};
 use crate::core::envelope::{self, Content, Envelope, Head, Opened, Options};
+use crate::core::jsonb::all_strings;
 use crate::core::policy::Policy;
 use crate::core::token::Tokenizer;
 use crate::keys::cache::HeldDataKey;
@@ -41,7 +42,7 @@ pub fn seal(
 fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
     // JSON text from a big-endian server becomes what this server writes.
     if opened.head.content == Content::JsonText {
-        return seal_changed(opened, opened.datum().bytes());
+        return seal_changed(opened, opened.datum()?.bytes());
     }
     let (keyring, data_version, key) = session::writer_key(opened.keyring.id)?;
     let (index_version, tokens) = tokenise(&keyring, opened.head.content, opened.content())?;
@@ -168,10 +169,11 @@ impl OpenValue {
     }
 
     /// The plaintext as a datum: jsonb or text.
-    pub fn datum(&self) -> Varlena {
+    pub fn datum(&self) -> Result<Varlena, PgError> {
         match self.head.content {
-            Content::JsonText => jsonb_from_text(&xact::c_string(&String::from_utf8_lossy(self.content()))),
-            _ => varlena(self.content()),
+            Content::JsonText if !encoding::is_valid(self.content()) => Err(PgError::OtherEncoding),
+            Content::JsonText => Ok(jsonb_from_text(&encoding::c_text(self.content())?)),
+            _ => Ok(varlena(self.content())),
         }
     }
 
@@ -246,11 +248,22 @@ pub fn open_datum(bytes: &[u8], context: Option<&[u8]>, allowed: &mut Allowed) -
     allowed.start();
     let located = locate(bytes, |keyring, _| allowed.require(keyring, Privilege::Decrypt))?;
     if let (Some(length), None) = (located.bare_length(), context) {
-        return fill_varlena(length, |room| located.open_into(room));
+        let datum = fill_varlena(length, |room| located.open_into(room))?;
+        return in_this_encoding(datum, located.envelope.head().content);
     }
     let value = located.open()?;
     value.require_context(context)?;
-    Ok(value.datum())
+    in_this_encoding(value.datum()?, value.head.content)
+}
+
+/// Refuses what came with its rows from a database of another encoding: ciphertext is never converted.
+fn in_this_encoding(datum: Varlena, content: Content) -> Result<Varlena, PgError> {
+    let valid = match content {
+        Content::Jsonb | Content::JsonText => all_strings(datum.bytes(), encoding::is_valid)?,
+        Content::Text => encoding::is_valid(datum.bytes()),
+        Content::Vector => true,
+    };
+    if valid { Ok(datum) } else { Err(PgError::OtherEncoding) }
 }
 
 /// Decrypts a value for internal use, where the plaintext does not leave, for a role with `privilege`.

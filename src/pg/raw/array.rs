@@ -1,11 +1,15 @@
 //! One-dimensional arrays (utils/array.h).
 
-use pgrx::{FromDatum, pg_sys};
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
 
 use super::datum::{Varlena, detoast, varlena};
+use super::encoding::utf8;
+use crate::pg::error::PgError;
 
 /// The strings of a cstring[] (type modifiers).
-pub fn cstrings(array: pg_sys::Datum) -> Vec<String> {
+pub fn cstrings(array: pg_sys::Datum) -> Result<Vec<String>, PgError> {
     let mut count = 0;
     // SAFETY: the datum is a cstring[] without NULLs, as typmod input functions get it; each element is a
     // NUL-terminated string inside it.
@@ -22,13 +26,9 @@ pub fn cstrings(array: pg_sys::Datum) -> Vec<String> {
             std::ptr::null_mut(),
             &mut count,
         );
-        (0..count as usize).filter_map(|at| String::from_datum(text_of(*elements.add(at)), false)).collect()
+        let text = |at| CStr::from_ptr((*elements.add(at)).cast_mut_ptr());
+        (0..count as usize).map(|at| utf8(text(at).to_bytes())).collect()
     }
-}
-
-unsafe fn text_of(cstring: pg_sys::Datum) -> pg_sys::Datum {
-    // SAFETY: the caller passes a cstring.
-    unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text(cstring.cast_mut_ptr())) }
 }
 
 /// A text[] of these elements, in the current memory context.
@@ -77,11 +77,9 @@ pub fn steps(array: pg_sys::Datum) -> Option<Vec<Varlena>> {
 }
 
 /// The elements of a text[] argument; NULL elements are `None`.
-pub fn texts(array: pg_sys::Datum) -> Vec<Option<String>> {
-    elements(array, pg_sys::TEXTOID)
-        .into_iter()
-        .map(|element| element.map(|text| String::from_utf8_lossy(text.bytes()).into_owned()))
-        .collect()
+pub fn texts(array: pg_sys::Datum) -> Result<Vec<Option<String>>, PgError> {
+    let elements = elements(array, pg_sys::TEXTOID);
+    elements.into_iter().map(|element| element.map(|text| utf8(text.bytes())).transpose()).collect()
 }
 
 /// The elements of a jsonb[] argument; NULL elements are `None`.

@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::datum::{Varlena, detoast, prefix};
+use super::encoding;
 use super::node::Expr;
 use crate::pg::error::PgError;
 
@@ -110,9 +111,9 @@ impl Call {
         (!self.is_null(index)).then(|| self.varlena(index))
     }
 
-    /// A text argument; PostgreSQL has checked its encoding.
+    /// A text argument that must be UTF-8, as it always is in a database of that encoding.
     pub fn text(&self, index: usize) -> Result<String, PgError> {
-        String::from_utf8(self.varlena(index).bytes().to_vec()).map_err(|_| PgError::Encoding)
+        encoding::utf8(self.varlena(index).bytes())
     }
 
     /// A text argument that may be NULL.

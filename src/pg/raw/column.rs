@@ -72,13 +72,13 @@ impl Value {
     }
 
     /// As text. Output functions are the server's and its extensions' own: only superusers can make others.
-    pub fn text(&self) -> String {
+    pub fn text(&self) -> Vec<u8> {
         let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
         // SAFETY: the datum is of this type, which exists as long as its column; the string is copied.
         unsafe {
             pg_sys::getTypeOutputInfo(self.kind, &mut output, &mut is_varlena);
             let text = pg_sys::OidOutputFunctionCall(output, self.datum);
-            CStr::from_ptr(text).to_string_lossy().into_owned()
+            CStr::from_ptr(text).to_bytes().to_vec()
         }
     }
 }

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use pgrx::{direct_function_call_as_datum, pg_sys, varlena};
 use zeroize::Zeroizing;
 
+use super::encoding::shown_c;
 use crate::pg::counters::{self, Counter};
 
 /// A detoasted variable-length datum. Points into the argument or into a palloc'd copy; either lives
@@ -102,7 +103,7 @@ pub fn from_text(text: &CStr, of: pg_sys::Oid) -> pg_sys::Datum {
 /// The name of a type as SQL writes it.
 pub fn type_name(of: pg_sys::Oid) -> String {
     // SAFETY: format_type_be gives a NUL-terminated string for every oid.
-    unsafe { CStr::from_ptr(pg_sys::format_type_be(of)) }.to_string_lossy().into_owned()
+    unsafe { shown_c(pg_sys::format_type_be(of)) }
 }
 
 /// Parses JSON text as `jsonb` input does, with its errors.
@@ -113,12 +114,9 @@ pub fn jsonb_from_text(text: &CStr) -> Varlena {
 }
 
 /// Writes a jsonb as text.
-pub fn jsonb_to_text(jsonb: Varlena) -> String {
-    // SAFETY: jsonb_out takes a jsonb and returns a NUL-terminated string in the server encoding, UTF-8.
-    unsafe {
-        let text = CStr::from_ptr(call1(pg_sys::jsonb_out, jsonb.datum()).cast_mut_ptr());
-        text.to_string_lossy().into_owned()
-    }
+pub fn jsonb_to_text(jsonb: Varlena) -> Varlena {
+    // SAFETY: jsonb_out takes a jsonb and returns a NUL-terminated string in the server encoding.
+    unsafe { varlena(CStr::from_ptr(call1(pg_sys::jsonb_out, jsonb.datum()).cast_mut_ptr()).to_bytes()) }
 }
 
 /// A call frame with room for two arguments, on the stack: this call is made for every row.

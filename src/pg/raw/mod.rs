@@ -8,6 +8,7 @@ pub mod array;
 pub mod call;
 pub mod column;
 pub mod datum;
+pub mod encoding;
 pub mod gin;
 pub mod hook;
 pub mod in_place;

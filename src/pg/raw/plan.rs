@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use pgrx::{is_a, pg_guard, pg_sys};
 
+use super::encoding::shown_c;
 use super::hook::cells;
 use super::xact;
 use crate::core::scan_cost::IterativeScan;
@@ -162,7 +163,7 @@ fn setting(name: &CStr) -> Option<String> {
     // SAFETY: a NUL-terminated string that is copied before the next call.
     unsafe {
         let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-        (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+        (!value.is_null()).then(|| shown_c(value))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Tells `pg::decrypt_log` when a statement that a client sent has ended.
 
-use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::encoding::shown_c;
 use super::hook;
 
 static PREVIOUS_END: OnceLock<pg_sys::ExecutorEnd_hook_type> = OnceLock::new();
@@ -39,27 +39,17 @@ unsafe extern "C-unwind" fn on_end(query: *mut pg_sys::QueryDesc) {
 /// Name of a role that exists.
 pub fn role_name(role: pg_sys::Oid) -> String {
     // SAFETY: a syscache lookup inside a transaction; NULL where the role is gone.
-    unsafe { text(pg_sys::GetUserNameFromId(role, true)) }
+    unsafe { shown_c(pg_sys::GetUserNameFromId(role, true)) }
 }
 
 /// Name of this session's database.
 pub fn database_name() -> String {
     // SAFETY: a syscache lookup inside a transaction.
-    unsafe { text(pg_sys::get_database_name(pg_sys::MyDatabaseId)) }
+    unsafe { shown_c(pg_sys::get_database_name(pg_sys::MyDatabaseId)) }
 }
 
 /// The setting `application_name`.
 pub fn application_name() -> String {
     // SAFETY: a setting's value.
-    unsafe { text(pg_sys::application_name) }
-}
-
-/// # Safety
-/// NULL or a string that ends with NUL.
-unsafe fn text(string: *const c_char) -> String {
-    if string.is_null() {
-        return String::new();
-    }
-    // SAFETY: the caller vouches for it.
-    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
+    unsafe { shown_c(pg_sys::application_name) }
 }

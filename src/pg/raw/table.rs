@@ -6,6 +6,8 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 
 use super::datum::{Varlena, detoast};
+use super::encoding::{shown_c, utf8};
+use crate::pg::error::PgError;
 
 /// Which rows, by the leading column of the given index.
 pub enum Key<'a> {
@@ -101,11 +103,11 @@ impl Row {
         self.value(column).map_or([0; 16], |datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() })
     }
 
-    /// A name column that is never NULL.
+    /// A name column that is never NULL, as messages show it.
     pub fn name(&self, column: i32) -> String {
         let Some(datum) = self.value(column) else { return String::new() };
         // SAFETY: a name is NUL-terminated inside its 64 bytes.
-        unsafe { CStr::from_ptr(datum.cast_mut_ptr()) }.to_string_lossy().into_owned()
+        unsafe { shown_c(datum.cast_mut_ptr()) }
     }
 
     /// A bytea, text or jsonb column.
@@ -114,7 +116,7 @@ impl Row {
     }
 
     /// A text column.
-    pub fn text(&self, column: i32) -> Option<String> {
-        self.varlena(column).map(|text| String::from_utf8_lossy(text.bytes()).into_owned())
+    pub fn text(&self, column: i32) -> Result<Option<String>, PgError> {
+        self.varlena(column).map(|text| utf8(text.bytes())).transpose()
     }
 }

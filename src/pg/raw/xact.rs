@@ -1,6 +1,8 @@
 //! The session, its transaction and its invalidation messages.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 
@@ -114,19 +116,14 @@ pub fn relation(name: &CStr) -> pg_sys::Oid {
 }
 
 /// The database cluster's directory.
-pub fn data_directory() -> Option<String> {
+pub fn data_directory() -> Option<PathBuf> {
     // SAFETY: set once at server start.
     let pointer = unsafe { pg_sys::DataDir };
     if pointer.is_null() {
         return None;
     }
     // SAFETY: a NUL-terminated string that is never changed.
-    Some(unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned())
-}
-
-/// A C string without NUL bytes; text from PostgreSQL never has any.
-pub fn c_string(text: &str) -> CString {
-    CString::new(text.replace('\0', "")).unwrap_or_default()
+    Some(OsStr::from_bytes(unsafe { CStr::from_ptr(pointer) }.to_bytes()).into())
 }
 
 /// Reserves the settings prefix, so that a misspelt setting is an error.

@@ -1,0 +1,55 @@
+//! Text as the server has it. New databases are UTF8; ones of pgseal before 0.3.0 may be of any encoding, and their bytes
+//! are never taken for something else.
+
+use std::ffi::{CStr, CString, c_char};
+
+use pgrx::pg_sys;
+
+use crate::pg::error::PgError;
+
+/// This database's encoding is UTF8.
+pub fn is_utf8() -> bool {
+    // SAFETY: set when the session began.
+    unsafe { pg_sys::GetDatabaseEncoding() as u32 == pg_sys::pg_enc::PG_UTF8 }
+}
+
+/// Is this text in the database's encoding?
+pub fn is_valid(text: &[u8]) -> bool {
+    if is_utf8() {
+        return std::str::from_utf8(text).is_ok();
+    }
+    // SAFETY: reads `text` only, and raises no error when told not to.
+    unsafe { pg_sys::pg_verifymbstr(text.as_ptr().cast(), text.len() as i32, true) }
+}
+
+/// The text, where it is UTF-8.
+pub fn utf8(text: &[u8]) -> Result<String, PgError> {
+    std::str::from_utf8(text).map(str::to_owned).map_err(|_| PgError::Encoding)
+}
+
+/// The text with a NUL behind it; PostgreSQL's own never has one inside.
+pub fn c_text(text: &[u8]) -> Result<CString, PgError> {
+    CString::new(text).map_err(|_| PgError::Encoding)
+}
+
+/// A name for messages: roles and databases are shared by databases of several encodings. What is not UTF-8 is shown byte
+/// by byte.
+pub fn shown(name: &[u8]) -> String {
+    let chunks = name.utf8_chunks();
+    chunks.fold(String::new(), |shown, chunk| {
+        let odd = chunk.invalid().iter().map(|byte| format!("\\x{byte:02X}"));
+        shown + chunk.valid() + &odd.collect::<String>()
+    })
+}
+
+/// [`shown`] of a C string; empty for NULL.
+///
+/// # Safety
+/// NULL or a string that ends with NUL.
+pub unsafe fn shown_c(string: *const c_char) -> String {
+    if string.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller vouches for it.
+    shown(unsafe { CStr::from_ptr(string) }.to_bytes())
+}
