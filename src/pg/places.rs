@@ -46,7 +46,8 @@ fn line((numbers, count): (Option<[i32; 4]>, u64)) -> String {
 pub fn text_holds_key(call: Call) -> Returned {
     let text = call.varlena(0);
     let (keyring, version) = (call.int4(1), call.int4(2));
-    let held = heads(text.bytes()).any(|head| head.keyring == keyring && i32::from(head.data_version) == version);
+    let held =
+        heads(text.bytes()).any(|head| head.keyring == keyring && i32::from(head.data_version) == version);
     Ok(Some(held.into()))
 }
 

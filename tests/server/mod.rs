@@ -6,6 +6,7 @@ mod backup;
 mod bad_input;
 mod decrypt_log;
 mod definitions;
+mod encodings;
 mod evidence;
 mod faults;
 mod in_place;

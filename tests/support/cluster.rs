@@ -282,9 +282,10 @@ impl Cluster {
         }
     }
 
-    /// The server's log so far.
+    /// The server's log so far; statements are in it in the encoding of their database.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+        let log = std::fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// Where clients find the server's socket.
