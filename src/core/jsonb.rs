@@ -323,7 +323,9 @@ mod tests {
     fn every_key_and_string_is_tested_however_deep() {
         let not = |unwanted: &'static [u8]| all_strings(&hex(SAMPLE), move |text| text != unwanted);
         assert_eq!(not(b"y"), Ok(true));
-        assert_eq!([not(b"a"), not(b"b"), not(b"x")], [Ok(false); 3]);
+        for unwanted in [b"a", b"b", b"x"] {
+            assert_eq!(not(unwanted), Ok(false));
+        }
         let deep = (0..2 * MAX_DEPTH).fold(hex(SAMPLE), |inner, _| {
             let head = [ARRAY | 1, CONTAINER | inner.len() as u32].map(u32::to_le_bytes);
             [head.concat(), inner].concat()
