@@ -9,13 +9,13 @@ CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_text, context text, con
 -- row is found.
 CREATE FUNCTION pgseal.check_pages(leaf regclass, first_page int8, end_page int8, checked text)
     RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
-    LANGUAGE plpgsql STABLE AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     middle int8 := (first_page + end_page) / 2;
-    start tid := pg_catalog.format('(%s,0)', first_page);
-    stop tid := pg_catalog.format('(%s,0)', end_page);
+    start tid := format('(%s,0)', first_page);
+    stop tid := format('(%s,0)', end_page);
 BEGIN
-    RETURN QUERY EXECUTE pg_catalog.format(
+    RETURN QUERY EXECUTE format(
         'SELECT v, count(*), array_agg(c ORDER BY c) FILTER (WHERE v[1] <> ''authentic'')
            FROM (SELECT ctid AS c, %s AS v FROM ONLY %s WHERE ctid >= $1 AND ctid < $2) s WHERE v IS NOT NULL GROUP BY v',
         checked, leaf) USING start, stop;
@@ -30,23 +30,23 @@ END $$;
 
 CREATE FUNCTION pgseal.check_rows(leaf regclass, page int8, checked text)
     RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
-    LANGUAGE plpgsql STABLE AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     place tid;
 BEGIN
     BEGIN
-        EXECUTE pg_catalog.format('SELECT FROM ONLY %s WHERE ctid >= $1 AND ctid < $2', leaf)
-            USING pg_catalog.format('(%s,0)', page)::tid, pg_catalog.format('(%s,0)', page + 1)::tid;
+        EXECUTE format('SELECT FROM ONLY %s WHERE ctid >= $1 AND ctid < $2', leaf)
+            USING format('(%s,0)', page)::tid, format('(%s,0)', page + 1)::tid;
     EXCEPTION WHEN data_corrupted OR internal_error THEN
         RETURN QUERY SELECT ARRAY['corrupt', '', '', 'the whole page: ' || SQLERRM], NULL::int8,
-                            ARRAY[pg_catalog.format('(%s,0)', page)::tid];
+                            ARRAY[format('(%s,0)', page)::tid];
         RETURN;
     END;
     -- No page has more rows than fit with empty ones.
-    FOR item IN 1 .. pg_catalog.current_setting('block_size')::int4 / 28 LOOP
-        place := pg_catalog.format('(%s,%s)', page, item);
+    FOR item IN 1 .. current_setting('block_size')::int4 / 28 LOOP
+        place := format('(%s,%s)', page, item);
         BEGIN
-            EXECUTE pg_catalog.format('SELECT %s FROM ONLY %s WHERE ctid = $1', checked, leaf) INTO verdict USING place;
+            EXECUTE format('SELECT %s FROM ONLY %s WHERE ctid = $1', checked, leaf) INTO verdict USING place;
         EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
             verdict := ARRAY['corrupt', '', '', SQLERRM];
         END;

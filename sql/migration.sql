@@ -335,43 +335,30 @@ BEGIN ATOMIC
      ORDER BY 1;
 END;
 
-CREATE PROCEDURE pgseal.migrate_column(target_table regclass, target_column name, new_type text, to_encrypted boolean,
-        batch_size int4, dry_run boolean, ignore text[])
-    LANGUAGE plpgsql AS $$
+-- What a migration would do, or, where one is half done, whether it can go on: before anything is changed.
+CREATE FUNCTION pgseal.prepare_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean,
+        batch_size int4, dry_run boolean, ignore text[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     new_column name := pgseal.migration_column(target_table, target_column);
-    name text := pg_catalog.format('%s.%I', target_table, target_column);
-    leaf regclass;
-    leaves regclass[];
-    job text;
-    statement text;
-    page int8;
-    pages int8;
-    step int8;
-    changed int8;
-    wrong text;
-    total int8 := 0;
+    is_started boolean := pgseal.migration_started(target_table, target_column);
     found_type text;
-    trigger_before text;
-    command text;
-    commands text[];
-    started timestamptz := pg_catalog.clock_timestamp();
-    reported timestamptz := started;
+    one text;
 BEGIN
     IF batch_size IS NULL OR batch_size < 1 THEN
         RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    PERFORM pgseal.check_migration(target_table, target_column, ignore)
-      WHERE NOT pgseal.migration_started(target_table, target_column);
+    IF NOT is_started THEN
+        PERFORM pgseal.check_migration(target_table, target_column, ignore);
+    END IF;
     IF to_encrypted THEN
-        FOR command IN SELECT pgseal.migration_roles(target_table, target_column, new_type) LOOP
-            RAISE NOTICE 'role % uses the column and has no such privilege on the keyring', command
+        FOR one IN SELECT pgseal.migration_roles(target_table, target_column, new_type) LOOP
+            RAISE NOTICE 'role % uses the column and has no such privilege on the keyring', one
                 USING HINT = 'SELECT pgseal.grant_keyring(keyring, role, ARRAY[...]) before the names are swapped.';
         END LOOP;
     END IF;
-    IF pgseal.migration_started(target_table, target_column) THEN
-        found_type := (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
-                        WHERE a.attrelid = target_table AND a.attname = new_column);
+    IF is_started THEN
+        found_type := (SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = new_column);
         IF found_type <> new_type AND NOT new_type LIKE '%.' || found_type THEN
             RAISE EXCEPTION 'column "%" of % is on its way to type %', target_column, target_table, found_type
                 USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -382,20 +369,131 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT pgseal.abandon_migration(table, column), and begin again.';
         END IF;
     END IF;
+    IF NOT dry_run THEN
+        RETURN;
+    END IF;
+    IF is_started THEN
+        RAISE NOTICE 'going on with what an earlier call began';
+    ELSE
+        RAISE NOTICE 'add column % of type %, and a trigger that fills it for every writer', quote_ident(new_column), new_type;
+    END IF;
+    RAISE NOTICE 'fill about % rows in committed batches of about %',
+        (SELECT sum(greatest(c.reltuples, 0)) FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t WHERE c.relkind = 'r'), batch_size;
+    FOR one IN SELECT pgseal.migration_commands(target_table, target_column) LOOP
+        RAISE NOTICE 'wait for you to run: %', one;
+    END LOOP;
+    RAISE NOTICE 'compare every row, then drop %, and give the new column its name, NOT NULL and DEFAULT; it will be the last column',
+        format('%s.%I', target_table, target_column);
+END $$;
+COMMENT ON FUNCTION pgseal.prepare_migration(regclass, name, text, boolean, int4, boolean, text[]) IS 'internal: what a migration would do, and whether it can';
 
+-- Under the lock: the second column and its trigger, where no other session has made them.
+CREATE FUNCTION pgseal.begin_migration(target_table regclass, target_column name, new_column name, new_type text, to_encrypted boolean, ignore text[])
+    RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pgseal.migration_started(target_table, target_column) OR pgseal.migration_column(target_table, target_column) <> new_column THEN
+        RAISE EXCEPTION 'another session migrates column "%" of %, or has done it', target_column, target_table
+            USING ERRCODE = 'object_in_use', HINT = 'Where it has ended before the swap, call again: it goes on where it was.';
+    END IF;
+    PERFORM pgseal.check_migration(target_table, target_column, ignore);
+    PERFORM pgseal.start_migration(target_table, target_column, new_type, to_encrypted);
+END $$;
+COMMENT ON FUNCTION pgseal.begin_migration(regclass, name, name, text, boolean, text[]) IS 'internal: start_migration, unless another session has done it';
+
+-- Have some pages the same values in both columns?
+CREATE FUNCTION pgseal.compare_columns(leaf regclass, target_column name, new_column name, to_encrypted boolean, start tid, stop tid) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    differing int8;
+    first_place text;
+BEGIN
+    EXECUTE format(
+        'SELECT count(*), min(ctid::text) FROM ONLY %1$s WHERE ctid >= $1 AND ctid < $2
+            AND (%2$s)::text COLLATE "C" IS DISTINCT FROM (%3$s)::text COLLATE "C"', leaf,
+        format(CASE WHEN to_encrypted THEN '%I' ELSE 'pgseal.decrypt(%I)' END, target_column),
+        format(CASE WHEN to_encrypted THEN 'pgseal.decrypt(%I)' ELSE '%I' END, new_column)) INTO differing, first_place USING start, stop;
+    IF differing > 0 THEN
+        RAISE EXCEPTION '% rows of % do not have the same value in both columns, the first at %', differing, leaf, first_place
+            USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Call again, if a partition was attached meanwhile. Does a trigger keep rows from being updated?';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.compare_columns(regclass, name, name, boolean, tid, tid) IS 'internal: an error where the two columns of a migration differ in some pages';
+
+-- Rather too few pages where nobody has counted the rows yet.
+CREATE FUNCTION pgseal.pages_of_batch(leaf regclass, batch_size int4) RETURNS int8
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT greatest(1, batch_size / greatest(1, CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages ELSE 50 END::int8))
+              FROM pg_class c WHERE c.oid = leaf);
+COMMENT ON FUNCTION pgseal.pages_of_batch(regclass, int4) IS 'internal: how many pages of a table hold about so many rows, rather too few';
+
+CREATE FUNCTION pgseal.pages_of(leaf regclass) RETURNS int8
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+    RETURN pg_relation_size(leaf) / current_setting('block_size')::int8;
+COMMENT ON FUNCTION pgseal.pages_of(regclass) IS 'internal: how many pages a table has';
+
+CREATE FUNCTION pgseal.is_constrained(target_table regclass, new_column name) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = target_table AND c.conname = new_column);
+COMMENT ON FUNCTION pgseal.is_constrained(regclass, name) IS 'internal: is there a constraint that stands for NOT NULL of the old column?';
+
+-- The swap, where the trigger has been at work all the time.
+CREATE FUNCTION pgseal.end_migration(target_table regclass, target_column name, to_encrypted boolean, trigger_before text, ignore text[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF trigger_before IS DISTINCT FROM pgseal.migration_trigger(target_table, target_column) OR trigger_before IS NULL THEN
+        RAISE EXCEPTION 'the trigger "%" of % was changed meanwhile', '~' || pgseal.migration_column(target_table, target_column), target_table
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Nothing was swapped. SELECT pgseal.abandon_migration(table, column), and begin again.';
+    END IF;
+    PERFORM pgseal.check_migration(target_table, target_column, ignore);
+    PERFORM pgseal.finish_migration(target_table, target_column, to_encrypted);
+END $$;
+COMMENT ON FUNCTION pgseal.end_migration(regclass, name, boolean, text, text[]) IS 'internal: finish_migration, unless something was changed meanwhile';
+
+CREATE FUNCTION pgseal.report_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean, total int8, started timestamptz)
+    RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name text := format('%s.%I', target_table, target_column);
+BEGIN
+    RAISE NOTICE '% is of type % now, after % rows in % s; it is the last column of its table', name, new_type, total, pgseal.seconds_since(started)
+        USING HINT = 'INSERT and COPY without a list of columns follow the new order. ANALYZE ' || target_table || ' makes statistics anew; the old column''s are gone.';
+    IF NOT to_encrypted THEN
+        RETURN;
+    END IF;
+    RAISE NOTICE 'rows of % hold the old plaintext on disk, invisibly, until they are written anew', target_table
+        USING HINT = 'VACUUM FULL ' || target_table || ' rewrites them under a lock, pg_repack without one; then VACUUM pg_catalog.pg_statistic for dead statistics.';
+    RAISE NOTICE 'WAL, its archive, replicas that lag, older backups and dumps hold the old plaintext too'
+        USING HINT = 'Take a new base backup after VACUUM FULL, and let the older ones expire or destroy them.';
+    IF EXISTS (SELECT FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+                WHERE d.adrelid = target_table AND a.attname = target_column) THEN
+        RAISE NOTICE 'the DEFAULT of % is plaintext in the catalog, and is sealed for each row', name;
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.report_migration(regclass, name, text, boolean, int8, timestamptz) IS 'internal: NOTICEs at the end of a migration';
+
+-- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
+-- and operators too, is qualified.
+CREATE PROCEDURE pgseal.migrate_column(target_table regclass, target_column name, new_type text, to_encrypted boolean,
+        batch_size int4, dry_run boolean, ignore text[])
+    LANGUAGE plpgsql AS $$
+DECLARE
+    new_column pg_catalog.name := pgseal.migration_column(target_table, target_column);
+    leaf pg_catalog.regclass;
+    is_filled boolean := false;
+    fill pg_catalog.text;
+    page pg_catalog.int8;
+    pages pg_catalog.int8;
+    step pg_catalog.int8;
+    changed pg_catalog.int8;
+    total pg_catalog.int8 := 0;
+    trigger_before pg_catalog.text;
+    commands pg_catalog.text[];
+    started pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+    report_due pg_catalog.timestamptz := pgseal.in_seconds(5);
+BEGIN
+    PERFORM pgseal.prepare_migration(target_table, target_column, new_type, to_encrypted, batch_size, dry_run, ignore);
     IF dry_run THEN
-        IF pgseal.migration_started(target_table, target_column) THEN
-            RAISE NOTICE 'going on with what an earlier call began';
-        ELSE
-            RAISE NOTICE 'add column % of type %, and a trigger that fills it for every writer', pg_catalog.quote_ident(new_column), new_type;
-        END IF;
-        RAISE NOTICE 'fill about % rows in committed batches of about %',
-            (SELECT pg_catalog.sum(greatest(c.reltuples, 0)) FROM pgseal.migration_tables(target_table) t JOIN pg_catalog.pg_class c ON c.oid = t
-              WHERE c.relkind = 'r'), batch_size;
-        FOR command IN SELECT pgseal.migration_commands(target_table, target_column) LOOP
-            RAISE NOTICE 'wait for you to run: %', command;
-        END LOOP;
-        RAISE NOTICE 'compare every row, then drop %, and give the new column its name, NOT NULL and DEFAULT; it will be the last column', name;
         RETURN;
     END IF;
 
@@ -405,109 +503,80 @@ BEGIN
     IF NOT pgseal.migration_started(target_table, target_column) THEN
         FOR attempt IN 1..30 LOOP
             EXIT WHEN pgseal.lock_for_migration(target_table);
-            IF attempt = 30 THEN
+            IF attempt OPERATOR(pg_catalog.=) 30 THEN
                 RAISE EXCEPTION '% is in use all the time', target_table
                     USING ERRCODE = 'lock_not_available', HINT = 'Nothing was changed. pg_locks shows who holds it; call again.';
             END IF;
             COMMIT AND CHAIN;
-            PERFORM pg_catalog.pg_sleep(attempt / 10.0);
+            PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
         END LOOP;
-        IF pgseal.migration_started(target_table, target_column) OR pgseal.migration_column(target_table, target_column) <> new_column THEN
-            RAISE EXCEPTION 'another session migrates column "%" of %, or has done it', target_column, target_table
-                USING ERRCODE = 'object_in_use', HINT = 'Where it has ended before the swap, call again: it goes on where it was.';
-        END IF;
-        PERFORM pgseal.check_migration(target_table, target_column, ignore);
-        PERFORM pgseal.start_migration(target_table, target_column, new_type, to_encrypted);
+        PERFORM pgseal.begin_migration(target_table, target_column, new_column, new_type, to_encrypted, ignore);
         COMMIT AND CHAIN;
     END IF;
 
-    FOREACH job IN ARRAY ARRAY['fill', 'verify'] LOOP
-        IF job = 'verify' THEN
-            commands := ARRAY(SELECT pgseal.migration_commands(target_table, target_column));
-            IF commands <> '{}' THEN
-                RAISE NOTICE '% rows of % filled; its index is still to be built, which PostgreSQL does not do concurrently inside a procedure', total, name
-                    USING HINT = E'Run this, then call again:\n' || pg_catalog.array_to_string(commands, E';\n') || ';';
-                RETURN;
-            END IF;
-            trigger_before := pgseal.migration_trigger(target_table, target_column);
-        END IF;
+    -- Once to fill, once to compare.
+    LOOP
         -- Again for each job: one may have been attached, with rows that its trigger has not seen.
-        leaves := ARRAY(SELECT c.oid::regclass FROM pgseal.migration_tables(target_table) t JOIN pg_catalog.pg_class c ON c.oid = t WHERE c.relkind = 'r');
-        FOREACH leaf IN ARRAY leaves LOOP
+        FOREACH leaf IN ARRAY pgseal.tables_of(target_table) LOOP
             -- The trigger fills it.
-            statement := CASE job WHEN 'fill' THEN pg_catalog.format(
-                'UPDATE ONLY %1$s SET %2$I = NULL WHERE ctid >= $1 AND ctid < $2 AND %3$I IS NOT NULL AND %2$I IS NULL', leaf, new_column, target_column)
-            ELSE pg_catalog.format(
-                'SELECT pg_catalog.count(*), pg_catalog.min(ctid::text) FROM ONLY %1$s WHERE ctid >= $1 AND ctid < $2
-                    AND (%2$s)::text COLLATE "C" IS DISTINCT FROM (%3$s)::text COLLATE "C"', leaf,
-                pg_catalog.format(CASE WHEN to_encrypted THEN '%I' ELSE 'pgseal.decrypt(%I)' END, target_column),
-                pg_catalog.format(CASE WHEN to_encrypted THEN 'pgseal.decrypt(%I)' ELSE '%I' END, new_column)) END;
-            -- Rather too few pages where nobody has counted the rows yet.
-            SELECT greatest(1, batch_size / greatest(1, CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages ELSE 50 END::int8)) INTO step
-              FROM pg_catalog.pg_class c WHERE c.oid = leaf;
+            fill := pg_catalog.format(
+                'UPDATE ONLY %1$s SET %2$I = NULL
+                  WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND %3$I IS NOT NULL AND %2$I IS NULL',
+                leaf, new_column, target_column);
+            step := pgseal.pages_of_batch(leaf, batch_size);
             page := 0;
-            pages := pg_catalog.pg_relation_size(leaf) / pg_catalog.current_setting('block_size')::int8;
-            WHILE page < pages LOOP
-                IF job = 'fill' THEN
-                    EXECUTE statement USING pg_catalog.format('(%s,0)', page)::tid, pg_catalog.format('(%s,0)', page + step)::tid;
-                    GET DIAGNOSTICS changed = ROW_COUNT;
-                    total := total + changed;
+            pages := pgseal.pages_of(leaf);
+            WHILE page OPERATOR(pg_catalog.<) pages LOOP
+                IF is_filled THEN
+                    PERFORM pgseal.compare_columns(leaf, target_column, new_column, to_encrypted,
+                        pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
                 ELSE
-                    EXECUTE statement INTO changed, wrong USING pg_catalog.format('(%s,0)', page)::tid, pg_catalog.format('(%s,0)', page + step)::tid;
-                    IF changed > 0 THEN
-                        RAISE EXCEPTION '% rows of % do not have the same value in both columns, the first at %', changed, leaf, wrong
-                            USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Call again, if a partition was attached meanwhile. Does a trigger keep rows from being updated?';
-                    END IF;
+                    EXECUTE fill USING pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step);
+                    GET DIAGNOSTICS changed := ROW_COUNT;
+                    total := total OPERATOR(pg_catalog.+) changed;
                 END IF;
                 COMMIT AND CHAIN;
-                page := page + step;
+                page := page OPERATOR(pg_catalog.+) step;
                 -- Rows that were updated meanwhile are behind: the trigger filled them, but they are to be compared.
-                IF job = 'verify' THEN
-                    pages := pg_catalog.pg_relation_size(leaf) / pg_catalog.current_setting('block_size')::int8;
+                IF is_filled THEN
+                    pages := pgseal.pages_of(leaf);
                 END IF;
-                IF pg_catalog.clock_timestamp() - reported > interval '5 seconds' THEN
-                    reported := pg_catalog.clock_timestamp();
-                    RAISE NOTICE '%: %, page % of %', leaf, job, least(page, pages), pages;
+                IF pgseal.is_past(report_due) THEN
+                    report_due := pgseal.in_seconds(5);
+                    RAISE NOTICE '%: %, page % of %', leaf, CASE WHEN is_filled THEN 'verify' ELSE 'fill' END, least(page, pages), pages;
                 END IF;
             END LOOP;
         END LOOP;
+        EXIT WHEN is_filled;
+        is_filled := true;
+        commands := ARRAY(SELECT pgseal.migration_commands(target_table, target_column));
+        IF commands[1] IS NOT NULL THEN
+            RAISE NOTICE '% rows of %.% filled; its index is still to be built, which PostgreSQL does not do concurrently inside a procedure',
+                total, target_table, pg_catalog.quote_ident(target_column)
+                USING HINT = pg_catalog.format(E'Run this, then call again:\n%s;', pg_catalog.array_to_string(commands, E';\n'));
+            RETURN;
+        END IF;
+        trigger_before := pgseal.migration_trigger(target_table, target_column);
     END LOOP;
 
-    IF EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = target_table AND c.conname = new_column) THEN
+    IF pgseal.is_constrained(target_table, new_column) THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', target_table, new_column);
         COMMIT AND CHAIN;
     END IF;
     FOR attempt IN 1..30 LOOP
         EXIT WHEN pgseal.lock_for_migration(target_table);
-        IF attempt = 30 THEN
+        IF attempt OPERATOR(pg_catalog.=) 30 THEN
             RAISE EXCEPTION '% is in use all the time', target_table
                 USING ERRCODE = 'lock_not_available', HINT = 'All rows are filled. pg_locks shows who holds the table; call again for the swap.';
         END IF;
         COMMIT AND CHAIN;
-        PERFORM pg_catalog.pg_sleep(attempt / 10.0);
+        PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
     END LOOP;
-    IF trigger_before IS DISTINCT FROM pgseal.migration_trigger(target_table, target_column) OR trigger_before IS NULL THEN
-        RAISE EXCEPTION 'the trigger "%" of % was changed meanwhile', '~' || new_column, target_table
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Nothing was swapped. SELECT pgseal.abandon_migration(table, column), and begin again.';
-    END IF;
-    PERFORM pgseal.check_migration(target_table, target_column, ignore);
-    PERFORM pgseal.finish_migration(target_table, target_column, to_encrypted);
+    PERFORM pgseal.end_migration(target_table, target_column, to_encrypted, trigger_before, ignore);
     COMMIT AND CHAIN;
-
-    RAISE NOTICE '% is of type % now, after % rows in % s; it is the last column of its table', name, new_type, total,
-        pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - started)::numeric, 1)
-        USING HINT = 'INSERT and COPY without a list of columns follow the new order. ANALYZE ' || target_table || ' makes statistics anew; the old column''s are gone.';
-    IF to_encrypted THEN
-        RAISE NOTICE 'rows of % hold the old plaintext on disk, invisibly, until they are written anew', target_table
-            USING HINT = 'VACUUM FULL ' || target_table || ' rewrites them under a lock, pg_repack without one; then VACUUM pg_catalog.pg_statistic for dead statistics.';
-        RAISE NOTICE 'WAL, its archive, replicas that lag, older backups and dumps hold the old plaintext too'
-            USING HINT = 'Take a new base backup after VACUUM FULL, and let the older ones expire or destroy them.';
-        IF EXISTS (SELECT FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-                    WHERE d.adrelid = target_table AND a.attname = target_column) THEN
-            RAISE NOTICE 'the DEFAULT of % is plaintext in the catalog, and is sealed for each row', name;
-        END IF;
-    END IF;
+    PERFORM pgseal.report_migration(target_table, target_column, new_type, to_encrypted, total, started);
 END $$;
+COMMENT ON PROCEDURE pgseal.migrate_column(regclass, name, text, boolean, int4, boolean, text[]) IS 'internal: what encrypt_column and decrypt_column share';
 
 CREATE PROCEDURE pgseal.encrypt_column(target_table regclass, target_column name, keyring text DEFAULT NULL, batch_size int4 DEFAULT 1000,
         dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
@@ -517,6 +586,7 @@ BEGIN
     CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, keyring, true), true,
                                batch_size, dry_run, ignore);
 END $$;
+COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) IS 'make a jsonb, text or varchar column encrypted while it is in use; can be stopped and called again';
 
 CREATE PROCEDURE pgseal.decrypt_column(target_table regclass, target_column name, batch_size int4 DEFAULT 1000,
         dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
@@ -526,6 +596,7 @@ BEGIN
     CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, NULL, false), false,
                                batch_size, dry_run, ignore);
 END $$;
+COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[]) IS 'make an encrypted column jsonb or text again while it is in use; can be stopped and called again';
 
 COMMENT ON FUNCTION pgseal.migration_column(regclass, name) IS 'internal: name of the second column while a column changes its type';
 COMMENT ON FUNCTION pgseal.migration_started(regclass, name) IS 'internal: is there such a second column?';
@@ -542,6 +613,3 @@ COMMENT ON FUNCTION pgseal.migration_trigger(regclass, name) IS 'internal: which
 COMMENT ON FUNCTION pgseal.finish_migration(regclass, name, boolean) IS 'internal: the second column takes the place of the first';
 COMMENT ON FUNCTION pgseal.abandon_migration(regclass, name) IS 'take back what an unfinished encrypt_column or decrypt_column made';
 COMMENT ON FUNCTION pgseal.migration_roles(regclass, name, text) IS 'internal: roles that use a column and lack a privilege on the keyring';
-COMMENT ON PROCEDURE pgseal.migrate_column(regclass, name, text, boolean, int4, boolean, text[]) IS 'internal: what encrypt_column and decrypt_column share';
-COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) IS 'make a jsonb, text or varchar column encrypted while it is in use; can be stopped and called again';
-COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[]) IS 'make an encrypted column jsonb or text again while it is in use; can be stopped and called again';

@@ -207,6 +207,26 @@ CREATE FUNCTION pgseal.rotation_transactions() RETURNS text[]
        AND a.backend_type NOT IN ('autovacuum worker', 'walsender')
 $$;
 
+-- Sessions whose transactions are among these and have not ended; NULL when none is left.
+CREATE FUNCTION pgseal.rotation_sessions(transactions text[]) RETURNS int4[]
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT array_agg(l.pid) FROM pg_locks l WHERE l.locktype = 'virtualxid' AND l.virtualtransaction = ANY (transactions);
+END;
+COMMENT ON FUNCTION pgseal.rotation_sessions(text[]) IS 'internal: sessions whose transactions are among these and have not ended';
+
+CREATE FUNCTION pgseal.report_rotation(leaf regclass, target_column name) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    progress pgseal.rotation_progress;
+BEGIN
+    SELECT * INTO progress FROM pgseal.rotation_progress p WHERE p.table_name = leaf AND p.column_name = target_column;
+    RAISE NOTICE '%: pass %, page % of %, % rows re-encrypted, % rows/s, % remaining', leaf, progress.pass,
+        progress.pages_done, progress.pages, progress.rows_done, progress.rows_per_second,
+        coalesce(date_trunc('second', progress.remaining)::text, 'unknown time');
+END $$;
+COMMENT ON FUNCTION pgseal.report_rotation(regclass, name) IS 'internal: a NOTICE that says how far reencrypt is';
+
 -- WAL that a standby has not replayed yet, at most. In plpgsql, which keeps the plan, because every batch asks.
 CREATE FUNCTION pgseal.rotation_lag() RETURNS int8
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -70,43 +70,44 @@ BEGIN
               FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
 END $$;
 
-CREATE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
-        max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update')
-    LANGUAGE plpgsql AS $$
-DECLARE
-    leaf regclass;
-    leaves regclass[];
-    goal text;
-    claim record;
-    progress record;
-    step int8;
-    step_by_update int8;
-    by_update boolean;
-    rows_left boolean;
-    changed int8;
-    total int8 := 0;
-    started timestamptz := pg_catalog.clock_timestamp();
-    reported timestamptz := started;
-    due timestamptz := started;
-    statement text;
-    done int8[];
-    in_place int8 := 0;
-    noticed timestamptz := '-infinity';
-    page_noticed timestamptz := '-infinity';
-    waited_for text[];
-    waited_after int4;
+-- What procedures that commit work with: they keep their caller's search_path, and look no name or operator up in it.
+CREATE FUNCTION pgseal.in_seconds(seconds int4) RETURNS timestamptz
+    LANGUAGE sql VOLATILE RETURN clock_timestamp() + make_interval(secs => seconds);
+COMMENT ON FUNCTION pgseal.in_seconds(int4) IS 'internal: a moment from now on';
+CREATE FUNCTION pgseal.is_past(moment timestamptz) RETURNS boolean
+    LANGUAGE sql VOLATILE RETURN moment <= clock_timestamp();
+COMMENT ON FUNCTION pgseal.is_past(timestamptz) IS 'internal: has the moment come?';
+CREATE FUNCTION pgseal.seconds_since(moment timestamptz) RETURNS numeric
+    LANGUAGE sql VOLATILE RETURN round(extract(epoch FROM clock_timestamp() - moment), 1);
+COMMENT ON FUNCTION pgseal.seconds_since(timestamptz) IS 'internal: how long ago a moment was';
+CREATE FUNCTION pgseal.start_of_page(page int8) RETURNS tid
+    LANGUAGE sql IMMUTABLE RETURN format('(%s,0)', page)::tid;
+COMMENT ON FUNCTION pgseal.start_of_page(int8) IS 'internal: below all rows of a page, above those of the page before';
+CREATE FUNCTION pgseal.tables_of(target_table regclass) RETURNS regclass[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(SELECT l.leaf FROM pgseal.leaves(target_table) l WHERE l.relkind = 'r')
+$$;
+COMMENT ON FUNCTION pgseal.tables_of(regclass) IS 'internal: the ordinary tables that store the rows of a table';
+CREATE FUNCTION pgseal.other_sessions_on(target_table regclass) RETURNS int4[]
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT array_agg(DISTINCT l.pid) FROM pg_locks l WHERE l.relation = target_table AND l.pid <> pg_backend_pid();
+END;
+COMMENT ON FUNCTION pgseal.other_sessions_on(regclass) IS 'internal: sessions with a lock on a table';
+
+-- Refuses what cannot be re-encrypted; is it to be done in place?
+CREATE FUNCTION pgseal.check_reencrypt(target_table regclass, target_column name, batch_size int4, max_rate float8, index boolean, rotation text)
+    RETURNS boolean
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pgseal.require_autocommit('pgseal.reencrypt');
     PERFORM pgseal.encrypted_column(target_table, target_column);
-    IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_catalog.pg_class c WHERE c.oid = target_table) THEN
+    IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
         RAISE EXCEPTION '% is not a table', target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
     END IF;
     IF rotation IS NULL OR rotation NOT IN ('in_place', 'update') THEN
         RAISE EXCEPTION 'rotation must be in_place or update' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    -- A row costs so much less in place that the commit would cost more.
-    batch_size := coalesce(batch_size, CASE rotation WHEN 'in_place' THEN 20000 ELSE 1000 END);
     IF batch_size < 1 THEN
         RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -116,55 +117,99 @@ BEGIN
     IF index IS NULL THEN
         RAISE EXCEPTION 'index must be true or false' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    leaves := ARRAY(SELECT l.leaf FROM pgseal.leaves(target_table) l WHERE l.relkind = 'r');
+    RETURN rotation = 'in_place';
+END $$;
+COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text) IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';
+
+CREATE FUNCTION pgseal.rows_to_reencrypt(leaf regclass, target_column name, index boolean) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    some_left boolean;
+BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L))', leaf, target_column, index) INTO some_left;
+    RETURN some_left;
+END $$;
+COMMENT ON FUNCTION pgseal.rows_to_reencrypt(regclass, name, boolean) IS 'internal: has the column a value that is not current?';
+
+-- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
+-- and operators too, is qualified.
+CREATE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
+        max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update')
+    LANGUAGE plpgsql AS $$
+DECLARE
+    leaf pg_catalog.regclass;
+    leaves pg_catalog.regclass[];
+    goal pg_catalog.text;
+    claim pg_catalog.record;
+    step pg_catalog.int8;
+    step_by_update pg_catalog.int8;
+    by_update boolean;
+    rows_left boolean;
+    in_place boolean;
+    changed pg_catalog.int8;
+    total pg_catalog.int8 := 0;
+    total_in_place pg_catalog.int8 := 0;
+    started pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+    due pg_catalog.timestamptz := started;
+    report_due pg_catalog.timestamptz := pgseal.in_seconds(5);
+    notice_due pg_catalog.timestamptz := started;
+    page_notice_due pg_catalog.timestamptz := started;
+    statement pg_catalog.text;
+    done pg_catalog.int8[];
+    waited_for pg_catalog.text[];
+    waited_after pg_catalog.int4;
+    sessions pg_catalog.int4[];
+BEGIN
+    PERFORM pgseal.require_autocommit('pgseal.reencrypt');
+    in_place := pgseal.check_reencrypt(target_table, target_column, batch_size, max_rate, index, rotation);
+    -- A row costs so much less in place that the commit would cost more.
+    batch_size := coalesce(batch_size, CASE WHEN in_place THEN 20000 ELSE 1000 END);
+    leaves := pgseal.tables_of(target_table);
     -- Where this is not the default, every update of another session would end the run with an error.
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     FOREACH leaf IN ARRAY leaves LOOP
         statement := pg_catalog.format(
-            'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L) WHERE ctid >= $1 AND ctid < $2 AND NOT pgseal.is_current(%2$I, %3$L)',
+            'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L)
+              WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
             leaf, target_column, index);
         step := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
         -- UPDATE locks the rows of its batch, and writes them to every index.
-        step_by_update := CASE rotation WHEN 'update' THEN step ELSE pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) END;
+        step_by_update := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
         by_update := true;
         goal := pgseal.rotation_join(leaf, target_column, index, step);
         COMMIT AND CHAIN;
-        waited_for := CASE rotation WHEN 'in_place' THEN pgseal.rotation_transactions() END;
+        waited_for := CASE WHEN in_place THEN pgseal.rotation_transactions() END;
         LOOP
             -- Whoever has read old bytes may write them back: a pass that finds none counts only if it began after their end.
-            WHILE EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'virtualxid' AND l.virtualtransaction = ANY (waited_for)) LOOP
-                IF pg_catalog.clock_timestamp() > noticed + interval '5 seconds' THEN
-                    noticed := pg_catalog.clock_timestamp();
-                    RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %',
-                        (SELECT pg_catalog.array_agg(l.pid) FROM pg_catalog.pg_locks l
-                          WHERE l.locktype = 'virtualxid' AND l.virtualtransaction = ANY (waited_for));
+            LOOP
+                sessions := pgseal.rotation_sessions(waited_for);
+                EXIT WHEN sessions IS NULL;
+                IF pgseal.is_past(notice_due) THEN
+                    notice_due := pgseal.in_seconds(5);
+                    RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %', sessions;
                 END IF;
                 PERFORM pg_catalog.pg_sleep(0.02);
                 COMMIT AND CHAIN;
             END LOOP;
             waited_for := NULL;
             claim := pgseal.rotation_claim(leaf, target_column, goal);
-            EXIT WHEN claim.state = 'finished';
-            IF claim.state = 'superseded' THEN
+            EXIT WHEN claim.state OPERATOR(pg_catalog.=) 'finished';
+            IF claim.state OPERATOR(pg_catalog.=) 'superseded' THEN
                 waited_after := NULL;
                 goal := pgseal.rotation_join(leaf, target_column, index, step);
                 COMMIT AND CHAIN;
                 CONTINUE;
             END IF;
-            IF claim.state = 'pass done' AND rotation = 'in_place' AND NOT claim.nothing_done AND waited_after IS NULL THEN
+            IF claim.state OPERATOR(pg_catalog.=) 'pass done' AND in_place AND NOT claim.nothing_done AND waited_after IS NULL THEN
                 waited_after := claim.pass;
                 waited_for := pgseal.rotation_transactions();
                 COMMIT AND CHAIN;
                 CONTINUE;
             END IF;
-            IF claim.state = 'pass done' THEN
-                rows_left := false;
-                IF claim.nothing_done THEN
-                    -- Rows that an UPDATE or a CLUSTER moves from before a pass to behind it escape it, but not one snapshot.
-                    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L))', leaf, target_column, index)
-                    INTO rows_left;
-                END IF;
+            IF claim.state OPERATOR(pg_catalog.=) 'pass done' THEN
+                -- Rows that an UPDATE or a CLUSTER moves from before a pass to behind it escape it, but not one snapshot.
+                rows_left := claim.nothing_done AND pgseal.rows_to_reencrypt(leaf, target_column, index);
                 IF NOT pgseal.rotation_end_pass(leaf, target_column, claim.pass, step, rows_left) THEN
                     COMMIT AND CHAIN;
                     RAISE EXCEPTION 'rows of % do not stay re-encrypted', leaf
@@ -174,50 +219,45 @@ BEGIN
                 waited_after := NULL;
                 CONTINUE;
             END IF;
-            claim.end_page := least(claim.next_page + CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
+            claim.end_page := least(claim.next_page OPERATOR(pg_catalog.+) CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
             due := greatest(due, pg_catalog.clock_timestamp());
             waited_after := NULL;
             done := ARRAY[0, 1, 0];
-            IF rotation = 'in_place' THEN
+            IF in_place THEN
                 done := pgseal.rewrite_pages_of(leaf, target_column, claim.next_page, claim.end_page, index);
-                in_place := in_place + done[1];
-                IF done[4] IS NOT NULL AND pg_catalog.clock_timestamp() > page_noticed + interval '5 seconds' THEN
-                    page_noticed := pg_catalog.clock_timestamp();
+                total_in_place := total_in_place OPERATOR(pg_catalog.+) done[1];
+                IF done[4] IS NOT NULL AND pgseal.is_past(page_notice_due) THEN
+                    page_notice_due := pgseal.in_seconds(5);
                     RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done[4]
-                        USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.',
-                            (SELECT pg_catalog.array_agg(DISTINCT l.pid) FROM pg_catalog.pg_locks l
-                              WHERE l.relation = leaf AND l.pid <> pg_catalog.pg_backend_pid()));
+                        USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.', pgseal.other_sessions_on(leaf));
                 END IF;
             END IF;
-            by_update := done[2] + done[3] > 0 OR done[4] IS NOT NULL;
+            by_update := done[2] OPERATOR(pg_catalog.>) 0 OR done[3] OPERATOR(pg_catalog.>) 0 OR done[4] IS NOT NULL;
             BEGIN
                 changed := 0;
                 IF by_update THEN
-                    EXECUTE statement USING pg_catalog.format('(%s,0)', claim.next_page)::tid, pg_catalog.format('(%s,0)', claim.end_page)::tid;
-                    GET DIAGNOSTICS changed = ROW_COUNT;
+                    EXECUTE statement USING pgseal.start_of_page(claim.next_page), pgseal.start_of_page(claim.end_page);
+                    GET DIAGNOSTICS changed := ROW_COUNT;
                 END IF;
-                changed := changed + done[1];
+                changed := changed OPERATOR(pg_catalog.+) done[1];
                 PERFORM pgseal.rotation_advance(leaf, target_column, claim.first_page, claim.end_page, changed);
             EXCEPTION WHEN deadlock_detected THEN
                 -- The other transaction goes on; this batch is done again after it.
                 changed := 0;
             END;
             COMMIT AND CHAIN;
-            total := total + changed;
-            IF pg_catalog.clock_timestamp() - reported > interval '5 seconds' THEN
-                reported := pg_catalog.clock_timestamp();
-                SELECT * INTO progress FROM pgseal.rotation_progress p WHERE p.table_name = leaf AND p.column_name = target_column;
-                RAISE NOTICE '%: pass %, page % of %, % rows re-encrypted, % rows/s, % remaining', leaf, progress.pass,
-                    progress.pages_done, progress.pages, progress.rows_done, progress.rows_per_second,
-                    coalesce(pg_catalog.date_trunc('second', progress.remaining)::text, 'unknown time');
+            total := total OPERATOR(pg_catalog.+) changed;
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.in_seconds(5);
+                PERFORM pgseal.report_rotation(leaf, target_column);
             END IF;
-            WHILE rotation = 'in_place' AND pgseal.rotation_lag() > 64 << 20 LOOP
+            WHILE in_place AND pgseal.rotation_lag() OPERATOR(pg_catalog.>) 67108864 LOOP
                 PERFORM pg_catalog.pg_sleep(0.05);
                 COMMIT AND CHAIN;
             END LOOP;
-            due := due + changed / max_rate * interval '1 second';
-            WHILE due > pg_catalog.clock_timestamp() LOOP
-                PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due - pg_catalog.clock_timestamp())));
+            due := due OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
+            WHILE NOT pgseal.is_past(due) LOOP
+                PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
                 -- A snapshot that sleeps would keep VACUUM from removing what it still sees.
                 COMMIT AND CHAIN;
             END LOOP;
@@ -225,18 +265,18 @@ BEGIN
     END LOOP;
     -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
     -- In place no token changes.
-    IF (rotation = 'update' OR in_place < total)
-        AND pgseal.encrypted_column(target_table, target_column)::regtype::text LIKE '%encrypted_jsonb' THEN
+    IF (NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total)
+        AND pgseal.encrypted_column(target_table, target_column) OPERATOR(pg_catalog.=) pgseal.own_type('encrypted_jsonb') THEN
         BEGIN
             PERFORM pgseal.check_searchable(target_table, target_column);
         EXCEPTION WHEN OTHERS THEN
             RAISE NOTICE 'how many values the searchable paths of % have was not looked at: %', target_table, SQLERRM;
         END;
     END IF;
-    RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column),
-        pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - started)::numeric, 1);
-    IF rotation = 'in_place' THEN
-        RAISE NOTICE '% of them in place, % by UPDATE (out of line, other tokens, or in use)', in_place, total - in_place;
+    RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column), pgseal.seconds_since(started);
+    IF in_place THEN
+        RAISE NOTICE '% of them in place, % by UPDATE (out of line, other tokens, or in use)',
+            total_in_place, total OPERATOR(pg_catalog.-) total_in_place;
     END IF;
 END $$;
 
