@@ -240,7 +240,7 @@ fn it_tells_who_will_be_refused_and_what_plaintext_is_left() {
     for part in [
         "role migrate_reader (decrypt)",
         "hold the old plaintext on disk",
-        "VACUUM FULL docs",
+        "VACUUM FULL public.docs",
         "WAL",
         "last column",
     ] {
