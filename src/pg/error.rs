@@ -3,7 +3,7 @@
 //! No message carries a key, a value, a token or what a KMS answered.
 
 use pgrx::PgSqlErrorCode as Code;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, spi};
 
 use super::raw::in_place::Refused;
@@ -16,6 +16,18 @@ use crate::core::text_form::TextFormError;
 use crate::core::token::TokenError;
 use crate::keys::state::{UnknownState, VersionsUsedUp};
 use crate::kms::{Class, KmsError};
+
+/// Leaves backtraces to Rust's own panics: errors of PostgreSQL and of ours pass through panics as well. After pgrx has
+/// set its hook, hence from `_PG_init`.
+pub fn quiet_backtraces() {
+    let of_pgrx = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let raised = panic.payload();
+        if !raised.is::<CaughtError>() && !raised.is::<ErrorReportWithLevel>() {
+            of_pgrx(panic);
+        }
+    }));
+}
 
 /// What can go wrong in an SQL function.
 #[derive(Debug, thiserror::Error)]

@@ -57,6 +57,7 @@ pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requi
 /// settings and nothing that could hold a key.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    error::quiet_backtraces();
     raw::hook::install();
     raw::plan::install();
     raw::statement::install();
