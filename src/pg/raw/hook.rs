@@ -92,7 +92,7 @@ pub fn runs_for_the_client() -> bool {
     unsafe {
         let portal = pg_sys::ActivePortal;
         // Rules add statements, none of which is a utility that stores rows.
-        !in_spi() && (portal.is_null() || cells((*portal).stmts).into_iter().all(|one| returns_rows(one)))
+        !in_spi() && (portal.is_null() || cells((*portal).stmts).all(|one| returns_rows(one)))
     }
 }
 
@@ -167,9 +167,7 @@ unsafe fn stores_revealed(utility: *mut pg_sys::Node) -> bool {
         if prepared.is_null() {
             return false;
         }
-        let queries: Vec<*mut pg_sys::Query> = cells((*(*prepared).plansource).query_list);
-        queries
-            .into_iter()
+        cells::<pg_sys::Query>((*(*prepared).plansource).query_list)
             .flat_map(|query| entries((*query).targetList))
             .any(|entry| is_reveal_call((*entry).expr.cast()))
     }
@@ -193,15 +191,13 @@ unsafe fn is_reveal_call(expression: *mut pg_sys::Node) -> bool {
 ///
 /// # Safety
 /// Each is a pointer to a `T`.
-pub unsafe fn cells<T>(list: *mut pg_sys::List) -> Vec<*mut T> {
-    if list.is_null() {
-        return Vec::new();
-    }
-    // SAFETY: a pointer list holds `length` cells.
-    unsafe { (0..(*list).length as usize).map(|at| (*(*list).elements.add(at)).ptr_value.cast()).collect() }
+pub unsafe fn cells<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
+    // SAFETY: NULL is the empty list; a pointer list holds `length` cells.
+    let length = unsafe { list.as_ref() }.map_or(0, |list| list.length as usize);
+    (0..length).map(move |at| unsafe { (*(*list).elements.add(at)).ptr_value.cast() })
 }
 
-unsafe fn entries(list: *mut pg_sys::List) -> Vec<*mut pg_sys::TargetEntry> {
+unsafe fn entries(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::TargetEntry> {
     // SAFETY: a target list holds target entries.
     unsafe { cells(list) }
 }
@@ -266,14 +262,14 @@ unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
     // SAFETY: nodes are made as the parser makes them for SELECT ... FROM (query); the caller keeps its pointer to `query`,
     // so that the new outer query takes its place.
     unsafe {
-        if !entries((*query).targetList).into_iter().any(|entry| revealed((*entry).expr.cast()).is_some()) {
+        if !entries((*query).targetList).any(|entry| revealed((*entry).expr.cast()).is_some()) {
             return;
         }
         let inner = make::<pg_sys::Query>(pg_sys::NodeTag::T_Query);
         std::ptr::copy_nonoverlapping(query, inner, 1);
         let (mut names, mut columns): (*mut pg_sys::List, *mut pg_sys::List) =
             (std::ptr::null_mut(), std::ptr::null_mut());
-        for entry in entries((*inner).targetList).into_iter().filter(|entry| !(**entry).resjunk) {
+        for entry in entries((*inner).targetList).filter(|entry| !(**entry).resjunk) {
             let column = pg_sys::makeVarFromTargetEntry(1, entry);
             let shown = pg_sys::makeTargetEntry(column.cast(), (*entry).resno, (*entry).resname, false);
             columns = pg_sys::lappend(columns, shown.cast());

@@ -51,8 +51,7 @@ unsafe extern "C-unwind" fn after_paths(
 unsafe fn reprice(root: *mut pg_sys::PlannerInfo, relation: *mut pg_sys::RelOptInfo) -> bool {
     // SAFETY: see `after_paths`.
     unsafe {
-        let paths: Vec<*mut pg_sys::Node> = cells((*relation).pathlist);
-        let ordered = paths.into_iter().filter_map(|path| ordered_index_path(path));
+        let ordered = cells((*relation).pathlist).filter_map(|path| ordered_index_path(path));
         let scans: Vec<*mut pg_sys::IndexPath> = ordered.filter(|path| is_hnsw(*path)).collect();
         if scans.is_empty() || !has_token_filter(relation) {
             return false;
@@ -87,8 +86,8 @@ unsafe fn is_hnsw(path: *mut pg_sys::IndexPath) -> bool {
 unsafe fn has_token_filter(relation: *mut pg_sys::RelOptInfo) -> bool {
     // SAFETY: restrictions are a list of RestrictInfo.
     unsafe {
-        let restrictions: Vec<*mut pg_sys::RestrictInfo> = cells((*relation).baserestrictinfo);
-        restrictions.into_iter().any(|restriction| holds_token_match((*restriction).clause.cast()))
+        cells::<pg_sys::RestrictInfo>((*relation).baserestrictinfo)
+            .any(|restriction| holds_token_match((*restriction).clause.cast()))
     }
 }
 
@@ -96,8 +95,8 @@ unsafe fn holds_token_match(clause: *mut pg_sys::Node) -> bool {
     // SAFETY: the tags are checked before fields are read.
     unsafe {
         if is_a(clause, pg_sys::NodeTag::T_BoolExpr) {
-            let arguments: Vec<*mut pg_sys::Node> = cells((*clause.cast::<pg_sys::BoolExpr>()).args);
-            return arguments.into_iter().any(|argument| holds_token_match(argument));
+            return cells((*clause.cast::<pg_sys::BoolExpr>()).args)
+                .any(|argument| holds_token_match(argument));
         }
         is_a(clause, pg_sys::NodeTag::T_OpExpr) && is_token_match((*clause.cast::<pg_sys::OpExpr>()).opno)
     }

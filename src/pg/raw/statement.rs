@@ -19,20 +19,46 @@ pub fn install() {
     }
 }
 
-#[pg_guard]
+unsafe extern "C-unwind" {
+    // executor/executor.h, without the guard of the bindings: an error passes as it came, with all its fields.
+    fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
+}
+
 unsafe extern "C-unwind" fn on_end(query: *mut pg_sys::QueryDesc) {
-    // SAFETY: PostgreSQL passes a query that has run; it is handed on as it came.
-    let inside = unsafe {
-        // Hooks around running a query would tell too, but every error of every statement would pass through them.
-        let inside = hook::in_spi() || (*(*query).dest).mydest == pg_sys::CommandDest::DestSQLFunction;
+    // SAFETY: PostgreSQL passes a query that has run; it is handed on as it came. An error may jump over this frame,
+    // which holds nothing to drop.
+    unsafe {
+        let inside = hook::in_spi() || is_in_sql_function((*query).plannedstmt);
         match PREVIOUS_END.get() {
             Some(Some(previous)) => previous(query),
-            _ => pg_sys::standard_ExecutorEnd(query),
+            _ => standard_ExecutorEnd(query),
         }
-        inside
-    };
-    if !inside {
-        crate::pg::decrypt_log::statement_ended();
+        if !inside {
+            statement_ended();
+        }
+    }
+}
+
+#[pg_guard]
+extern "C-unwind" fn statement_ended() {
+    crate::pg::decrypt_log::statement_ended();
+}
+
+/// A function in SQL runs the statement, below one that the client sent. Hooks around running a query would tell too, but
+/// every error of every statement would pass through them.
+///
+/// Nothing that the query points to is read: a holdable cursor ends when its receiver is gone.
+unsafe fn is_in_sql_function(statement: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: the active portal outlives the call, its statements while they run; none is NULL.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        let mut statements = (!portal.is_null()).then(|| hook::cells((*portal).stmts)).into_iter().flatten();
+        let mut runs = false;
+        let foreign = statements.all(|own: *mut pg_sys::PlannedStmt| {
+            runs = true;
+            own != statement && (*own).utilityStmt.is_null()
+        });
+        runs && foreign
     }
 }
 

@@ -151,13 +151,13 @@ pub struct Known {
 pub fn planned_filter(call: Call) -> Option<Varlena> {
     // SAFETY: the planner passes the operator's arguments; the tags are checked.
     unsafe {
-        let arguments: Vec<*mut pg_sys::Node> = cells(call.pointer::<pg_sys::List>(2));
+        let arguments: Vec<*mut pg_sys::Node> = cells(call.pointer::<pg_sys::List>(2)).collect();
         let [_, refreshed] = arguments.as_slice() else { return None };
         if !pgrx::is_a(*refreshed, pg_sys::NodeTag::T_FuncExpr) {
             return None;
         }
         let made = refreshed.cast::<pg_sys::FuncExpr>();
-        let arguments: Vec<*mut pg_sys::Node> = cells((*made).args);
+        let arguments: Vec<*mut pg_sys::Node> = cells((*made).args).collect();
         // No other function turns one filter into another with nothing beside it.
         let [constant] = arguments.as_slice() else { return None };
         if !pgrx::is_a(*constant, pg_sys::NodeTag::T_Const) {
