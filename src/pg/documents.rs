@@ -7,7 +7,7 @@ use super::raw::datum::Varlena;
 use super::raw::jsonb::{self, Function};
 use super::session::{self, Looking, Privilege, Started};
 use super::texts::{self, Side};
-use super::values::{self, OpenValue};
+use super::values::{self, JSONB, OpenValue};
 use crate::core::envelope::Content;
 use crate::core::jsonb::is_scalar;
 use crate::core::policy::Policy;
@@ -93,7 +93,7 @@ pub fn concat(call: Call) -> Returned {
 /// `encrypted_jsonb || encrypted_jsonb`, sealed under the left one's keyring. The right one must not lose its context.
 pub fn concat_sealed(call: Call) -> Returned {
     let value = open_for(call, Privilege::Encrypt)?;
-    let right = values::open_for(call.varlena(1).bytes(), Privilege::Encrypt)?;
+    let right = values::open_for(call.varlena(1).bytes(), &JSONB, Privilege::Encrypt)?;
     value.require_same_context(&right)?;
     change(&value, jsonb::CONCAT, right.datum()?.datum())
 }
@@ -207,12 +207,14 @@ fn open_to_look(
     declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
 ) -> Result<OpenValue, PgError> {
     let bytes = call.varlena(0);
-    call.with_cache(|looking: &mut Looking| values::locate_to_look(bytes.bytes(), looking, declared)?.open())
+    call.with_cache(|looking: &mut Looking| {
+        values::locate_to_look(bytes.bytes(), &JSONB, looking, declared)?.open()
+    })
 }
 
 fn open_for(call: Call, privilege: Privilege) -> Result<OpenValue, PgError> {
     call.with_cache(Started::once);
-    values::open_for(call.varlena(0).bytes(), privilege)
+    values::open_for(call.varlena(0).bytes(), &JSONB, privilege)
 }
 
 /// Does another keyring answer for this argument? Its column's, else the session's choice.

@@ -13,7 +13,7 @@ use super::raw::datum::{Owned, Varlena, cstring, varlena};
 use super::raw::{encoding, jsonb};
 use super::session::{self, Looking};
 use super::texts::TextAt;
-use super::values;
+use super::values::{self, JSONB, Kind};
 use crate::core::between::Between;
 use crate::core::envelope::{Content, FormatError, parse_head};
 use crate::core::filter::{
@@ -363,7 +363,7 @@ pub struct OpenDocument {
 }
 
 impl OpenDocument {
-    /// [`OpenDocument::load`] for argument 0 of a call; `None` where another keyring answers for it.
+    /// [`OpenDocument::load`] for a document, argument 0 of a call; `None` where another keyring answers for it.
     pub fn load_for(
         &mut self,
         call: Call,
@@ -374,7 +374,7 @@ impl OpenDocument {
         if other_keyring(call, 0, parse_head(value)?.0.keyring)? {
             return Ok(None);
         }
-        self.load(value, declared)?;
+        self.load(value, &JSONB, declared)?;
         Ok(Some(&self.document))
     }
 
@@ -382,9 +382,10 @@ impl OpenDocument {
     pub fn load(
         &mut self,
         value: &[u8],
+        kind: &Kind,
         declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
     ) -> Result<(), PgError> {
-        let located = values::locate_to_look(value, &mut self.looking, declared)?;
+        let located = values::locate_to_look(value, kind, &mut self.looking, declared)?;
         match located.bare_length() {
             Some(length) => self.document.fill(length, |room| located.open_into(room)),
             None => {
@@ -417,12 +418,12 @@ impl OpenFilter {
     }
 
     /// Decrypts a value for the recheck.
-    pub fn load(&mut self, value: &[u8]) -> Result<(), PgError> {
+    pub fn load(&mut self, value: &[u8], kind: &Kind) -> Result<(), PgError> {
         // Only our own operators get here with a filter of the other kind; jsonb's functions trust their input.
-        if (parse_head(value)?.0.content == Content::Text) != self.question.is_of_text() {
+        if kind.holds(Content::Text) != self.question.is_of_text() {
             return Err(PgError::Argument("the filter is not one for values of this type".into()));
         }
-        self.value.load(value, |policy| self.question.is_declared(policy))
+        self.value.load(value, kind, |policy| self.question.is_declared(policy))
     }
 
     /// What the query says of the loaded value; `None` is NULL.

@@ -2,6 +2,7 @@
 
 use super::raw::call::{Call, Returned};
 use super::raw::gin::{key_states, return_query_keys, return_value_keys, set_recheck};
+use super::values;
 use crate::core::envelope::{HEADER_BYTES, parse_head, tokens_of};
 use crate::core::filter::Filter;
 use crate::core::token::marker;
@@ -13,6 +14,7 @@ const MAYBE: i8 = pgrx::pg_sys::GIN_MAYBE as i8;
 /// `gin_extract_value(encrypted_jsonb, internal, internal)`: reads no more than header and tokens.
 pub fn extract_value(call: Call) -> Returned {
     let (head, count) = parse_head(call.prefix(0, HEADER_BYTES).bytes())?;
+    values::with_kind(call, |kind, (): &mut ()| kind.require(&head))?;
     let end = HEADER_BYTES + 8 * count;
     let value = call.prefix(0, end);
     let section = value.bytes().get(HEADER_BYTES..end).unwrap_or_default();

@@ -9,7 +9,8 @@ use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::xact;
 use super::session::{self, Privilege};
-use super::{guc, kms, values};
+use super::values::{self, JSONB};
+use super::{guc, kms};
 use crate::core::Uuid;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
@@ -157,7 +158,7 @@ pub fn rotate_index_key(call: Call) -> Returned {
 /// `searchable_values(encrypted_jsonb)`: for each searchable scalar its declared path, and behind a line end a number
 /// that equal values share. Paths whose tokens do not show how common a value is are left out.
 pub fn searchable_values(call: Call) -> Returned {
-    let value = values::open_for(call.varlena(0).bytes(), Privilege::Decrypt)?;
+    let value = values::open_for(call.varlena(0).bytes(), &JSONB, Privilege::Decrypt)?;
     let (row, policy) = value.keyring.active_index()?;
     let key = session::index_key(&value.keyring, row)?;
     let found = Tokenizer { key: &key, policy }.values(value.datum()?.bytes())?;

@@ -5,6 +5,7 @@ use super::error::PgError;
 use super::filters::{OpenDocument, OpenFilter};
 use super::raw::call::{Call, Returned};
 use super::raw::datum::Owned;
+use super::values;
 use crate::core::envelope::{HEADER_BYTES, parse_head};
 use crate::core::filter::{Binding, Filter};
 use crate::core::token::marker;
@@ -56,9 +57,9 @@ pub fn exact_match(call: Call) -> Returned {
     if !answers {
         return Ok(None);
     }
-    call.with_cache(|open: &mut OpenFilter| {
+    values::with_kind(call, |kind, open: &mut OpenFilter| {
         open.open(&filter, bytes.bytes())?;
-        open.load(value.bytes())?;
+        open.load(value.bytes(), kind)?;
         Ok(open.answer()?.map(Into::into))
     })
 }

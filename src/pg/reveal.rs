@@ -13,6 +13,8 @@ pub fn reveal(call: Call) -> Returned {
         return Err(PgError::NotRevealed);
     }
     let value = call.varlena(0);
-    let opened = call.with_cache(|allowed: &mut Allowed| values::open_datum(value.bytes(), None, allowed))?;
-    Ok(Some(opened.datum()))
+    let opened = values::with_kind(call, |kind, allowed: &mut Allowed| {
+        values::open_datum(value.bytes(), kind, None, allowed)
+    });
+    Ok(Some(opened?.datum()))
 }

@@ -10,7 +10,10 @@ use crate::keys::state::KeyState;
 /// `reseal(encrypted_*, index boolean)`: the same plaintext under the active keys of its keyring; without `index` its
 /// tokens stay.
 pub fn reseal(call: Call) -> Returned {
-    Ok(Some(values::rotate(call.varlena(0).bytes(), call.boolean(1))?.datum()))
+    let value = call.varlena(0);
+    let renewed =
+        values::with_kind(call, |kind, (): &mut ()| values::rotate(value.bytes(), kind, call.boolean(1)));
+    Ok(Some(renewed?.datum()))
 }
 
 /// `is_current(encrypted_*, index boolean)`: sealed under the active keys, without `index` the data key, and not in

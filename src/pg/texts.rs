@@ -11,7 +11,7 @@ use super::raw::datum::{Owned, Varlena, detoast};
 use super::raw::jsonb::{self, Function};
 use super::raw::node::{Expr, Objects};
 use super::session::{Looking, Privilege};
-use super::values::{self, OpenValue};
+use super::values::{self, OpenValue, TEXT};
 use crate::core::envelope::parse_head;
 use crate::core::filter::Query;
 use crate::core::policy::Policy;
@@ -122,8 +122,11 @@ impl Side {
         match self {
             // Sealed for this statement: the role has typed or sent it.
             Side::Literal if head.transit => values::open_literal(bytes),
-            Side::Part => values::open_for(bytes, Privilege::Search),
-            _ => values::locate_to_look(bytes, looking, |policy| Ok(policy.covers_scalar(&[], 0)))?.open(),
+            Side::Part => values::open_for(bytes, &TEXT, Privilege::Search),
+            _ => {
+                let declared = |policy: &Policy| Ok(policy.covers_scalar(&[], 0));
+                values::locate_to_look(bytes, &TEXT, looking, declared)?.open()
+            }
         }
     }
 }

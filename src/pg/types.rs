@@ -18,18 +18,9 @@ use super::raw::datum::{
 };
 use super::raw::encoding::c_text;
 use super::session::{self, Allowed, Privilege};
-use super::values;
+use super::values::{self, JSONB, Kind, TEXT};
 use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, Options, parse_head};
 use crate::core::text_form;
-
-/// What distinguishes the two types.
-struct Kind {
-    name: &'static str,
-    contents: &'static [Content],
-}
-
-const JSONB: Kind = Kind { name: "encrypted_jsonb", contents: &[Content::Jsonb, Content::JsonText] };
-const TEXT: Kind = Kind { name: "encrypted_text", contents: &[Content::Text] };
 
 /// `encrypted_jsonb_in(cstring, oid, int4)`.
 pub fn jsonb_in(call: Call) -> Returned {
@@ -72,7 +63,7 @@ fn parse_json(text: &CStr) -> Result<Varlena, PgError> {
 fn sealed_text(bytes: Vec<u8>, typmod: i32, kind: &Kind) -> Returned {
     let envelope = Envelope::parse(&bytes).map_err(PgError::SealedText)?;
     accept_sealed(&envelope.head(), kind, PgError::OtherContentText)?;
-    for_column(varlena(&bytes), envelope.head(), typmod)
+    for_column(varlena(&bytes), kind, envelope.head(), typmod)
 }
 
 /// Takes a sealed value as it is. Only its structure can be checked: no key is needed to restore a dump.
@@ -80,7 +71,7 @@ fn accept_sealed(head: &Head, kind: &Kind, other: fn(&'static str) -> PgError) -
     if !guc::accept_sealed() {
         return Err(PgError::SealedRefused);
     }
-    match kind.contents.contains(&head.content) {
+    match kind.holds(head.content) {
         true => Ok(()),
         false => Err(other(kind.name)),
     }
@@ -101,7 +92,7 @@ fn recv(call: Call, kind: &Kind) -> Returned {
     Call::without_context(|| {
         let envelope = Envelope::parse(&bytes)?;
         accept_sealed(&envelope.head(), kind, PgError::OtherContent)?;
-        for_column(varlena(&bytes), envelope.head(), typmod)
+        for_column(varlena(&bytes), kind, envelope.head(), typmod)
     })
 }
 
@@ -138,20 +129,22 @@ pub fn typmod_out(call: Call) -> Returned {
 /// `coerce(encrypted_*, int4, bool)`: the length coercion to a column's keyring.
 pub fn coerce(call: Call) -> Returned {
     let head = head(call)?;
+    let kind = values::with_kind(call, |kind, (): &mut ()| kind);
+    kind.require(&head)?;
     match head.transit {
-        true => for_column(call.varlena(0), head, call.int4(1)),
+        true => for_column(call.varlena(0), kind, head, call.int4(1)),
         // The datum stays as it is, out of line or not.
         false => for_column_sealed(call.datum(0), head, call.int4(1)),
     }
 }
 
 /// A sealed value as a column takes it: one in transit is sealed anew under the column's keyring.
-fn for_column(value: Varlena, head: Head, column: i32) -> Returned {
+fn for_column(value: Varlena, kind: &Kind, head: Head, column: i32) -> Returned {
     if !head.transit || column <= 0 {
         return for_column_sealed(value.datum(), head, column);
     }
     // Whoever may write the literal may have it moved: the plaintext stays inside.
-    let opened = values::open_for(value.bytes(), Privilege::Encrypt)?;
+    let opened = values::open_for(value.bytes(), kind, Privilege::Encrypt)?;
     let content = if head.content == Content::Text { Content::Text } else { Content::Jsonb };
     let plaintext = Zeroizing::new(opened.datum()?.bytes().to_vec());
     Ok(Some(values::seal(column, content, &plaintext, false, Options::default())?.datum()))
@@ -277,7 +270,9 @@ fn decrypted(call: Call) -> Result<Varlena, PgError> {
     };
     let context = context.as_deref().map(str::as_bytes);
     let value = call.varlena(0);
-    call.with_cache(|allowed: &mut Allowed| values::open_datum(value.bytes(), context, allowed))
+    values::with_kind(call, |kind, allowed: &mut Allowed| {
+        values::open_datum(value.bytes(), kind, context, allowed)
+    })
 }
 
 /// `key_version(encrypted_*)`: the data key version; needs no key.

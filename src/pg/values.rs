@@ -6,7 +6,8 @@ use super::catalog::Keyring;
 use super::counters::{self, Counter};
 use super::decrypt_log;
 use super::error::PgError;
-use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, varlena};
+use super::raw::call::Call;
+use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, type_id_name, varlena};
 use super::raw::encoding;
 use super::session::{self, Allowed, Looking, Privilege};
 use crate::core::envelope::{self, Content, Envelope, Head, Opened, Options};
@@ -14,6 +15,48 @@ use crate::core::jsonb::all_strings;
 use crate::core::policy::Policy;
 use crate::core::token::Tokenizer;
 use crate::keys::cache::HeldDataKey;
+
+/// What distinguishes the two types.
+pub struct Kind {
+    /// As SQL writes it.
+    pub name: &'static str,
+    contents: &'static [Content],
+}
+
+/// `encrypted_jsonb`.
+pub static JSONB: Kind = Kind { name: "encrypted_jsonb", contents: &[Content::Jsonb, Content::JsonText] };
+/// `encrypted_text`.
+pub static TEXT: Kind = Kind { name: "encrypted_text", contents: &[Content::Text] };
+
+impl Kind {
+    /// May a value of this type hold it?
+    pub fn holds(&self, content: Content) -> bool {
+        self.contents.contains(&content)
+    }
+
+    /// Refuses a value that authenticates, but was written for the other type: PostgreSQL's own functions trust theirs.
+    pub fn require(&self, head: &Head) -> Result<(), PgError> {
+        self.holds(head.content).then_some(()).ok_or(PgError::OtherContent(self.name))
+    }
+}
+
+/// What a call site keeps of a function that both types have.
+#[derive(Default)]
+struct OfKind<T> {
+    kind: Option<&'static Kind>,
+    kept: T,
+}
+
+/// [`Call::with_cache`] with the type of argument 0, for functions that both types have.
+pub fn with_kind<T: Default + 'static, R>(call: Call, work: impl FnOnce(&'static Kind, &mut T) -> R) -> R {
+    call.with_cache(|site: &mut OfKind<T>| {
+        let kind = site.kind.get_or_insert_with(|| match type_id_name(call.argument_type(0)) == TEXT.name {
+            true => &TEXT,
+            false => &JSONB,
+        });
+        work(kind, &mut site.kept)
+    })
+}
 
 /// Seals `plaintext` under the active keys of `keyring`.
 pub fn seal(
@@ -59,14 +102,15 @@ pub fn is_current(bytes: &[u8], index: bool) -> Result<bool, PgError> {
 
 /// Seals a stored value anew under the active keys of its own keyring. Tokens that the active index key has made, or
 /// without `index` any index key, stay.
-pub fn rotate(bytes: &[u8], index: bool) -> Result<Varlena, PgError> {
+pub fn rotate(bytes: &[u8], kind: &Kind, index: bool) -> Result<Varlena, PgError> {
     let (head, _) = envelope::parse_head(bytes)?;
+    kind.require(&head)?;
     if session::keyring(head.keyring)?.keeps_tokens(&head, index)? {
         let mut out = Vec::new();
         Renewer::of(&head)?.renew(bytes, &mut out)?;
         return Ok(varlena(&out));
     }
-    reseal(&locate(bytes, |keyring, _| session::require(keyring, Privilege::Encrypt))?.open()?)
+    reseal(&open_for(bytes, kind, Privilege::Encrypt)?)
 }
 
 impl Keyring {
@@ -196,8 +240,18 @@ pub struct Located<'a> {
     envelope: Envelope<'a>,
 }
 
-/// Finds a value's key, once `permit` has let the role through: without a privilege no KMS is asked.
-pub fn locate(
+/// Finds the key of a value of this type, once `permit` has let the role through: without a privilege no KMS is asked.
+fn locate<'a>(
+    bytes: &'a [u8],
+    kind: &Kind,
+    permit: impl FnOnce(&Keyring, &Head) -> Result<(), PgError>,
+) -> Result<Located<'a>, PgError> {
+    kind.require(&envelope::parse_head(bytes)?.0)?;
+    locate_any(bytes, permit)
+}
+
+/// The same whatever the value holds: for those who do not look at its plaintext.
+pub fn locate_any(
     bytes: &[u8],
     permit: impl FnOnce(&Keyring, &Head) -> Result<(), PgError>,
 ) -> Result<Located<'_>, PgError> {
@@ -244,9 +298,14 @@ impl Located<'_> {
 }
 
 /// Decrypts a value for a role that may read plaintext, into a datum.
-pub fn open_datum(bytes: &[u8], context: Option<&[u8]>, allowed: &mut Allowed) -> Result<Varlena, PgError> {
+pub fn open_datum(
+    bytes: &[u8],
+    kind: &Kind,
+    context: Option<&[u8]>,
+    allowed: &mut Allowed,
+) -> Result<Varlena, PgError> {
     allowed.start();
-    let located = locate(bytes, |keyring, _| allowed.require(keyring, Privilege::Decrypt))?;
+    let located = locate(bytes, kind, |keyring, _| allowed.require(keyring, Privilege::Decrypt))?;
     if let (Some(length), None) = (located.bare_length(), context) {
         let datum = fill_varlena(length, |room| located.open_into(room))?;
         return in_this_encoding(datum, located.envelope.head().content);
@@ -267,13 +326,13 @@ fn in_this_encoding(datum: Varlena, content: Content) -> Result<Varlena, PgError
 }
 
 /// Decrypts a value for internal use, where the plaintext does not leave, for a role with `privilege`.
-pub fn open_for(bytes: &[u8], privilege: Privilege) -> Result<OpenValue, PgError> {
-    locate(bytes, |keyring, _| session::require(keyring, privilege))?.open()
+pub fn open_for(bytes: &[u8], kind: &Kind, privilege: Privilege) -> Result<OpenValue, PgError> {
+    locate(bytes, kind, |keyring, _| session::require(keyring, privilege))?.open()
 }
 
 /// Decrypts a text that was sealed for this statement, for a role that may compare or write.
 pub fn open_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
-    let located = locate(bytes, |keyring, _| match session::has(keyring, Privilege::Search) {
+    let located = locate(bytes, &TEXT, |keyring, _| match session::has(keyring, Privilege::Search) {
         true => Ok(()),
         false => session::require(keyring, Privilege::Encrypt),
     })?;
@@ -284,11 +343,12 @@ pub fn open_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
 /// `declared` finds the policy to be. A part of a document has no tokens, and its path is lost.
 pub fn locate_to_look<'a>(
     bytes: &'a [u8],
+    kind: &Kind,
     looking: &mut Looking,
     declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
 ) -> Result<Located<'a>, PgError> {
     looking.start();
-    locate(bytes, |keyring, head| {
+    locate(bytes, kind, |keyring, head| {
         looking.permit(keyring, |policy| Ok(head.index_version != 0 && declared(policy)?))
     })
 }

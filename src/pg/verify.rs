@@ -7,8 +7,8 @@ use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::session::{self, Privilege, Started};
-use super::values;
-use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, parse_head};
+use super::values::{self, JSONB, Kind, TEXT};
+use crate::core::envelope::{Envelope, HEADER_BYTES, Head, parse_head};
 use crate::kms::Class;
 
 /// What a call site knows of the keys that it asked for.
@@ -35,15 +35,15 @@ struct Verdict {
 /// `check_value(encrypted_jsonb, context text, context_known boolean)`: result, keyring, key version, finding. NULL
 /// for NULL.
 pub fn check_jsonb(call: Call) -> Returned {
-    check(call, |content| matches!(content, Content::Jsonb | Content::JsonText))
+    check(call, &JSONB)
 }
 
 /// `check_value(encrypted_text, context text, context_known boolean)`.
 pub fn check_text(call: Call) -> Returned {
-    check(call, |content| content == Content::Text)
+    check(call, &TEXT)
 }
 
-fn check(call: Call, fits: fn(Content) -> bool) -> Returned {
+fn check(call: Call, kind: &Kind) -> Returned {
     let Some(value) = call.optional(0) else { return Ok(None) };
     let context = call.optional(1);
     let expected = match call.boolean(2) {
@@ -52,7 +52,7 @@ fn check(call: Call, fits: fn(Content) -> bool) -> Returned {
     };
     let verdict = call.with_cache(|checking: &mut Checking| {
         checking.started.once();
-        checking.judge(value.bytes(), fits, &expected)
+        checking.judge(value.bytes(), kind, &expected)
     })?;
     let (keyring, version) = verdict
         .head
@@ -62,12 +62,7 @@ fn check(call: Call, fits: fn(Content) -> bool) -> Returned {
 }
 
 impl Checking {
-    fn judge(
-        &mut self,
-        bytes: &[u8],
-        fits: fn(Content) -> bool,
-        expected: &Expected<'_>,
-    ) -> Result<Verdict, PgError> {
+    fn judge(&mut self, bytes: &[u8], kind: &Kind, expected: &Expected<'_>) -> Result<Verdict, PgError> {
         let envelope = match Envelope::parse(bytes) {
             Ok(envelope) => envelope,
             Err(error) => return Ok(Verdict::new("corrupt", None, error.to_string())),
@@ -78,22 +73,22 @@ impl Checking {
         if let Some(why) = self.missing.get(&key) {
             return verdict("unreadable", why);
         }
-        let located = match values::locate(bytes, |keyring, _| session::require(keyring, Privilege::Decrypt))
-        {
-            Ok(located) => located,
-            Err(PgError::Kms(_, error)) if error.class() == Class::Cancelled => {
-                return Err(PgError::Kms(session::keyring_label(head.keyring), error));
-            }
-            Err(error) => {
-                let why = error.to_string();
-                self.missing.insert(key, why.clone());
-                return verdict("unreadable", &why);
-            }
-        };
+        let located =
+            match values::locate_any(bytes, |keyring, _| session::require(keyring, Privilege::Decrypt)) {
+                Ok(located) => located,
+                Err(PgError::Kms(_, error)) if error.class() == Class::Cancelled => {
+                    return Err(PgError::Kms(session::keyring_label(head.keyring), error));
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    self.missing.insert(key, why.clone());
+                    return verdict("unreadable", &why);
+                }
+            };
         let Ok(opened) = located.open() else {
             return verdict("corrupt", "authentication failed");
         };
-        if !fits(head.content) {
+        if !kind.holds(head.content) {
             return verdict("corrupt", "authentic, but not of the column's type");
         }
         match expected {

@@ -4,6 +4,7 @@ mod audit;
 mod aws;
 mod backup;
 mod bad_input;
+mod crashes;
 mod decrypt_log;
 mod definitions;
 mod encodings;

@@ -177,6 +177,16 @@ impl Call {
         }
     }
 
+    /// The type that an argument is declared as.
+    pub fn argument_type(&self, index: usize) -> pg_sys::Oid {
+        // SAFETY: none of our functions is called without flinfo; the function has the argument that it reads.
+        unsafe {
+            let (mut types, mut count) = (std::ptr::null_mut(), 0);
+            pg_sys::get_func_signature((*(*self.0).flinfo).fn_oid, &mut types, &mut count);
+            *types.add(index)
+        }
+    }
+
     /// The type that the function returns.
     pub fn result_type(&self) -> pg_sys::Oid {
         // SAFETY: none of our functions is called without flinfo; a syscache lookup.

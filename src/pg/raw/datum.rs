@@ -106,6 +106,17 @@ pub fn type_name(of: pg_sys::Oid) -> String {
     unsafe { shown_c(pg_sys::format_type_be(of)) }
 }
 
+/// The name of a type that exists, without its schema.
+pub fn type_id_name(of: pg_sys::Oid) -> String {
+    // SAFETY: a syscache entry, held while its name is copied.
+    unsafe {
+        let entry = pg_sys::typeidType(of);
+        let name = CStr::from_ptr(pg_sys::typeTypeName(entry)).to_string_lossy().into_owned();
+        pg_sys::ReleaseSysCache(entry);
+        name
+    }
+}
+
 /// Parses JSON text as `jsonb` input does, with its errors.
 pub fn jsonb_from_text(text: &CStr) -> Varlena {
     // SAFETY: jsonb_in takes a cstring and returns a jsonb.
