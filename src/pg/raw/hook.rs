@@ -192,8 +192,9 @@ unsafe fn is_reveal_call(expression: *mut pg_sys::Node) -> bool {
 /// # Safety
 /// Each is a pointer to a `T`.
 pub unsafe fn cells<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
-    // SAFETY: NULL is the empty list; a pointer list holds `length` cells.
+    // SAFETY: NULL is the empty list.
     let length = unsafe { list.as_ref() }.map_or(0, |list| list.length as usize);
+    // SAFETY: a pointer list holds `length` cells.
     (0..length).map(move |at| unsafe { (*(*list).elements.add(at)).ptr_value.cast() })
 }
 
