@@ -10,7 +10,11 @@ BEGIN
     IF number IS NULL THEN
         RAISE EXCEPTION 'column "%" of % does not exist', target_column, target_table USING ERRCODE = 'undefined_column';
     END IF;
-    RETURN format('pgseal_new_%s', number);
+    -- By its comment where a dump and restore have given the columns other numbers.
+    RETURN coalesce((SELECT a.attname FROM pg_attribute a
+                      WHERE a.attrelid = target_table AND NOT a.attisdropped AND a.attname ~ '^pgseal_new_\d+$'
+                        AND col_description(a.attrelid, a.attnum) = format('column %I in its new type, while pgseal fills it', target_column)),
+                    format('pgseal_new_%s', number));
 END $$;
 
 CREATE FUNCTION pgseal.migration_started(target_table regclass, target_column name) RETURNS boolean
@@ -74,14 +78,199 @@ CREATE FUNCTION pgseal.text_names(text, name) RETURNS boolean
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
     RETURN $1 ~* ('\m' || regexp_replace($2, '(\W)', '\\\1', 'g') || '\M');
 
+-- An object as a person names it.
+CREATE FUNCTION pgseal.describe(class oid, id oid, part int4) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN CASE WHEN class = 'pg_rewrite'::regclass
+           THEN (SELECT format('%s %s', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE format('rule %I of', w.rulename) END, c.oid::regclass)
+                   FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class WHERE w.oid = id)
+           ELSE pg_describe_object(class, id, part) END;
+COMMENT ON FUNCTION pgseal.describe(oid, oid, int4) IS 'internal: the name of an object';
+
+-- The types whose values hold rows of a table or its partitions: arrays, domains, composites, ranges, nested to any depth.
+CREATE FUNCTION pgseal.row_types(target_table regclass) RETURNS SETOF oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH RECURSIVE made (oid) AS (
+        SELECT c.reltype FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t
+        UNION
+        SELECT t.oid FROM made m JOIN pg_type t
+            ON t.typbasetype = m.oid OR t.typelem = m.oid
+            OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = m.oid AND NOT a.attisdropped))
+            OR EXISTS (SELECT FROM pg_range r WHERE r.rngsubtype = m.oid AND t.oid IN (r.rngtypid, r.rngmultitypid))
+    ) SELECT oid FROM made
+$$;
+COMMENT ON FUNCTION pgseal.row_types(regclass) IS 'internal: types whose values hold rows of a table';
+
+-- What uses the rows of a table whole: stored rows would lose the column, expressions and functions find another type in it.
+CREATE FUNCTION pgseal.row_dependents(target_table regclass) RETURNS SETOF text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH made AS MATERIALIZED (SELECT t AS oid FROM pgseal.row_types(target_table) t)
+    SELECT pgseal.describe(d.classid, d.objid, d.objsubid) FROM pg_depend d JOIN made m ON d.refobjid = m.oid
+     WHERE d.refclassid = 'pg_type'::regclass AND d.deptype IN ('n', 'a')
+       AND NOT (d.classid = 'pg_type'::regclass AND d.objid IN (SELECT oid FROM made))
+       -- A composite type counts where it is used, a range's constructors with the range.
+       AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND c.relkind = 'c'))
+       AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i' AND i.refobjid IN (SELECT oid FROM made))
+    UNION
+    SELECT pgseal.describe(e.class, e.id, 0) FROM pgseal.expression_trees() e
+     WHERE e.class <> 'pg_trigger'::regclass
+       AND e.tree ~ (SELECT format(':varattno 0 :vartype (%s) ', string_agg(c.reltype::text, '|'))
+                       FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t)
+$$;
+COMMENT ON FUNCTION pgseal.row_dependents(regclass) IS 'internal: what uses the rows of a table whole';
+
+-- What is left of a trigger's code without comments, literals, single columns, and comparisons that take every type.
+CREATE FUNCTION pgseal.whole_rows(code text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    pattern text;
+BEGIN
+    code := regexp_replace(code, '--[^\n]*|/\*.*?\*/', ' ', 'g');
+    code := regexp_replace(code, '''[^'']*''', '''''', 'g');
+    FOREACH pattern IN ARRAY ARRAY[
+        '\(?\m(old|new)(\.\*)?\)?\s*\*(<>|=)\s*\(?(old|new)(\.\*)?\M\)?',
+        'to_jsonb\s*\(\s*(old|new)(\.\*)?\s*\)(\s*-\s*''''(::text)?)*\)?\s*(is\s+(not\s+)?distinct\s+from|<>|!=|=)\s*\(?to_jsonb\s*\(\s*(old|new)(\.\*)?\s*\)',
+        '\mreturn\s+\(?(coalesce\s*\(\s*)?(old|new)\M(\s*,\s*(old|new)\s*\))?(?!\s*\.)',
+        '\m(old|new)\s*\.\s*("[^"]+"|\w+)'
+    ] LOOP
+        code := regexp_replace(code, pattern, ' ', 'gi');
+    END LOOP;
+    RETURN code;
+END $$;
+COMMENT ON FUNCTION pgseal.whole_rows(text) IS 'internal: code of a trigger without what does no harm to encrypted columns';
+
+-- Triggers of a table and their functions that use OLD or NEW whole. Comparisons fail, because ciphertext has no equality of its own.
+CREATE FUNCTION pgseal.row_triggers(target_table regclass)
+    RETURNS TABLE (object text, compares boolean, of_trigger boolean, function oid)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT DISTINCT u.object, u.code ~* '\m(old|new)\M(\.\*)?\s*\)*\s*(is\s+(not\s+)?distinct\s+from|<>|!=|=)|(distinct\s+from|<>|!=|(?<!:)=)\s*(row\s*)?\(*\s*(old|new)\M|\mexcept\M',
+           u.of_trigger, u.function
+      FROM (
+        SELECT format('trigger %I of %s', t.tgname, t.tgrelid::regclass), pgseal.whole_rows(substring(pg_get_triggerdef(t.oid), ' WHEN (\(.*\)) EXECUTE ')), true, NULL::oid
+          FROM pg_trigger t WHERE t.tgrelid IN (SELECT pgseal.migration_tables(target_table)) AND t.tgqual IS NOT NULL
+        UNION ALL
+        SELECT format('function %s', p.oid::regprocedure),
+               concat(pgseal.whole_rows(p.prosrc), CASE WHEN concat(t.tgoldtable, t.tgnewtable) <> '' AND regexp_replace(p.prosrc, 'count\(\*\)', '', 'gi') ~ '\*' THEN ' new' END),
+               false, p.oid
+          FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
+         WHERE t.tgrelid IN (SELECT pgseal.migration_tables(target_table)) AND NOT t.tgisinternal
+           AND l.lanname = 'plpgsql' AND t.tgname NOT LIKE '~pgseal\_new\_%'
+      ) u (object, code, of_trigger, function)
+     WHERE u.code ~* '\m(old|new)\M'
+$$;
+COMMENT ON FUNCTION pgseal.row_triggers(regclass) IS 'internal: triggers of a table that use whole rows, and whether they compare them';
+
+CREATE FUNCTION pgseal.comparison_hint() RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN 'compares whole rows, which fails with an encrypted column: compare named columns, OLD.* *<> NEW.* (bytes) or to_jsonb(OLD) IS DISTINCT FROM to_jsonb(NEW)';
+COMMENT ON FUNCTION pgseal.comparison_hint() IS 'internal: what to write in place of a comparison of rows';
+
+CREATE FUNCTION pgseal.refuse_row_comparisons(target_table regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found text := (SELECT string_agg(r.object, ', ') FROM pgseal.row_triggers(target_table) r WHERE r.of_trigger AND r.compares);
+BEGIN
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION 'rows of % cannot be updated: %', target_table, found
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'It ' || pgseal.comparison_hint() || '.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_row_comparisons(regclass) IS 'internal: an error where a trigger would make every UPDATE fail';
+
+-- Functions that name the column or the table: PostgreSQL does not record what a function's text names.
+CREATE FUNCTION pgseal.naming_functions(target_table regclass, target_column name) RETURNS SETOF text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT format('function %s%s', f.id::regprocedure, CASE WHEN r.compares THEN ': ' || pgseal.comparison_hint() WHEN r.function IS NOT NULL THEN ': uses whole rows'
+                  WHEN NOT f.names_column THEN ': names the table, whose columns change their order' END)
+      FROM (SELECT p.oid, pgseal.text_names(p.prosrc, target_column),
+                   EXISTS (SELECT FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t WHERE pgseal.text_names(p.prosrc, c.relname)),
+                   EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgrelid IN (SELECT pgseal.migration_tables(target_table)))
+              FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+             WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal')
+               AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgname LIKE '~pgseal\_new\_%')
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+           ) f (id, names_column, names_table, is_trigger)
+      LEFT JOIN pgseal.row_triggers(target_table) r ON r.function = f.id
+     WHERE f.names_table OR (f.is_trigger AND f.names_column) OR r.function IS NOT NULL
+$$;
+COMMENT ON FUNCTION pgseal.naming_functions(regclass, name) IS 'internal: functions whose text names a column or its table';
+
+-- What would be lost, or cannot be done, at one of a table's partitions or the table itself.
+CREATE FUNCTION pgseal.table_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    own_trigger name := '~' || pgseal.migration_column(target_table, target_column);
+    main pg_attribute;
+    here pg_attribute;
+BEGIN
+    SELECT * INTO main FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column;
+    SELECT * INTO here FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = target_column;
+    IF (SELECT c.relkind = 'f' FROM pg_class c WHERE c.oid = relation) THEN
+        RETURN NEXT format('foreign table %s', relation);
+    END IF;
+    IF row_security_active(relation) THEN
+        RETURN NEXT format('row-level security of %s hides rows from this role', relation);
+    END IF;
+    IF here.attgenerated <> '' THEN
+        RETURN NEXT format('column %I of %s is generated', target_column, relation);
+    END IF;
+    IF here.attcollation NOT IN (0, 'pg_catalog."default"'::regcollation) THEN
+        RETURN NEXT format('column %I of %s has the collation %s, which encrypted_text cannot honour: ALTER COLUMN ... TYPE text COLLATE "default" where that will do',
+                           target_column, relation, here.attcollation::regcollation);
+    END IF;
+    IF here.attnotnull AND NOT main.attnotnull THEN
+        RETURN NEXT format('column %I is NOT NULL in the partition %s only', target_column, relation);
+    END IF;
+    IF relation <> target_table AND (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = here.attrelid AND d.adnum = here.attnum)
+        IS DISTINCT FROM (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = main.attrelid AND d.adnum = main.attnum) THEN
+        RETURN NEXT format('column %I has a DEFAULT of its own in the partition %s', target_column, relation);
+    END IF;
+    IF EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = relation
+                  AND (here.attnum = ANY (p.partattrs) OR (p.partexprs IS NOT NULL AND strpos(pg_get_partkeydef(relation), target_column) > 0))) THEN
+        RETURN NEXT format('partition key of %s', relation);
+    END IF;
+    -- Views, policies, constraints, triggers, generated columns, statistics, publications' column lists, SQL functions.
+    RETURN QUERY
+        SELECT DISTINCT pgseal.describe(d.classid, d.objid, d.objsubid)
+          FROM pg_depend d
+         WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = relation AND d.refobjsubid = here.attnum
+           AND NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (SELECT FROM pg_attrdef f WHERE f.oid = d.objid AND f.adrelid = relation AND f.adnum = here.attnum))
+           AND NOT (d.classid = 'pg_class'::regclass AND d.objsubid = 0
+                    AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'I', 't')))
+           AND NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'n'));
+    RETURN QUERY
+        SELECT format('rule %I of %s changes what an UPDATE does', w.rulename, relation) FROM pg_rewrite w WHERE w.ev_class = relation AND w.ev_type = '2';
+    RETURN QUERY
+        SELECT format('index %s, which cannot be built on ciphertext: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+         WHERE i.indrelid = relation
+           AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                          AND d.refobjid = relation AND d.refobjsubid = here.attnum)
+           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+           AND (m.amname <> 'gin' OR i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
+                OR (relation <> target_table AND NOT c.relispartition)
+                OR here.atttypid NOT IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')));
+    RETURN QUERY
+        SELECT format('index %s: one index of the column is built anew, this is another: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+          FROM pg_index i WHERE i.indrelid = relation AND i.indkey[0] = here.attnum
+           AND EXISTS (SELECT FROM pg_index o WHERE o.indrelid = relation AND o.indkey[0] = here.attnum AND o.indexrelid < i.indexrelid);
+    RETURN QUERY
+        SELECT format('trigger %I of %s runs after the trigger that encrypts: rename it', t.tgname, relation)
+          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 3 = 3
+           AND t.tgname::text COLLATE "C" > own_trigger::text COLLATE "C";
+    RETURN QUERY
+        SELECT format('trigger %I of %s has the column among its arguments', t.tgname, relation)
+          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgname <> own_trigger
+           AND target_column::text = ANY (string_to_array(encode(t.tgargs, 'escape'), '\000'));
+END $$;
+COMMENT ON FUNCTION pgseal.table_obstacles(regclass, name, regclass) IS 'internal: what of one table or partition keeps a column from being encrypted or decrypted';
+
 -- What stands in the way, one line each.
 CREATE FUNCTION pgseal.migration_obstacles(target_table regclass, target_column name) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     new_column name := pgseal.migration_column(target_table, target_column);
-    own_trigger name := '~' || new_column;
     relation pg_class;
-    number int2;
 BEGIN
     SELECT * INTO relation FROM pg_class c WHERE c.oid = target_table;
     IF relation.relkind NOT IN ('r', 'p') OR relation.reloftype <> 0 THEN
@@ -99,62 +288,17 @@ BEGIN
     IF NOT has_schema_privilege(relation.relnamespace, 'CREATE') THEN
         RETURN NEXT format('the role may not create a trigger function in schema %s', relation.relnamespace::regnamespace);
     END IF;
-    FOR relation IN SELECT c.* FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t LOOP
-        number := (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = relation.oid AND a.attname = target_column);
-        IF relation.relkind = 'f' THEN
-            RETURN NEXT format('foreign table %s', relation.oid::regclass);
-        END IF;
-        IF row_security_active(relation.oid) THEN
-            RETURN NEXT format('row-level security of %s hides rows from this role', relation.oid::regclass);
-        END IF;
-        IF (SELECT a.attgenerated <> '' FROM pg_attribute a WHERE a.attrelid = relation.oid AND a.attnum = number) THEN
-            RETURN NEXT format('column %I of %s is generated', target_column, relation.oid::regclass);
-        END IF;
-        IF EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = relation.oid
-                      AND (number = ANY (p.partattrs) OR (p.partexprs IS NOT NULL AND strpos(pg_get_partkeydef(relation.oid), target_column) > 0))) THEN
-            RETURN NEXT format('partition key of %s', relation.oid::regclass);
-        END IF;
-        -- Views, policies, constraints, triggers, generated columns, statistics, publications' column lists, SQL functions.
-        RETURN QUERY
-            SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass
-                            THEN (SELECT format('%s %s', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 'rule of' END, c.oid::regclass)
-                                    FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class WHERE w.oid = d.objid)
-                            ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END
-              FROM pg_depend d
-             WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = relation.oid AND d.refobjsubid = number
-               AND NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (SELECT FROM pg_attrdef f WHERE f.oid = d.objid AND f.adnum = number))
-               AND NOT (d.classid = 'pg_class'::regclass AND d.objsubid = 0
-                        AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'I', 't')))
-               AND NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'n'));
-        RETURN QUERY
-            SELECT format('index %s, which cannot be built on ciphertext: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
-              FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-             WHERE i.indrelid = relation.oid
-               AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
-                              AND d.refobjid = relation.oid AND d.refobjsubid = number)
-               AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
-               AND (m.amname <> 'gin' OR i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
-                    OR (relation.oid <> target_table AND NOT c.relispartition)
-                    OR (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = relation.oid AND a.attnum = number)
-                           NOT IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')));
-        RETURN QUERY
-            SELECT format('trigger %I of %s runs after the trigger that encrypts: rename it', t.tgname, relation.oid::regclass)
-              FROM pg_trigger t WHERE t.tgrelid = relation.oid AND NOT t.tgisinternal AND t.tgtype & 3 = 3
-               AND t.tgname::text COLLATE "C" > own_trigger::text COLLATE "C";
-    END LOOP;
+    RETURN QUERY SELECT o FROM pgseal.migration_tables(target_table) t, pgseal.table_obstacles(target_table, target_column, t) o;
+    RETURN QUERY SELECT o FROM pgseal.row_dependents(target_table) o WHERE o NOT LIKE 'function %';
+    RETURN QUERY SELECT concat_ws(' ', r.object, CASE WHEN r.compares THEN pgseal.comparison_hint() ELSE 'uses whole rows' END)
+                   FROM pgseal.row_triggers(target_table) r WHERE r.of_trigger;
     RETURN QUERY SELECT format('publication %I: its subscribers need column %I too', p.pubname, new_column)
         FROM pg_publication p WHERE p.puballtables OR EXISTS (SELECT FROM pg_publication_tables t
             JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relname = t.tablename AND c.relnamespace = n.oid
            WHERE t.pubname = p.pubname AND c.oid IN (SELECT pgseal.migration_tables(target_table)));
-    -- PostgreSQL does not record what the text of a function names.
     RETURN QUERY
-        SELECT format('function %s', p.oid::regprocedure) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-         WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgrelid = target_table AND t.tgname = own_trigger)
-           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
-           AND pgseal.text_names(p.prosrc, target_column)
-           AND (EXISTS (SELECT FROM pgseal.migration_tables(target_table) r JOIN pg_class c ON c.oid = r
-                         WHERE pgseal.text_names(p.prosrc, c.relname))
-                OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgrelid IN (SELECT pgseal.migration_tables(target_table))));
+        SELECT f.function FROM (SELECT pgseal.naming_functions(target_table, target_column)
+                                UNION ALL SELECT o || ': takes, returns or uses whole rows' FROM pgseal.row_dependents(target_table) o WHERE o LIKE 'function %') f (function);
 END $$;
 
 CREATE FUNCTION pgseal.check_migration(target_table regclass, target_column name, ignore text[]) RETURNS void
@@ -181,6 +325,8 @@ DECLARE
     method text := (SELECT CASE a.atttypid WHEN pgseal.own_type('encrypted_text') THEN 'hash' ELSE 'gin' END FROM pg_attribute a
                      WHERE a.attrelid = target_table AND a.attname = target_column);
     relation pg_class;
+    part record;
+    options text;
     valid boolean;
 BEGIN
     SELECT c.* INTO relation FROM pg_class c WHERE c.oid = target_table;
@@ -192,24 +338,31 @@ BEGIN
     IF valid THEN
         RETURN;
     END IF;
-    IF relation.relkind = 'r' AND NOT valid THEN
-        RETURN NEXT format('DROP INDEX CONCURRENTLY %s.%I', relation.relnamespace::regnamespace, new_index);
-    END IF;
+    SELECT concat(CASE method WHEN 'gin' THEN ' WITH (' || array_to_string(c.reloptions, ', ') || ')' END,
+                  (SELECT format(' TABLESPACE %I', s.spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace)) INTO options
+      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+     WHERE i.indrelid = target_table AND a.attname = target_column ORDER BY c.oid LIMIT 1;
     IF relation.relkind = 'r' THEN
-        RETURN NEXT format('CREATE INDEX CONCURRENTLY %I ON %s USING %s (%I)', new_index, target_table, method, new_column);
+        IF NOT valid THEN
+            RETURN NEXT format('DROP INDEX CONCURRENTLY %s.%I', relation.relnamespace::regnamespace, new_index);
+        END IF;
+        RETURN NEXT format('CREATE INDEX CONCURRENTLY %I ON %s USING %s (%I)%s', new_index, target_table, method, new_column, options);
         RETURN;
     END IF;
     -- PostgreSQL builds no index of a partitioned table concurrently: its partitions', one by one.
     IF valid IS NULL THEN
-        RETURN NEXT format('CREATE INDEX %I ON ONLY %s USING %s (%I)', new_index, target_table, method, new_column);
+        RETURN NEXT format('CREATE INDEX %I ON ONLY %s USING %s (%I)%s', new_index, target_table, method, new_column, options);
     END IF;
-    FOR relation IN SELECT c.* FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = target_table LOOP
-        CONTINUE WHEN EXISTS (SELECT FROM pg_class c JOIN pg_inherits h ON h.inhrelid = c.oid WHERE c.relname = format('%s_%s', new_index, relation.oid));
-        RETURN NEXT format('CREATE INDEX %s %I ON %s USING %s (%I)', CASE relation.relkind WHEN 'r' THEN 'CONCURRENTLY' END,
-                           format('%s_%s', new_index, relation.oid), relation.oid::regclass, method, new_column);
-        RETURN NEXT format('ALTER INDEX %s.%I ATTACH PARTITION %s.%I',
-                           (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table), new_index,
-                           relation.relnamespace::regnamespace, format('%s_%s', new_index, relation.oid));
+    FOR part IN
+        SELECT t.relid, t.isleaf, c.relnamespace::regnamespace AS schema, p.relnamespace::regnamespace AS parent_schema, format('%s_%s', new_index, t.relid::oid) AS index,
+               CASE t.parentrelid WHEN target_table THEN new_index ELSE format('%s_%s', new_index, t.parentrelid::oid) END AS parent_index
+          FROM pg_partition_tree(target_table) t JOIN pg_class c ON c.oid = t.relid JOIN pg_class p ON p.oid = t.parentrelid
+         WHERE t.relid <> target_table ORDER BY t.level, t.relid
+    LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM pg_class c JOIN pg_inherits h ON h.inhrelid = c.oid WHERE c.relname = part.index);
+        RETURN NEXT format('CREATE INDEX %s %I ON %s%s USING %s (%I)%s', CASE WHEN part.isleaf THEN 'CONCURRENTLY' END, part.index,
+                           CASE WHEN NOT part.isleaf THEN 'ONLY ' END, part.relid, method, new_column, options);
+        RETURN NEXT format('ALTER INDEX %s.%I ATTACH PARTITION %s.%I', part.parent_schema, part.parent_index, part.schema, part.index);
     END LOOP;
 END $$;
 
@@ -251,6 +404,40 @@ CREATE FUNCTION pgseal.migration_trigger(target_table regclass, target_column na
                AND t.tgname = '~' || pgseal.migration_column(target_table, target_column)
             HAVING count(*) = (SELECT count(*) FROM pgseal.migration_tables(target_table)));
 
+-- Privileges, comment, security labels and settings of the old column go to the new one, in one table or partition.
+CREATE FUNCTION pgseal.carry_over(relation regclass, old_column name, new_column name) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old pg_attribute;
+    alter_column text := format('ALTER TABLE ONLY %s ALTER COLUMN %I ', relation, new_column);
+    options text;
+    acl record;
+    label record;
+BEGIN
+    SELECT * INTO old FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = old_column;
+    FOR acl IN SELECT x.privilege_type, x.is_grantable, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END AS grantee FROM aclexplode(old.attacl) x LOOP
+        EXECUTE format('GRANT %s (%I) ON %s TO %s %s', acl.privilege_type, new_column, relation, acl.grantee, CASE WHEN acl.is_grantable THEN 'WITH GRANT OPTION' END);
+    END LOOP;
+    EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', relation, new_column, col_description(relation, old.attnum));
+    FOR label IN SELECT l.provider, l.label FROM pg_seclabel l WHERE l.classoid = 'pg_class'::regclass AND l.objoid = relation AND l.objsubid = old.attnum LOOP
+        EXECUTE format('SECURITY LABEL FOR %I ON COLUMN %s.%I IS %L', label.provider, relation, new_column, label.label);
+    END LOOP;
+    IF old.attstattarget >= 0 THEN
+        EXECUTE alter_column || format('SET STATISTICS %s', old.attstattarget);
+    END IF;
+    IF old.attstorage <> (SELECT t.typstorage FROM pg_type t WHERE t.oid = old.atttypid) THEN
+        EXECUTE alter_column || format('SET STORAGE %s', CASE old.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END);
+    END IF;
+    IF old.attcompression <> '' THEN
+        EXECUTE alter_column || format('SET COMPRESSION %s', CASE old.attcompression WHEN 'l' THEN 'lz4' ELSE 'pglz' END);
+    END IF;
+    options := (SELECT string_agg(o, ', ') FROM unnest(old.attoptions) o WHERE o LIKE 'n\_distinct%');
+    IF options IS NOT NULL THEN
+        EXECUTE alter_column || format('SET (%s)', options);
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.carry_over(regclass, name, name) IS 'internal: what belongs to the old column goes to the new one';
+
 CREATE FUNCTION pgseal.finish_migration(target_table regclass, target_column name, to_encrypted boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -259,46 +446,38 @@ DECLARE
     function text := (SELECT t.tgfoid::regprocedure FROM pg_trigger t WHERE t.tgrelid = target_table AND t.tgname = '~' || new_column);
     old pg_attribute;
     default_value text;
-    default_type text;
-    comment text;
+    new_type oid;
     old_index name;
+    index_comment text;
     new_index name := format('%s_of_%s', new_column, target_table::oid);
-    acl record;
 BEGIN
     SELECT * INTO old FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column;
-    comment := col_description(target_table, old.attnum);
     default_value := (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = target_table AND d.adnum = old.attnum);
-    old_index := (SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                   WHERE i.indrelid = target_table AND i.indkey[0] = old.attnum ORDER BY c.oid LIMIT 1);
-    FOR acl IN
-        SELECT t.relid, x.privilege_type, x.is_grantable, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END AS grantee
-          FROM pgseal.migration_tables(target_table) t (relid) JOIN pg_attribute a ON a.attrelid = t.relid AND a.attname = target_column,
-               aclexplode(a.attacl) x
-    LOOP
-        EXECUTE format('GRANT %s (%I) ON %s TO %s %s', acl.privilege_type, new_column, acl.relid, acl.grantee,
-                       CASE WHEN acl.is_grantable THEN 'WITH GRANT OPTION' END);
-    END LOOP;
+    SELECT c.relname, obj_description(c.oid, 'pg_class') INTO old_index, index_comment FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+     WHERE i.indrelid = target_table AND i.indkey[0] = old.attnum ORDER BY c.oid LIMIT 1;
+    PERFORM pgseal.carry_over(t, target_column, new_column) FROM pgseal.migration_tables(target_table) t;
     EXECUTE format('DROP TRIGGER %I ON %s', '~' || new_column, target_table);
     EXECUTE format('DROP FUNCTION %s', function);
     EXECUTE format('ALTER TABLE %s DROP COLUMN %I', target_table, target_column);
     EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', target_table, new_column, target_column);
+    new_type := (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
     IF old.attnotnull THEN
         EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', target_table, target_column);
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', target_table, new_column);
     END IF;
     IF default_value IS NOT NULL THEN
-        EXECUTE format('SELECT pg_typeof(%s)::oid', default_value) INTO default_type;
-        -- A literal that was sealed when it was typed.
-        IF NOT to_encrypted AND default_type::oid = old.atttypid THEN
-            EXECUTE format('SELECT pgseal.decrypt(%s)::text', default_value) INTO default_value;
-            default_value := quote_nullable(default_value);
+        -- A literal that was sealed when it was typed; nothing else is evaluated, for it may call a function.
+        IF default_value ~ '^''pgseal:[^'']*''::[^'' ]+$' THEN
+            EXECUTE format('SELECT quote_literal(pgseal.decrypt(%s)::text)', default_value) INTO default_value;
+        ELSE
+            default_value := format('(%s)::%s', default_value, CASE WHEN 'jsonb'::regtype IN (old.atttypid, new_type) THEN 'jsonb' ELSE 'text' END);
         END IF;
         EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', target_table, target_column, default_value);
     END IF;
-    EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target_table, target_column, comment);
     IF old_index IS NOT NULL THEN
         EXECUTE format('ALTER INDEX %s.%I RENAME TO %I',
                        (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table), new_index, old_index);
+        EXECUTE format('COMMENT ON INDEX %s.%I IS %L', (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table), old_index, index_comment);
     END IF;
 END $$;
 

@@ -14,7 +14,7 @@ CREATE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname
           FROM carrier c JOIN pg_type t
             ON t.typbasetype = c.oid OR t.typelem = c.oid
             OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = c.oid AND NOT a.attisdropped))
-            OR EXISTS (SELECT FROM pg_range r WHERE r.rngtypid = t.oid AND r.rngsubtype = c.oid)
+            OR EXISTS (SELECT FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid) AND r.rngsubtype = c.oid)
     ) SELECT r.oid::regclass, a.attname, k.scalar, a.atttypmod,
              CASE WHEN r.relkind = 'f' THEN 'foreign table'
                   WHEN r.relpersistence = 't' AND r.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session' END
@@ -63,6 +63,22 @@ CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text
     ) d (object, definition, class, id, whole)
     WHERE id >= 16384
 $$;
+
+-- Expressions as the parser left them: pg_depend does not tell whether a row is used as a whole.
+CREATE FUNCTION pgseal.expression_trees() RETURNS TABLE (class oid, id oid, tree text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT t.class, t.id, t.tree FROM (
+        SELECT 'pg_rewrite'::regclass::oid, oid, concat(ev_qual, ev_action) FROM pg_rewrite
+        UNION ALL SELECT 'pg_policy'::regclass, oid, concat(polqual, polwithcheck) FROM pg_policy
+        UNION ALL SELECT 'pg_constraint'::regclass, oid, conbin::text FROM pg_constraint
+        UNION ALL SELECT 'pg_trigger'::regclass, oid, tgqual::text FROM pg_trigger
+        UNION ALL SELECT 'pg_attrdef'::regclass, oid, adbin::text FROM pg_attrdef
+        UNION ALL SELECT 'pg_class'::regclass, indexrelid, concat(indexprs, indpred) FROM pg_index
+        UNION ALL SELECT 'pg_proc'::regclass, oid, concat(prosqlbody, proargdefaults) FROM pg_proc
+        UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, stxexprs::text FROM pg_statistic_ext
+    ) t (class, id, tree) WHERE t.id >= 16384 AND t.tree <> ''
+$$;
+COMMENT ON FUNCTION pgseal.expression_trees() IS 'internal: expressions that the catalogs keep, as the parser left them';
 
 -- A query would have the planner run functions of the tables' owners, with the privileges of whoever looks.
 CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text) RETURNS text[]

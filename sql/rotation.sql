@@ -117,6 +117,7 @@ BEGIN
     IF index IS NULL THEN
         RAISE EXCEPTION 'index must be true or false' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    PERFORM pgseal.refuse_row_comparisons(target_table) WHERE rotation = 'update';
     RETURN rotation = 'in_place';
 END $$;
 COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text) IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';

@@ -56,3 +56,23 @@ fn no_operator_of_a_dropped_extension_stays_in_pg_catalog() {
     client.run("DROP EXTENSION pgseal");
     assert_eq!(client.one::<i64>(count), 0);
 }
+
+#[test]
+fn a_migration_that_a_dump_interrupts_goes_on_in_the_copy() {
+    let mut client = fresh_database();
+    client.run(
+        "SELECT pgseal.create_keyring('k'); CREATE TABLE docs (gone int, id int, lost text, m jsonb); ALTER TABLE docs DROP gone, DROP lost;
+         INSERT INTO docs SELECT n, to_jsonb(n) FROM generate_series(1, 100) n; CREATE INDEX docs_m ON docs USING gin (m)",
+    );
+    // It stops for the index.
+    let call = "CALL pgseal.encrypt_column('docs', 'm', 'k')";
+    client.run(call);
+    let mut copy = restored(&mut client);
+    assert!(copy.one::<bool>("SELECT pgseal.migration_started('docs', 'm')"));
+    copy.run("INSERT INTO docs VALUES (101, '101')");
+    let commands: Vec<String> = copy.column("SELECT pgseal.migration_commands('docs', 'm')");
+    commands.iter().for_each(|command| copy.run(command));
+    copy.run(call);
+    assert_eq!(copy.one::<i64>("SELECT count(*) FROM docs WHERE m::jsonb = to_jsonb(id)"), 101);
+    assert_eq!(copy.one::<i64>("SELECT count(*) FROM pg_attribute WHERE attname LIKE 'pgseal_new%' AND attrelid = 'docs'::regclass"), 0);
+}
