@@ -245,6 +245,7 @@ END $$;
 CREATE FUNCTION pgseal.in_place_problem(target_table regclass, target_column name) RETURNS text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM pgseal.encrypted_column(target_table, target_column);
     RETURN (SELECT p.problem FROM (
         SELECT format('%s is not an ordinary table', c.oid::regclass) FROM pg_class c LEFT JOIN pg_am m ON m.oid = c.relam
          WHERE c.oid = target_table AND (c.relkind <> 'r' OR c.relpersistence = 't' OR m.amname <> 'heap')

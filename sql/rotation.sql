@@ -53,19 +53,11 @@ BEGIN
     RETURN greatest(1, number_of_rows / greatest(1, rows_of_page))::int8;
 END $$;
 
--- Values of these pages renewed in place, left for UPDATE, and stored out of line; then pages that are in use all the time.
+-- Values of these pages renewed in place, left for UPDATE, and stored out of line; then pages that are in use all the time. As
+-- the caller, who must own the table: the C function looks at everything itself.
 CREATE FUNCTION pgseal.rewrite_pages_of(target_table regclass, target_column name, first_page int8, end_page int8, index boolean) RETURNS int8[]
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    problem text;
 BEGIN
-    -- Under the lock, because an index may have been made since the last batch.
-    EXECUTE format('LOCK TABLE ONLY %s IN ROW EXCLUSIVE MODE', target_table);
-    problem := pgseal.in_place_problem(target_table, target_column);
-    IF problem IS NOT NULL THEN
-        RAISE EXCEPTION 'cannot rotate in place: %', problem
-            USING ERRCODE = 'feature_not_supported', HINT = 'rotation => ''update'' writes new row versions.';
-    END IF;
     RETURN (SELECT pgseal.rewrite_pages(target_table, a.attnum, first_page, end_page, index)
               FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
 END $$;
@@ -159,6 +151,7 @@ DECLARE
     done pg_catalog.int8[];
     waited_for pg_catalog.text[];
     waited_after pg_catalog.int4;
+    refused pg_catalog.text;
     sessions pg_catalog.int4[];
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt');
@@ -225,7 +218,23 @@ BEGIN
             waited_after := NULL;
             done := ARRAY[0, 1, 0];
             IF in_place THEN
-                done := pgseal.rewrite_pages_of(leaf, target_column, claim.next_page, claim.end_page, index);
+                refused := NULL;
+                BEGIN
+                    done := pgseal.rewrite_pages_of(leaf, target_column, claim.next_page, claim.end_page, index);
+                EXCEPTION WHEN object_in_use THEN
+                    refused := SQLERRM;
+                END;
+                -- A key that is newer than what the run waited for: whoever has a snapshot from before it must not meet its bytes.
+                IF refused IS NOT NULL THEN
+                    IF pgseal.is_past(notice_due) THEN
+                        notice_due := pgseal.in_seconds(5);
+                        RAISE NOTICE 'waiting: %', refused;
+                    END IF;
+                    COMMIT AND CHAIN;
+                    PERFORM pg_catalog.pg_sleep(0.02);
+                    COMMIT AND CHAIN;
+                    CONTINUE;
+                END IF;
                 total_in_place := total_in_place OPERATOR(pg_catalog.+) done[1];
                 IF done[4] IS NOT NULL AND pgseal.is_past(page_notice_due) THEN
                     page_notice_due := pgseal.in_seconds(5);
@@ -387,7 +396,7 @@ COMMENT ON FUNCTION pgseal.text_holds_key(text, int4, int4) IS 'internal: does a
 COMMENT ON FUNCTION pgseal.encrypted_column(regclass, name) IS 'internal: the type of an encrypted column';
 COMMENT ON FUNCTION pgseal.pages_of_rows(regclass, float8) IS 'internal: how many pages of a table hold about so many rows';
 COMMENT ON FUNCTION pgseal.rewrite_pages(regclass, int2, int8, int8, boolean) IS 'internal: renews values in pages without new row versions';
-COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same where nothing speaks against it';
+COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same for a column by name';
 COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text) IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';
 COMMENT ON FUNCTION pgseal.key_usage(regclass, name) IS 'how many values of a column each key version has';
 COMMENT ON FUNCTION pgseal.find_key(int4, int4) IS 'internal: a place that holds a value of a data key version, or NULL';

@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use pgrx::datum::DatumWithOid;
-use pgrx::{Spi, pg_sys};
+use pgrx::{Spi, pg_sys, spi};
 
 use super::error::PgError;
 use super::raw::encoding::c_text;
-use super::raw::table::{Key, Row, read};
+use super::raw::table::{Key, Row, Since, read};
 use super::raw::xact;
 use crate::core::Uuid;
 use crate::core::kdf::Commitment;
@@ -179,6 +179,14 @@ impl Tables {
         versions.into_iter().max().unwrap_or(0) as u16
     }
 
+    /// Since when a data key is as it is now.
+    pub fn data_key_since(&self, keyring: i32, version: u16) -> Option<Since> {
+        let rows = read(self.data_key, self.data_key_pkey, Key::Int4(1, keyring), usize::MAX, |row| {
+            (row.int4(2) == i32::from(version)).then(|| row.since())
+        });
+        rows.into_iter().flatten().next()
+    }
+
     /// Everything about one keyring.
     pub fn keyring(&self, id: i32) -> Result<Keyring, PgError> {
         let key = || Key::Int4(1, id);
@@ -346,6 +354,30 @@ pub fn next_data_version(keyring: &Keyring) -> Result<u16, PgError> {
 /// The version after the newest index key there has ever been.
 pub fn next_index_version(keyring: &Keyring) -> Result<u16, PgError> {
     Ok(next_version(keyring.newest_index())?)
+}
+
+/// Why values of a column must not be rewritten where they are, or that there is no such column.
+pub fn in_place_problem(table: pg_sys::Oid, column: i16) -> Result<Option<String>, PgError> {
+    let found = Spi::get_two_with_args::<i32, String>(
+        "SELECT 1, pgseal.in_place_problem(CAST(attrelid AS pg_catalog.regclass), attname) FROM pg_catalog.pg_attribute
+         WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attnum OPERATOR(pg_catalog.=) $2 AND NOT attisdropped",
+        &[table.into(), column.into()],
+    );
+    match found {
+        Ok((_, problem)) => Ok(problem),
+        Err(spi::Error::InvalidPosition) => Ok(Some(format!("there is no column {column}"))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The sessions that run these transactions, as pg_locks names them.
+pub fn sessions_of(transactions: &[String]) -> Result<Vec<i32>, PgError> {
+    let found = Spi::get_one_with_args::<Vec<i32>>(
+        "SELECT pg_catalog.array_agg(DISTINCT pid) FROM pg_catalog.pg_locks
+         WHERE locktype OPERATOR(pg_catalog.=) 'virtualxid' AND virtualtransaction OPERATOR(pg_catalog.=) ANY ($1)",
+        &[transactions.to_vec().into()],
+    )?;
+    Ok(found.unwrap_or_default())
 }
 
 fn run(statement: &str, arguments: &[DatumWithOid<'_>]) -> Result<(), PgError> {

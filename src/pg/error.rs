@@ -132,6 +132,15 @@ pub enum PgError {
         Refused::Kind => "rotation in place is for ordinary tables that are not temporary",
     })]
     InPlace(Refused),
+    /// Something else is made of the bytes.
+    #[error("cannot rotate in place: {0}")]
+    InPlaceProblem(String),
+    /// What ROLLBACK takes back would leave values that nothing opens.
+    #[error("data key version {1} of keyring \"{0}\" is not committed yet")]
+    UncommittedKey(String, u16),
+    /// Whoever reads the rows with such a snapshot, for one a dump, does not see the key.
+    #[error("sessions {2} may have a snapshot from before data key version {1} of keyring \"{0}\"")]
+    OlderSnapshots(String, u16, String),
     /// Needs what only a preloaded library has.
     #[error("pgseal is not preloaded, or pgseal.shared_keys is 0")]
     NotPreloaded,
@@ -188,9 +197,10 @@ impl PgError {
             | PgError::UnknownKey(..)
             | PgError::NoKeyring => Code::ERRCODE_UNDEFINED_OBJECT,
             PgError::WrongKeyring { .. } | PgError::Argument(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
-            PgError::KeyState(..) | PgError::NotRevealed | PgError::NotPreloaded => {
-                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
+            PgError::KeyState(..)
+            | PgError::NotRevealed
+            | PgError::NotPreloaded
+            | PgError::UncommittedKey(..) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             PgError::Privilege(..)
             | PgError::Undeclared(_)
             | PgError::NewEndpoint
@@ -206,7 +216,8 @@ impl PgError {
             PgError::PreparedKeys => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
             PgError::InPlace(Refused::Owner) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            PgError::InPlace(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            PgError::InPlace(_) | PgError::InPlaceProblem(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            PgError::OlderSnapshots(..) => Code::ERRCODE_OBJECT_IN_USE,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported => Code::ERRCODE_UNDEFINED_FUNCTION,
             PgError::Arity => Code::ERRCODE_INVALID_FUNCTION_DEFINITION,
@@ -284,7 +295,14 @@ impl PgError {
             PgError::TransactionBlock(_) => {
                 "It commits after every batch: run it on its own, with autocommit on."
             }
-            PgError::InPlace(_) => "rotation => 'update' writes new row versions.",
+            PgError::InPlace(_) | PgError::InPlaceProblem(_) => {
+                "rotation => 'update' writes new row versions."
+            }
+            PgError::UncommittedKey(..) => "COMMIT, then CALL pgseal.reencrypt(table, column).",
+            PgError::OlderSnapshots(..) => {
+                "CALL pgseal.reencrypt(table, column, rotation => 'in_place') waits for them. A transaction that is older than the \
+                 key, prepared or in another database, makes all snapshots look older: see pg_prepared_xacts and pg_stat_activity."
+            }
             PgError::NotPreloaded => {
                 "Add pgseal to shared_preload_libraries in postgresql.conf and restart the server."
             }

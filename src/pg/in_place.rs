@@ -1,12 +1,17 @@
 //! Re-encryption without new row versions: only where nothing but the data key of a value changes.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use pgrx::pg_sys::TransactionId;
+
+use super::catalog::{self, Keyring};
 use super::error::PgError;
-use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::in_place::{Copy, Page, Patch, Replaced, Table, Value};
+use super::raw::table::Since;
+use super::raw::{array, lock, xact};
 use super::session;
 use super::values::Renewer;
 use crate::core::envelope::{DATA_VERSION, HEADER_BYTES, parse_head};
@@ -32,9 +37,16 @@ struct Done {
 
 /// `rewrite_pages(table regclass, column int2, first_page int8, end_page int8, index boolean)`: how many values were
 /// renewed in place, are left for UPDATE, are stored out of line; then the pages that somebody held all the time.
+///
+/// Whoever owns the table may call it, as reencrypt does: everything that makes it safe is looked at here.
 pub fn rewrite_pages(call: Call) -> Returned {
-    let column = i32::from(call.datum(1).value() as i16);
-    let table = Table::open((call.int4(0) as u32).into(), column).map_err(PgError::InPlace)?;
+    xact::require_writable(c"pgseal.rewrite_pages()");
+    let (oid, column) = ((call.int4(0) as u32).into(), call.datum(1).value() as i16);
+    let table = Table::open(oid, column.into()).map_err(PgError::InPlace)?;
+    // Under the lock, because an index may have been made since the last batch.
+    if let Some(problem) = catalog::in_place_problem(oid, column)? {
+        return Err(PgError::InPlaceProblem(problem));
+    }
     let index = call.boolean(4);
     let number = |at: usize| u32::try_from(call.datum(at).value() as i64).unwrap_or(u32::MAX);
     let mut todo: Vec<u32> = (number(2)..number(3).min(table.pages())).collect();
@@ -66,9 +78,47 @@ pub fn rewrite_pages(call: Call) -> Returned {
 struct Work {
     copy: Copy,
     renewer: Option<Renewer>,
+    goals: Goals,
     /// New values, one after the other, and where in the page each comes.
     bytes: Vec<u8>,
     places: Vec<(usize, Range<usize>)>,
+    /// The last transaction that made a key of theirs.
+    horizon: TransactionId,
+}
+
+/// Data keys that values may be renewed to, and the transaction that made each: bytes in a page have no version of their
+/// own, hence every snapshot that may read it has to see their key.
+#[derive(Default)]
+struct Goals(HashMap<(i32, u16), TransactionId>);
+
+impl Goals {
+    fn require(&mut self, keyring: &Keyring, version: u16) -> Result<TransactionId, PgError> {
+        if let Some(writer) = self.0.get(&(keyring.id, version)) {
+            return Ok(*writer);
+        }
+        let writer = match session::tables()?.data_key_since(keyring.id, version) {
+            Some(Since::Ever) => TransactionId::INVALID,
+            Some(Since::Committed(writer)) => writer,
+            Some(Since::Uncommitted) => return Err(PgError::UncommittedKey(keyring.name.clone(), version)),
+            None => return Err(PgError::UnknownKey(keyring.name.clone(), "data", version)),
+        };
+        if writer != TransactionId::INVALID {
+            require_new_snapshots(keyring, version, writer)?;
+        }
+        // From here on no older snapshot comes back: who takes one over needs its owner's transaction to be open.
+        self.0.insert((keyring.id, version), writer);
+        Ok(writer)
+    }
+}
+
+fn require_new_snapshots(keyring: &Keyring, version: u16, writer: TransactionId) -> Result<(), PgError> {
+    let older: Vec<String> = lock::with_older_snapshots(writer).iter().map(lock::Running::name).collect();
+    let own = lock::is_unseen(writer).then(lock::own_process);
+    if older.is_empty() && own.is_none() {
+        return Ok(());
+    }
+    let sessions: Vec<i32> = catalog::sessions_of(&older)?.into_iter().chain(own).collect();
+    Err(PgError::OlderSnapshots(keyring.name.clone(), version, format!("{sessions:?}")))
 }
 
 impl Work {
@@ -91,7 +141,8 @@ impl Work {
                 .map(|(at, new)| Patch { offset: *at, new: &self.bytes[new.clone()] })
                 .collect();
             let nothing = patches.is_empty() && self.copy.is_hole_clean();
-            let replaced = if nothing { Replaced::Done } else { page.replace(&self.copy, &patches) };
+            let replaced =
+                if nothing { Replaced::Done } else { page.replace(&self.copy, &patches, self.horizon) };
             match replaced {
                 Replaced::Busy if !(last && patches.is_empty()) => return Ok(false),
                 Replaced::Done | Replaced::Busy => {
@@ -112,6 +163,7 @@ impl Work {
         let (mut left, mut elsewhere) = (0, 0);
         self.bytes.clear();
         self.places.clear();
+        self.horizon = TransactionId::INVALID;
         for value in page.values(&self.copy) {
             let (offset, old) = match value {
                 Value::Inline(offset, old) => (offset, old),
@@ -121,13 +173,16 @@ impl Work {
                 }
             };
             let start = self.bytes.len();
-            match renew(old, index, &mut self.renewer, &mut self.bytes) {
+            match renew(old, index, &mut self.renewer, &mut self.goals, &mut self.bytes) {
                 Ok(Renewed::Current) => {}
-                Ok(Renewed::Appended) if differs_in_key_only(old, &self.bytes[start..]) => {
+                Ok(Renewed::Appended(writer)) if differs_in_key_only(old, &self.bytes[start..]) => {
                     self.places.push((offset, start..self.bytes.len()));
+                    self.horizon = lock::later(self.horizon, writer);
                 }
-                // The next value would only wait for the KMS again.
-                Err(error @ PgError::Kms(..)) => return Err(error),
+                // The next value would only wait for the KMS again, or be under the same key.
+                Err(
+                    error @ (PgError::Kms(..) | PgError::UncommittedKey(..) | PgError::OlderSnapshots(..)),
+                ) => return Err(error),
                 // UPDATE says why, unless it is a row version that nobody needs any more.
                 Ok(_) | Err(_) => {
                     self.bytes.truncate(start);
@@ -142,8 +197,8 @@ impl Work {
 enum Renewed {
     /// There is nothing to do.
     Current,
-    /// The new value is at the end of the bytes.
-    Appended,
+    /// The new value is at the end of the bytes; this transaction made its key.
+    Appended(TransactionId),
     /// More than the data key has to change.
     Otherwise,
 }
@@ -152,6 +207,7 @@ fn renew(
     old: &[u8],
     index: bool,
     known: &mut Option<Renewer>,
+    goals: &mut Goals,
     out: &mut Vec<u8>,
 ) -> Result<Renewed, PgError> {
     let (head, _) = parse_head(old)?;
@@ -170,8 +226,9 @@ fn renew(
         Some(renewer) => renewer,
         None => known.insert(Renewer::of(&head)?),
     };
+    let writer = goals.require(&renewer.keyring, renewer.to)?;
     renewer.renew(old, out)?;
-    Ok(Renewed::Appended)
+    Ok(Renewed::Appended(writer))
 }
 
 /// Same length, header but for the data key version, and tokens: no index, constraint or reader can tell.

@@ -135,7 +135,8 @@ pub struct Renewer {
     pub keyring: Rc<Keyring>,
     from: u16,
     old: HeldDataKey,
-    to: u16,
+    /// The data key version that they get.
+    pub to: u16,
     new: HeldDataKey,
 }
 

@@ -39,6 +39,12 @@ pub fn database(rows: usize) -> Client {
     client
 }
 
+/// Waits until no transaction of another database is older than the newest key: all snapshots would look older.
+pub fn settle(client: &mut Client) {
+    let newer = "SELECT max(xmin::text::int8) < pg_snapshot_xmin(pg_current_snapshot())::text::int8 FROM pgseal.data_key";
+    wait_for("the end of older transactions", Duration::from_secs(60), || client.one(newer));
+}
+
 pub fn name(client: &mut Client) -> String {
     client.one("SELECT current_database()::text")
 }
@@ -236,6 +242,7 @@ fn a_cursor_from_before_is_waited_for_and_its_session_named() {
 #[test]
 fn a_page_held_during_a_pass_goes_by_update() {
     let mut client = database(300);
+    settle(&mut client);
     let mut reader = beside(&mut client);
     // A sequential scan of PostgreSQL 17 and later holds the pages that it is going to look at, too.
     reader.run("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off");

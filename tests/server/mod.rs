@@ -12,6 +12,7 @@ mod evidence;
 mod faults;
 mod in_place;
 mod in_place_concurrent;
+mod in_place_snapshots;
 mod incremental;
 mod keys;
 mod kms_loss;

@@ -5,8 +5,8 @@
 //! does not, and readers of a standby would see half of an old and half of a new value.
 
 use pgrx::pg_sys;
-use pgrx::varlena;
 
+use super::tuple::{Attribute, Layout, Version};
 use super::xact;
 
 const PAGE: usize = pg_sys::BLCKSZ as usize;
@@ -25,7 +25,8 @@ pub enum Refused {
 /// A table whose pages can be rewritten, locked as for an UPDATE until the transaction ends.
 pub struct Table {
     relation: pg_sys::Relation,
-    column: i32,
+    /// Of the columns up to the one that is rewritten.
+    layout: Vec<Layout>,
     logged: bool,
     strategy: pg_sys::BufferAccessStrategy,
 }
@@ -86,7 +87,8 @@ impl Table {
             {
                 return Err(Refused::Kind);
             }
-            if !version::is_of_variable_length((*relation).rd_att, column) {
+            let layout = version::layout((*relation).rd_att, column as usize);
+            if layout.last().is_none_or(|column| column.length != -1) {
                 return Err(Refused::Kind);
             }
             // Where the log is minimal, a table that this transaction made or emptied is not logged at all.
@@ -95,7 +97,7 @@ impl Table {
             let logged = persistence == pg_sys::RELPERSISTENCE_PERMANENT && !skipped;
             // A ring of buffers, so that the table does not drive everything else out of memory.
             let strategy = pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_BULKWRITE);
-            Ok(Table { relation, column, logged, strategy })
+            Ok(Table { relation, layout, logged, strategy })
         }
     }
 
@@ -143,46 +145,35 @@ impl Page<'_> {
         }
     }
 
-    /// The column's values of every row version in `copy`, dead ones and those of open transactions too.
+    /// The column's values of every row version in `copy`, dead ones and those of open transactions too, but for what
+    /// transactions have written that were rolled back: that may have had other columns.
     pub fn values<'c>(&self, copy: &'c Copy) -> Vec<Value<'c>> {
-        // SAFETY: the copy is a heap page of this table, 8-byte aligned, whose header PostgreSQL checked when it read it.
-        unsafe { copy.items().iter().filter_map(|item| self.value(copy, *item)).collect() }
+        copy.items().iter().filter_map(|item| self.value(copy, *item)).collect()
     }
 
-    /// # Safety
-    /// `item` is a line pointer of the page in `copy`.
-    unsafe fn value<'c>(&self, copy: &'c Copy, item: pg_sys::ItemIdData) -> Option<Value<'c>> {
+    fn value<'c>(&self, copy: &'c Copy, item: pg_sys::ItemIdData) -> Option<Value<'c>> {
         if item.lp_flags() != pg_sys::LP_NORMAL {
             return None;
         }
-        let bytes = copy.bytes();
-        // SAFETY: a normal item is a tuple of this table, which its descriptor describes.
-        unsafe {
-            let header =
-                bytes.as_ptr().add(item.lp_off() as usize).cast_mut().cast::<pg_sys::HeapTupleHeaderData>();
-            if self.table.column > i32::from((*header).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16) {
-                return Some(Value::Elsewhere);
+        let place = item.lp_off() as usize..(item.lp_off() + item.lp_len()) as usize;
+        let version = Version::of(copy.bytes().get(place.clone())?)?;
+        if version.is_aborted() {
+            return None;
+        }
+        match version.last_of(&self.table.layout) {
+            Attribute::Null => None,
+            Attribute::Elsewhere => Some(Value::Elsewhere),
+            Attribute::Inline(range) => {
+                let start = place.start + range.start;
+                Some(Value::Inline(start, copy.bytes().get(start..start + range.len())?))
             }
-            let mut tuple =
-                pg_sys::HeapTupleData { t_len: item.lp_len(), t_data: header, ..Default::default() };
-            let mut null = false;
-            let datum =
-                pg_sys::heap_getattr(&mut tuple, self.table.column, (*self.table.relation).rd_att, &mut null);
-            if null {
-                return None;
-            }
-            let pointer: *const pg_sys::varlena = datum.cast_mut_ptr();
-            if varlena::varatt_is_1b_e(pointer) || varlena::varatt_is_4b_c(pointer) {
-                return Some(Value::Elsewhere);
-            }
-            let start = varlena::vardata_any(pointer).addr().checked_sub(bytes.as_ptr().addr())?;
-            let value = bytes.get(start..start + varlena::varsize_any_exhdr(pointer))?;
-            Some(Value::Inline(start, value))
         }
     }
 
-    /// Puts the patches into the page, if nobody looks at it and it still holds what `copy` does.
-    pub fn replace(&self, copy: &Copy, patches: &[Patch<'_>]) -> Replaced {
+    /// Puts the patches into the page, if nobody looks at it and it still holds what `copy` does. A standby first ends
+    /// what does not see the transaction `horizon` yet.
+    pub fn replace(&self, copy: &Copy, patches: &[Patch<'_>], horizon: pg_sys::TransactionId) -> Replaced {
+        let record = version::nothing_pruned(horizon);
         // SAFETY: pinned, once by us; a lock is only held until the end of this function, where nothing raises but PANIC.
         unsafe {
             if !pg_sys::ConditionalLockBufferForCleanup(self.buffer) {
@@ -191,7 +182,7 @@ impl Page<'_> {
             let page = pg_sys::BufferGetPage(self.buffer).cast::<u8>();
             let same = copy.still_fits(std::slice::from_raw_parts(page, PAGE), patches);
             if same {
-                self.write(page, copy.hole(), patches);
+                self.write(page, copy.hole(), patches, &record);
             }
             pg_sys::LockBuffer(self.buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
             if same { Replaced::Done } else { Replaced::Changed }
@@ -200,7 +191,13 @@ impl Page<'_> {
 
     /// # Safety
     /// The cleanup lock of `page` is held, and every patch and the hole lie inside it.
-    unsafe fn write(&self, page: *mut u8, hole: std::ops::Range<usize>, patches: &[Patch<'_>]) {
+    unsafe fn write(
+        &self,
+        page: *mut u8,
+        hole: std::ops::Range<usize>,
+        patches: &[Patch<'_>],
+        record: &[u8],
+    ) {
         // SAFETY: as the caller says. A critical section: an error would leave page and log apart, hence is a PANIC; nothing
         // here allocates, and the log record's parts are few enough for the space that is always there.
         unsafe {
@@ -212,7 +209,7 @@ impl Page<'_> {
             std::ptr::write_bytes(page.add(hole.start), 0, hole.len());
             pg_sys::MarkBufferDirty(self.buffer);
             if self.table.logged {
-                let end = log(self.buffer);
+                let end = log(self.buffer, record);
                 let header = page.cast::<pg_sys::PageHeaderData>();
                 (*header).pd_lsn.xlogid = (end >> 32) as u32;
                 (*header).pd_lsn.xrecoff = end as u32;
@@ -279,31 +276,52 @@ impl Copy {
     }
 }
 
-/// Logs the whole page as a record whose replay takes a cleanup lock and does nothing else.
+/// Logs the whole page as a record whose replay waits for older snapshots, or ends them, takes a cleanup lock and does
+/// nothing else.
 ///
 /// # Safety
 /// In a critical section, with `buffer` changed, marked dirty and locked for cleanup.
-unsafe fn log(buffer: pg_sys::Buffer) -> pg_sys::XLogRecPtr {
+unsafe fn log(buffer: pg_sys::Buffer, nothing_pruned: &[u8]) -> pg_sys::XLogRecPtr {
     let flags = (pg_sys::REGBUF_STANDARD | pg_sys::REGBUF_FORCE_IMAGE) as u8;
-    let data = version::NOTHING_PRUNED.as_ptr().cast_mut().cast();
-    // SAFETY: as the caller says; the data is only read, and lives for ever.
+    // SAFETY: as the caller says; the data is only read, and lives until the record is inserted.
     unsafe {
         pg_sys::XLogBeginInsert();
-        pg_sys::XLogRegisterData(data, version::NOTHING_PRUNED.len() as _);
+        pg_sys::XLogRegisterData(nothing_pruned.as_ptr().cast_mut().cast(), nothing_pruned.len() as _);
         pg_sys::XLogRegisterBuffer(0, buffer, flags);
         pg_sys::XLogInsert(pg_sys::RmgrIds::RM_HEAP2_ID as u8, version::PRUNE)
     }
 }
 
+/// Where a descriptor tells alignments by letter; dropped columns keep theirs.
+#[cfg(any(feature = "pg15", feature = "pg17"))]
+fn layout(columns: &[pg_sys::FormData_pg_attribute]) -> Vec<Layout> {
+    let alignment = |letter| match letter {
+        pg_sys::TYPALIGN_CHAR => 1,
+        pg_sys::TYPALIGN_SHORT => 2,
+        pg_sys::TYPALIGN_INT => 4,
+        _ => 8,
+    };
+    let one = |column: &pg_sys::FormData_pg_attribute| Layout {
+        length: column.attlen,
+        alignment: alignment(column.attalign as u8),
+    };
+    columns.iter().map(one).collect()
+}
+
 /// What differs between major versions; another one does not build before its heapam_xlog.h has been looked at.
 #[cfg(feature = "pg15")]
 mod version {
-    use super::pg_sys;
+    use super::{Layout, pg_sys};
 
     /// XLOG_HEAP2_PRUNE of RM_HEAP2_ID; its redo takes a cleanup lock.
     pub const PRUNE: u8 = 0x10;
-    /// `struct xl_heap_prune`: latestRemovedXid 0, so that no snapshot conflicts, nredirected 0, ndead 0.
-    pub static NOTHING_PRUNED: [u8; 8] = [0; 8];
+
+    /// `struct xl_heap_prune`: latestRemovedXid, of which 0 conflicts with no snapshot, nredirected 0, ndead 0.
+    pub fn nothing_pruned(horizon: pg_sys::TransactionId) -> [u8; 8] {
+        let mut record = [0; 8];
+        record[..4].copy_from_slice(&horizon.into_inner().to_ne_bytes());
+        record
+    }
 
     /// Does the current role own the table?
     pub fn owns(table: pg_sys::Oid) -> bool {
@@ -319,24 +337,33 @@ mod version {
     }
 
     /// # Safety
-    /// The column is one of the descriptor's.
-    pub unsafe fn is_of_variable_length(description: pg_sys::TupleDesc, column: i32) -> bool {
+    /// The descriptor has that many columns.
+    pub unsafe fn layout(description: pg_sys::TupleDesc, columns: usize) -> Vec<Layout> {
         // SAFETY: as the caller says.
-        let attribute = unsafe { &*(*description).attrs.as_ptr().add(column as usize - 1) };
-        attribute.attlen == -1 && !attribute.attisdropped
+        let attributes = unsafe { std::slice::from_raw_parts((*description).attrs.as_ptr(), columns) };
+        super::layout(attributes)
     }
 }
 
 /// Both have the same record.
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 mod version {
-    use super::pg_sys;
+    use super::{Layout, pg_sys};
 
     /// XLOG_HEAP2_PRUNE_ON_ACCESS of RM_HEAP2_ID.
     pub const PRUNE: u8 = 0x10;
-    /// `struct xl_heap_prune`: reason PRUNE_ON_ACCESS, and of the flags XLHP_CLEANUP_LOCK: without it redo would lock out
-    /// nobody who looks at the page. No conflict horizon, so that no snapshot conflicts, and no items.
-    pub static NOTHING_PRUNED: [u8; 2] = [0, 1 << 2];
+    const XLHP_CLEANUP_LOCK: u8 = 1 << 2;
+    const XLHP_HAS_CONFLICT_HORIZON: u8 = 1 << 3;
+
+    /// `struct xl_heap_prune`: reason PRUNE_ON_ACCESS, flags, and behind them the conflict horizon, if any; no items.
+    /// Without XLHP_CLEANUP_LOCK redo would lock out nobody who looks at the page.
+    pub fn nothing_pruned(horizon: pg_sys::TransactionId) -> Vec<u8> {
+        if horizon == pg_sys::TransactionId::INVALID {
+            return vec![0, XLHP_CLEANUP_LOCK];
+        }
+        let flags = XLHP_CLEANUP_LOCK | XLHP_HAS_CONFLICT_HORIZON;
+        [&[0, flags], horizon.into_inner().to_ne_bytes().as_slice()].concat()
+    }
 
     /// Does the current role own the table?
     pub fn owns(table: pg_sys::Oid) -> bool {
@@ -352,16 +379,21 @@ mod version {
     }
 
     /// # Safety
-    /// The column is one of the descriptor's.
-    pub unsafe fn is_of_variable_length(description: pg_sys::TupleDesc, column: i32) -> bool {
+    /// The descriptor has that many columns.
+    pub unsafe fn layout(description: pg_sys::TupleDesc, columns: usize) -> Vec<Layout> {
         // SAFETY: as the caller says.
-        let attribute = unsafe {
-            #[cfg(feature = "pg17")]
-            let attributes = (*description).attrs.as_ptr();
-            #[cfg(feature = "pg18")]
-            let attributes = (*description).compact_attrs.as_ptr();
-            &*attributes.add(column as usize - 1)
-        };
-        attribute.attlen == -1 && !attribute.attisdropped
+        #[cfg(feature = "pg17")]
+        let attributes = unsafe { std::slice::from_raw_parts((*description).attrs.as_ptr(), columns) };
+        #[cfg(feature = "pg17")]
+        return super::layout(attributes);
+        // SAFETY: as the caller says.
+        #[cfg(feature = "pg18")]
+        let attributes =
+            unsafe { std::slice::from_raw_parts((*description).compact_attrs.as_ptr(), columns) };
+        #[cfg(feature = "pg18")]
+        attributes
+            .iter()
+            .map(|column| Layout { length: column.attlen, alignment: column.attalignby.into() })
+            .collect()
     }
 }

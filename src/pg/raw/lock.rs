@@ -47,12 +47,41 @@ pub struct Running(pg_sys::VirtualTransactionId);
 
 /// The transactions of this database that are running now, without vacuum's; prepared ones are not among them.
 pub fn running_transactions() -> Vec<Running> {
+    running(pg_sys::InvalidTransactionId)
+}
+
+/// Those with a snapshot that may not see what the transaction `writer`, which has committed, has written. It is enough
+/// that an older transaction has not ended yet, be it a prepared one or one of another database: that holds back how
+/// new a snapshot says it is.
+pub fn with_older_snapshots(writer: pg_sys::TransactionId) -> Vec<Running> {
+    running(writer)
+}
+
+/// Does the running statement not see what that transaction has written?
+pub fn is_unseen(writer: pg_sys::TransactionId) -> bool {
+    // SAFETY: a running statement has a snapshot; it is an MVCC one.
+    unsafe { pg_sys::XidInMVCCSnapshot(writer, pg_sys::GetActiveSnapshot()) }
+}
+
+/// The process of this session.
+pub fn own_process() -> i32 {
+    // SAFETY: set when the process starts.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// The later of two transactions, as far as there is any.
+pub fn later(one: pg_sys::TransactionId, other: pg_sys::TransactionId) -> pg_sys::TransactionId {
+    // SAFETY: compares numbers; no transaction precedes every other.
+    if unsafe { pg_sys::TransactionIdPrecedes(one, other) } { other } else { one }
+}
+
+fn running(up_to: pg_sys::TransactionId) -> Vec<Running> {
     let mut count = 0;
     // SAFETY: the list is palloc'd with `count` entries; our own backend is never in it.
     unsafe {
         let list = pg_sys::GetCurrentVirtualXIDs(
-            pg_sys::InvalidTransactionId,
-            false,
+            up_to,
+            up_to != pg_sys::InvalidTransactionId,
             false,
             (pg_sys::PROC_IS_AUTOVACUUM | pg_sys::PROC_IN_VACUUM) as i32,
             &mut count,
@@ -64,6 +93,15 @@ pub fn running_transactions() -> Vec<Running> {
 }
 
 impl Running {
+    /// As pg_locks names it.
+    pub fn name(&self) -> String {
+        #[cfg(feature = "pg15")]
+        let backend = self.0.backendId;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        let backend = self.0.procNumber;
+        format!("{backend}/{}", self.0.localTransactionId)
+    }
+
     /// It has ended by now.
     pub fn has_ended(&self) -> bool {
         // SAFETY: the id was valid a moment ago; one that is gone counts as ended.

@@ -22,5 +22,6 @@ pub mod statement;
 pub mod stats;
 pub mod table;
 pub mod timer;
+pub mod tuple;
 pub mod worker;
 pub mod xact;

@@ -25,6 +25,17 @@ pub struct Row {
     description: pg_sys::TupleDesc,
 }
 
+/// Since when a row is what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// Every snapshot on every server sees it.
+    Ever,
+    /// This transaction has written it, and committed.
+    Committed(pg_sys::TransactionId),
+    /// The present transaction has written it.
+    Uncommitted,
+}
+
 /// Reads at most `limit` rows of `relation`. `index` is a unique index whose first column `key` names.
 pub fn read<T>(
     relation: pg_sys::Oid,
@@ -80,6 +91,24 @@ impl Row {
         // SAFETY: the tuple matches its descriptor and `column` is one of its attributes.
         let datum = unsafe { pg_sys::heap_getattr(self.tuple, column, self.description, &mut null) };
         (!null).then_some(datum)
+    }
+
+    /// Who made this version of it.
+    pub fn since(&self) -> Since {
+        // SAFETY: a tuple on its page, hence with the transaction that wrote it; looks at shared memory inside a
+        // transaction. What others have not committed yet, no scan of ours sees.
+        unsafe {
+            let header = &*(*self.tuple).t_data;
+            let xmin = header.t_choice.t_heap.t_xmin;
+            let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+            if header.t_infomask & frozen == frozen || xmin < pg_sys::TransactionId::FIRST_NORMAL {
+                return Since::Ever;
+            }
+            match pg_sys::TransactionIdIsCurrentTransactionId(xmin) {
+                true => Since::Uncommitted,
+                false => Since::Committed(xmin),
+            }
+        }
     }
 
     /// An int4 or oid column that is never NULL.
