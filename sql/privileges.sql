@@ -19,6 +19,7 @@ REVOKE EXECUTE ON FUNCTION
     pgseal.kms_problem(text),
     pgseal.check_kms(text),
     pgseal.use_parallel_workers(boolean),
+    pgseal.use_leakproof(boolean),
     pgseal.import_keyring(json),
     pgseal.register_manifest(text),
     pgseal.release_manifest(text),

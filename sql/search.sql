@@ -30,6 +30,25 @@ CREATE FUNCTION pgseal.token_match(@extschema@.encrypted_jsonb, @extschema@.encr
     AS 'MODULE_PATHNAME', 'pgseal_token_match' LANGUAGE C IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE COST 1;
 CREATE FUNCTION pgseal.token_match(@extschema@.encrypted_text, @extschema@.encrypted_filter) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_token_match' LANGUAGE C IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE COST 1;
+
+-- Below a policy a LEAKPROOF condition runs before the policy does: through the index, and in the counts of EXPLAIN ANALYZE.
+CREATE FUNCTION pgseal.use_leakproof(wanted boolean) RETURNS int4
+    LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    one regprocedure;
+    changed int4 := 0;
+BEGIN
+    FOR one IN
+        SELECT p.oid FROM pg_proc p
+         WHERE p.pronamespace = 'pgseal'::regnamespace AND p.proname = 'token_match' AND p.proleakproof <> wanted ORDER BY 1
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s %s', one, CASE WHEN wanted THEN 'LEAKPROOF' ELSE 'NOT LEAKPROOF' END);
+        changed := changed + 1;
+    END LOOP;
+    RETURN changed;
+END $$;
+COMMENT ON FUNCTION pgseal.use_leakproof(boolean) IS 'let row-level security use the token index (true), or keep the counts of EXPLAIN ANALYZE from telling of hidden rows (false); for superusers; returns how many functions changed';
+
 CREATE FUNCTION pgseal.exact_match(@extschema@.encrypted_text, @extschema@.encrypted_filter) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exact_match' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.exact_match(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) RETURNS boolean

@@ -203,7 +203,7 @@ fn combination(label: &str, content: Content, plaintext: &[u8], tokens: &[u64], 
     let set: Vec<_> = (0..5u8).filter(|bit| on(*bit)).map(|bit| names[usize::from(bit)]).collect();
     let head = Head { transit: on(3), ..head(content, on(4).into()) };
     let options =
-        Options { context: on(0).then_some(CONTEXT), compress: on(1), pad: on(2), deterministic: false };
+        Options { context: on(0).then_some(CONTEXT), compress: on(1), pad: on(2), ..Options::default() };
     let tokens = if on(4) { tokens.to_vec() } else { Vec::new() };
     let plaintext = plaintext.to_vec();
     let name = format!("{label}: {}", if set.is_empty() { "plain".into() } else { set.join(" ") });
@@ -870,12 +870,46 @@ fn sealing_the_same_twice_takes_another_nonce_unless_deterministic() {
     assert_eq!(a, b);
 }
 
+#[test]
+fn a_nonce_tells_its_maker_whether_it_is_deterministic_or_not() {
+    for deterministic in [false, true] {
+        let options = Options { deterministic, maker: Some(b"me"), ..Options::default() };
+        let twice = [(); 2].map(|()| seal(head(Content::Text, 1), &[u64::MAX], b"x", options));
+        assert_eq!(twice[0] == twice[1], deterministic);
+        let envelope = Envelope::parse(&twice[0]).unwrap();
+        let opened = envelope.open(&data_key(1), &KEYRING).unwrap();
+        let made_by = |maker: &[u8]| envelope.is_made_by(&opened, &data_key(1), &KEYRING, maker);
+        assert!(made_by(b"me") && !made_by(b"you") && !made_by(b""));
+    }
+    let value = seal(head(Content::Text, 1), &[], b"x", Options::default());
+    let envelope = Envelope::parse(&value).unwrap();
+    let opened = envelope.open(&data_key(1), &KEYRING).unwrap();
+    assert!(!envelope.is_made_by(&opened, &data_key(1), &KEYRING, b""));
+}
+
+#[test]
+fn a_value_to_be_compared_never_authenticates_as_a_stored_one() {
+    let options = Options { compared: true, ..Options::default() };
+    let value = seal(head(Content::Text, 0), &[], b"x", options);
+    assert!(open(&value).is_err());
+    let envelope = Envelope::parse(&value).unwrap();
+    assert_eq!(envelope.open_compared(&data_key(1), &KEYRING).unwrap().content(), b"x");
+    assert!(envelope.renew(&data_key(1), &data_key(2), &KEYRING, 2, &mut Vec::new()).is_err());
+    let stored = seal(head(Content::Text, 0), &[], b"x", Options::default());
+    assert!(Envelope::parse(&stored).unwrap().open_compared(&data_key(1), &KEYRING).is_err());
+}
+
 /// A nonce that repeats under one key for other bytes would give the GCM authentication key away.
 #[test]
 fn a_deterministic_nonce_depends_on_everything_that_is_sealed() {
     let zeros = [0; 64];
     let make = |head, tokens: &[u64], plaintext: &[u8], context, compress, pad| {
-        let value = seal(head, tokens, plaintext, Options { context, compress, pad, deterministic: true });
+        let value = seal(
+            head,
+            tokens,
+            plaintext,
+            Options { context, compress, pad, deterministic: true, ..Options::default() },
+        );
         nonce(&value).to_vec()
     };
     let (plain, tokenised) = (head(Content::Text, 0), head(Content::Text, 1));
@@ -917,7 +951,8 @@ proptest! {
         compress: bool, pad: bool, deterministic: bool, transit: bool,
     ) {
         plaintext.extend(tail);
-        let options = Options { context: context.as_deref(), compress, pad, deterministic };
+        let options =
+            Options { context: context.as_deref(), compress, pad, deterministic, ..Options::default() };
         let bytes = seal(Head { transit, ..head(Content::Text, 0) }, &[], &plaintext, options);
         let opened = Envelope::parse(&bytes).unwrap().open(&data_key(1), &KEYRING).unwrap();
         prop_assert_eq!(opened.content(), plaintext);

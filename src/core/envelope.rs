@@ -27,7 +27,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Uuid;
-use super::aead::{AeadError, COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
+use super::aead::{AeadError, COMPACT_NONCE_BYTES, TAG_BYTES, Xaes256Gcm, expand_nonce};
 use super::kdf::DataKey;
 use super::rng::{self, RandomError};
 use super::token::{MAX_TOKENS, TOKEN_BIT};
@@ -51,6 +51,9 @@ const TRANSIT: u8 = 1 << 7;
 const CONTEXT_TAG_BYTES: usize = 16;
 const AAD_LABEL: &[u8] = b"pgseal/v1/aad/value";
 const TRANSIT_DOMAIN: &[u8] = b"transit";
+const MAKER_DOMAIN: &[u8] = b"maker";
+/// What a maker's proof leaves of a nonce.
+const NONCE_FREE_BYTES: usize = COMPACT_NONCE_BYTES / 2;
 
 /// What the plaintext of a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +160,10 @@ pub struct Options<'a> {
     pub pad: bool,
     /// Equal input gives equal bytes; for literals whose column is not known yet, never for storage.
     pub deterministic: bool,
+    /// A secret that the nonce proves to have been there: [`Envelope::is_made_by`].
+    pub maker: Option<&'a [u8]>,
+    /// To be compared and never stored: only [`Envelope::open_compared`] opens it.
+    pub compared: bool,
 }
 
 /// A value whose structure has been checked, but not its tag.
@@ -211,6 +218,22 @@ impl<'a> Envelope<'a> {
         Opened::unwrap_content(inner, self.flags())
     }
 
+    /// The same for a value that was sealed to be compared, and for no other.
+    pub fn open_compared(&self, key: &DataKey, keyring: &Uuid) -> Result<Opened, OpenError> {
+        let mut inner = Zeroizing::new(vec![0; self.body().len()]);
+        self.decrypt_with(&key.filter, keyring, &mut inner)?;
+        Opened::unwrap_content(inner, self.flags())
+    }
+
+    /// Was a value that authenticated, and neither compressed nor padded, sealed by who has this secret?
+    pub fn is_made_by(&self, opened: &Opened, key: &DataKey, keyring: &Uuid, maker: &[u8]) -> bool {
+        let (front, sealed) = self.bytes.split_at(self.sealed_start());
+        let Some(nonce) = sealed.first_chunk::<COMPACT_NONCE_BYTES>() else { return false };
+        let (free, proof) = nonce.split_at(NONCE_FREE_BYTES);
+        let made = proof_of(maker, key, &aad(front, keyring), free, &opened.inner);
+        self.flags() & (COMPRESSED | PADDED) == 0 && bool::from(proof.ct_eq(&made))
+    }
+
     /// Length of the content where nothing but the content is inside: neither bound, compressed nor padded.
     pub fn bare_length(&self) -> Option<usize> {
         (self.flags() & (BOUND | COMPRESSED | PADDED) == 0).then(|| self.body().len())
@@ -251,13 +274,17 @@ impl<'a> Envelope<'a> {
     }
 
     fn decrypt(&self, key: &DataKey, keyring: &Uuid, out: &mut [u8]) -> Result<(), OpenError> {
+        self.decrypt_with(&key.aead, keyring, out)
+    }
+
+    fn decrypt_with(&self, key: &Xaes256Gcm, keyring: &Uuid, out: &mut [u8]) -> Result<(), OpenError> {
         let (Some(nonce), Some(tag)) =
             (self.bytes[self.sealed_start()..].first_chunk(), self.bytes.last_chunk::<TAG_BYTES>())
         else {
             return Err(OpenError::Authentication);
         };
         let aad = aad(&self.bytes[..self.sealed_start()], keyring);
-        Ok(key.aead.open(&expand_nonce(nonce), &aad, self.body(), tag, out)?)
+        Ok(key.open(&expand_nonce(nonce), &aad, self.body(), tag, out)?)
     }
 
     /// The ciphertext without nonce and tag; `parse` has checked that all three are there.
@@ -377,13 +404,27 @@ fn seal_tagged(
     }
     if options.deterministic {
         // Over the very bytes that are sealed, context tag and DEFLATE output too.
-        nonce = key.synthetic_nonce(TRANSIT_DOMAIN, &aad, &out[body..]);
-        out[body - COMPACT_NONCE_BYTES..body].copy_from_slice(&nonce);
+        let domain = Zeroizing::new([TRANSIT_DOMAIN, options.maker.unwrap_or_default()].concat());
+        nonce = key.synthetic_nonce(&domain, &aad, &out[body..]);
     }
-    let tag =
-        key.aead.seal(&expand_nonce(&nonce), &aad, &mut out[body..]).map_err(|_| SealError::TooLarge)?;
+    if let Some(maker) = options.maker {
+        let (free, proof) = nonce.split_at_mut(NONCE_FREE_BYTES);
+        proof.copy_from_slice(&proof_of(maker, key, &aad, free, &out[body..]));
+    }
+    out[body - COMPACT_NONCE_BYTES..body].copy_from_slice(&nonce);
+    let aead = if options.compared { &key.filter } else { &key.aead };
+    let tag = aead.seal(&expand_nonce(&nonce), &aad, &mut out[body..]).map_err(|_| SealError::TooLarge)?;
     out.extend_from_slice(&tag);
     Ok(out)
+}
+
+/// The second half of a nonce; it depends on all that is sealed, so that equal nonces mean equal values.
+fn proof_of(maker: &[u8], key: &DataKey, aad: &[u8], free: &[u8], body: &[u8]) -> [u8; NONCE_FREE_BYTES] {
+    let domain = Zeroizing::new([MAKER_DOMAIN, free, maker].concat());
+    let mac = key.synthetic_nonce(&domain, aad, body);
+    let mut proof = [0; NONCE_FREE_BYTES];
+    proof.copy_from_slice(&mac[..NONCE_FREE_BYTES]);
+    proof
 }
 
 impl Opened {

@@ -1,6 +1,6 @@
 //! `pgseal.log_decrypts`: who decrypts how much under which keys, in the server's log. Never a value.
 //!
-//! For each keyring one line when a statement decrypts its first value, so that a backend that dies has left it, and
+//! For each keyring and role one line when a statement decrypts its first value, so that a backend that dies has left it, and
 //! one with the counts at the statement's end. A parallel worker logs for itself.
 
 use std::cell::RefCell;
@@ -12,7 +12,7 @@ use super::catalog::Keyring;
 use super::guc;
 use super::raw::{statement, xact};
 
-/// What one statement has decrypted of one keyring.
+/// What one statement has decrypted of one keyring for one role.
 struct Use {
     keyring: String,
     /// Role, database and application, as they were at the first value.
@@ -22,7 +22,7 @@ struct Use {
 }
 
 thread_local! {
-    static USES: RefCell<BTreeMap<i32, Use>> = const { RefCell::new(BTreeMap::new()) };
+    static USES: RefCell<BTreeMap<(i32, u32), Use>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// A value is about to be decrypted.
@@ -31,18 +31,23 @@ pub fn record(keyring: &Keyring, version: u16) {
         return;
     }
     let known = USES.with_borrow_mut(|uses| {
-        uses.get_mut(&keyring.id).map(|used| *used.values.entry(version).or_default() += 1).is_some()
+        uses.get_mut(&place(keyring)).map(|used| *used.values.entry(version).or_default() += 1).is_some()
     });
     if !known {
         begin(keyring, version);
     }
 }
 
+/// A cursor may go on under another role than it was opened by.
+fn place(keyring: &Keyring) -> (i32, u32) {
+    (keyring.id, xact::current_role().to_u32())
+}
+
 fn begin(keyring: &Keyring, version: u16) {
     let who = who();
     log!("pgseal: decrypting begins: keyring {}, key version {version}, {who}", quoted(&keyring.name));
     let first = Use { keyring: quoted(&keyring.name), who, values: BTreeMap::from([(version, 1)]) };
-    USES.with_borrow_mut(|uses| uses.insert(keyring.id, first));
+    USES.with_borrow_mut(|uses| uses.insert(place(keyring), first));
 }
 
 /// The statement that a client sent has ended, or its transaction.

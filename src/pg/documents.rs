@@ -93,7 +93,7 @@ pub fn concat(call: Call) -> Returned {
 /// `encrypted_jsonb || encrypted_jsonb`, sealed under the left one's keyring. The right one must not lose its context.
 pub fn concat_sealed(call: Call) -> Returned {
     let value = open_for(call, Privilege::Encrypt)?;
-    let right = values::open_for(call.varlena(1).bytes(), &JSONB, Privilege::Encrypt)?;
+    let right = values::open_to_move(call.varlena(1).bytes(), &JSONB, value.keyring.id)?;
     value.require_same_context(&right)?;
     change(&value, jsonb::CONCAT, right.datum()?.datum())
 }

@@ -33,10 +33,10 @@ pub struct Target {
     pub binding: Binding,
 }
 
-/// What was made from the last arguments of a call site, and in which state of the session.
+/// What was made from the last arguments of a call site, for which role and in which state of the session.
 #[derive(Default)]
 pub struct Remembered {
-    generation: u64,
+    now: Option<(pgrx::pg_sys::Oid, u64)>,
     inputs: Vec<Zeroizing<Vec<u8>>>,
     output: Option<Vec<u8>>,
 }
@@ -48,10 +48,10 @@ impl Remembered {
         inputs: &[&[u8]],
         make: impl FnOnce() -> Result<Option<Vec<u8>>, PgError>,
     ) -> Result<Option<&[u8]>, PgError> {
-        if self.generation != session::generation() || !self.were(inputs) {
+        if self.now != Some(session::now()) || !self.were(inputs) {
             self.inputs.clear();
             self.output = make()?;
-            self.generation = session::generation();
+            self.now = Some(session::now());
             self.inputs = inputs.iter().map(|input| Zeroizing::new(input.to_vec())).collect();
         }
         Ok(self.output.as_deref())
@@ -264,7 +264,7 @@ pub fn refresh(call: Call) -> Returned {
     })
 }
 
-/// `None` where the filter is still right.
+/// `None` where the filter is still right. It may have been made for a role that was allowed more.
 fn renew(bytes: &[u8]) -> Result<Option<Vec<u8>>, PgError> {
     let filter = Filter::parse(bytes)?;
     session::catch_up_for_search(filter.keyring(), filter.binding())?;
@@ -273,11 +273,30 @@ fn renew(bytes: &[u8]) -> Result<Option<Vec<u8>>, PgError> {
         Binding::Session => session::keyring_for_search()?,
     };
     let Some(keyring) = chosen else { return Ok(Some(filter.for_every_keyring())) };
-    let current = session::keyring(keyring)?.newest_index() == filter.index_version();
-    if current && keyring == filter.keyring() && !filter.every_keyring() {
-        return Ok(None);
+    if keyring == filter.keyring() && !filter.every_keyring() {
+        require_asking(&filter)?;
+        if session::keyring(keyring)?.newest_index() == filter.index_version() {
+            return Ok(None);
+        }
     }
     remake(&filter, Target { keyring, binding: filter.binding() }).map(Some)
+}
+
+/// Refuses a role that may not ask what the filter asks.
+fn require_asking(filter: &Filter<'_>) -> Result<(), PgError> {
+    let keyring = session::keyring(filter.keyring())?;
+    session::require_search(&keyring, |policy| {
+        let query = open_query(filter)?;
+        is_declared(filter.query(), &asked(filter, &query), policy)
+    })
+}
+
+/// The documents of an opened query.
+fn asked<'a>(filter: &Filter<'_>, query: &'a [u8]) -> Vec<&'a [u8]> {
+    match filter.query() {
+        Query::ContainsAny => filter::split_documents(query).collect(),
+        _ => vec![query],
+    }
 }
 
 /// `filter_in(encrypted_filter, keyring int4)`: a filter that names no keyring takes that of its column.
@@ -298,11 +317,7 @@ pub fn filter_in_column(call: Call) -> Returned {
 /// The same query for another keyring or newer index keys.
 pub fn remake(filter: &Filter<'_>, target: Target) -> Result<Vec<u8>, PgError> {
     let query = open_query(filter)?;
-    let documents: Vec<&[u8]> = match filter.query() {
-        Query::ContainsAny => filter::split_documents(&query).collect(),
-        _ => vec![&query],
-    };
-    make(target, filter.query(), &documents)
+    make(target, filter.query(), &asked(filter, &query))
 }
 
 fn open_query(filter: &Filter<'_>) -> Result<Zeroizing<Vec<u8>>, PgError> {

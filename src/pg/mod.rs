@@ -60,9 +60,11 @@ pub extern "C-unwind" fn _PG_init() {
     error::quiet_backtraces();
     raw::hook::install();
     raw::plan::install();
+    raw::unbound::install();
     raw::statement::install();
     guc::define();
     raw::xact::watch_relations();
+    raw::xact::watch_roles();
     raw::xact::watch_transactions();
     if raw::xact::is_preloading() && guc::shared_keys() > 0 {
         raw::shmem::request(guc::shared_keys());

@@ -9,14 +9,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pgrx::pg_sys;
+use zeroize::Zeroizing;
 
 use super::catalog::{KeyRow, Keyring, PrivilegeRow, Tables};
 use super::error::PgError;
-use super::raw::{lock, pages, shmem, timer, xact};
+use super::raw::{hook, lock, pages, shmem, timer, xact};
 use super::{decrypt_log, guc, kms, shared_keys};
 use crate::core::filter::Binding;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
+use crate::core::rng;
 use crate::core::secret::{RootKey, wipe_stack};
 use crate::keys::cache::{Cache, Clock, Guard, HeldDataKey, HeldIndexKey, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
@@ -34,6 +36,10 @@ struct Session {
     names: RefCell<HashMap<String, i32>>,
     ids: RefCell<Option<Rc<Ids>>>,
     keys: RefCell<Cache<SystemClock>>,
+    /// Literals are in plans: sealed under the keyring that the session chose, for the role of the moment.
+    literals: Cell<bool>,
+    /// What only this process knows; drawn with the first literal.
+    secret: RefCell<Option<Zeroizing<[u8; 32]>>>,
 }
 
 const GUARD: Guard = Guard { hold: pages::hold_value, release: pages::release_value };
@@ -61,6 +67,8 @@ thread_local! {
         names: RefCell::default(),
         ids: RefCell::default(),
         keys: RefCell::new(Cache::new(SystemClock, GUARD)),
+        literals: Cell::new(false),
+        secret: RefCell::default(),
     };
 }
 
@@ -116,9 +124,40 @@ pub fn relation_changed(relation: pg_sys::Oid) {
     });
 }
 
-/// `pgseal.keyring` was set.
+/// `pgseal.keyring` was set, or put back: literals in cached plans are of the keyring before.
 pub fn setting_changed() {
+    conclusions_changed();
+    if SESSION.with(|session| session.literals.replace(false)) {
+        xact::reset_plans();
+    }
+}
+
+/// What was concluded from settings, grants or roles may be wrong now.
+pub fn conclusions_changed() {
     SESSION.with(|session| session.generation.set(session.generation.get() + 1));
+}
+
+/// Who seals literals now: this process, for the current role. Nobody else can say so.
+pub fn maker() -> Result<Zeroizing<Vec<u8>>, PgError> {
+    SESSION.with(|session| {
+        let mut secret = session.secret.borrow_mut();
+        if secret.is_none() {
+            *secret = Some(Zeroizing::new(rng::bytes()?));
+        }
+        let secret = secret.as_ref().map(|secret| secret.as_slice()).unwrap_or_default();
+        Ok(Zeroizing::new([secret, &xact::current_role().to_u32().to_be_bytes()].concat()))
+    })
+}
+
+/// This process has sealed literals, so that one may be its own.
+pub fn has_made_literals() -> bool {
+    SESSION.with(|session| session.secret.borrow().is_some())
+}
+
+/// A literal is sealed, for a plan perhaps.
+pub fn literal_made() {
+    SESSION.with(|session| session.literals.set(true));
+    hook::literal_made();
 }
 
 /// Changes whenever something that a filter was made from may have changed.
@@ -225,7 +264,7 @@ fn expire_in_time() {
 /// Forgets everything at the next look-up, in this session only.
 pub fn forget() {
     SESSION.with(|session| session.stale.set(true));
-    setting_changed();
+    conclusions_changed();
 }
 
 /// A keyring by id.
@@ -353,6 +392,11 @@ impl Started {
             catch_up();
         }
     }
+}
+
+/// The role and the generation: what a conclusion about privileges depends on.
+pub fn now() -> (pg_sys::Oid, u64) {
+    (xact::current_role(), generation())
 }
 
 /// A privilege that this role was found to have; looked up anew when role, keyring or grants change.

@@ -17,8 +17,9 @@ use super::raw::datum::{
     Varlena, cstring, from_text, jsonb_from_text, jsonb_to_text, name, type_name, varlena,
 };
 use super::raw::encoding::c_text;
+use super::raw::hook;
 use super::session::{self, Allowed, Privilege};
-use super::values::{self, JSONB, Kind, TEXT};
+use super::values::{self, JSONB, Kind, OpenValue, TEXT};
 use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, Options, parse_head};
 use crate::core::text_form;
 
@@ -45,10 +46,13 @@ fn seal_input(content: Content, plaintext: &[u8], typmod: i32) -> Returned {
     if typmod > 0 {
         return Ok(Some(values::seal(typmod, content, plaintext, false, Options::default())?.datum()));
     }
-    // A random nonce would break GROUP BY and DISTINCT of an expression with a text literal.
-    let options = Options { deterministic: content == Content::Text, ..Options::default() };
     let keyring = session::keyring_for_input()?;
-    Ok(Some(values::seal(keyring, content, plaintext, true, options)?.datum()))
+    let sealed = match hook::copies_in() {
+        // No length coercion comes after it.
+        true => values::seal(keyring, content, plaintext, false, Options::default())?,
+        false => values::seal_literal(keyring, content, plaintext)?,
+    };
+    Ok(Some(sealed.datum()))
 }
 
 /// jsonb's own errors quote the document, which would put it into the server log.
@@ -126,16 +130,23 @@ pub fn typmod_out(call: Call) -> Returned {
     Ok(Some(cstring(&format!("({})", call.int4(0)))))
 }
 
-/// `coerce(encrypted_*, int4, bool)`: the length coercion to a column's keyring.
+/// `coerce(encrypted_*, int4, bool)`: the length coercion to a column's keyring; -1 where the column names none.
 pub fn coerce(call: Call) -> Returned {
-    let head = head(call)?;
+    let (head, column) = (head(call)?, call.int4(1));
     let kind = values::with_kind(call, |kind, (): &mut ()| kind);
     kind.require(&head)?;
-    match head.transit {
-        true => for_column(call.varlena(0), kind, head, call.int4(1)),
-        // The datum stays as it is, out of line or not.
-        false => for_column_sealed(call.datum(0), head, call.int4(1)),
+    if head.transit {
+        return match column > 0 {
+            true => for_column(call.varlena(0), kind, head, column),
+            false => for_any_column(call.varlena(0), kind, head),
+        };
     }
+    // A part of a document, which a role that may only search has as well: storing it is writing.
+    if head.index_version == 0 {
+        require_writer(head.keyring)?;
+    }
+    // The datum stays as it is, out of line or not.
+    for_column_sealed(call.datum(0), head, column)
 }
 
 /// A sealed value as a column takes it: one in transit is sealed anew under the column's keyring.
@@ -143,11 +154,35 @@ fn for_column(value: Varlena, kind: &Kind, head: Head, column: i32) -> Returned 
     if !head.transit || column <= 0 {
         return for_column_sealed(value.datum(), head, column);
     }
-    // Whoever may write the literal may have it moved: the plaintext stays inside.
-    let opened = values::open_for(value.bytes(), kind, Privilege::Encrypt)?;
+    seal_anew(&values::open_to_move(value.bytes(), kind, column)?, head, column)
+}
+
+/// A literal of this statement as a column without a keyring takes it: final, under the keyring that the session chose.
+/// Others in transit are values stored long ago, which no key is needed to restore.
+fn for_any_column(value: Varlena, kind: &Kind, head: Head) -> Returned {
+    require_writer(head.keyring)?;
+    if session::has_made_literals() {
+        let opened = values::open_to_move(value.bytes(), kind, head.keyring)?;
+        if opened.is_own() {
+            return seal_anew(&opened, head, head.keyring);
+        }
+    }
+    for_column_sealed(value.datum(), head, -1)
+}
+
+fn seal_anew(opened: &OpenValue, head: Head, keyring: i32) -> Returned {
     let content = if head.content == Content::Text { Content::Text } else { Content::Jsonb };
     let plaintext = Zeroizing::new(opened.datum()?.bytes().to_vec());
-    Ok(Some(values::seal(column, content, &plaintext, false, Options::default())?.datum()))
+    Ok(Some(values::seal(keyring, content, &plaintext, false, Options::default())?.datum()))
+}
+
+/// Refuses a role without `encrypt`; a keyring that is not known yet passes, because a restore may bring it later.
+fn require_writer(keyring: i32) -> Result<(), PgError> {
+    match session::keyring(keyring) {
+        Ok(keyring) => session::require(&keyring, Privilege::Encrypt),
+        Err(PgError::UnknownKeyringId(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A value that stays as it is must be of the column's keyring, and its key not retired.
@@ -196,7 +231,9 @@ fn seal_cast(call: Call, content: Content, plaintext: &[u8]) -> Returned {
     let (typmod, explicit) = (call.int4(1), call.boolean(2));
     let keyring = if typmod > 0 { typmod } else { session::keyring_for_input()? };
     let transit = typmod <= 0 && explicit;
-    Ok(Some(values::seal(keyring, content, plaintext, transit, Options::default())?.datum()))
+    let maker = session::maker()?;
+    let options = Options { maker: transit.then_some(maker.as_slice()), ..Options::default() };
+    Ok(Some(values::seal(keyring, content, plaintext, transit, options)?.datum()))
 }
 
 /// `encrypt(jsonb, keyring text, context text)`.

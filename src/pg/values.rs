@@ -67,18 +67,32 @@ pub fn seal(
     options: Options<'_>,
 ) -> Result<Varlena, PgError> {
     let (keyring, data_version, key) = session::writer_key(keyring)?;
-    // A deterministic literal is compared, not stored: random salts must not get into it, and `search` is enough.
-    if !(options.deterministic && session::has(&keyring, Privilege::Search)) {
-        session::require(&keyring, Privilege::Encrypt)?;
-    }
-    let (index_version, tokens) = match options.deterministic {
-        true => (0, Vec::new()),
-        false => tokenise(&keyring, content, plaintext)?,
-    };
+    session::require(&keyring, Privilege::Encrypt)?;
+    let (index_version, tokens) = tokenise(&keyring, content, plaintext)?;
     let head = Head { content, keyring: keyring.id, data_version, index_version, transit };
     counters::count(Counter::ValuesSealed);
     let value = envelope::seal(&key, &keyring.uuid, head, &tokens, plaintext, options)?;
     Ok(varlena(&value))
+}
+
+/// Seals a literal whose column is not known yet. Equal ones give equal bytes, without which GROUP BY and DISTINCT of an
+/// expression with one would fail; so no tokens, whose salts are random.
+///
+/// A role that may only search compares a text with it: that one never authenticates as a stored value.
+pub fn seal_literal(keyring: i32, content: Content, plaintext: &[u8]) -> Result<Varlena, PgError> {
+    let (keyring, data_version, key) = session::writer_key(keyring)?;
+    let compared = content == Content::Text
+        && !session::has(&keyring, Privilege::Encrypt)
+        && session::has(&keyring, Privilege::Search);
+    if !compared {
+        session::require(&keyring, Privilege::Encrypt)?;
+    }
+    session::literal_made();
+    let maker = session::maker()?;
+    let options = Options { deterministic: true, maker: Some(&maker), compared, ..Options::default() };
+    let head = Head { content, keyring: keyring.id, data_version, index_version: 0, transit: true };
+    counters::count(Counter::ValuesSealed);
+    Ok(varlena(&envelope::seal(&key, &keyring.uuid, head, &[], plaintext, options)?))
 }
 
 /// Seals an opened value anew under the active keys of its own keyring.
@@ -200,6 +214,7 @@ pub struct OpenValue {
     key: HeldDataKey,
     opened: Opened,
     head: Head,
+    own: bool,
 }
 
 impl OpenValue {
@@ -211,6 +226,11 @@ impl OpenValue {
     /// Sealed before its column was known.
     pub fn in_transit(&self) -> bool {
         self.head.transit
+    }
+
+    /// A literal that this role has typed or sent in this session.
+    pub fn is_own(&self) -> bool {
+        self.own
     }
 
     /// The plaintext as a datum: jsonb or text.
@@ -282,8 +302,46 @@ fn opening_key(
 impl Located<'_> {
     /// Decrypts the value.
     pub fn open(self) -> Result<OpenValue, PgError> {
-        let opened = self.envelope.open(&self.key, &self.keyring.uuid)?;
-        Ok(OpenValue { keyring: self.keyring, key: self.key, opened, head: self.envelope.head() })
+        match self.envelope.open(&self.key, &self.keyring.uuid) {
+            Ok(opened) => {
+                let own = self.is_own(&opened)?;
+                Ok(self.opened(opened, own))
+            }
+            Err(error) => match self.own_compared()? {
+                Some(opened) => Ok(self.opened(opened, true)),
+                None => Err(error.into()),
+            },
+        }
+    }
+
+    /// Decrypts a literal, which may be one that was sealed to be compared only, in a view perhaps.
+    fn open_literal(self) -> Result<OpenValue, PgError> {
+        match self.envelope.open_compared(&self.key, &self.keyring.uuid) {
+            Ok(opened) => {
+                let own = self.is_own(&opened)?;
+                Ok(self.opened(opened, own))
+            }
+            Err(_) => self.open(),
+        }
+    }
+
+    /// The content of a literal of this session that was sealed to be compared only: a plan may not show that it is one.
+    fn own_compared(&self) -> Result<Option<Opened>, PgError> {
+        match self.envelope.open_compared(&self.key, &self.keyring.uuid) {
+            Ok(opened) if self.is_own(&opened)? => Ok(Some(opened)),
+            _ => Ok(None),
+        }
+    }
+
+    fn is_own(&self, opened: &Opened) -> Result<bool, PgError> {
+        if !self.envelope.head().transit || !session::has_made_literals() {
+            return Ok(false);
+        }
+        Ok(self.envelope.is_made_by(opened, &self.key, &self.keyring.uuid, &session::maker()?))
+    }
+
+    fn opened(self, opened: Opened, own: bool) -> OpenValue {
+        OpenValue { keyring: self.keyring, key: self.key, opened, head: self.envelope.head(), own }
     }
 
     /// Length of the content where it can be decrypted into place: the common case, by [`Located::open_into`].
@@ -294,7 +352,10 @@ impl Located<'_> {
 
     /// Decrypts into `room`, which has [`Located::bare_length`] bytes.
     pub fn open_into(&self, room: &mut [u8]) -> Result<(), PgError> {
-        Ok(self.envelope.open_bare(&self.key, &self.keyring.uuid, room)?)
+        let Err(error) = self.envelope.open_bare(&self.key, &self.keyring.uuid, room) else { return Ok(()) };
+        let opened = self.own_compared()?.ok_or(error)?;
+        room.copy_from_slice(opened.content());
+        Ok(())
     }
 }
 
@@ -337,7 +398,17 @@ pub fn open_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
         true => Ok(()),
         false => session::require(keyring, Privilege::Encrypt),
     })?;
-    located.open()
+    located.open_literal()
+}
+
+/// Decrypts a value whose plaintext becomes one of keyring `target`. Whoever may write a literal may have it moved; of any
+/// other value the plaintext would come out there.
+pub fn open_to_move(bytes: &[u8], kind: &Kind, target: i32) -> Result<OpenValue, PgError> {
+    let value = open_for(bytes, kind, Privilege::Encrypt)?;
+    if value.keyring.id != target && !value.is_own() {
+        session::require(&value.keyring, Privilege::Decrypt)?;
+    }
+    Ok(value)
 }
 
 /// Finds the key of a value that the role looks into: with `search` alone only a value with tokens, and only where

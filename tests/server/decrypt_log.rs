@@ -71,3 +71,26 @@ fn each_statement_leaves_a_line_at_its_first_value_and_one_with_the_counts() {
     assert_eq!(client.state("SET pgseal.log_decrypts = off"), "42501", "only superusers switch it off");
     assert!(!cluster.log().contains("secret"));
 }
+
+#[test]
+fn each_role_has_lines_of_its_own_within_a_statement() {
+    let cluster = Cluster::with_pgseal(&["pgseal.log_decrypts = statement"]);
+    let mut client = cluster.connect("postgres");
+    client.run("SELECT pgseal.create_keyring('k'); CREATE TABLE t (m encrypted_jsonb(k)); INSERT INTO t SELECT '{}'::jsonb FROM generate_series(1, 5)");
+    client.run("CREATE ROLE first; CREATE ROLE second; GRANT SELECT ON t TO PUBLIC; SELECT pgseal.grant_keyring('k', 'public', '{decrypt}')");
+    let position = cluster.log().len();
+    client.run("BEGIN; SET LOCAL ROLE first; DECLARE c CURSOR FOR SELECT pgseal.decrypt(m) FROM t; FETCH 2 FROM c; SET LOCAL ROLE second; FETCH 3 FROM c; COMMIT");
+    client.run(
+        "CREATE FUNCTION lent() RETURNS SETOF jsonb LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN QUERY SELECT pgseal.decrypt(m) FROM t; END';
+         SET ROLE first; SELECT lent(), pgseal.decrypt(m) FROM t LIMIT 1",
+    );
+    let logged = lines(&cluster, position);
+    for (counted, role) in
+        [("2 values", "first"), ("3 values", "second"), ("5 values", "postgres"), ("1 values", "first")]
+    {
+        let of_role = |line: &&String| {
+            line.starts_with(&format!("ed {counted}")) && line.contains(&format!("role \"{role}\""))
+        };
+        assert_eq!(logged.iter().filter(of_role).count(), 1, "{counted}, {role}: {logged:#?}");
+    }
+}

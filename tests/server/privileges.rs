@@ -209,6 +209,220 @@ fn internal_functions_called_by_hand_look_no_further() {
     }
 }
 
+/// A role that may encrypt under k, the session's keyring, and everything under its own, mine; w is out of its reach.
+fn owner_of_a_keyring() -> (Client, Client, String) {
+    let (mut client, role) = database();
+    let name: String = client.one("SELECT current_database()::text");
+    client.run(&format!("SELECT pgseal.create_keyring('mine'), pgseal.set_default_keyring('k'); GRANT CREATE ON SCHEMA public TO {role}"));
+    client.run(&format!("SELECT pgseal.grant_keyring('mine', '{role}', '{{encrypt,search,decrypt}}'), pgseal.grant_keyring('k', '{role}', '{{encrypt}}')"));
+    client.run(&format!("ALTER DATABASE {name} SET pgseal.keyring = 'k'"));
+    let session = connect(&mut client, &role);
+    (client, session, role)
+}
+
+#[test]
+fn plaintext_moves_to_another_keyring_only_with_decrypt() {
+    let (mut client, mut session, _) = owner_of_a_keyring();
+    // As 0.2.0 left literals in columns without a keyring, and as CREATE TABLE AS still does.
+    client.run("CREATE TABLE notes AS SELECT 'secret'::encrypted_text AS body, 'other'::text::encrypted_text AS cast_,
+                       '{\"n\": 1}'::encrypted_jsonb AS document, ARRAY['secret'::encrypted_text] AS list");
+    client.run("GRANT SELECT ON notes TO PUBLIC; CREATE FUNCTION note() RETURNS encrypted_text IMMUTABLE LANGUAGE sql AS 'SELECT body FROM notes'");
+    session.run("CREATE TABLE taken (body encrypted_text(mine), document encrypted_jsonb(mine))");
+    for one in [&mut client, &mut session] {
+        one.run("PREPARE take(encrypted_text) AS INSERT INTO taken (body) VALUES ($1)");
+    }
+    let typed: String = client.one("SELECT format('%s', body) FROM notes");
+    // With a literal of its own in the session.
+    session.run("INSERT INTO taken (body) VALUES ('own')");
+    for moving in [
+        "SELECT pgseal.encrypt('{}'::jsonb, 'mine') || sealed FROM docs",
+        "SELECT pgseal.encrypt('{}'::jsonb, 'mine') || (sealed - 'a') FROM docs",
+        "SELECT pgseal.encrypt('{}'::jsonb, 'mine') || document FROM notes",
+        "SELECT body::encrypted_text(mine) FROM notes",
+        "SELECT cast_::encrypted_text(mine) FROM notes",
+        "SELECT list::encrypted_text(mine)[] FROM notes",
+        "INSERT INTO taken SELECT body, document FROM notes",
+        "UPDATE taken SET body = (SELECT body FROM notes)",
+        "INSERT INTO taken (body) VALUES (note())",
+        "EXECUTE take(note())",
+        &format!("INSERT INTO taken (body) VALUES ('{typed}')"),
+        "DO $$ DECLARE v encrypted_text(mine); BEGIN SELECT body INTO v FROM notes; END $$",
+        "DO $$ DECLARE v encrypted_text; BEGIN SELECT body INTO v FROM notes; INSERT INTO taken (body) VALUES (v); END $$",
+    ] {
+        assert_eq!(passes(&mut session, moving), 'n', "{moving}");
+        assert_eq!(passes(&mut client, moving), 'y', "a superuser: {moving}");
+    }
+}
+
+#[test]
+fn a_literal_of_this_statement_reaches_any_keyring_with_encrypt() {
+    let (mut client, mut session, role) = owner_of_a_keyring();
+    session.run("CREATE TABLE taken (body encrypted_text(mine), document encrypted_jsonb(mine))");
+    session.run("PREPARE take(encrypted_text) AS INSERT INTO taken (body) VALUES ($1)");
+    for own in [
+        "INSERT INTO taken VALUES ('own', '{\"n\": 1}')",
+        "INSERT INTO taken VALUES ('own', '{}'), ('two', DEFAULT)",
+        "INSERT INTO taken SELECT 'own'::text::encrypted_text, '{}'::jsonb::encrypted_jsonb",
+        "UPDATE taken SET document = document || '{\"b\": 1}', body = 'own'",
+        "EXECUTE take('own')",
+        "SELECT ARRAY['own']::encrypted_text(mine)[]",
+    ] {
+        assert_eq!(passes(&mut session, own), 'y', "{own}");
+    }
+    // What another role has typed in the same session is not this one's.
+    client.run(&format!(
+        "CREATE ROLE {role}_other; GRANT {role}_other TO {role}; GRANT ALL ON docs TO {role}_other"
+    ));
+    client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}_other', '{{encrypt}}')"));
+    session.run(&format!("SET ROLE {role}_other; CREATE TEMP TABLE left_ AS SELECT 'secret'::encrypted_text AS body; RESET ROLE"));
+    assert_eq!(passes(&mut session, "INSERT INTO taken SELECT body FROM left_"), 'n');
+}
+
+#[test]
+fn a_cached_plan_seals_its_literals_for_the_setting_and_role_of_the_moment() {
+    let (mut client, mut session, role) = owner_of_a_keyring();
+    client.run("CREATE TABLE free (m encrypted_jsonb, x encrypted_text); GRANT ALL ON free TO PUBLIC");
+    session.run("CREATE FUNCTION write() RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO free VALUES ('{}', 'x'); END $$");
+    session.run("PREPARE write AS INSERT INTO free VALUES ('{}', 'x')");
+    session.run("SET plan_cache_mode = force_generic_plan");
+    let number = |client: &mut Client, name: &str| -> i32 {
+        client.one(&format!("SELECT id FROM pgseal.keyring WHERE name = '{name}'"))
+    };
+    let (k, mine) = (number(&mut client, "k"), number(&mut client, "mine"));
+    let written = |session: &mut Client, keyring: i32| {
+        for write in ["EXECUTE write", "SELECT write()"] {
+            session.run(write);
+            let found = "DELETE FROM free RETURNING ARRAY[pgseal.keyring_id(m), pgseal.keyring_id(x)]";
+            assert_eq!(session.column::<Vec<i32>>(found), [vec![keyring, keyring]], "{write}");
+        }
+    };
+    written(&mut session, k);
+    for (change, keyring) in [
+        ("SET pgseal.keyring = 'mine'", mine),
+        ("RESET pgseal.keyring", k),
+        ("SELECT set_config('pgseal.keyring', 'mine', false)", mine),
+        (
+            "BEGIN; SET LOCAL pgseal.keyring = 'k'; EXECUTE write; SELECT write(); DELETE FROM free; COMMIT",
+            mine,
+        ),
+        ("BEGIN; SET pgseal.keyring = 'k'; EXECUTE write; SELECT write(); ROLLBACK", mine),
+        ("DISCARD PLANS; RESET ALL", k),
+    ] {
+        session.run(change);
+        written(&mut session, keyring);
+    }
+    // Without encrypt on k, however the role comes about.
+    client.run(&format!("CREATE ROLE {role}_other; GRANT {role}_other TO {role}"));
+    for change in ["SET ROLE", "SET LOCAL ROLE"] {
+        session.run(&format!("BEGIN; {change} {role}_other"));
+        assert_eq!(session.state("EXECUTE write"), NO, "{change}");
+        session.run(&format!("ROLLBACK; BEGIN; {change} {role}_other"));
+        assert_eq!(session.state("SELECT write()"), NO, "{change}");
+        session.run("ROLLBACK");
+    }
+    written(&mut session, k);
+}
+
+#[test]
+fn what_search_alone_seals_is_compared_and_never_stored() {
+    let (mut client, role) = database();
+    set_privileges(&mut client, &role, "search");
+    client.run(&format!("CREATE TABLE notes (body encrypted_text, part encrypted_jsonb); CREATE TABLE bound (body encrypted_text(k)); GRANT ALL ON notes, bound TO {role}"));
+    let mut session = connect(&mut client, &role);
+    session.run("SET pgseal.keyring = 'k'");
+    for write in [
+        "INSERT INTO notes (body) VALUES ('forged')",
+        "INSERT INTO notes (body) VALUES ('forged'), (DEFAULT)",
+        "INSERT INTO notes (body) SELECT 'forged'::text::encrypted_text",
+        "INSERT INTO notes (body) SELECT sealed ->> 'a' FROM docs",
+        "INSERT INTO notes (part) SELECT sealed -> 'a' FROM docs",
+        "INSERT INTO bound SELECT sealed ->> 'a' FROM docs",
+        "SELECT (sealed ->> 'a')::encrypted_text(k) FROM docs",
+        "DO $$ DECLARE v encrypted_text := 'forged'; BEGIN INSERT INTO notes (body) VALUES (v); END $$",
+        "CREATE TEMP TABLE t AS SELECT 'forged'::encrypted_text AS body; INSERT INTO notes (body) SELECT body FROM t",
+        "WITH made AS (INSERT INTO notes (body) VALUES ('forged') RETURNING 1) SELECT FROM made",
+        "COPY notes (body) FROM PROGRAM 'echo forged'",
+    ] {
+        assert_eq!(passes(&mut session, write), 'n', "{write}");
+    }
+    // What it makes for itself is nothing to anybody else.
+    session.run("CREATE TEMP TABLE made AS SELECT 'forged'::encrypted_text AS body, ARRAY['forged'::encrypted_text] AS list");
+    let typed: String = session.one("SELECT format('%s', body) FROM made");
+    let listed: String = session.one("SELECT format('%s', list[1]) FROM made");
+    for forged in [typed, listed] {
+        assert_eq!(client.state(&format!("SELECT pgseal.decrypt('{forged}'::encrypted_text)")), "22000");
+        assert_eq!(client.state(&format!("INSERT INTO bound VALUES ('{forged}')")), "22000");
+    }
+    // To read and compare needs no encrypt.
+    set_privileges(&mut client, &role, "search decrypt");
+    for asked in [
+        "sealed ->> 'a' = 'x'",
+        "sealed ->> 'a' IN ('x', 'y')",
+        "sealed ->> 'a' IS NOT DISTINCT FROM 'x'",
+        "CASE sealed ->> 'a' WHEN 'x' THEN true END",
+        "coalesce(sealed ->> 'a', '-') = 'x'",
+        "sealed ->> 'a' LIKE 'x%'",
+        "body = 'x'",
+    ] {
+        assert_eq!(session.one::<i64>(&format!("SELECT count(*) FROM docs WHERE {asked}")), 1, "{asked}");
+    }
+}
+
+#[test]
+fn a_privilege_ends_with_the_membership_that_gave_it() {
+    let (mut client, role) = database();
+    set_privileges(&mut client, &role, "search decrypt");
+    client.run(&format!(
+        "CREATE ROLE {role}_member; GRANT {role} TO {role}_member; GRANT ALL ON docs TO {role}_member"
+    ));
+    client.run(
+        "CREATE FUNCTION opened(v encrypted_jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE AS 'DECLARE r jsonb; BEGIN r := pgseal.decrypt(v); RETURN r; END'",
+    );
+    let reads = ["SELECT opened(sealed) FROM docs", "SELECT FROM docs WHERE sealed @> '{\"a\": \"x\"}'"];
+    for ending in [
+        format!("REVOKE {role} FROM {role}_member"),
+        format!("ALTER ROLE {role}_member NOINHERIT"),
+        format!("SELECT pgseal.revoke_keyring('k', '{role}')"),
+    ] {
+        for read in reads {
+            client.run(&format!("BEGIN; SET LOCAL ROLE {role}_member; {read}; RESET ROLE; {ending}"));
+            client.run(&format!("SET LOCAL ROLE {role}_member"));
+            assert_eq!(client.state(read), NO, "{ending}: {read}");
+            client.run("ROLLBACK");
+        }
+    }
+}
+
+#[test]
+fn a_prepared_filter_asks_for_the_role_that_runs_it() {
+    let (mut client, role) = database();
+    client.run("SET plan_cache_mode = force_generic_plan; SET pgseal.keyring = 'k'");
+    let asks = [
+        ("", r#"sealed OPERATOR(pgseal.@~) pgseal.filter('{"a": "x"}', 'k')"#, ""),
+        ("", r#"sealed OPERATOR(pgseal.@~) pgseal.filter('{"a": "x"}')"#, ""),
+        ("", r#"sealed OPERATOR(pgseal.@~) pgseal.filter_casefold('{"a": "x"}', 'k')"#, ""),
+        ("(jsonb)", "sealed OPERATOR(pgseal.@~) pgseal.filter($1, 'k')", r#"('{"a": "x"}')"#),
+        ("", r#"sealed @@ pgseal.filter('{"a": "x"}')"#, ""),
+        ("", r#"sealed @> '{"a": "x"}'"#, ""),
+    ];
+    for (at, (types, condition, _)) in asks.iter().enumerate() {
+        client.run(&format!("PREPARE ask_{at}{types} AS SELECT count(*) FROM docs WHERE {condition}"));
+    }
+    for (privileges, state) in [("", NO), ("encrypt", NO), ("search", "")] {
+        set_privileges(&mut client, &role, privileges);
+        for (at, (_, condition, parameter)) in asks.iter().enumerate() {
+            let ask = format!("EXECUTE ask_{at}{parameter}");
+            assert_eq!(client.one::<i64>(&ask), 1, "{condition}");
+            client.run(&format!("SET ROLE {role}"));
+            match state {
+                "" => assert_eq!(client.one::<i64>(&ask), 1, "{condition}"),
+                state => assert_eq!(client.state(&ask), state, "{privileges}: {condition}"),
+            }
+            client.run("RESET ROLE");
+        }
+    }
+}
+
 #[test]
 fn a_misspelt_privilege_is_refused_and_not_left_granted_in_silence() {
     let (mut client, role) = database();

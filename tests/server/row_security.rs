@@ -98,3 +98,47 @@ fn hidden_rows_that_cannot_be_decrypted_raise_no_error() {
     client.run(&damage("id = 1", "sealed"));
     assert_eq!(session.state(r#"SELECT count(*) FROM docs WHERE sealed @> '{"a": "x"}'"#), "22000");
 }
+
+#[test]
+fn an_estimate_tells_nothing_of_rows_that_a_policy_hides() {
+    let (mut client, mut session) = database();
+    let estimate = |client: &mut Client, table: &str, value: &str| {
+        let plan = client.column::<String>(&format!(
+            r#"EXPLAIN SELECT FROM {table} WHERE sealed OPERATOR(pgseal.@~) pgseal.filter('{{"a": "{value}"}}', 'k')"#
+        ));
+        let rows =
+            plan.iter().filter_map(|line| line.split_once("rows=")?.1.split(' ').next()?.parse::<i64>().ok());
+        rows.collect::<Vec<i64>>()
+    };
+    client.run("CREATE VIEW guarded WITH (security_barrier) AS SELECT * FROM docs; GRANT SELECT ON guarded TO PUBLIC");
+    client.run("CREATE TABLE parted (LIKE docs) PARTITION BY LIST (owner); CREATE TABLE part PARTITION OF parted DEFAULT");
+    client
+        .run("INSERT INTO parted SELECT * FROM docs; ANALYZE parted; GRANT SELECT ON parted, part TO PUBLIC");
+    for table in ["parted", "part"] {
+        client.run(&format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON {table} USING (is_mine(owner))"));
+    }
+    for table in ["docs", "parted", "part"] {
+        assert_eq!(estimate(&mut session, table, "x"), estimate(&mut session, table, "nobody"), "{table}");
+        // Who sees every row has the statistics.
+        assert_ne!(estimate(&mut client, table, "x"), estimate(&mut client, table, "nobody"), "{table}");
+    }
+    assert_eq!(session.one::<i64>("SELECT count(*) FROM pg_stats WHERE tablename = 'docs'"), 0);
+    client.run("ALTER TABLE docs DISABLE ROW LEVEL SECURITY");
+    assert_ne!(estimate(&mut session, "docs", "x"), estimate(&mut session, "docs", "nobody"));
+}
+
+#[test]
+fn a_superuser_chooses_between_the_index_and_the_counters_of_explain() {
+    let (mut client, mut session) = database();
+    let plan = |session: &mut Client| {
+        session.column::<String>(&format!("EXPLAIN SELECT FROM docs WHERE {}", WAYS[0])).join("\n")
+    };
+    assert_eq!(session.state("SELECT pgseal.use_leakproof(false)"), "42501");
+    assert!(plan(&mut session).contains("Index Cond"));
+    assert_eq!(client.one::<i32>("SELECT pgseal.use_leakproof(false)"), 2);
+    assert_eq!(client.one::<i32>("SELECT pgseal.use_leakproof(false)"), 0);
+    assert!(!plan(&mut session).contains("Index Cond"));
+    assert_eq!(session.one::<i64>(&format!("SELECT count(*) FROM docs WHERE {}", WAYS[0])), 10);
+    client.run("SELECT pgseal.use_leakproof(true)");
+    assert!(plan(&mut session).contains("Index Cond"));
+}

@@ -1,6 +1,7 @@
 //! The hook behind `pgseal.reveal`: after parse analysis, encrypted columns of what a statement returns are
 //! wrapped in `pgseal.reveal(...)`, so that they reach the client as jsonb and text.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +10,11 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys
 
 /// What was installed before us.
 static PREVIOUS: OnceLock<pg_sys::post_parse_analyze_hook_type> = OnceLock::new();
+
+thread_local! {
+    static LITERAL_MADE: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The setting is defined, so that a value for it is one that somebody sets now.
 static DEFINED: AtomicBool = AtomicBool::new(false);
 /// The setting `pgseal.reveal`.
@@ -72,9 +78,49 @@ unsafe extern "C-unwind" fn after_analysis(
         if let Some(Some(previous)) = PREVIOUS.get() {
             previous(state, query, jumble);
         }
+        if LITERAL_MADE.take() {
+            depend_on_role(query);
+        }
         if REVEAL.get() && is_for_the_client(state) {
             reveal_query(query);
         }
+    }
+}
+
+/// A literal was sealed, most likely for the statement that is being analysed.
+pub fn literal_made() {
+    LITERAL_MADE.set(true);
+}
+
+/// Has PostgreSQL analyse a cached statement anew for another role, as it does below policies: its literals are sealed
+/// for the role that typed them.
+unsafe fn depend_on_role(query: *mut pg_sys::Query) {
+    // SAFETY: a finished query; a utility statement may hold another.
+    unsafe {
+        (*query).hasRowSecurity = true;
+        let inner = match (*query).utilityStmt.is_null() {
+            true => std::ptr::null_mut(),
+            false => pg_sys::UtilityContainsQuery((*query).utilityStmt),
+        };
+        if !inner.is_null() {
+            (*inner).hasRowSecurity = true;
+        }
+    }
+}
+
+/// COPY reads rows in, whose values go into the table as they come from the input function.
+pub fn copies_in() -> bool {
+    // SAFETY: the active portal outlives the call; the tag is checked.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        !portal.is_null()
+            && !in_spi()
+            && cells((*portal).stmts).any(|one: *mut pg_sys::PlannedStmt| {
+                let utility = (*one).utilityStmt;
+                !utility.is_null()
+                    && is_a(utility, pg_sys::NodeTag::T_CopyStmt)
+                    && (*utility.cast::<pg_sys::CopyStmt>()).is_from
+            })
     }
 }
 

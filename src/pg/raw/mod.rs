@@ -23,5 +23,6 @@ pub mod stats;
 pub mod table;
 pub mod timer;
 pub mod tuple;
+pub mod unbound;
 pub mod worker;
 pub mod xact;

@@ -88,6 +88,21 @@ pub fn watch_relations() {
     unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0)) }
 }
 
+/// Calls `pg::session::conclusions_changed` when a role or a membership changes, in this transaction too.
+pub fn watch_roles() {
+    use pg_sys::SysCacheIdentifier::{AUTHMEMROLEMEM, AUTHOID};
+    for cache in [AUTHMEMROLEMEM, AUTHOID] {
+        // SAFETY: registered once per process, from _PG_init; the callback neither raises nor touches catalogs.
+        unsafe {
+            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(role_changed), pg_sys::Datum::from(0));
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn role_changed(_: pg_sys::Datum, _: i32, _: u32) {
+    crate::pg::session::conclusions_changed();
+}
+
 unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relation: pg_sys::Oid) {
     crate::pg::session::relation_changed(relation);
 }

@@ -1,0 +1,167 @@
+//! The hook that has values for columns without a keyring coerced like those for columns with one: what a statement
+//! stores is sealed for good when it runs, for a role that may encrypt then (optimizer/planner.h).
+
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::OnceLock;
+
+use pgrx::{is_a, pg_guard, pg_sys};
+
+use super::hook::cells;
+use super::xact;
+
+/// What was installed before us.
+static PREVIOUS: OnceLock<pg_sys::planner_hook_type> = OnceLock::new();
+
+/// Installs the hook; from `_PG_init`.
+pub fn install() {
+    // SAFETY: once per process, before any statement is planned with it.
+    unsafe {
+        if PREVIOUS.set(pg_sys::planner_hook).is_ok() {
+            pg_sys::planner_hook = Some(plan);
+        }
+    }
+}
+
+unsafe extern "C-unwind" {
+    /// PostgreSQL's own, without the guard that pgrx puts around it: its errors are none of ours.
+    fn standard_planner(
+        query: *mut pg_sys::Query,
+        text: *const c_char,
+        options: c_int,
+        parameters: pg_sys::ParamListInfo,
+    ) -> *mut pg_sys::PlannedStmt;
+}
+
+unsafe extern "C-unwind" fn plan(
+    query: *mut pg_sys::Query,
+    text: *const c_char,
+    options: c_int,
+    parameters: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: PostgreSQL passes a rewritten query, which is the planner's to change; the rest is handed on as it came. No
+    // value with a destructor is alive below `coerce_all`: an error of the planner may jump past this frame.
+    unsafe {
+        coerce_all(query);
+        match PREVIOUS.get() {
+            Some(Some(previous)) => previous(query, text, options, parameters),
+            _ => standard_planner(query, text, options, parameters),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn coerce_all(query: *mut pg_sys::Query) {
+    // SAFETY: a whole query; what WITH holds are queries too.
+    unsafe {
+        coerce_stored(query);
+        for with in cells::<pg_sys::CommonTableExpr>((*query).cteList) {
+            coerce_stored((*with).ctequery.cast());
+        }
+    }
+}
+
+/// Coerces what the query itself writes into a table.
+unsafe fn coerce_stored(query: *mut pg_sys::Query) {
+    // SAFETY: the command type says which fields the query uses; its result relation is in the range table.
+    unsafe {
+        let writes = [pg_sys::CmdType::CMD_INSERT, pg_sys::CmdType::CMD_UPDATE, pg_sys::CmdType::CMD_MERGE];
+        if !writes.contains(&(*query).commandType) || writes_into_view(query) {
+            return;
+        }
+        coerce_list((*query).targetList);
+        if !(*query).onConflict.is_null() {
+            coerce_list((*(*query).onConflict).onConflictSet);
+        }
+        for action in cells::<pg_sys::MergeAction>((*query).mergeActionList) {
+            coerce_list((*action).targetList);
+        }
+    }
+}
+
+/// A trigger gets the row, and decides where it goes.
+unsafe fn writes_into_view(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the number is of an entry of the range table.
+    unsafe {
+        let written = (*query).resultRelation as usize - 1;
+        let table = cells::<pg_sys::RangeTblEntry>((*query).rtable).nth(written);
+        table.is_some_and(|table| (*table).relkind == pg_sys::RELKIND_VIEW as c_char)
+    }
+}
+
+unsafe fn coerce_list(list: *mut pg_sys::List) {
+    // SAFETY: a target list holds target entries, each with an expression.
+    unsafe {
+        for entry in cells::<pg_sys::TargetEntry>(list).filter(|entry| !(**entry).resjunk) {
+            let mut place: *mut *mut pg_sys::Expr = &raw mut (*entry).expr;
+            while is_a((*place).cast(), pg_sys::NodeTag::T_CoerceToDomain) {
+                place = &raw mut (*(*place).cast::<pg_sys::CoerceToDomain>()).arg;
+            }
+            if let Some(coerced) = coerced(*place) {
+                *place = coerced;
+            }
+        }
+    }
+}
+
+/// `pgseal.coerce(value, -1, false)` for a value of one of our types that has no keyring yet.
+unsafe fn coerced(value: *mut pg_sys::Expr) -> Option<*mut pg_sys::Expr> {
+    // SAFETY: looks at an expression, and a function up by name and types, and builds its call.
+    unsafe {
+        let of = pg_sys::exprType(value.cast());
+        let is_null =
+            is_a(value.cast(), pg_sys::NodeTag::T_Const) && (*value.cast::<pg_sys::Const>()).constisnull;
+        if is_null || pg_sys::exprTypmod(value.cast()) > 0 || !is_encrypted(of) {
+            return None;
+        }
+        let mut name: *mut pg_sys::List = std::ptr::null_mut();
+        for part in [c"pgseal", c"coerce"] {
+            name = pg_sys::lappend(name, pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
+        }
+        let types = [of, pg_sys::INT4OID, pg_sys::BOOLOID];
+        let function = pg_sys::LookupFuncName(name, 3, types.as_ptr(), true);
+        if function == pg_sys::InvalidOid {
+            return None;
+        }
+        let none = pg_sys::makeConst(
+            pg_sys::INT4OID,
+            -1,
+            pg_sys::InvalidOid,
+            4,
+            pg_sys::Datum::from(-1_i32),
+            false,
+            true,
+        );
+        let arguments = [value.cast::<pg_sys::Node>(), none.cast(), pg_sys::makeBoolConst(false, false)];
+        let list =
+            arguments.into_iter().fold(std::ptr::null_mut(), |list, one| pg_sys::lappend(list, one.cast()));
+        let call = pg_sys::makeFuncExpr(
+            function,
+            of,
+            list,
+            pg_sys::InvalidOid,
+            pg_sys::InvalidOid,
+            pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,
+        );
+        Some(call.cast())
+    }
+}
+
+/// Is it called like one of the types that a keyring binds?
+unsafe fn is_encrypted(of: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache lookup; the row is released after its name has been compared.
+    unsafe {
+        if of.to_u32() < pg_sys::FirstNormalObjectId {
+            return false;
+        }
+        let cache = pg_sys::SysCacheIdentifier::TYPEOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(of));
+        if tuple.is_null() {
+            return false;
+        }
+        let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>();
+        let name = CStr::from_ptr((*row).typname.data.as_ptr());
+        let encrypted = name == c"encrypted_jsonb" || name == c"encrypted_text";
+        pg_sys::ReleaseSysCache(tuple);
+        encrypted && xact::schema() != pg_sys::InvalidOid
+    }
+}
