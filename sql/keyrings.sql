@@ -113,14 +113,15 @@ CREATE FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) RETURNS te
 
 CREATE FUNCTION pgseal.check_searchable(target_table regclass, target_column name, sample_size int4 DEFAULT 10000)
     RETURNS TABLE (path text, number_of_values int8, distinct_values int8, commonest_share float8)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    FOR path, number_of_values, distinct_values, commonest_share IN EXECUTE format(
-        'SELECT split_part(v, E''\n'', 1), sum(n)::int8, count(*), max(n)::float8 / sum(n)::float8
+    PERFORM pgseal.require_owner(target_table);
+    FOR path, number_of_values, distinct_values, commonest_share IN SELECT r.* FROM jsonb_to_recordset(pgseal.confined(format(
+        'SELECT coalesce(jsonb_agg(q ORDER BY q.p), ''[]'') FROM (SELECT split_part(v, E''\n'', 1) AS p, sum(n)::int8 AS n, count(*) AS d, max(n)::float8 / sum(n)::float8 AS s
            FROM (SELECT v, count(*) AS n
                    FROM (SELECT %1$I AS c FROM %2$s WHERE %1$I IS NOT NULL LIMIT %3$s) s, unnest(pgseal.searchable_values(s.c)) v
                   GROUP BY 1) counted
-          GROUP BY 1 ORDER BY 1', target_column, target_table, greatest(sample_size, 0))
+          GROUP BY 1) q', target_column, target_table, greatest(sample_size, 0)))::jsonb) r (p text, n int8, d int8, s float8)
     LOOP
         IF number_of_values >= 100 AND (distinct_values < 16 OR commonest_share > 0.5) THEN
             RAISE NOTICE 'searchable path % has % different values, the commonest % %% of all: who sees the tokens can tell which is which',

@@ -44,9 +44,7 @@ DECLARE
     base text;
 BEGIN
     PERFORM pgseal.migration_column(target_table, target_column);
-    IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = target_table), 'USAGE') THEN
-        RAISE EXCEPTION 'must be owner of table %', target_table USING ERRCODE = 'insufficient_privilege';
-    END IF;
+    PERFORM pgseal.require_owner(target_table);
     IF NOT to_encrypted THEN
         base := CASE old_type WHEN pgseal.own_type('encrypted_jsonb') THEN 'jsonb' WHEN pgseal.own_type('encrypted_text') THEN 'text' END;
         IF base IS NULL THEN
@@ -54,7 +52,7 @@ BEGIN
                 USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
         END IF;
         -- One value shows whether the KMS answers; a table may be empty, and then only the grants can tell.
-        EXECUTE format('SELECT count(pgseal.decrypt(v)) FROM (SELECT %1$I FROM %2$s WHERE %1$I IS NOT NULL LIMIT 1) one (v)', target_column, target_table);
+        PERFORM pgseal.confined(format('SELECT count(pgseal.decrypt(v)) FROM (SELECT %1$I FROM %2$s WHERE %1$I IS NOT NULL LIMIT 1) one (v)', target_column, target_table));
         IF current_setting('is_superuser') <> 'on' AND NOT EXISTS (
             SELECT FROM pgseal.privilege g JOIN pg_attribute a ON a.attrelid = target_table AND a.attname = target_column
              WHERE g.decrypt AND (g.keyring = a.atttypmod OR a.atttypmod < 0) AND (g.role = 0 OR pg_has_role(g.role, 'USAGE'))) THEN
@@ -376,6 +374,16 @@ EXCEPTION WHEN lock_not_available THEN
     RETURN false;
 END $$;
 
+CREATE FUNCTION pgseal.refuse_other_owner(relation oid) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = relation), current_user, 'USAGE') THEN
+        RAISE EXCEPTION '% has another owner since the migration of its column began', relation::regclass
+            USING ERRCODE = 'insufficient_privilege', HINT = 'SELECT pgseal.abandon_migration(table, column), and begin again.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_other_owner(oid) IS 'internal: keeps the trigger of a migration from working for another owner than its own';
+
 CREATE FUNCTION pgseal.start_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -384,9 +392,10 @@ DECLARE
 BEGIN
     EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', target_table, new_column, new_type);
     EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target_table, new_column, format('column %I in its new type, while pgseal fills it', target_column));
-    -- SECURITY DEFINER, so that no writer fails who lacks encrypt before the swap; nobody else can make a trigger of it.
+    -- SECURITY DEFINER, so that no writer fails who lacks encrypt before the swap; nobody else can make a trigger of it. A later owner
+    -- of the table could have it run code, by the column's types.
     EXECUTE format('CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L', function,
-        format('BEGIN NEW.%1$I := %2$s; RETURN NEW; END', new_column,
+        format('BEGIN PERFORM pgseal.refuse_other_owner(TG_RELID); NEW.%1$I := %2$s; RETURN NEW; END', new_column,
                format(CASE WHEN to_encrypted THEN 'NEW.%I' ELSE 'pgseal.decrypt(NEW.%I)' END, target_column)));
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %s() FROM PUBLIC', function);
     EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()', '~' || new_column, target_table, function);
@@ -462,12 +471,12 @@ BEGIN
     EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', target_table, new_column, target_column);
     new_type := (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
     IF old.attnotnull THEN
-        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', target_table, target_column);
+        PERFORM pgseal.confined(format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', target_table, target_column));
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', target_table, new_column);
     END IF;
     IF default_value IS NOT NULL THEN
         -- A literal that was sealed when it was typed; nothing else is evaluated, for it may call a function.
-        IF default_value ~ '^''pgseal:[^'']*''::[^'' ]+$' THEN
+        IF default_value ~ format('^''pgseal:[^'']*''::(%s)(\(\d+\))?$', replace(concat_ws('|', pgseal.own_type('encrypted_jsonb')::regtype, pgseal.own_type('encrypted_text')::regtype), '.', '\.')) THEN
             EXECUTE format('SELECT quote_literal(pgseal.decrypt(%s)::text)', default_value) INTO default_value;
         ELSE
             default_value := format('(%s)::%s', default_value, CASE WHEN 'jsonb'::regtype IN (old.atttypid, new_type) THEN 'jsonb' ELSE 'text' END);
@@ -584,16 +593,15 @@ COMMENT ON FUNCTION pgseal.begin_migration(regclass, name, name, text, boolean, 
 CREATE FUNCTION pgseal.compare_columns(leaf regclass, target_column name, new_column name, to_encrypted boolean, start tid, stop tid) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    differing int8;
-    first_place text;
+    differing text;
 BEGIN
-    EXECUTE format(
-        'SELECT count(*), min(ctid::text) FROM ONLY %1$s WHERE ctid >= $1 AND ctid < $2
+    differing := pgseal.confined(format(
+        'SELECT CASE WHEN count(*) > 0 THEN format(''%%s rows of %%s do not have the same value in both columns, the first at %%s'', count(*), %4$L, min(ctid)) END FROM ONLY %1$s WHERE ctid >= $1 AND ctid < $2
             AND (%2$s)::text COLLATE "C" IS DISTINCT FROM (%3$s)::text COLLATE "C"', leaf,
         format(CASE WHEN to_encrypted THEN '%I' ELSE 'pgseal.decrypt(%I)' END, target_column),
-        format(CASE WHEN to_encrypted THEN 'pgseal.decrypt(%I)' ELSE '%I' END, new_column)) INTO differing, first_place USING start, stop;
-    IF differing > 0 THEN
-        RAISE EXCEPTION '% rows of % do not have the same value in both columns, the first at %', differing, leaf, first_place
+        format(CASE WHEN to_encrypted THEN 'pgseal.decrypt(%I)' ELSE '%I' END, new_column), leaf), start, stop);
+    IF differing IS NOT NULL THEN
+        RAISE EXCEPTION '%', differing
             USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Call again, if a partition was attached meanwhile. Does a trigger keep rows from being updated?';
     END IF;
 END $$;
@@ -710,8 +718,7 @@ BEGIN
                     PERFORM pgseal.compare_columns(leaf, target_column, new_column, to_encrypted,
                         pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
                 ELSE
-                    EXECUTE fill USING pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step);
-                    GET DIAGNOSTICS changed := ROW_COUNT;
+                    changed := pgseal.confined(fill, pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
                     total := total OPERATOR(pg_catalog.+) changed;
                 END IF;
                 COMMIT AND CHAIN;

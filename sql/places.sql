@@ -64,6 +64,27 @@ CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text
     WHERE id >= 16384
 $$;
 
+-- What an owner's triggers, CHECKs and functions of indexes do, they do as whoever works on the table.
+CREATE FUNCTION pgseal.require_owner(target_table regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    other record;
+BEGIN
+    SELECT c.oid::regclass AS relation, c.relowner::regrole AS owner INTO other
+      FROM (SELECT target_table UNION SELECT l.leaf FROM pgseal.leaves(target_table) l UNION SELECT p.relid FROM pg_partition_tree(target_table) p) t (relation)
+      JOIN pg_class c ON c.oid = t.relation WHERE NOT pg_has_role(c.relowner, current_user, 'USAGE') ORDER BY 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION '% belongs to %, whose triggers and functions would run with the privileges of %', other.relation, other.owner, quote_ident(current_user)
+            USING ERRCODE = 'insufficient_privilege', HINT = format('SET ROLE %s first: a role that needs its privileges on the keyring.', other.owner);
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.require_owner(regclass) IS 'internal: refuses to run an owner''s code with more privileges than the owner has';
+
+-- For everybody: it runs as its caller, with fewer rights than without it.
+CREATE FUNCTION pgseal.confined(statement text, start tid DEFAULT NULL, stop tid DEFAULT NULL) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_confined' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.confined(text, tid, tid) IS 'internal: runs a statement whose triggers and functions cannot go back from SET ROLE';
+
 -- Expressions as the parser left them: pg_depend does not tell whether a row is used as a whole.
 CREATE FUNCTION pgseal.expression_trees() RETURNS TABLE (class oid, id oid, tree text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$

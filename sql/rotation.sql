@@ -43,12 +43,12 @@ END $$;
 
 -- How many pages hold about so many rows.
 CREATE FUNCTION pgseal.pages_of_rows(target_table regclass, number_of_rows float8) RETURNS int8
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     rows_of_page float8 := (SELECT c.reltuples / nullif(c.relpages, 0) FROM pg_class c WHERE c.oid = target_table AND c.reltuples >= 0);
 BEGIN
     IF rows_of_page IS NULL THEN
-        EXECUTE format('SELECT count(*) / 8.0 FROM ONLY %s WHERE ctid < $1', target_table) INTO rows_of_page USING '(8,0)'::tid;
+        rows_of_page := pgseal.confined(format('SELECT count(*) / 8.0 FROM ONLY %s WHERE ctid < $1', target_table), '(8,0)'::tid);
     END IF;
     RETURN greatest(1, number_of_rows / greatest(1, rows_of_page))::int8;
 END $$;
@@ -92,7 +92,7 @@ CREATE FUNCTION pgseal.check_reencrypt(target_table regclass, target_column name
     RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pgseal.encrypted_column(target_table, target_column);
+    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_owner(target_table);
     IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
         RAISE EXCEPTION '% is not a table', target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
@@ -119,7 +119,7 @@ CREATE FUNCTION pgseal.rows_to_reencrypt(leaf regclass, target_column name, inde
 DECLARE
     some_left boolean;
 BEGIN
-    EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L))', leaf, target_column, index) INTO some_left;
+    some_left := pgseal.confined(format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L))', leaf, target_column, index));
     RETURN some_left;
 END $$;
 COMMENT ON FUNCTION pgseal.rows_to_reencrypt(regclass, name, boolean) IS 'internal: has the column a value that is not current?';
@@ -246,8 +246,7 @@ BEGIN
             BEGIN
                 changed := 0;
                 IF by_update THEN
-                    EXECUTE statement USING pgseal.start_of_page(claim.next_page), pgseal.start_of_page(claim.end_page);
-                    GET DIAGNOSTICS changed := ROW_COUNT;
+                    changed := pgseal.confined(statement, pgseal.start_of_page(claim.next_page), pgseal.start_of_page(claim.end_page));
                 END IF;
                 changed := changed OPERATOR(pg_catalog.+) done[1];
                 PERFORM pgseal.rotation_advance(leaf, target_column, claim.first_page, claim.end_page, changed);

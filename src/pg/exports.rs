@@ -120,6 +120,7 @@ sql_functions! {
     pgseal_may_become => rotation::may_become;
     pgseal_text_holds_key => places::text_holds_key;
     pgseal_column_keys => places::column_keys;
+    pgseal_confined => places::confined;
 
     pgseal_check_jsonb => verify::check_jsonb;
     pgseal_check_text => verify::check_text;

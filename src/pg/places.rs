@@ -8,7 +8,8 @@ use pgrx::pg_sys;
 use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
-use super::raw::column;
+use super::raw::datum::varlena;
+use super::raw::{column, confine, encoding};
 use crate::core::envelope::{HEADER_BYTES, Head, parse_head};
 use crate::core::text_form;
 
@@ -63,4 +64,12 @@ fn heads(text: &[u8]) -> impl Iterator<Item = Head> {
 /// What begins with the prefix, anywhere in a word.
 fn starts(word: &[u8]) -> impl Iterator<Item = &[u8]> {
     (0..word.len()).map(|at| &word[at..]).filter(|rest| rest.starts_with(text_form::PREFIX.as_bytes()))
+}
+
+/// `confined(statement text, tid, tid)`: runs a statement that may run a table owner's code, which cannot get at more
+/// rights than the current role has.
+pub fn confined(call: Call) -> Returned {
+    let statement = encoding::c_text(call.varlena(0).bytes())?;
+    let parameters = [1, 2].map(|index| (!call.is_null(index)).then(|| call.datum(index)));
+    Ok(confine::run(&statement, parameters).map(|text| varlena(&text).datum()))
 }

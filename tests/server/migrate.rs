@@ -1018,3 +1018,105 @@ fn the_script_for_pgcrypto() {
     assert_eq!(found, client.one::<i64>(r#"SELECT count(*) FROM docs WHERE copy @> '{"name": "n3"}'"#));
     assert!(!cluster.log().contains("sesame"), "the passphrase is in the log");
 }
+
+/// A role that owns docs, and whose code makes it a superuser where it can; with the role's name, and a way to tell.
+fn trapper(client: &mut Client, cluster_wide_name: &str) -> String {
+    let role = format!("{cluster_wide_name}_{}", client.one::<String>("SELECT current_database()::text"));
+    client.run(&format!(
+        "CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}; ALTER TABLE docs OWNER TO {role}"
+    ));
+    client.run(&format!(
+        "SELECT pgseal.grant_keyring('k', '{role}', ARRAY['encrypt', 'decrypt']); SET ROLE {role}"
+    ));
+    client.run(&format!(
+        "CREATE FUNCTION really_climb() RETURNS void LANGUAGE plpgsql AS $$
+             BEGIN RESET ROLE; ALTER ROLE {role} SUPERUSER; SET ROLE {role}; EXCEPTION WHEN OTHERS THEN NULL; END $$;
+         CREATE FUNCTION climb() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM public.really_climb(); RETURN true; END';
+         CREATE FUNCTION spring() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM public.climb(); RETURN NEW; END'; RESET ROLE"
+    ));
+    role
+}
+
+fn has_climbed(client: &mut Client, role: &str) -> bool {
+    let is_superuser = client.one(&format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{role}'"));
+    client.run(&format!("RESET ROLE; ALTER ROLE {role} NOSUPERUSER"));
+    is_superuser
+}
+
+const TRAPS: [&str; 6] = [
+    "CREATE TRIGGER trap BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION spring()",
+    "CREATE TRIGGER trap AFTER UPDATE ON docs FOR EACH STATEMENT EXECUTE FUNCTION spring()",
+    "CREATE CONSTRAINT TRIGGER trap AFTER UPDATE ON docs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION spring()",
+    "ALTER TABLE docs ADD CONSTRAINT trap CHECK (climb() AND id > 0) NOT VALID",
+    "CREATE INDEX trap ON docs (id) WHERE climb()",
+    "CREATE STATISTICS trap ON (climb()), id FROM docs",
+];
+
+#[test]
+fn an_owners_code_does_not_run_as_whoever_works_on_the_table() {
+    let mut client = fresh_database();
+    prepare(&mut client, 10);
+    let role = trapper(&mut client, "trapped");
+    client.run("CREATE TABLE sealed (m encrypted_jsonb(k)); INSERT INTO sealed VALUES ('{}')");
+    client.run(&format!("ALTER TABLE sealed OWNER TO {role}"));
+    for trap in TRAPS {
+        client.run(&format!("SET ROLE {role}"));
+        client.run(trap);
+        client.run("RESET ROLE; UPDATE docs SET note = 'x'");
+        assert!(has_climbed(&mut client, &role), "the trap works: {trap}");
+        for call in [
+            ENCRYPT,
+            "CALL pgseal.decrypt_column('sealed', 'm')",
+            "CALL pgseal.reencrypt('sealed', 'm')",
+            "CALL pgseal.reencrypt('sealed', 'm', rotation => 'in_place')",
+        ] {
+            let error = client.error(call);
+            assert_eq!(
+                (error.code().code(), error.hint().unwrap_or_default().contains("SET ROLE")),
+                ("42501", true),
+                "{call}: {error:?}"
+            );
+        }
+        assert!(!has_climbed(&mut client, &role), "{trap}");
+        // Nor as who was there before SET ROLE.
+        client.run(&format!("SET ROLE {role}"));
+        client.run(ENCRYPT);
+        client.run("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED");
+        client.run("CALL pgseal.reencrypt('docs', 'm')");
+        client.run(DECRYPT);
+        client.run("CALL pgseal.reencrypt('sealed', 'm')");
+        assert_eq!(client.one::<String>("SELECT current_user::text"), role);
+        assert!(!has_climbed(&mut client, &role), "after SET ROLE: {trap}");
+        client.run("DROP TRIGGER IF EXISTS trap ON docs; ALTER TABLE docs DROP CONSTRAINT IF EXISTS trap; DROP INDEX IF EXISTS trap; DROP STATISTICS IF EXISTS trap");
+    }
+    client.run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
+}
+
+#[test]
+fn the_trigger_of_a_migration_gives_no_rights_to_others() {
+    let mut client = fresh_database();
+    prepare(&mut client, 10);
+    let role = trapper(&mut client, "changing");
+    client.run("CREATE TABLE seen (who text); GRANT INSERT ON seen TO PUBLIC; CREATE ROLE changing_heir; CREATE ROLE changing_writer; GRANT INSERT ON docs TO changing_writer; ALTER TABLE docs ALTER note SET NOT NULL");
+    client.run(&format!(
+        "GRANT changing_heir TO {role}; GRANT ALL ON SCHEMA public TO changing_heir; SET ROLE {role}"
+    ));
+    client.run("CREATE INDEX docs_m ON docs USING gin (m)");
+    client.run(ENCRYPT);
+    // It waits for its index; the second column changes its type beneath the trigger.
+    client.run(
+        "CREATE FUNCTION evil(text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.seen VALUES (current_user); RETURN true; END';
+         CREATE DOMAIN d AS text CHECK (evil(VALUE)); ALTER TABLE docs DROP COLUMN pgseal_new_2, ADD COLUMN pgseal_new_2 d; RESET ROLE",
+    );
+    client.run("SET ROLE changing_writer; INSERT INTO docs VALUES (11, '{}', '{}', 'x'); RESET ROLE");
+    let seen = client.column::<String>("SELECT who FROM seen");
+    assert!(seen.contains(&role) && !seen.contains(&"postgres".to_owned()), "{seen:?}");
+    // Whoever owns the table later has no trigger of the first owner's.
+    client.run(&format!("SET ROLE {role}"));
+    client.run("ALTER TABLE docs OWNER TO changing_heir; RESET ROLE");
+    let error = client.error("INSERT INTO docs VALUES (12, '{}', '{}', 'x')");
+    assert_eq!((error.code().code(), error.hint().is_some()), ("42501", true), "{error:?}");
+    client.run("SELECT pgseal.abandon_migration('docs', 'm')");
+    client.run("INSERT INTO docs VALUES (12, '{}', '{}', 'x')");
+    client.run(&format!("DROP OWNED BY {role}, changing_heir, changing_writer CASCADE; DROP ROLE {role}, changing_heir, changing_writer"));
+}

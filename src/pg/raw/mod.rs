@@ -7,6 +7,7 @@
 pub mod array;
 pub mod call;
 pub mod column;
+pub mod confine;
 pub mod datum;
 pub mod encoding;
 pub mod gin;
