@@ -30,7 +30,6 @@ use super::Uuid;
 use super::aead::{AeadError, COMPACT_NONCE_BYTES, TAG_BYTES, Xaes256Gcm, expand_nonce};
 use super::kdf::DataKey;
 use super::rng::{self, RandomError};
-use super::token::{MAX_TOKENS, TOKEN_BIT};
 
 /// First byte of every value.
 pub const FORMAT: u8 = 1;
@@ -38,6 +37,10 @@ pub const FORMAT: u8 = 1;
 pub const SUITE: u8 = 1;
 /// Bytes before the tokens.
 pub const HEADER_BYTES: usize = 16;
+/// The bit that every token has and no marker.
+pub const TOKEN_BIT: u64 = 1 << 63;
+/// Tokens of one value, at most.
+pub const MAX_TOKENS: usize = u16::MAX as usize;
 /// Content of one value after decompression, at most: jsonb itself ends at 256 MB.
 pub const MAX_CONTENT: usize = 256 << 20;
 

@@ -23,12 +23,12 @@ use super::aead::{COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
 use super::between::Between;
 use super::envelope::{FORMAT, FormatError, HEADER_BYTES, OpenError, SUITE};
 use super::kdf::DataKey;
-use super::token::{QueryLeaf, Tokenizer, marker};
+use super::token::{MAX_LEAVES, QueryLeaf, Tokenizer, marker};
 
 /// Content code of a filter.
 pub const CONTENT: u8 = 5;
 /// Conditions that one filter narrows by, at most; the recheck answers the rest.
-pub const MAX_GROUPS: usize = 256;
+pub const MAX_GROUPS: usize = MAX_LEAVES;
 /// Keys over all groups, at most.
 pub const MAX_KEYS: usize = 1024;
 

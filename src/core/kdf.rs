@@ -152,3 +152,13 @@ fn truncated(mac: HmacSha256) -> [u8; 16] {
     out.copy_from_slice(&full[..16]);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use static_assertions::assert_not_impl_any;
+    use std::fmt::{Debug, Display};
+
+    assert_not_impl_any!(DataKey: Debug, Display, Clone, PartialEq, serde::Serialize);
+    assert_not_impl_any!(IndexKey: Debug, Display, Clone, PartialEq, serde::Serialize);
+}

@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::jsonb::{JsonbError, walk_with_empties};
-use super::range::Range;
-use super::token::MAX_PATH_BYTES;
+use super::range::{Range, RangeError};
 
 /// The only token scheme so far: [`super::token`].
 pub const SCHEME: u8 = 1;
+/// A path of more bytes is never searchable: every leaf below it would hash all of them again.
+pub const MAX_PATH_BYTES: usize = 1024;
 /// Declared paths of one policy, at most.
 pub const MAX_PATHS: usize = 256;
 /// Value bits of a token when a path declares none: all but the top bit.
@@ -59,6 +60,12 @@ enum Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     rules: Vec<PathRule>,
+}
+
+impl From<RangeError> for PolicyError {
+    fn from(RangeError(why): RangeError) -> Self {
+        PolicyError::Option(why)
+    }
 }
 
 impl Policy {

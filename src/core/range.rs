@@ -11,7 +11,6 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::canonical::{Kind, printed_number};
-use super::policy::PolicyError;
 
 /// Steps of one range, at most: 16 levels.
 const MAX_STEPS: i128 = 1 << 32;
@@ -22,6 +21,11 @@ const MAX_DIGITS: usize = 18;
 /// Levels are numbered from the finest; these two stand beside them.
 const BELOW: u8 = 0xFE;
 const ABOVE: u8 = 0xFF;
+
+/// Why a range cannot be declared so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RangeError(pub &'static str);
 
 /// What a range is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,8 +178,8 @@ impl Bounds {
 
 impl Range {
     /// Reads `{"min": .., "max": .., "step": ..}`: three numbers, or two times and a step such as "1 day".
-    pub fn from_json(stored: &Value) -> Result<Self, PolicyError> {
-        let fault = PolicyError::Option;
+    pub fn from_json(stored: &Value) -> Result<Self, RangeError> {
+        let fault = RangeError;
         let fields = stored.as_object().ok_or(fault("a range is an object with min, max and step"))?;
         if fields.len() != 3 || !["min", "max", "step"].iter().all(|name| fields.contains_key(*name)) {
             return Err(fault("a range has min, max and step, and nothing else"));
@@ -304,14 +308,13 @@ pub fn micros(text: &str) -> Option<i128> {
     Some(parsed.unix_timestamp_nanos().div_euclid(1000))
 }
 
-fn time_bound(bound: &Value) -> Result<i128, PolicyError> {
+fn time_bound(bound: &Value) -> Result<i128, RangeError> {
     let time = bound.as_str().and_then(micros);
-    time.ok_or(PolicyError::Option("min and max are both numbers or both times such as \"2020-01-01\""))
+    time.ok_or(RangeError("min and max are both numbers or both times such as \"2020-01-01\""))
 }
 
-fn duration(step: &Value) -> Result<i128, PolicyError> {
-    let fault =
-        || PolicyError::Option("the step of a range of times is a text such as \"1 day\" or \"6 hours\"");
+fn duration(step: &Value) -> Result<i128, RangeError> {
+    let fault = || RangeError("the step of a range of times is a text such as \"1 day\" or \"6 hours\"");
     let (count, unit) = step.as_str().and_then(|text| text.split_once(' ')).ok_or_else(fault)?;
     let seconds = match unit.trim_end_matches('s') {
         "second" => 1,
@@ -327,10 +330,10 @@ fn duration(step: &Value) -> Result<i128, PolicyError> {
 
 type Numbers = (Domain, i32, [i128; 3]);
 
-fn numbers(min: &Value, max: &Value, step: &Value) -> Result<Numbers, PolicyError> {
+fn numbers(min: &Value, max: &Value, step: &Value) -> Result<Numbers, RangeError> {
     let decimals = [min, max, step].map(decimal);
     let [Some(min), Some(max), Some(step)] = decimals else {
-        return Err(PolicyError::Option(
+        return Err(RangeError(
             "min, max and step of a range are numbers of at most 18 digits, 12 after the point",
         ));
     };

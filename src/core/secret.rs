@@ -65,19 +65,10 @@ pub fn wipe_stack() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::kdf::{DataKey, IndexKey};
-    use crate::keys::cache::Held;
-    use crate::keys::shared::Slot;
-    use crate::kms::Token;
     use static_assertions::assert_not_impl_any;
     use std::fmt::{Debug, Display};
 
     assert_not_impl_any!(RootKey: Debug, Display, Clone, PartialEq, serde::Serialize);
-    assert_not_impl_any!(DataKey: Debug, Display, Clone, PartialEq, serde::Serialize);
-    assert_not_impl_any!(IndexKey: Debug, Display, Clone, PartialEq, serde::Serialize);
-    assert_not_impl_any!(Held<DataKey>: Debug, Display, Clone, PartialEq, serde::Serialize);
-    assert_not_impl_any!(Slot: Debug, Display, Clone, PartialEq, serde::Serialize);
-    assert_not_impl_any!(Token: Debug, Display, Clone, PartialEq, serde::Serialize);
 
     #[test]
     fn a_secret_has_exactly_its_bytes() {

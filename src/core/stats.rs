@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::envelope::TOKEN_BIT;
 use super::filter::Filter;
-use super::token::{TOKEN_BIT, marker};
+use super::token::marker;
 
 /// Keys between two prunings: bounds the memory of a count to a few times as many entries.
 const BUCKET: u64 = 1 << 20;

@@ -10,20 +10,16 @@
 //! Beside tokens every value has one *marker*, keyring id << 16 | index key version, with the top bit clear.
 
 use super::canonical::Kind;
+use super::envelope::{MAX_TOKENS, TOKEN_BIT};
 use super::fold::fold;
 use super::jsonb::{JsonbError, Leaf, path_bytes, walk};
 use super::kdf::IndexKey;
-use super::policy::{FULL_BITS, PathRule, Policy, SCHEME};
+use super::policy::{FULL_BITS, MAX_PATH_BYTES, PathRule, Policy, SCHEME};
 use super::range::{Bounds, Bucket, Scalar, bucket_bytes};
 use super::rng::{self, RandomError};
 
-/// The bit that every token has and no marker.
-pub const TOKEN_BIT: u64 = 1 << 63;
-/// Tokens of one value, at most.
-pub const MAX_TOKENS: usize = u16::MAX as usize;
-/// A path of more bytes is never searchable: every leaf below it would hash all of them again.
-pub const MAX_PATH_BYTES: usize = 1024;
-
+/// Leaves that one query narrows by; the recheck answers the rest.
+pub const MAX_LEAVES: usize = 256;
 /// Bytes of leaves that one query narrows by; the recheck answers the rest.
 const MAX_QUERY_BYTES: usize = 1 << 20;
 
@@ -216,7 +212,7 @@ pub fn query_leaves(query: &[u8]) -> Result<Vec<QueryLeaf>, JsonbError> {
     let mut left = MAX_QUERY_BYTES;
     walk(query, |leaf| {
         let size = 2 * leaf.path.len() + leaf.value.len();
-        if leaves.len() == super::filter::MAX_GROUPS || size > left {
+        if leaves.len() == MAX_LEAVES || size > left {
             return Ok(());
         }
         left -= size;

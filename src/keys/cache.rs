@@ -223,7 +223,11 @@ impl<C: Clock> Cache<C> {
 mod tests {
     use super::*;
     use crate::core::secret::RootKey;
+    use static_assertions::assert_not_impl_any;
     use std::cell::Cell;
+    use std::fmt::{Debug, Display};
+
+    assert_not_impl_any!(Held<DataKey>: Debug, Display, Clone, PartialEq, serde::Serialize);
 
     const TTL: Duration = Duration::from_secs(300);
 

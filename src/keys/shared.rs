@@ -140,6 +140,10 @@ fn ways(slots: &[Slot], id: &KeyId) -> std::ops::Range<usize> {
 mod tests {
     use super::*;
     use crate::core::rng;
+    use static_assertions::assert_not_impl_any;
+    use std::fmt::{Debug, Display};
+
+    assert_not_impl_any!(Slot: Debug, Display, Clone, PartialEq, serde::Serialize);
 
     const TTL: Duration = Duration::from_secs(300);
     const START: Duration = Duration::from_secs(1000);

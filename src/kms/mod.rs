@@ -250,6 +250,10 @@ fn key_from_text(text: &str) -> Option<RootKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use static_assertions::assert_not_impl_any;
+    use std::fmt::{Debug, Display};
+
+    assert_not_impl_any!(Token: Debug, Display, Clone, PartialEq, serde::Serialize);
 
     fn settings() -> Settings {
         let mut settings = Settings::new(Duration::from_secs(1), || false);
