@@ -33,6 +33,7 @@ mod rotation;
 mod row_binding;
 mod row_security;
 mod runbooks;
+mod search_path;
 mod shared_keys;
 mod smoke;
 mod soak;
