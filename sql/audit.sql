@@ -293,8 +293,28 @@ CREATE FUNCTION pgseal.audit_settings() RETURNS TABLE (severity text, object tex
       CROSS JOIN LATERAL pgseal.audit_disk(p.directory) d
 $$;
 
+-- A restore that left rows out: nothing but this keeps the tables of keys together.
+CREATE FUNCTION pgseal.audit_orphans() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT 'critical', format('table pgseal.%s', o.name), format('it has rows of a keyring %s, which does not exist', o.keyring),
+           'restore the rows of pgseal.keyring from the dump that the others came from'
+      FROM (SELECT 'data_key' AS name, d.keyring FROM pgseal.data_key d UNION SELECT 'index_key', i.keyring FROM pgseal.index_key i
+            UNION SELECT 'privilege', p.keyring FROM pgseal.privilege p) o
+     WHERE NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.id = o.keyring)
+    UNION ALL
+    SELECT 'critical', format('keyring %I', k.name), format('it has no active %s key', o.purpose),
+           format('restore the rows of pgseal.%s_key from the dump that the keyring came from', o.purpose)
+      FROM pgseal.keyring k CROSS JOIN (VALUES ('data'), ('index')) o (purpose)
+     WHERE NOT EXISTS (SELECT FROM pgseal.data_key d WHERE d.keyring = k.id AND d.state = 'active' AND o.purpose = 'data')
+       AND NOT EXISTS (SELECT FROM pgseal.index_key i WHERE i.keyring = k.id AND i.state = 'active' AND o.purpose = 'index');
+END;
+COMMENT ON FUNCTION pgseal.audit_orphans() IS 'internal: findings on rows that a restore left out; see audit';
+
 CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT * FROM pgseal.audit_orphans()
+    UNION ALL
     SELECT 'critical', format('keyring %I', k.name), 'its wrapping key is a file on this server: whoever can read it can read the data',
            'create a keyring at a KMS (pgseal.kms_endpoint) and re-encrypt into it'
       FROM pgseal.keyring k WHERE coalesce(k.kms_endpoint, current_setting('pgseal.kms_endpoint', true)) LIKE 'file:%'
@@ -405,10 +425,6 @@ COMMENT ON FUNCTION pgseal.audit_disk(text) IS 'internal: finding on the disk be
 COMMENT ON FUNCTION pgseal.audit_settings() IS 'internal: findings on settings and disks; see audit';
 COMMENT ON FUNCTION pgseal.audit_catalogs(interval) IS 'internal: findings on keyrings, roles and definitions; see audit';
 COMMENT ON FUNCTION pgseal.audit(interval, int4) IS 'what is set up in a way that gives plaintext away, with severity and what to do; reads the headers of all values';
-
-REVOKE EXECUTE ON FUNCTION pgseal.audit_values(), pgseal.audit_settings(), pgseal.audit_disk(text), pgseal.audit_catalogs(interval), pgseal.audit(interval, int4)
-    FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION pgseal.audit_values(), pgseal.audit_settings(), pgseal.audit_catalogs(interval), pgseal.audit(interval, int4) TO pg_monitor;
 
 -- How often some bytes stand in the files of a relation, as they are on disk now.
 CREATE FUNCTION pgseal.scan_files(relation regclass, needle text) RETURNS TABLE (files int4, bytes int8, hits int8)

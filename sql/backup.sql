@@ -158,7 +158,6 @@ CREATE TABLE pgseal.manifest (
 COMMENT ON TABLE pgseal.manifest IS 'backups that are kept, and which keys they need';
 COMMENT ON COLUMN pgseal.manifest.keys IS 'what backup_manifest() returned when the backup was registered';
 SELECT pg_catalog.pg_extension_config_dump('pgseal.manifest', '');
-GRANT SELECT ON pgseal.manifest TO PUBLIC;
 
 CREATE FUNCTION pgseal.register_manifest(name text) RETURNS int4
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

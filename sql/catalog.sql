@@ -12,7 +12,6 @@ END $$;
 
 CREATE SCHEMA pgseal;
 COMMENT ON SCHEMA pgseal IS 'pgseal: keyrings, encryption, search and rotation';
-GRANT USAGE ON SCHEMA pgseal TO PUBLIC;
 
 CREATE TABLE pgseal.keyring (
     id int4 CONSTRAINT keyring_pkey PRIMARY KEY CHECK (id > 0),
@@ -31,7 +30,7 @@ COMMENT ON COLUMN pgseal.keyring.kms_key IS 'name of the wrapping key at the KMS
 COMMENT ON COLUMN pgseal.keyring.is_default IS 'used for values whose column and session name no keyring';
 
 CREATE TABLE pgseal.data_key (
-    keyring int4 NOT NULL REFERENCES pgseal.keyring,
+    keyring int4 NOT NULL,
     version int4 NOT NULL CHECK (version BETWEEN 1 AND 65535),
     state text NOT NULL CHECK (state IN ('active', 'decrypt-only', 'retired', 'destroyed')),
     wrapped bytea,
@@ -46,7 +45,7 @@ COMMENT ON COLUMN pgseal.data_key.wrapped IS 'what the KMS made of the key; the 
 COMMENT ON COLUMN pgseal.data_key.commitment IS 'shows after each unwrap that the key is the one that was wrapped';
 
 CREATE TABLE pgseal.index_key (
-    keyring int4 NOT NULL REFERENCES pgseal.keyring,
+    keyring int4 NOT NULL,
     version int4 NOT NULL CHECK (version BETWEEN 1 AND 65535),
     state text NOT NULL CHECK (state IN ('active', 'decrypt-only', 'retired', 'destroyed')),
     wrapped bytea,
@@ -61,7 +60,7 @@ COMMENT ON TABLE pgseal.index_key IS 'index keys, wrapped by the KMS; they make 
 COMMENT ON COLUMN pgseal.index_key.policy IS 'the searchable paths of this version';
 
 CREATE TABLE pgseal.privilege (
-    keyring int4 NOT NULL REFERENCES pgseal.keyring,
+    keyring int4 NOT NULL,
     role regrole NOT NULL,
     encrypt boolean NOT NULL DEFAULT false,
     search boolean NOT NULL DEFAULT false,
@@ -75,6 +74,3 @@ SELECT pg_catalog.pg_extension_config_dump('pgseal.data_key', '');
 SELECT pg_catalog.pg_extension_config_dump('pgseal.index_key', '');
 -- A dropped role would be dumped as a number, which may be another role elsewhere.
 SELECT pg_catalog.pg_extension_config_dump('pgseal.privilege', 'WHERE role = 0 OR role IN (SELECT oid FROM pg_catalog.pg_roles)');
-
--- An owner's pg_dump must be able to read them; they hold wrapped keys only.
-GRANT SELECT ON pgseal.keyring, pgseal.data_key, pgseal.index_key, pgseal.privilege TO PUBLIC;

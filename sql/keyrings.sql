@@ -106,7 +106,6 @@ CREATE VIEW pgseal.keys AS
     UNION ALL
     SELECT k.name, 'index', i.version, i.state, i.created, i.retired
       FROM pgseal.index_key i JOIN pgseal.keyring k ON k.id = i.keyring;
-GRANT SELECT ON pgseal.keyrings, pgseal.keys TO PUBLIC;
 
 CREATE FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) RETURNS text[]
     AS 'MODULE_PATHNAME', 'pgseal_searchable_values' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;

@@ -25,8 +25,3 @@ COMMENT ON COLUMN pgseal.stat.kms_milliseconds IS 'time that calls of a KMS took
 COMMENT ON COLUMN pgseal.stat.shared_key_hits IS 'unwrapped keys taken from what all sessions share, instead of a call of a KMS';
 COMMENT ON COLUMN pgseal.stat.shared_keys IS 'unwrapped keys that all sessions share now; NULL where pgseal is not in shared_preload_libraries';
 COMMENT ON FUNCTION pgseal.shared_keys_held() IS 'how many unwrapped keys all sessions share now; see the view stat';
-
--- The number of decrypted values tells how many rows have a token, those that row-level security hides too.
-GRANT SELECT ON pgseal.stat TO pg_monitor;
-REVOKE EXECUTE ON FUNCTION pgseal.counter(text), pgseal.shared_keys_held() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION pgseal.counter(text), pgseal.shared_keys_held() TO pg_monitor;

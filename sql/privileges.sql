@@ -1,29 +1,204 @@
--- What manages keys is for superusers and those they grant it to.
-REVOKE EXECUTE ON FUNCTION
-    pgseal.create_keyring(text, text[], text, text),
-    pgseal.set_default_keyring(text),
-    pgseal.rotate_key(text),
-    pgseal.rotate_index_key(text),
-    pgseal.set_searchable(text, text[]),
-    pgseal.rewrap_keys(text),
-    pgseal.flush_keys(),
-    pgseal.grant_keyring(text, text, text[]),
-    pgseal.revoke_keyring(text, text, text[]),
-    pgseal.find_key(int4, int4),
-    pgseal.column_keys(regclass, text),
-    pgseal.retire_key(text, int4),
-    pgseal.exclude_writers(int4, int4),
-    pgseal.wait_for_transactions(),
-    pgseal.key_tables_changed(),
-    pgseal.drop_keyring(text, boolean),
-    pgseal.kms_problem(text),
-    pgseal.check_kms(text),
-    pgseal.use_parallel_workers(boolean),
-    pgseal.use_leakproof(boolean),
-    pgseal.import_keyring(json),
-    pgseal.register_manifest(text),
-    pgseal.release_manifest(text),
-    pgseal.refuse_registered(int4, int4)
-FROM PUBLIC;
+-- PostgreSQL gives pg_write_all_data, and whoever default privileges name, rights on every table: these are written by pgseal's
+-- functions, which run as the owner, by a restore and by superusers.
+CREATE FUNCTION pgseal.refuse_writes() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE') THEN
+        RAISE EXCEPTION 'permission denied for table %', TG_TABLE_NAME
+            USING ERRCODE = 'insufficient_privilege', HINT = 'The functions of pgseal write it, such as pgseal.grant_keyring(keyring, role, privileges).';
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_writes() IS 'internal: refuses writes that no function of pgseal does';
+
+DO $$
+DECLARE
+    guarded regclass;
+BEGIN
+    FOR guarded IN
+        SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_class c ON c.oid = d.objid
+         WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal' AND c.relkind = 'r'
+    LOOP
+        EXECUTE format('CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s
+            FOR EACH STATEMENT EXECUTE FUNCTION pgseal.refuse_writes()', guarded);
+        -- Whatever session_replication_role is.
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER guard', guarded);
+    END LOOP;
+END $$;
+
+-- Who may do what, whatever ALTER DEFAULT PRIVILEGES gave when these objects were made: nobody but the owner may do anything,
+-- then what follows is given.
+DO $$
+DECLARE
+    granted record;
+BEGIN
+    FOR granted IN
+        WITH own AS (
+            SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+             WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal'
+        ), object (kind, name, owner, acl) AS (
+            SELECT 'SCHEMA', n.oid::regnamespace::text, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner))
+              FROM pg_namespace n WHERE n.nspname = 'pgseal'
+            UNION ALL
+            SELECT 'TABLE', c.oid::regclass::text, c.relowner, coalesce(c.relacl, acldefault('r', c.relowner))
+              FROM pg_class c JOIN own ON own.classid = 'pg_class'::regclass AND own.objid = c.oid WHERE c.relkind IN ('r', 'v')
+            UNION ALL
+            SELECT 'ROUTINE', p.oid::regprocedure::text, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+              FROM pg_proc p JOIN own ON own.classid = 'pg_proc'::regclass AND own.objid = p.oid
+            UNION ALL
+            SELECT 'TYPE', t.oid::regtype::text, t.typowner, coalesce(t.typacl, acldefault('T', t.typowner))
+              FROM pg_type t JOIN own ON own.classid = 'pg_type'::regclass AND own.objid = t.oid WHERE t.typtype = 'b' AND t.typelem = 0
+        )
+        SELECT DISTINCT o.kind, o.name, a.grantee FROM object o CROSS JOIN LATERAL aclexplode(o.acl) a WHERE a.grantee <> o.owner
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s %s FROM %s', granted.kind, granted.name,
+                       CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(granted.grantee)) END);
+    END LOOP;
+END $$;
+
+GRANT USAGE ON SCHEMA pgseal TO PUBLIC;
+-- An owner's pg_dump must be able to read the tables; they hold wrapped keys only.
+GRANT SELECT ON pgseal.keyring, pgseal.data_key, pgseal.index_key, pgseal.privilege, pgseal.manifest TO PUBLIC;
+GRANT SELECT ON pgseal.keyrings, pgseal.keys, pgseal.rotation_progress TO PUBLIC;
+-- The number of decrypted values tells how many rows have a token, those that row-level security hides too.
+GRANT SELECT ON pgseal.stat TO pg_monitor;
+GRANT EXECUTE ON FUNCTION pgseal.counter(text), pgseal.shared_keys_held() TO pg_monitor;
 -- A call of the KMS that gives no key away, and drops cached ones where the KMS refuses.
 GRANT EXECUTE ON FUNCTION pgseal.check_kms(text), pgseal.kms_problem(text) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION pgseal.audit_values(), pgseal.audit_settings(), pgseal.audit_catalogs(interval), pgseal.audit(interval, int4) TO pg_monitor;
+
+-- What every role may call. What is not here manages keys, or is for functions that run as their owner: it is for superusers and
+-- those they grant it to. A function that only other functions call is here where these run as whoever called them.
+DO $$
+DECLARE
+    allowed record;
+BEGIN
+    FOR allowed IN
+        WITH own AS (
+            SELECT p.oid, p.proname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_proc p ON p.oid = d.objid
+             WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal'
+        ), listed (name, reason) AS (VALUES
+            ('encrypt', 'asks for the privilege itself'),
+            ('decrypt', 'asks for the privilege itself'),
+            ('filter', 'asks for the privilege itself'),
+            ('filter_any', 'asks for the privilege itself'),
+            ('filter_casefold', 'asks for the privilege itself'),
+            ('filter_between', 'asks for the privilege itself'),
+            ('between', 'asks for the privilege itself'),
+            ('check_searchable', 'reads with the caller''s rights'),
+            ('jsonb_exists', 'decrypts as the caller'),
+            ('jsonb_exists_any', 'decrypts as the caller'),
+            ('jsonb_exists_all', 'decrypts as the caller'),
+            ('jsonb_path_exists', 'decrypts as the caller'),
+            ('jsonb_path_match', 'decrypts as the caller'),
+            ('key_version', 'reads a header'),
+            ('index_key_version', 'reads a header'),
+            ('keyring_id', 'reads a header'),
+            ('key_usage', 'reads headers with the caller''s rights'),
+            ('set_kms_token', 'for the session alone'),
+            ('export_keyring', 'reads tables that everybody may read'),
+            ('backup_manifest', 'reads tables that everybody may read'),
+            ('reencrypt', 'acts with the caller''s rights'),
+            ('in_place_problem', 'reads the catalogs'),
+            ('encrypt_column', 'for owners of tables, with their rights'),
+            ('decrypt_column', 'for owners of tables, with their rights'),
+            ('abandon_migration', 'for owners of tables, with their rights'),
+            ('migration_obstacles', 'reads the catalogs'),
+            ('verify', 'asks for the privilege, reads with the caller''s rights'),
+            ('evidence', 'asks for the privilege, reads with the caller''s rights'),
+
+            ('reveal', 'a rewritten query calls it as its role'),
+            ('filter_for', 'a rewritten query calls it as its role'),
+            ('filter_in', 'a rewritten query calls it as its role'),
+            ('filter_text', 'a rewritten query calls it as its role'),
+            ('filter_between_for', 'a rewritten query calls it as its role'),
+            ('refresh', 'a rewritten query calls it as its role'),
+            ('searchable_values', 'check_searchable calls it; asks for the privilege'),
+            ('check_value', 'verify calls it; asks for the privilege'),
+            ('check_pages', 'verify calls it'),
+            ('check_rows', 'verify calls it'),
+            ('leaves', 'verify and reencrypt call it; reads the catalogs'),
+            ('read_verdict', 'verify calls it'),
+            ('may_decrypt', 'verify calls it; reads tables that everybody may read'),
+            ('verified', 'evidence calls it'),
+            ('scan_for', 'evidence calls it; reading files takes more rights'),
+            ('scan_files', 'evidence calls it; reading files takes more rights'),
+            ('kms_endpoint', 'shows a setting that everybody may see'),
+            ('encrypted_column', 'many call it; reads the catalogs'),
+            ('own_type', 'many call it; reads the catalogs'),
+            ('require_autocommit', 'procedures call it'),
+            ('value_columns', 'audit calls it; reads the catalogs'),
+            ('in_seconds', 'procedures call it'),
+            ('is_past', 'procedures call it'),
+            ('seconds_since', 'procedures call it'),
+            ('start_of_page', 'procedures call it'),
+            ('tables_of', 'procedures call it'),
+            ('other_sessions_on', 'reencrypt calls it; pg_locks shows as much'),
+            ('check_reencrypt', 'reencrypt calls it'),
+            ('rows_to_reencrypt', 'reencrypt calls it'),
+            ('pages_of_rows', 'reencrypt calls it'),
+            ('reseal', 'reencrypt calls it; asks for nothing, since the plaintext stays inside'),
+            ('is_current', 'reencrypt calls it; reads a header'),
+            ('rewrite_pages_of', 'reencrypt calls it'),
+            ('rewrite_pages', 'reencrypt calls it; refuses all but owners of the table'),
+            ('rotation_column', 'reencrypt calls it'),
+            ('rotation_start_pass', 'reencrypt calls it'),
+            ('rotation_join', 'reencrypt calls it; runs as its owner, for those who may update the column'),
+            ('rotation_claim', 'reencrypt calls it; runs as its owner, for those who may update the column'),
+            ('rotation_advance', 'reencrypt calls it; runs as its owner, for those who may update the column'),
+            ('rotation_end_pass', 'reencrypt calls it; runs as its owner, for those who may update the column'),
+            ('rotation_transactions', 'reencrypt calls it; pg_locks shows as much'),
+            ('rotation_sessions', 'reencrypt calls it; pg_locks shows as much'),
+            ('rotation_lag', 'reencrypt calls it'),
+            ('report_rotation', 'reencrypt calls it'),
+            ('prepare_migration', 'encrypt_column calls it'),
+            ('begin_migration', 'encrypt_column calls it'),
+            ('start_migration', 'encrypt_column calls it'),
+            ('compare_columns', 'encrypt_column calls it'),
+            ('pages_of', 'encrypt_column calls it'),
+            ('pages_of_batch', 'encrypt_column calls it'),
+            ('is_constrained', 'encrypt_column calls it'),
+            ('end_migration', 'encrypt_column calls it'),
+            ('finish_migration', 'encrypt_column calls it'),
+            ('report_migration', 'encrypt_column calls it'),
+            ('migrate_column', 'encrypt_column calls it'),
+            ('migration_column', 'encrypt_column calls it'),
+            ('migration_started', 'encrypt_column and the scripts call it'),
+            ('migration_commands', 'encrypt_column and the scripts call it'),
+            ('migration_tables', 'encrypt_column calls it'),
+            ('migration_type', 'encrypt_column calls it'),
+            ('migration_roles', 'encrypt_column calls it'),
+            ('migration_trigger', 'encrypt_column calls it'),
+            ('check_migration', 'encrypt_column calls it'),
+            ('lock_for_migration', 'encrypt_column calls it'),
+            ('carry_over', 'encrypt_column calls it'),
+            ('comparison_hint', 'encrypt_column calls it'),
+            ('describe', 'encrypt_column calls it; reads the catalogs'),
+            ('expression_trees', 'encrypt_column calls it; reads the catalogs'),
+            ('naming_functions', 'encrypt_column calls it; reads the catalogs'),
+            ('refuse_row_comparisons', 'encrypt_column calls it; reads the catalogs'),
+            ('row_dependents', 'encrypt_column calls it; reads the catalogs'),
+            ('row_triggers', 'encrypt_column calls it; reads the catalogs'),
+            ('row_types', 'encrypt_column calls it; reads the catalogs'),
+            ('table_obstacles', 'encrypt_column calls it; reads the catalogs'),
+            ('text_names', 'encrypt_column calls it'),
+            ('whole_rows', 'encrypt_column calls it')
+        )
+        SELECT own.oid::regprocedure AS routine FROM own JOIN listed ON listed.name = own.proname
+        UNION
+        -- What types, casts, operators and indexes are made of.
+        SELECT own.oid::regprocedure FROM own
+         WHERE own.oid IN (SELECT o.oprcode FROM pg_operator o UNION SELECT o.oprrest FROM pg_operator o UNION SELECT o.oprjoin FROM pg_operator o
+                           UNION SELECT c.castfunc FROM pg_cast c UNION SELECT a.amproc FROM pg_amproc a UNION SELECT p.prosupport FROM pg_proc p
+                           UNION SELECT unnest(ARRAY[t.typinput, t.typoutput, t.typreceive, t.typsend, t.typmodin, t.typmodout, t.typanalyze, t.typsubscript]) FROM pg_type t)
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO PUBLIC', allowed.routine);
+    END LOOP;
+    FOR allowed IN
+        SELECT t.oid::regtype AS type FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_type t ON t.oid = d.objid
+         WHERE d.classid = 'pg_type'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal'
+           AND t.typtype = 'b' AND t.typelem = 0
+    LOOP
+        EXECUTE format('GRANT USAGE ON TYPE %s TO PUBLIC', allowed.type);
+    END LOOP;
+END $$;

@@ -63,7 +63,6 @@ CREATE VIEW pgseal.rotation_progress WITH (security_barrier) AS
      CROSS JOIN LATERAL (SELECT pg_catalog.array_agg(w.pid) AS pids FROM pgseal.rotation_worker w
                           WHERE w.relation = r.relation AND w.attnum = r.attnum) w
      WHERE pg_catalog.has_any_column_privilege(r.relation, 'SELECT, UPDATE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
-GRANT SELECT ON pgseal.rotation_progress TO PUBLIC;
 
 -- These run as the owner of the tables above; the role that counts is the one that called reencrypt.
 CREATE FUNCTION pgseal.rotation_column(target_table regclass, target_column name) RETURNS int2

@@ -235,7 +235,7 @@ const CALLS: [&str; 33] = [
     "SELECT pgseal.rewrap_keys('a'), pgseal.set_default_keyring('b'), pgseal.flush_keys()",
     "CALL pgseal.decrypt_column('dba.docs', 'm')",
     "CALL pgseal.decrypt_column('dba.docs', 't', dry_run => true)",
-    "SELECT pgseal.in_place_problem('dba.docs', 't'), pgseal.drop_keyring('a')",
+    "SELECT pgseal.in_place_problem('dba.docs', 't'), pgseal.drop_keyring('a', force => true)",
     "SELECT pgseal.drop_keyring('b', force => true)",
 ];
 
