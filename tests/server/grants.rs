@@ -37,12 +37,14 @@ fn default_privileges_give_nothing() {
         ("strict", "REVOKE ALL ON FUNCTIONS FROM PUBLIC; ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC;
             ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO other"),
         ("mixed", "GRANT SELECT, TRIGGER ON TABLES TO other; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
-            ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TYPES TO PUBLIC, app WITH GRANT OPTION"),
+            ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TYPES TO app WITH GRANT OPTION"),
     ];
     for (database, default) in defaults {
         server.run(&format!("CREATE DATABASE {database}"));
         let mut client = cluster.connect(database);
-        client.run(&format!("CREATE EXTENSION vector; ALTER DEFAULT PRIVILEGES {default}; CREATE EXTENSION pgseal"));
+        client.run(&format!(
+            "CREATE EXTENSION vector; ALTER DEFAULT PRIVILEGES {default}; CREATE EXTENSION pgseal"
+        ));
         assert_eq!(client.column::<String>(GRANTS), usual, "{database}");
     }
 }
@@ -51,7 +53,10 @@ fn default_privileges_give_nothing() {
 fn writer(privileges: &str) -> (Client, Client) {
     let mut client = fresh_database();
     let name: String = client.one("SELECT current_database()::text");
-    client.run(&format!("SELECT pgseal.create_keyring('k'); CREATE ROLE {name}_writer LOGIN; {}", privileges.replace("$", &format!("{name}_writer"))));
+    client.run(&format!(
+        "SELECT pgseal.create_keyring('k'); CREATE ROLE {name}_writer LOGIN; {}",
+        privileges.replace("$", &format!("{name}_writer"))
+    ));
     let session = shared().connect_as(&format!("{name}_writer"), &name);
     (client, session)
 }
@@ -78,9 +83,13 @@ fn tables_refuse_writes_of_others() {
             ] {
                 assert_eq!(session.state(&statement), NO, "{right}: {statement}");
             }
-            let copied = session.copy_in(&format!("COPY pgseal.{table} FROM stdin"));
-            let copied = copied.err().or_else(|| session.copy_in("COPY pgseal.keyring FROM stdin").and_then(|copy| copy.finish()).err());
-            assert_eq!(copied.expect("an error").code().expect("a state").code(), NO, "{right}: COPY {table}");
+            let copied =
+                session.copy_in(&format!("COPY pgseal.{table} FROM stdin")).and_then(|copy| copy.finish());
+            assert_eq!(
+                copied.expect_err("an error").code().expect("a state").code(),
+                NO,
+                "{right}: COPY {table}"
+            );
         }
         for statement in [
             "UPDATE pgseal.keyring SET kms_endpoint = 'vault+https://evil/transit'",
@@ -98,8 +107,17 @@ fn tables_refuse_writes_of_others() {
 /// The names that the script gives to every role, each with its reason.
 fn listed() -> Vec<String> {
     let script = include_str!("../../sql/privileges.sql");
-    let list = script.split("listed (name, reason) AS (VALUES").nth(1).expect("a list").split("\n        )").next().expect("its end");
-    list.lines().filter_map(|line| line.trim().strip_prefix("('")?.split('\'').next()).map(str::to_owned).collect()
+    let list = script
+        .split("listed (name, reason) AS (VALUES")
+        .nth(1)
+        .expect("a list")
+        .split("\n        )")
+        .next()
+        .expect("its end");
+    list.lines()
+        .filter_map(|line| line.trim().strip_prefix("('")?.split('\'').next())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -110,21 +128,33 @@ fn every_role_calls_what_is_listed_and_nothing_else() {
     let behind_objects = "(SELECT o.oprcode FROM pg_operator o UNION SELECT o.oprrest FROM pg_operator o UNION SELECT o.oprjoin FROM pg_operator o
         UNION SELECT c.castfunc FROM pg_cast c UNION SELECT a.amproc FROM pg_amproc a UNION SELECT p.prosupport FROM pg_proc p
         UNION SELECT unnest(ARRAY[typinput, typoutput, typreceive, typsend, typmodin, typmodout, typanalyze, typsubscript]) FROM pg_type)";
-    let callable = format!("SELECT DISTINCT p.proname::text {own} WHERE has_function_privilege(p.oid, 'EXECUTE') AND p.oid NOT IN {behind_objects} ORDER BY 1");
+    let callable = format!(
+        "SELECT DISTINCT p.proname::text {own} WHERE has_function_privilege(p.oid, 'EXECUTE') AND p.oid NOT IN {behind_objects} ORDER BY 1"
+    );
     let all = session.column::<String>(&format!("SELECT DISTINCT p.proname::text {own}"));
     let mut listed = listed();
     listed.sort();
     let missing: Vec<_> = listed.iter().filter(|name| !all.contains(name)).collect();
     assert!(missing.is_empty(), "listed, and not there: {missing:?}");
-    let behind = session.column::<String>(&format!("SELECT DISTINCT p.proname::text {own} WHERE p.oid IN {behind_objects}"));
-    let expected: Vec<_> = listed.into_iter().filter(|name| !behind.contains(name) || ["encrypt", "decrypt"].contains(&name.as_str())).collect();
-    let callable: Vec<_> = session.column::<String>(&callable).into_iter().filter(|name| !behind.contains(name) || ["encrypt", "decrypt"].contains(&name.as_str())).collect();
+    let behind = session
+        .column::<String>(&format!("SELECT DISTINCT p.proname::text {own} WHERE p.oid IN {behind_objects}"));
+    let expected: Vec<_> = listed
+        .into_iter()
+        .filter(|name| !behind.contains(name) || ["encrypt", "decrypt"].contains(&name.as_str()))
+        .collect();
+    let callable: Vec<_> = session
+        .column::<String>(&callable)
+        .into_iter()
+        .filter(|name| !behind.contains(name) || ["encrypt", "decrypt"].contains(&name.as_str()))
+        .collect();
     assert_eq!(callable, expected);
 }
 
 #[test]
 fn an_owner_of_a_table_calls_all_that_is_for_owners() {
-    let (mut client, mut session) = writer("SELECT pgseal.grant_keyring('k', '$', '{encrypt,search,decrypt}'); GRANT CREATE ON SCHEMA public TO $");
+    let (mut client, mut session) = writer(
+        "SELECT pgseal.grant_keyring('k', '$', '{encrypt,search,decrypt}'); GRANT CREATE ON SCHEMA public TO $",
+    );
     session.run("CREATE TABLE docs (id int PRIMARY KEY, m jsonb, t text DEFAULT 'x'); INSERT INTO docs VALUES (1, '{\"n\": \"Ann\"}', 'v')");
     for call in [
         "CALL pgseal.encrypt_column('docs', 'm', 'k', dry_run => true)",
@@ -149,11 +179,13 @@ fn an_owner_of_a_table_calls_all_that_is_for_owners() {
     client.run("SELECT pgseal.rotate_key('k')");
     session.run("CALL pgseal.encrypt_column('docs', 'm', 'k'); ");
     client.run("SELECT pgseal.rotate_key('k')");
-    session.run("CALL pgseal.reencrypt('docs', 'm', rotation => 'in_place', index => false, max_rate => 1000)");
+    session
+        .run("CALL pgseal.reencrypt('docs', 'm', rotation => 'in_place', index => false, max_rate => 1000)");
 }
 
 #[test]
 fn a_monitor_audits() {
     let (_, mut session) = writer("GRANT pg_monitor TO $");
-    session.run("SELECT * FROM pgseal.audit(); SELECT * FROM pgseal.stat; SELECT * FROM pgseal.check_kms('k')");
+    session
+        .run("SELECT * FROM pgseal.audit(); SELECT * FROM pgseal.stat; SELECT * FROM pgseal.check_kms('k')");
 }

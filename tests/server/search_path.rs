@@ -27,9 +27,13 @@ fn lookups(source: &str) -> Vec<String> {
         .map(|found| found[1].to_owned())
         .collect();
     // What is run as a statement of its own is looked at as one; its placeholders are names that were quoted.
-    let statements = texts.iter().filter(|text| Regex::new("^(UPDATE|SELECT|INSERT|DELETE|ALTER|LOCK)\\b").expect("a pattern").is_match(text));
+    let statements = texts.iter().filter(|text| {
+        Regex::new("^(UPDATE|SELECT|INSERT|DELETE|ALTER|LOCK)\\b").expect("a pattern").is_match(text)
+    });
     let mut found: Vec<String> = statements
-        .flat_map(|text| lookups(&cut(r"%(\d\$)?[IsL]", &cut(r"SET %(\d\$)?I =", text, "SET x :="), "pgseal.x")))
+        .flat_map(|text| {
+            lookups(&cut(r"%(\d\$)?[IsL]", &cut(r"SET %(\d\$)?I =", text, "SET x :="), "pgseal.x"))
+        })
         .collect();
     let bare = cut("--[^\n]*|'(?:[^']|'')*'", source, "''");
     let bare = cut(r"OPERATOR\(pg_catalog\.[^)]+\) ANY", &bare, " ");
@@ -49,7 +53,8 @@ fn lookups(source: &str) -> Vec<String> {
         let found_here = Regex::new(pattern).expect("a pattern");
         found.extend(found_here.find_iter(&bare).map(|found| found.as_str().trim().to_owned()));
     }
-    let keywords = "(?i)^(IF|AND|OR|NOT|WHEN|coalesce|greatest|least|extract|exists|ARRAY|USING|VALUES|FROM|x)$";
+    let keywords =
+        "(?i)^(IF|AND|OR|NOT|WHEN|coalesce|greatest|least|extract|exists|ARRAY|USING|VALUES|FROM|x)$";
     let keywords = Regex::new(keywords).expect("a pattern");
     for call in Regex::new(r"([\w.]+) ?\(").expect("a pattern").captures_iter(&bare) {
         let name = &call[1];
@@ -129,8 +134,32 @@ fn what_is_parsed_already_names_pg_catalog_and_pgseal_only() {
 
 /// Types that operators and functions of the attack take.
 const TYPES: [&str; 26] = [
-    "oid", "regclass", "regtype", "regproc", "name", "text", "varchar", "\"char\"", "int2", "int4", "int8", "float4", "float8", "numeric",
-    "interval", "timestamptz", "bool", "tid", "jsonb", "bytea", "uuid", "text[]", "int2[]", "oid[]", "regclass[]", "pg_lsn",
+    "oid",
+    "regclass",
+    "regtype",
+    "regproc",
+    "name",
+    "text",
+    "varchar",
+    "\"char\"",
+    "int2",
+    "int4",
+    "int8",
+    "float4",
+    "float8",
+    "numeric",
+    "interval",
+    "timestamptz",
+    "bool",
+    "tid",
+    "jsonb",
+    "bytea",
+    "uuid",
+    "text[]",
+    "int2[]",
+    "oid[]",
+    "regclass[]",
+    "pg_lsn",
 ];
 const BOOLEAN: [&str; 16] =
     ["=", "<>", "<", "<=", ">", ">=", "~", "~*", "!~", "~~", "!~~", "&&", "@>", "<@", "?", "@@"];
