@@ -99,6 +99,12 @@ pub enum PgError {
     /// A statement that was prepared with `pgseal.reveal` on runs with it off, or for another than the client.
     #[error("this statement was prepared with pgseal.reveal on")]
     NotRevealed,
+    /// With `pgseal.reveal` on, ciphertext would reach the client inside text, a row or an array.
+    #[error("this would return ciphertext, and pgseal.reveal is on")]
+    Unrevealed,
+    /// The same where connection options have asked for plaintext, which only SET can.
+    #[error("this would return ciphertext: connection options do not switch pgseal.reveal on")]
+    RevealRefused,
     /// A decrypted text that does not read as the type it is cast to; the text stays out of the message.
     #[error("the decrypted text is not a valid {0}")]
     Unreadable(String, Code),
@@ -213,7 +219,9 @@ impl PgError {
             },
             PgError::Limit(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             PgError::KeyringExists(_) => Code::ERRCODE_DUPLICATE_OBJECT,
-            PgError::PreparedKeys => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            PgError::PreparedKeys | PgError::Unrevealed | PgError::RevealRefused => {
+                Code::ERRCODE_FEATURE_NOT_SUPPORTED
+            }
             PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
             PgError::InPlace(Refused::Owner) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
             PgError::InPlace(_) | PgError::InPlaceProblem(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -270,6 +278,11 @@ impl PgError {
             PgError::NotRevealed => {
                 "SET pgseal.reveal = on to run it, or prepare it again. CREATE TABLE AS and functions cannot run it at all."
             }
+            PgError::Unrevealed => {
+                "Write pgseal.decrypt(value) where the value is put into text, a row or an array, in the view or function too; or \
+                 RESET pgseal.reveal. A statement that loads the library, because nothing has preloaded it, works when it is sent again."
+            }
+            PgError::RevealRefused => "SET pgseal.reveal = on; or off, to read ciphertext.",
             PgError::Undeclared(_) => {
                 "pgseal.keyrings shows the searchable paths; SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['decrypt']) \
                  opens the others. Parts of documents (-> and #>) can be looked into with decrypt only."

@@ -102,12 +102,27 @@ fn recv(call: Call, kind: &Kind) -> Returned {
 
 /// `encrypted_*_out`: always ciphertext.
 pub fn out(call: Call) -> Returned {
-    Ok(Some(cstring(&text_form::encode(call.varlena(0).bytes()))))
+    Ok(Some(cstring(&text_form::encode(shown(call)?.bytes()))))
 }
 
 /// `encrypted_*_send`: the bytes as they are stored.
 pub fn send(call: Call) -> Returned {
-    Ok(Some(varlena(call.varlena(0).bytes()).datum()))
+    Ok(Some(varlena(shown(call)?.bytes()).datum()))
+}
+
+/// A value that is written out. While `pgseal.reveal` is on no ciphertext reaches the client in silence; literals in
+/// definitions that PostgreSQL prints are in transit, and who writes the call out has asked for it.
+fn shown(call: Call) -> Result<Varlena, PgError> {
+    let value = call.varlena(0);
+    match hook::refusal_to_show() {
+        Some(refusal) if call.argument_expression(0).is_none() => {
+            match parse_head(value.bytes()).is_ok_and(|(head, _)| head.transit) {
+                true => Ok(value),
+                false => Err(refusal),
+            }
+        }
+        _ => Ok(value),
+    }
 }
 
 /// `encrypted_typmod_in(cstring[])`: a keyring by name, or by number as a dump writes it. A number that is

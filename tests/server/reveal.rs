@@ -94,15 +94,7 @@ fn what_is_stored_or_computed_inside_the_server_stays_ciphertext() {
         );
         assert_eq!(client.one::<String>(&types), "encrypted_jsonb encrypted_text", "{table}");
     }
-    for query in [
-        "SELECT line FROM log",
-        "SELECT in_plpgsql()",
-        "SELECT to_jsonb(d)::text FROM docs d",
-        "SELECT format('%s', sealed) FROM docs",
-        "SELECT pg_get_viewdef('lazy')",
-        "SELECT d::text FROM docs d",
-        "SELECT ARRAY[sealed]::text FROM docs",
-    ] {
+    for query in ["SELECT line FROM log", "SELECT in_plpgsql()", "SELECT pg_get_viewdef('lazy')"] {
         assert!(!seen(&mut client, query).contains("canary"), "{query}");
     }
     // A cast that is written out decrypts, as ever; an assignment to a text column is refused, as ever.
@@ -142,14 +134,12 @@ fn a_statement_prepared_with_it_neither_runs_without_it_nor_fills_a_table() {
         assert_eq!(client.state(leak), "55000", "{leak}");
     }
     client.run("SET pgseal.reveal = off");
-    let error = client.error("EXECUTE p");
-    assert_eq!(error.code().code(), "55000");
-    assert!(error.hint().is_some_and(|hint| hint.contains("SET pgseal.reveal = on")));
+    assert_eq!(client.state("EXECUTE p"), "0A000");
     client.run("BEGIN; SET LOCAL pgseal.reveal = on; EXECUTE p; COMMIT");
     assert!(seen(&mut client, "SELECT sealed FROM docs").starts_with("pgseal:"));
     // Analysed again inside CREATE TABLE AS, a statement is not wrapped.
     client.run("SET pgseal.reveal = off; PREPARE sealed AS SELECT sealed FROM docs; SET pgseal.reveal = on");
-    client.run("CREATE INDEX ON docs (id); CREATE TABLE kept AS EXECUTE sealed");
+    client.run("CREATE INDEX ON docs (id); CREATE TABLE kept AS EXECUTE sealed; RESET pgseal.reveal");
     assert!(seen(&mut client, "SELECT format('%s', sealed) FROM kept").starts_with("pgseal:"));
 }
 
@@ -202,17 +192,150 @@ fn a_function_reads_no_plaintext_from_a_cursor_or_statement_of_its_caller() {
 }
 
 #[test]
-fn set_before_the_library_is_loaded_it_stays_off() {
+fn set_before_the_library_is_loaded_no_statement_returns_ciphertext() {
     let mut client = database();
     let name: String = client.one("SELECT current_database()::text");
-    let mut session = shared().connect(&name);
-    session.run("SET pgseal.reveal = on");
-    for _ in 0..2 {
-        assert!(seen(&mut session, "SELECT sealed FROM docs").starts_with("pgseal:"));
+    for query in
+        ["SELECT sealed FROM docs", "SELECT sealed ->> 'a' FROM docs", "SELECT to_json(d) FROM docs d"]
+    {
+        let mut session = shared().connect(&name);
+        session.run("SET pgseal.reveal = on");
+        // Analysed before there was a hook.
+        let error = session.error(query);
+        assert_eq!(error.code().code(), "0A000", "{query}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("sent again")), "{query}");
+        assert_eq!(session.one::<String>("SHOW pgseal.reveal"), "on");
+        assert!(seen(&mut session, query).contains("canary"), "{query}");
     }
-    assert_eq!(session.one::<String>("SHOW pgseal.reveal"), "off");
-    session.run("SET pgseal.reveal = on");
-    assert_eq!(seen(&mut session, "SELECT sealed FROM docs"), DOCUMENT);
+}
+
+#[test]
+fn a_statement_prepared_with_another_value_of_the_setting_changes_its_result_type() {
+    let mut client = database();
+    client.run("SET pgseal.reveal = off; PREPARE sealed AS SELECT sealed FROM docs; PREPARE other AS SELECT id FROM docs");
+    let statement = client.prepare("SELECT body FROM docs").unwrap();
+    let described = |client: &mut Client, statement| {
+        client.query(statement, &[]).map_err(|error| {
+            let error = error.as_db_error().cloned().unwrap();
+            (error.code().code().to_owned(), error.message().to_owned())
+        })
+    };
+    described(&mut client, &statement).unwrap();
+    client.run("EXECUTE sealed");
+    // Words and code that drivers know: they prepare it again.
+    let changed = ("0A000".to_owned(), "cached plan must not change result type".to_owned());
+    for on in ["SET pgseal.reveal = on", "BEGIN; SET LOCAL pgseal.reveal = on"] {
+        client.run(on);
+        assert_eq!(described(&mut client, &statement).unwrap_err(), changed, "{on}");
+        client.run("ROLLBACK; SET pgseal.reveal = on");
+        assert_eq!(client.state("EXECUTE sealed"), "0A000");
+        assert_eq!(seen(&mut client, "EXECUTE other"), "1");
+        client.run("RESET pgseal.reveal; EXECUTE sealed");
+        described(&mut client, &statement).unwrap();
+    }
+    client.run("SET pgseal.reveal = on");
+    let statement = client.prepare("SELECT body FROM docs").unwrap();
+    client.run("SET pgseal.reveal = off");
+    assert_eq!(described(&mut client, &statement).unwrap_err(), changed);
+}
+
+#[test]
+fn what_makes_text_json_rows_or_arrays_gets_revealed_values() {
+    let mut client = database();
+    for query in [
+        "SELECT concat(sealed ->> 'a', '!') FROM public.docs",
+        "SELECT concat_ws('-', id, body, sealed ->> 'a') FROM public.docs",
+        "SELECT format('%s %L', id, sealed) FROM public.docs",
+        "SELECT upper(left(concat(body), 3)) || concat(body) FROM public.docs",
+        "SELECT json_agg(sealed ORDER BY id) FROM public.docs",
+        "SELECT jsonb_agg(d ORDER BY id DESC) FROM public.docs d",
+        "SELECT coalesce(json_agg(q), '[]') FROM (SELECT d.* FROM public.docs d WHERE id < 50) q",
+        "SELECT json_object_agg(id, body) FROM public.docs",
+        "SELECT json_agg(sealed) OVER () FROM public.docs",
+        "SELECT json_build_object('id', id, 'inner', jsonb_build_array(sealed, 1)) FROM public.docs",
+        "SELECT to_jsonb(d) FROM public.docs d",
+        "SELECT to_json(sealed) FROM public.docs",
+        "SELECT row_to_json(d, true) FROM public.docs d",
+        "SELECT row_to_json(ROW(id, sealed)) FROM public.docs",
+        "SELECT array_to_json(ARRAY[sealed, sealed]) FROM public.docs",
+        "SELECT array_to_json(array_agg(sealed)) FROM public.docs",
+        "SELECT array_to_string(ARRAY[body], ',') FROM public.docs",
+        "SELECT ARRAY[sealed] FROM public.docs",
+        "SELECT ARRAY[sealed]::text FROM public.docs",
+        "SELECT array_agg(body) FROM public.docs",
+        "SELECT ROW(id, sealed) FROM public.docs",
+        "SELECT d FROM public.docs d",
+        "SELECT d::text FROM public.docs d",
+        "SELECT xmlforest(body, id) FROM public.docs",
+        "SELECT (SELECT json_agg(i) FROM (SELECT d.body) i) FROM public.docs d",
+        "SELECT j.value FROM public.docs d, jsonb_each_text(to_jsonb(d)) j WHERE j.key = 'sealed'",
+        "SELECT to_jsonb(d) FROM public.docs d UNION ALL SELECT NULL WHERE false",
+        "WITH c AS (SELECT to_jsonb(d) AS j FROM public.docs d) SELECT j FROM c",
+        "SELECT r FROM (SELECT to_jsonb(d) AS r FROM public.docs d OFFSET 0) s",
+        "UPDATE public.docs SET body = body RETURNING to_jsonb(docs)",
+        "WITH u AS (UPDATE public.docs SET body = body RETURNING *) SELECT json_agg(u) FROM u",
+        "SELECT id::text || 'canary' FROM public.docs WHERE concat(sealed ->> 'a', '!') = 'canary!'",
+        "SELECT id::text || 'canary' FROM public.docs GROUP BY id, concat(body) HAVING concat(body) LIKE 'canary%'",
+        "BEGIN; DECLARE c CURSOR FOR SELECT to_jsonb(d) FROM public.docs d; FETCH c; COMMIT",
+        "PREPARE p AS SELECT json_agg(d) FROM public.docs d; EXECUTE p",
+    ] {
+        let shown = seen(&mut client, query);
+        assert!(shown.contains("canary") && !shown.contains("pgseal:"), "{query}: {shown}");
+    }
+    client.run("SET search_path = ''");
+    let columns = "SELECT row_to_json(d)::text FROM public.docs d";
+    assert_eq!(seen(&mut client, columns), r#"{"id":1,"sealed":{"a": "canary"},"body":"canary text"}"#);
+    // No row is not a row of NULLs.
+    let joined = "SELECT coalesce(to_jsonb(d)::text, 'none') FROM (VALUES (7)) v (id) LEFT JOIN public.docs d USING (id)";
+    assert_eq!(seen(&mut client, joined), "none");
+    assert_eq!(
+        seen(
+            &mut client,
+            "SELECT count(d) || ' ' || pg_typeof(d.sealed) FROM public.docs d GROUP BY pg_typeof(d.sealed)"
+        ),
+        "1 public.encrypted_jsonb"
+    );
+}
+
+#[test]
+fn where_nothing_is_revealed_the_client_gets_an_error_and_no_ciphertext() {
+    let mut client = database();
+    client.run(
+        "CREATE VIEW lines AS SELECT id, to_jsonb(d) AS j, format('%s', body) AS f FROM docs d;
+         CREATE TYPE pair AS (id int, sealed encrypted_jsonb); CREATE TABLE lists (l encrypted_jsonb(k)[], p pair);
+         INSERT INTO lists SELECT ARRAY[sealed], ROW(id, sealed)::pair FROM docs;
+         CREATE FUNCTION told(docs) RETURNS text LANGUAGE sql AS 'SELECT concat($1.body)'",
+    );
+    for query in [
+        "SELECT j FROM lines",
+        "SELECT concat(f, '!') FROM lines",
+        "SELECT l FROM lists",
+        "SELECT l::text FROM lists",
+        "SELECT array_to_json(l) FROM lists",
+        "SELECT p FROM lists",
+        "SELECT to_jsonb(p) FROM lists",
+        "SELECT told(d) FROM docs d",
+        "SELECT max(f) FROM lines",
+        "BEGIN; DECLARE c CURSOR FOR SELECT l FROM lists; FETCH c",
+        "PREPARE q AS SELECT l FROM lists; EXECUTE q",
+    ] {
+        let error = client.error(query);
+        assert_eq!(error.code().code(), "0A000", "{query}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("pgseal.decrypt")), "{query}");
+        client.run("ROLLBACK");
+    }
+    assert!(client.query("SELECT l FROM lists", &[]).is_err(), "in binary");
+    // What does not go to the client, or was asked for in so many words, is ciphertext as ever.
+    client.run("CREATE TABLE kept AS SELECT format('%s', body) AS f FROM docs; INSERT INTO kept SELECT concat(body) FROM docs");
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM kept WHERE f LIKE 'pgseal:%'"), 2);
+    assert!(
+        seen(&mut client, "SELECT pgseal.encrypted_jsonb_out(sealed)::text FROM docs").starts_with("pgseal:")
+    );
+    client.run("ALTER TABLE docs ALTER body SET DEFAULT 'canary'");
+    assert!(seen(&mut client, "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef").contains("pgseal:"));
+    assert!(seen(&mut client, "EXPLAIN (VERBOSE) SELECT body = 'x' OR body = 'y' FROM docs").len() > 1);
+    assert_eq!(seen(&mut client, "SELECT l[1] FROM lists"), DOCUMENT);
+    assert_eq!(seen(&mut client, "SELECT (p).sealed FROM lists"), DOCUMENT);
 }
 
 #[test]
@@ -278,6 +401,10 @@ fn configuration_files_and_connection_options_do_not_switch_it_on() {
     let mut config = cluster.config("postgres", "postgres");
     let mut optioned = config.options("-c pgseal.reveal=on").connect(postgres::NoTls).unwrap();
     assert_eq!(optioned.one::<String>("SHOW pgseal.reveal"), "off");
+    let error = optioned.error("SELECT sealed FROM docs");
+    assert_eq!(error.code().code(), "0A000");
+    assert!(error.hint().is_some_and(|hint| hint.contains("SET pgseal.reveal")));
+    optioned.run("SET pgseal.reveal = off");
     assert!(seen(&mut optioned, "SELECT sealed FROM docs").starts_with("pgseal:"));
     // Preloaded, it works from the first statement on.
     assert_eq!(

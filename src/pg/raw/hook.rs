@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::arguments::{reveal_in_list, reveal_in_query, revealed_whole};
 use crate::pg::error::PgError;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys};
 
@@ -13,6 +14,8 @@ static PREVIOUS: OnceLock<pg_sys::post_parse_analyze_hook_type> = OnceLock::new(
 
 thread_local! {
     static LITERAL_MADE: Cell<bool> = const { Cell::new(false) };
+    /// Connection options have asked for plaintext, which they cannot have.
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The setting is defined, so that a value for it is one that somebody sets now.
@@ -35,7 +38,7 @@ pub fn install() {
             GucContext::Userset,
             GucFlags::default(),
             Some(check_source),
-            None,
+            Some(assigned),
             None,
         );
     }
@@ -51,19 +54,60 @@ unsafe extern "C-unwind" fn check_source(
 ) -> bool {
     // SAFETY: PostgreSQL passes the new value; the hint is freed with the message's memory context.
     unsafe {
-        let defined = DEFINED.load(Ordering::Relaxed);
-        if !*value || (defined && source == pg_sys::GucSource::PGC_S_SESSION) {
+        let from_session = source == pg_sys::GucSource::PGC_S_SESSION;
+        if from_session && DEFINED.load(Ordering::Relaxed) {
+            REFUSED.set(false);
+        }
+        // A SET before the library was loaded counts: what was analysed without the hook shows no ciphertext either.
+        if !*value || from_session {
             return true;
         }
-        // Set before the library was loaded: the statement that loads it was analysed without the hook.
-        let hint = match defined {
-            true => c"SET pgseal.reveal = on; in the session that is to read plaintext.",
-            false => {
-                c"SET pgseal.reveal = on; once the library is loaded: session_preload_libraries = 'pgseal' loads it first."
-            }
-        };
+        REFUSED.set(source == pg_sys::GucSource::PGC_S_CLIENT);
+        let hint = c"SET pgseal.reveal = on; in the session that is to read plaintext.";
         pg_sys::GUC_check_errhint_string = pg_sys::pstrdup(hint.as_ptr());
         false
+    }
+}
+
+/// What is cached was analysed for the other value; PostgreSQL tells a client that has seen its columns described.
+unsafe extern "C-unwind" fn assigned(value: bool, _extra: *mut std::ffi::c_void) {
+    if value != REVEAL.get() {
+        super::xact::reset_plans();
+    }
+}
+
+/// Why text or bytes of a stored value must not be made now: the client has asked for plaintext, and what calls us hands
+/// ciphertext to it.
+pub fn refusal_to_show() -> Option<PgError> {
+    let refused = REFUSED.get();
+    if !(REVEAL.get() || refused) || !shows_to_the_client() {
+        return None;
+    }
+    Some(if refused { PgError::RevealRefused } else { PgError::Unrevealed })
+}
+
+/// A SELECT of the client runs; neither a function in PL/pgSQL nor logical decoding, which has a slot.
+fn shows_to_the_client() -> bool {
+    // SAFETY: the active portal outlives the call.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        !portal.is_null()
+            && pg_sys::MyReplicationSlot.is_null()
+            && !in_spi()
+            && cells((*portal).stmts).all(|one| returns_only(one))
+    }
+}
+
+unsafe fn returns_only(statement: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: a portal holds planned statements.
+    unsafe {
+        let utility = (*statement).utilityStmt;
+        match utility.is_null() {
+            true => (*statement).commandType == pg_sys::CmdType::CMD_SELECT,
+            false => {
+                is_a(utility, pg_sys::NodeTag::T_ExecuteStmt) || is_a(utility, pg_sys::NodeTag::T_FetchStmt)
+            }
+        }
     }
 }
 
@@ -169,13 +213,19 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
     // SAFETY: the command type says which fields the query uses.
     unsafe {
         match (*query).commandType {
-            pg_sys::CmdType::CMD_SELECT if !(*query).setOperations.is_null() => reveal_set_operation(query),
-            pg_sys::CmdType::CMD_SELECT => reveal_list((*query).targetList),
+            pg_sys::CmdType::CMD_SELECT => {
+                reveal_in_query(query);
+                match (*query).setOperations.is_null() {
+                    true => reveal_list(query, (*query).targetList),
+                    false => reveal_set_operation(query),
+                }
+            }
             pg_sys::CmdType::CMD_INSERT
             | pg_sys::CmdType::CMD_UPDATE
             | pg_sys::CmdType::CMD_DELETE
             | pg_sys::CmdType::CMD_MERGE => {
-                reveal_list((*query).returningList);
+                reveal_in_list(query, (*query).returningList);
+                reveal_list(query, (*query).returningList);
             }
             pg_sys::CmdType::CMD_UTILITY
                 if is_a((*query).utilityStmt, pg_sys::NodeTag::T_DeclareCursorStmt) =>
@@ -249,22 +299,26 @@ unsafe fn entries(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::
     unsafe { cells(list) }
 }
 
-unsafe fn reveal_list(list: *mut pg_sys::List) {
+unsafe fn reveal_list(query: *mut pg_sys::Query, list: *mut pg_sys::List) {
     // SAFETY: as in `entries`. An entry that something sorts or groups by is none of ours: the types have no order.
     unsafe {
         for entry in entries(list) {
             if (*entry).resjunk || (*entry).ressortgroupref != 0 {
                 continue;
             }
-            if let Some(revealed) = revealed((*entry).expr.cast()) {
-                (*entry).expr = revealed;
+            let expression = (*entry).expr.cast();
+            if let Some(shown) = revealed(expression).or_else(|| revealed_whole(query, expression)) {
+                (*entry).expr = shown;
             }
         }
     }
 }
 
 /// `pgseal.reveal(expression)`, where there is such a function for its type.
-unsafe fn revealed(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Expr> {
+///
+/// # Safety
+/// An expression of a finished query.
+pub unsafe fn revealed(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Expr> {
     // SAFETY: looks a function up by name and type and builds its call.
     unsafe {
         let own_type = pg_sys::exprType(expression);
@@ -343,7 +397,7 @@ unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
         (*outer).jointree = pg_sys::makeFromExpr(from, std::ptr::null_mut());
         (*outer).targetList = columns;
         move_writing_ctes(outer, inner);
-        reveal_list((*outer).targetList);
+        reveal_list(outer, (*outer).targetList);
         std::ptr::copy_nonoverlapping(outer, query, 1);
     }
 }
@@ -365,7 +419,11 @@ unsafe fn move_writing_ctes(outer: *mut pg_sys::Query, inner: *mut pg_sys::Query
     }
 }
 
-unsafe fn make<T>(tag: pg_sys::NodeTag) -> *mut T {
+/// A new node.
+///
+/// # Safety
+/// `T` is the node that the tag names.
+pub unsafe fn make<T>(tag: pg_sys::NodeTag) -> *mut T {
     // SAFETY: a node is zeroed memory that begins with its tag.
     unsafe {
         let node = pg_sys::palloc0(size_of::<T>()).cast::<T>();

@@ -4,6 +4,7 @@
 //! longjmps becomes a Rust panic, unwinds through our frames and is raised again at the boundary.
 #![allow(unsafe_code, reason = "PostgreSQL's interface is C; each block says why it is sound")]
 
+pub mod arguments;
 pub mod array;
 pub mod call;
 pub mod column;
