@@ -19,7 +19,7 @@ BEGIN
         'SELECT v, count(*), array_agg(c ORDER BY c) FILTER (WHERE v[1] <> ''authentic'')
            FROM (SELECT ctid AS c, %s AS v FROM ONLY %s WHERE ctid >= $1 AND ctid < $2) s WHERE v IS NOT NULL GROUP BY v',
         checked, leaf) USING start, stop;
-EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
+EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error OR data_exception OR cardinality_violation OR plpgsql_error THEN
     IF end_page - first_page > 1 THEN
         RETURN QUERY SELECT * FROM pgseal.check_pages(leaf, first_page, middle, checked);
         RETURN QUERY SELECT * FROM pgseal.check_pages(leaf, middle, end_page, checked);
@@ -49,6 +49,9 @@ BEGIN
             EXECUTE format('SELECT %s FROM ONLY %s WHERE ctid = $1', checked, leaf) INTO verdict USING place;
         EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
             verdict := ARRAY['corrupt', '', '', SQLERRM];
+        WHEN data_exception OR cardinality_violation OR plpgsql_error THEN
+            -- Without its message, which may quote a value.
+            verdict := ARRAY['unreadable', '', '', format('the expression for the context fails with SQLSTATE %s', SQLSTATE)];
         END;
         IF verdict IS NOT NULL THEN
             number_of_values := 1;
@@ -379,6 +382,72 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
                     (SELECT s.reset_val FROM pg_settings s WHERE s.name = 'pgseal.accept_sealed'), 'on') <> 'off'
 $$;
 
+-- What evaluates encrypted values, directly or through views, operators and functions, as pg_depend and the text of functions tell;
+-- plaintext where it decrypts. Bytes alone, as key_version reads them, count for nothing.
+CREATE FUNCTION pgseal.evaluations() RETURNS TABLE (class oid, id oid, plaintext boolean)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH RECURSIVE sealed (types) AS (SELECT ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')]),
+    evaluates (class, id, plaintext) AS (
+        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'reveal')
+          FROM sealed s, pg_proc p JOIN pg_language l ON l.oid = p.prolang
+          LEFT JOIN (pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'pgseal')
+            ON e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e' AND e.refclassid = 'pg_extension'::regclass
+         WHERE CASE WHEN e.objid IS NOT NULL
+               THEN p.proargtypes::oid[] && s.types AND p.provolatile <> 'i' AND p.proname NOT IN ('coerce', 'reseal', 'is_current')
+               ELSE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
+                    AND (p.proargtypes::oid[] && s.types OR p.prosrc ~* '\mdecrypt\M') END
+        UNION
+        SELECT n.class, n.id, e.plaintext FROM evaluates e CROSS JOIN LATERAL (
+            SELECT d.classid, d.objid FROM pg_depend d
+             WHERE d.refclassid = e.class AND d.refobjid = e.id AND d.deptype IN ('n', 'a', 'i')
+               AND d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_class'::regclass, 'pg_constraint'::regclass,
+                                 'pg_attrdef'::regclass, 'pg_statistic_ext'::regclass)
+               -- Not whatever stands beside it in a table.
+               AND (e.class <> 'pg_class'::regclass OR (d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass)
+                        AND EXISTS (SELECT FROM pg_class c WHERE c.oid = e.id AND c.relkind IN ('v', 'm'))))
+            UNION ALL
+            SELECT 'pg_class'::regclass, w.ev_class FROM pg_rewrite w WHERE e.class = 'pg_rewrite'::regclass AND w.oid = e.id AND w.ev_type = '1'
+        ) n (class, id)
+    ) SELECT v.class, v.id, bool_or(v.plaintext) FROM evaluates v
+       WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = v.class AND d.objid = v.id AND d.deptype = 'e') GROUP BY 1, 2
+$$;
+COMMENT ON FUNCTION pgseal.evaluations() IS 'internal: objects that evaluate encrypted values; see audit';
+
+-- Copies of decrypted values, and what a restore evaluates while the keys may not be there.
+CREATE FUNCTION pgseal.audit_evaluations() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT k.severity, CASE WHEN e.class = 'pg_attrdef'::regclass THEN format('generated column %I of %s', a.attname, a.attrelid::regclass)
+                            WHEN c.relkind = 'p' THEN format('partition key of %s', c.oid::regclass)
+                            WHEN o.contypid <> 0 THEN format('constraint %I of domain %s', o.conname, o.contypid::regtype) ELSE pgseal.describe(e.class, e.id, 0) END,
+           k.finding, k.what_to_do
+      FROM pgseal.evaluations() e
+      LEFT JOIN pg_class c ON e.class = 'pg_class'::regclass AND c.oid = e.id
+      LEFT JOIN (pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum) ON e.class = 'pg_attrdef'::regclass AND f.oid = e.id
+      LEFT JOIN pg_constraint o ON e.class = 'pg_constraint'::regclass AND o.oid = e.id
+      LEFT JOIN pg_proc p ON e.class = 'pg_proc'::regclass AND p.oid = e.id
+      LEFT JOIN pg_rewrite w ON e.class = 'pg_rewrite'::regclass AND w.oid = e.id
+      CROSS JOIN LATERAL (VALUES
+        ('critical', c.relkind = 'm' AND e.plaintext, 'it stores decrypted values, and a restore needs the KMS to fill it',
+            'leave the column encrypted in its query, and decrypt where it is read'),
+        ('critical', c.relkind IN ('i', 'I'), 'it stores what it makes from decrypted values',
+            'drop it; a GIN index on the column itself holds tokens of searchable paths'),
+        ('critical', c.relkind = 'p', 'partitions are chosen by what it makes from decrypted values; a restore does so while rows load',
+            'partition by another column'),
+        ('critical', a.attgenerated <> '', 'it stores what it makes from decrypted values; a restore evaluates it while rows load', 'drop it, or make it a view''s column'),
+        ('critical', e.class = 'pg_statistic_ext'::regclass, 'ANALYZE stores what it makes from decrypted values', 'DROP STATISTICS'),
+        ('warning', w.ev_type <> '1' AND e.plaintext, 'it may write decrypted values to another table', 'write the column as it is'),
+        ('warning', p.provolatile = 'i', 'it is marked IMMUTABLE but evaluates encrypted values: plans and indexes keep its results', 'mark it STABLE'),
+        ('warning', o.contype = 'c' AND (o.convalidated OR o.contypid <> 0), 'a restore evaluates it while rows load, when the keys may not be there yet',
+            CASE WHEN o.contypid <> 0 THEN 'make it a constraint of the tables, NOT VALID'
+            WHEN o.conrelid <> 0 THEN format('ALTER TABLE %s DROP CONSTRAINT %I, and ADD it NOT VALID: it holds for new rows, and a dump has it behind the rows', o.conrelid::regclass, o.conname) END)
+      ) k (severity, applies, finding, what_to_do)
+     WHERE k.applies
+    UNION ALL
+    SELECT DISTINCT 'warning', r.object, pgseal.comparison_hint(), 'every UPDATE of the table fails until then'
+      FROM (SELECT DISTINCT v.relation FROM pgseal.value_columns() v) v CROSS JOIN LATERAL pgseal.row_triggers(v.relation) r WHERE r.compares
+$$;
+COMMENT ON FUNCTION pgseal.audit_evaluations() IS 'internal: findings on what evaluates encrypted values; see audit';
+
 -- What needs a key runs with the caller's privileges; the rest reads catalogs and headers of values only.
 CREATE FUNCTION pgseal.audit(max_key_age interval DEFAULT '1 year', sample_size int4 DEFAULT 10000)
     RETURNS TABLE (severity text, object text, finding text, what_to_do text)
@@ -388,7 +457,7 @@ DECLARE
     place record;
 BEGIN
     RETURN QUERY
-        SELECT f.* FROM (SELECT * FROM pgseal.audit_catalogs(max_key_age) UNION ALL SELECT * FROM pgseal.audit_values()
+        SELECT f.* FROM (SELECT * FROM pgseal.audit_catalogs(max_key_age) UNION ALL SELECT * FROM pgseal.audit_values() UNION ALL SELECT * FROM pgseal.audit_evaluations()
                          UNION ALL SELECT * FROM pgseal.audit_settings()) f
          ORDER BY array_position(ARRAY['critical', 'warning', 'unknown', 'info'], f.severity), f.object, f.finding;
     FOR place IN
@@ -556,7 +625,7 @@ BEGIN
             format('SELECT * FROM pgseal.verify(%L, ...)', target_table),
             'as a superuser, or for all but file_scan as a role with SELECT and decrypt'),
         'not_looked_at', jsonb_build_array(
-            'columns of this table that are not encrypted, embeddings among them', 'other tables',
+            'columns of this table that are not encrypted, embeddings among them', 'encrypted values inside arrays, composites and ranges', 'other tables',
             'WAL, archived WAL, backups, dumps and replicas', 'server logs, temporary files, swap and core dumps',
             'the free space that the file system keeps of deleted files', 'what the KMS does with its key',
             'values as they were before: authentic means unchanged since sealed, not newest')

@@ -294,6 +294,97 @@ fn plaintext_that_definitions_keep_is_found() {
     assert_eq!(shown, 0);
 }
 
+/// Severity and object of the findings that say this.
+fn said(client: &mut Client, finding: &str) -> Vec<String> {
+    client.column(&format!(
+        "SELECT concat_ws(': ', severity, object) FROM pgseal.audit() WHERE finding ~ '{finding}' ORDER BY object COLLATE \"C\""
+    ))
+}
+
+#[test]
+fn copies_of_decrypted_values_are_found() {
+    let mut client = database();
+    client.run("ALTER TABLE docs ADD x encrypted_text(k)");
+    client.run("CREATE VIEW opened AS SELECT id, pgseal.decrypt(m) AS plain FROM docs; CREATE VIEW again AS SELECT plain FROM opened");
+    client.run("CREATE FUNCTION name_of(encrypted_jsonb) RETURNS text IMMUTABLE LANGUAGE sql RETURN ($1 ->> 'name')::text");
+    client.run("CREATE FUNCTION text_of(encrypted_text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1::text; END'");
+    client.run("CREATE FUNCTION honest(encrypted_text) RETURNS text STABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1::text; END'");
+    assert!(said(&mut client, "made? from decrypted|makes from decrypted|stores decrypted").is_empty());
+    client.run("CREATE MATERIALIZED VIEW copied AS SELECT pgseal.decrypt(x) AS t FROM docs; CREATE MATERIALIZED VIEW copied_again AS SELECT * FROM again");
+    client.run("CREATE MATERIALIZED VIEW wrapped AS SELECT honest(x) FROM docs; CREATE INDEX named ON docs (id) WHERE name_of(m) = 'Ann'; CREATE INDEX texts ON docs (text_of(x))");
+    client.run("CREATE STATISTICS told ON (pgseal.decrypt(x)), id FROM docs; CREATE STATISTICS compared ON (x LIKE 'A%'), id FROM docs");
+    client.run("ALTER TABLE docs ADD g text GENERATED ALWAYS AS (name_of(m)) STORED");
+    client.run("CREATE TABLE parts (x encrypted_text) PARTITION BY LIST (text_of(x)); CREATE TABLE parts_1 PARTITION OF parts DEFAULT");
+    client.run("CREATE TABLE log (t text); CREATE RULE logged AS ON DELETE TO docs DO ALSO INSERT INTO log VALUES (OLD.x::text)");
+    // What stays sealed, or says of a value no more than its keys.
+    client.run("CREATE MATERIALIZED VIEW sealed AS SELECT m, m -> 'name' AS part FROM docs WHERE m ? 'name'; CREATE INDEX ON docs USING gin (m)");
+    client.run("CREATE INDEX ON docs (pgseal.key_version(m)); CREATE STATISTICS keys ON (pgseal.key_version(m)), id FROM docs");
+    assert_eq!(
+        said(&mut client, "makes from decrypted|stores decrypted"),
+        [
+            "critical: generated column g of public.docs",
+            "critical: index public.named",
+            "critical: index public.texts",
+            "critical: materialized view public.copied",
+            "critical: materialized view public.copied_again",
+            "critical: materialized view public.wrapped",
+            "critical: partition key of public.parts",
+            "critical: statistics object public.compared",
+            "critical: statistics object public.told",
+        ]
+    );
+    assert_eq!(said(&mut client, "may write decrypted"), ["warning: rule logged of public.docs"]);
+    assert_eq!(
+        said(&mut client, "is marked IMMUTABLE"),
+        [
+            "warning: function public.name_of(public.encrypted_jsonb)",
+            "warning: function public.text_of(public.encrypted_text)"
+        ]
+    );
+}
+
+#[test]
+fn what_a_restore_evaluates_while_rows_load_is_found() {
+    let mut client = database();
+    client.run("CREATE FUNCTION has_name(encrypted_jsonb) RETURNS boolean LANGUAGE sql RETURN $1 ? 'name'");
+    client.run(
+        "CREATE DOMAIN titled AS encrypted_jsonb(k) CHECK (VALUE ? 'title'); ALTER TABLE docs ADD x encrypted_text(k),
+           ADD CONSTRAINT a CHECK (m ? 'name'), ADD CONSTRAINT b CHECK (x IS DISTINCT FROM 'bad'), ADD CONSTRAINT c CHECK (has_name(m)),
+           ADD CONSTRAINT d CHECK (length(pgseal.decrypt(x)) < 9), ADD CONSTRAINT e CHECK (x NOT IN ('v', 'w')),
+           ADD CONSTRAINT f CHECK (m IS NOT NULL AND pgseal.key_version(m) > 0)",
+    );
+    let restore = "a restore evaluates it while rows load, when";
+    let table = |name: &str| format!("warning: constraint {name} on table public.docs");
+    let mut expected: Vec<String> = ["a", "b", "c", "d", "e"].map(table).into();
+    expected.push("warning: constraint titled_check of domain public.titled".into());
+    let mut found = said(&mut client, restore);
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    // As it says.
+    for name in ["a", "b", "c", "d", "e"] {
+        client.run(&format!("ALTER TABLE docs DROP CONSTRAINT {name}"));
+    }
+    client.run("DROP DOMAIN titled; ALTER TABLE docs ADD CONSTRAINT a CHECK (m ? 'name') NOT VALID");
+    assert!(said(&mut client, restore).is_empty());
+}
+
+#[test]
+fn triggers_that_compare_rows_are_found() {
+    let mut client = database();
+    client.run("CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF OLD *<> NEW THEN NEW.id := OLD.id; END IF; RETURN NEW; END'");
+    client.run("CREATE TRIGGER bytes BEFORE UPDATE ON docs FOR EACH ROW WHEN (OLD.* *<> NEW.*) EXECUTE FUNCTION touch()");
+    assert!(said(&mut client, "compares whole rows").is_empty());
+    client.run("CREATE TRIGGER rows BEFORE UPDATE ON docs FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION touch()");
+    client.run("CREATE FUNCTION equal() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF OLD = NEW THEN RETURN NULL; END IF; RETURN NEW; END'");
+    client.run("CREATE TRIGGER bodies BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION equal()");
+    assert_eq!(
+        said(&mut client, "compares whole rows"),
+        ["warning: function public.equal()", "warning: trigger rows of public.docs"]
+    );
+    assert_eq!(client.state("UPDATE docs SET id = id"), "42883");
+}
+
 #[test]
 fn application_roles_that_may_store_sealed_values_are_found() {
     let mut client = database();

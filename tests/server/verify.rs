@@ -257,3 +257,17 @@ fn a_value_whose_parts_are_gone_does_not_stop_it() {
     assert!((1..5).contains(&corrupt), "{found:?}");
     assert_eq!((found[0].clone(), found.len()), (format!("authentic {} k 1", 300 - corrupt), 1 + corrupt));
 }
+
+#[test]
+fn an_expression_that_fails_for_a_row_does_not_end_it() {
+    let mut client = database();
+    client.run("UPDATE docs SET m = pgseal.encrypt('{}'::jsonb, 'k', (6 / id)::text)");
+    client.run("INSERT INTO docs VALUES (0, pgseal.encrypt('{}'::jsonb, 'k', 'zero'))");
+    let unreadable = "unreadable 1 the expression for the context fails with SQLSTATE 22012 docs (0,7)";
+    assert_eq!(verify(&mut client, "'docs', 'm', '(6 / id)::text'"), ["authentic 3 k 1", unreadable]);
+    client.run("CREATE FUNCTION picky(int) RETURNS text LANGUAGE plpgsql AS $$ BEGIN IF $1 = 0 THEN RAISE 'secret'; END IF; RETURN (6 / $1)::text; END $$");
+    let picked = verify(&mut client, "'docs', 'm', 'public.picky(id)'");
+    assert!(picked.len() == 2 && !picked[1].contains("secret"), "{picked:?}");
+    // What can be no better for another row ends it.
+    assert_eq!(client.state("SELECT pgseal.verify('docs', 'm', 'nothing')"), "42703");
+}
