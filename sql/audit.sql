@@ -169,7 +169,7 @@ CREATE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURN
 $$;
 
 CREATE FUNCTION pgseal.audit_values() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 DECLARE
     place record;
@@ -181,25 +181,34 @@ BEGIN
             RETURN QUERY SELECT 'unknown', object, format('values in a %s were not looked at', place.blind), 'audit it where they are';
             CONTINUE;
         END IF;
-        FOR found IN
-            SELECT nullif(f[1], '')::int4 AS keyring, nullif(f[2], '')::int4 AS data, nullif(f[3], '')::int4 AS index, f[4] = '1' AS transit, f[5] AS n
-              FROM unnest(pgseal.column_keys(place.relation, place.attname)) l (line), string_to_array(line, ' ') f
-        LOOP
-            RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
-                FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
-                    CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = place.relation AND c.relkind = 'm')
-                    THEN format('REFRESH MATERIALIZED VIEW %s', place.relation)
-                    WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
-                    ELSE 'UPDATE these rows with values sealed anew' END) f;
-            IF found.transit THEN
-                RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
-                    'declare the keyring on the column, as in encrypted_jsonb(keyring), or send typed parameters; then CALL pgseal.reencrypt';
-            END IF;
-        END LOOP;
+        BEGIN
+            FOR found IN
+                SELECT nullif(f[1], '')::int4 AS keyring, nullif(f[2], '')::int4 AS data, nullif(f[3], '')::int4 AS index, f[4] = '1' AS transit, f[5] AS n
+                  FROM unnest(pgseal.column_keys(place.relation, place.attname)) l (line), string_to_array(line, ' ') f
+            LOOP
+                RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
+                    FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
+                        CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = place.relation AND c.relkind = 'm')
+                        THEN format('REFRESH MATERIALIZED VIEW %s', place.relation)
+                        WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
+                        ELSE 'UPDATE these rows with values sealed anew' END) f;
+                IF found.transit THEN
+                    RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
+                        'declare the keyring on the column, as in encrypted_jsonb(keyring), or send typed parameters; then CALL pgseal.reencrypt';
+                END IF;
+            END LOOP;
+        EXCEPTION WHEN lock_not_available THEN
+            RETURN QUERY SELECT 'unknown', object, format('values were not looked at: sessions %s have locked the table', pgseal.other_sessions_on(place.relation)),
+                'audit it when they have ended';
+        END;
     END LOOP;
-    RETURN QUERY SELECT f.severity, d.object, f.finding, f.what_to_do
-        FROM pgseal.definitions() d CROSS JOIN LATERAL (SELECT DISTINCT * FROM pgseal.quoted_values(d.definition)) q
-        CROSS JOIN LATERAL pgseal.audit_key(q.keyring_id, q.key_version, NULL, 'a sealed literal', 'define it anew') f;
+    BEGIN
+        RETURN QUERY SELECT f.severity, d.object, f.finding, f.what_to_do
+            FROM pgseal.definitions() d CROSS JOIN LATERAL (SELECT DISTINCT * FROM pgseal.quoted_values(d.definition)) q
+            CROSS JOIN LATERAL pgseal.audit_key(q.keyring_id, q.key_version, NULL, 'a sealed literal', 'define it anew') f;
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN QUERY SELECT 'unknown', 'definitions', 'literals in definitions were not looked at: somebody has locked a table below a view', 'audit again';
+    END;
 END $$;
 
 -- What is to be said of values under a key.

@@ -47,6 +47,17 @@ BEGIN
     RETURN changed;
 END $$;
 
+CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, format_type(a.atttypid, a.atttypmod))
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+     WHERE a.atttypmod = keyring_id AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
+       AND a.atttypid IN (SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                           WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal')
+     LIMIT 1
+$$;
+COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column that is bound to a keyring, or NULL';
+
 CREATE FUNCTION pgseal.drop_keyring(keyring text, force boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -65,19 +76,14 @@ BEGIN
             RAISE EXCEPTION 'drop_keyring must see what other transactions commit while it waits'
                 USING ERRCODE = 'active_sql_transaction', HINT = 'Run it in a transaction with isolation level READ COMMITTED.';
         END IF;
-        SELECT format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, format_type(a.atttypid, a.atttypmod)) INTO bound
-          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-         WHERE a.atttypmod = dropped.id AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
-           AND a.atttypid IN (SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
-                               WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal')
-         LIMIT 1;
-        PERFORM pgseal.refuse_prepared();
+        bound := pgseal.bound_column(dropped.id);
         FOR key_version IN SELECT d.version FROM pgseal.data_key d WHERE d.keyring = dropped.id ORDER BY 1 LOOP
             PERFORM pgseal.refuse_registered(dropped.id, key_version);
-            PERFORM pgseal.exclude_writers(dropped.id, key_version);
-            place := coalesce(place, pgseal.find_key(dropped.id, key_version));
+            place := coalesce(place, CASE WHEN bound IS NULL THEN pgseal.settled_place(dropped.id, key_version, false)
+                                          ELSE pgseal.find_key(dropped.id, key_version) END);
         END LOOP;
-        place := coalesce(place, bound);
+        -- Once more, because a table may have been committed while transactions were waited for.
+        place := coalesce(place, bound, pgseal.bound_column(dropped.id));
         IF place IS NOT NULL THEN
             RAISE EXCEPTION 'keyring "%" is still in use: %', keyring, place
                 USING ERRCODE = 'object_not_in_prerequisite_state',

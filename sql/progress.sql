@@ -104,8 +104,15 @@ DECLARE
     run pgseal.rotation;
 BEGIN
     new_goal := concat(new_goal, CASE WHEN rotation_join.with_index THEN ' with index' END);
-    DELETE FROM pgseal.rotation r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.relation);
-    DELETE FROM pgseal.rotation_range r WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.relation);
+    -- Tables that are gone. Whoever holds such a row is not waited for.
+    DELETE FROM pgseal.rotation r USING (
+        SELECT g.relation, g.attnum FROM pgseal.rotation g
+         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = g.relation) FOR UPDATE SKIP LOCKED) gone
+     WHERE r.relation = gone.relation AND r.attnum = gone.attnum;
+    DELETE FROM pgseal.rotation_range r USING (
+        SELECT g.relation, g.attnum, g.first_page FROM pgseal.rotation_range g
+         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = g.relation) FOR UPDATE SKIP LOCKED) gone
+     WHERE r.relation = gone.relation AND r.attnum = gone.attnum AND r.first_page = gone.first_page;
     INSERT INTO pgseal.rotation (relation, attnum, with_index, goal, finished)
     VALUES (target_table, number, rotation_join.with_index, '', clock_timestamp()) ON CONFLICT DO NOTHING;
     SELECT * INTO run FROM pgseal.rotation r WHERE r.relation = target_table AND r.attnum = number FOR UPDATE;

@@ -12,6 +12,9 @@ CREATE FUNCTION pgseal.require_autocommit(command text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_require_autocommit' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.exclude_writers(int4, int4) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_exclude_writers' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+CREATE FUNCTION pgseal.retire_alone() RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_retire_alone' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.retire_alone() IS 'internal: false while another session retires a key';
 CREATE FUNCTION pgseal.wait_for_transactions() RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_wait_for_transactions' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.text_holds_key(text, int4, int4) RETURNS boolean
@@ -304,27 +307,106 @@ BEGIN
         target_column, base, target_table);
 END $$;
 
--- The first place that holds a value sealed under a data key version, or that cannot be looked at.
-CREATE FUNCTION pgseal.find_key(keyring_id int4, key_version int4) RETURNS text
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+-- What the sessions of this database run now: a statement may commit and go on. The start tells one statement from the next.
+CREATE FUNCTION pgseal.running_statements() RETURNS TABLE (pid int4, statement text, hidden boolean)
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT a.pid, concat_ws(' ', a.pid, a.backend_start, a.query_start), a.state IS NOT DISTINCT FROM 'disabled'
+      FROM pg_stat_activity a
+     WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.state NOT LIKE 'idle%'
+       AND a.backend_type NOT IN ('autovacuum worker', 'parallel worker') AND a.backend_type NOT LIKE 'logical replication%'
+       AND (a.backend_type <> 'walsender' OR a.query NOT LIKE 'START_REPLICATION%')
+$$;
+COMMENT ON FUNCTION pgseal.running_statements() IS 'internal: what other sessions of this database run now';
+
+-- A procedure keeps its variables and loops when it commits. Refuses where the statement waits for this one, or does not show
+-- when it ends.
+CREATE FUNCTION pgseal.wait_for_statements() RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text[] := ARRAY(SELECT r.statement FROM pgseal.running_statements() r);
+    sessions int4[];
+    hidden boolean;
+    stuck int4;
+    notice_due timestamptz := clock_timestamp();
+BEGIN
+    LOOP
+        PERFORM pg_stat_clear_snapshot();
+        SELECT array_agg(r.pid), bool_or(r.hidden) INTO sessions, hidden
+          FROM pgseal.running_statements() r WHERE r.statement = ANY (before);
+        EXIT WHEN sessions IS NULL;
+        IF hidden THEN
+            RAISE EXCEPTION 'cannot see whether the statements of sessions % have ended', sessions
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set track_activities = on, or end these sessions.';
+        END IF;
+        stuck := (SELECT s.pid FROM unnest(sessions) s (pid)
+                   WHERE pg_backend_pid() = ANY (pg_blocking_pids(s.pid)) OR s.pid IN (SELECT w.pid FROM pgseal.rotation_worker w) LIMIT 1);
+        IF stuck IS NOT NULL THEN
+            RAISE EXCEPTION 'session % waits, or may wait, for this transaction, which has to wait for its statement', stuck
+                USING ERRCODE = 'object_in_use', HINT = 'Let it end first, pgseal.reencrypt for one.';
+        END IF;
+        IF notice_due <= clock_timestamp() THEN
+            notice_due := clock_timestamp() + interval '5 seconds';
+            RAISE NOTICE 'waiting for statements that may hold old values: sessions %', sessions;
+        END IF;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgseal.wait_for_statements() IS 'internal: waits for every statement that runs now';
+
+-- The first place that holds a value sealed under a data key version, or that cannot be looked at. Nobody's lock is waited for
+-- for long.
+CREATE FUNCTION pgseal.find_key(keyring_id int4, key_version int4, except_foreign boolean DEFAULT false) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '5s' AS $$
 DECLARE
     place record;
+    locked regclass;
 BEGIN
     FOR place IN SELECT * FROM pgseal.value_columns() LOOP
+        CONTINUE WHEN except_foreign AND place.blind = 'foreign table';
         IF place.blind IS NOT NULL THEN
             RETURN format('cannot look into %s %s', place.blind, place.relation);
         END IF;
+        locked := place.relation;
         IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname)) found (line)
                     WHERE starts_with(line, format('%s %s ', keyring_id, key_version))) THEN
             RETURN format('column %I of %s', place.attname, place.relation);
         END IF;
     END LOOP;
+    locked := NULL;
 
     -- Literals that the parser sealed long ago.
     RETURN (SELECT d.object FROM pgseal.definitions() d WHERE pgseal.text_holds_key(d.definition, keyring_id, key_version) LIMIT 1);
+EXCEPTION WHEN lock_not_available THEN
+    RETURN format('cannot look into %s, which sessions %s have locked', coalesce(locked::text, 'views of tables'),
+        ARRAY(SELECT DISTINCT l.pid FROM pg_locks l
+               WHERE l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation = coalesce(locked, l.relation) AND l.pid <> pg_backend_pid()
+                 AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())));
 END $$;
+COMMENT ON FUNCTION pgseal.find_key(int4, int4, boolean) IS 'internal: a place that holds a value of a data key version, or NULL';
 
-CREATE FUNCTION pgseal.retire_key(keyring text, version int4) RETURNS void
+-- Whatever may hold old values in memory and write them later has ended. Twice, because what started during the first wait may
+-- have read values that were replaced since.
+CREATE FUNCTION pgseal.settled_place(keyring_id int4, key_version int4, except_foreign boolean) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    place text;
+BEGIN
+    FOR round IN 1..2 LOOP
+        PERFORM pgseal.refuse_prepared();
+        PERFORM pgseal.wait_for_transactions();
+        PERFORM pgseal.wait_for_statements();
+        place := pgseal.find_key(keyring_id, key_version, except_foreign);
+        IF place IS NOT NULL THEN
+            RETURN place;
+        END IF;
+    END LOOP;
+    PERFORM pgseal.exclude_writers(keyring_id, key_version);
+    PERFORM pgseal.refuse_prepared();
+    RETURN pgseal.find_key(keyring_id, key_version, except_foreign);
+END $$;
+COMMENT ON FUNCTION pgseal.settled_place(int4, int4, boolean) IS 'internal: the same, once nothing can bring such a value back';
+
+CREATE FUNCTION pgseal.retire_key(keyring text, version int4, except_foreign boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
@@ -346,29 +428,18 @@ BEGIN
         RAISE EXCEPTION 'retire_key must see what other transactions commit while it waits'
             USING ERRCODE = 'active_sql_transaction', HINT = 'Run it in a transaction with isolation level READ COMMITTED.';
     END IF;
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('pgseal.retire_key', 0)) THEN
+    IF NOT pgseal.retire_alone() THEN
         RAISE EXCEPTION 'another retire_key is running' USING ERRCODE = 'object_in_use';
     END IF;
 
     PERFORM pgseal.refuse_registered(id, version);
-    -- A transaction may hold old bytes in memory and write them later. Twice, because one that started
-    -- during the first wait may have read bytes that were replaced since.
-    FOR round IN 1..2 LOOP
-        PERFORM pgseal.refuse_prepared();
-        PERFORM pgseal.wait_for_transactions();
-        place := pgseal.find_key(id, version);
-        EXIT WHEN place IS NOT NULL;
-    END LOOP;
-    IF place IS NULL THEN
-        PERFORM pgseal.exclude_writers(id, version);
-        PERFORM pgseal.refuse_prepared();
-        place := pgseal.find_key(id, version);
-    END IF;
+    place := pgseal.settled_place(id, version, coalesce(except_foreign, false));
     IF place IS NOT NULL THEN
         RAISE EXCEPTION 'data key version % of keyring "%" is still in use: %', version, keyring, place
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'CALL pgseal.reencrypt(table, column) replaces it in a column; REFRESH a materialized view; '
-                      'set a DEFAULT again; VACUUM FULL stores what rows from before a column was added lack.';
+                      'set a DEFAULT again; VACUUM FULL stores what rows from before a column was added lack. Rows of foreign tables are '
+                      'elsewhere: look there, then leave them out with except_foreign => true.';
     END IF;
     UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire_key.version;
 END $$;
@@ -398,6 +469,5 @@ COMMENT ON FUNCTION pgseal.rewrite_pages(regclass, int2, int8, int8, boolean) IS
 COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same for a column by name';
 COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text) IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';
 COMMENT ON FUNCTION pgseal.key_usage(regclass, name) IS 'how many values of a column each key version has';
-COMMENT ON FUNCTION pgseal.find_key(int4, int4) IS 'internal: a place that holds a value of a data key version, or NULL';
-COMMENT ON FUNCTION pgseal.retire_key(text, int4) IS 'refuse a data key version from now on, after making sure that no value needs it';
+COMMENT ON FUNCTION pgseal.retire_key(text, int4, boolean) IS 'refuse a data key version from now on, after making sure that no value needs it; with except_foreign foreign tables are not asked about';
 COMMENT ON FUNCTION pgseal.refuse_prepared() IS 'internal: refuses while a transaction is prepared';

@@ -1,5 +1,6 @@
 //! What re-encryption and retiring need beside SQL; the loops themselves are in sql/rotation.sql.
 
+use super::catalog;
 use super::error::PgError;
 use super::raw::call::{Call, Returned};
 use super::raw::{lock, xact};
@@ -38,14 +39,19 @@ pub fn exclude_writers(call: Call) -> Returned {
     Ok(None)
 }
 
+/// `retire_alone()`: false while another session retires a key.
+pub fn retire_alone(_: Call) -> Returned {
+    Ok(Some(lock::retire_alone().into()))
+}
+
 /// `wait_for_transactions()`: waits for every transaction that runs now; returns how many there were.
 pub fn wait_for_transactions(_: Call) -> Returned {
     let running = lock::running_transactions();
-    let waiting = running.iter().filter(|transaction| !transaction.has_ended()).count();
-    if waiting > 0 {
-        pgrx::notice!(
-            "waiting for {waiting} transactions that are still running; pg_stat_activity shows them"
-        );
+    let open = running.iter().filter(|transaction| !transaction.has_ended());
+    let open: Vec<String> = open.map(lock::Running::name).collect();
+    if !open.is_empty() {
+        let sessions = catalog::sessions_of(&open)?;
+        pgrx::notice!("waiting for transactions that are still running: sessions {sessions:?}");
     }
     running.iter().for_each(lock::Running::wait);
     Ok(Some((running.len() as i32).into()))

@@ -233,6 +233,7 @@ pub fn before_prepare() {
 
 /// A transaction has ended. Its invalidation messages go out after this.
 pub fn transaction_ended(committed: bool) {
+    lock::transaction_ended();
     if !committed {
         decrypt_log::statement_ended();
     }

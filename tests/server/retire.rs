@@ -34,7 +34,7 @@ fn beside(client: &mut Client) -> Client {
     shared().connect(&client.one::<String>("SELECT current_database()::text"))
 }
 
-/// Runs `sql` in a session of its own, and returns once it waits for a lock.
+/// Runs `sql` in a session of its own, and returns once it waits, for a lock or for a statement.
 fn start_waiting(client: &mut Client, sql: &'static str) -> JoinHandle<Option<DbError>> {
     let mut session = beside(client);
     let pid: i32 = session.one("SELECT pg_backend_pid()");
@@ -42,8 +42,9 @@ fn start_waiting(client: &mut Client, sql: &'static str) -> JoinHandle<Option<Db
         let error = session.batch_execute(sql).err()?;
         Some(error.as_db_error().cloned().expect("an error of the server"))
     });
-    let waits = format!("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {pid}");
-    wait_for("a session that waits for a lock", Duration::from_secs(10), || {
+    let waits =
+        format!("SELECT wait_event_type IN ('Lock', 'Timeout') FROM pg_stat_activity WHERE pid = {pid}");
+    wait_for("a session that waits", Duration::from_secs(10), || {
         client.query_one(&waits, &[]).unwrap().get::<_, Option<bool>>(0) == Some(true)
     });
     thread
@@ -237,17 +238,24 @@ fn what_cannot_be_looked_into_is_named() {
         &["DROP FOREIGN TABLE far"],
     );
 
+    // Its rows are elsewhere: whoever has looked there says so.
+    client.run("CREATE FOREIGN TABLE far (m encrypted_jsonb(k)) SERVER remote");
+    client.run(ROTATE);
+    assert_eq!(client.state("SELECT pgseal.retire_key('k', 3)"), "55000");
+    client.run("SELECT pgseal.retire_key('k', 3, except_foreign => true)");
+    client.run("DROP FOREIGN TABLE far");
+
     let mut other = beside(&mut client);
     other.run("CREATE TEMP TABLE hidden (m encrypted_jsonb(k)); INSERT INTO hidden VALUES ('{}')");
     client.run(ROTATE);
-    let error = client.error("SELECT pgseal.retire_key('k', 3)");
+    let error = client.error("SELECT pgseal.retire_key('k', 4)");
     assert_eq!(error.code().code(), "55000");
     assert!(
         error.message().contains("temporary table of another session") && error.message().contains("hidden"),
         "{error}"
     );
     other.run("DROP TABLE hidden");
-    client.run("SELECT pgseal.retire_key('k', 3)");
+    client.run("SELECT pgseal.retire_key('k', 4)");
 }
 
 #[test]
@@ -465,4 +473,179 @@ fn the_keys_of_a_column_are_counted_in_any_column_and_refused_where_there_are_no
         let state = client.state(&format!("SELECT pgseal.column_keys('{relation}', '{column}')"));
         assert!(["22023", "0A000", "42809"].contains(&state.as_str()), "{relation}.{column}: {state}");
     }
+}
+
+/// Statements that have read a row, commit, and write it to the table held when there is a row in the table go.
+const CARRIERS: [&str; 5] = [
+    "DECLARE v docs.m%TYPE; BEGIN SELECT m INTO v FROM docs; {wait} INSERT INTO held VALUES (v); END",
+    "DECLARE r record; BEGIN SELECT * INTO r FROM docs; {wait} INSERT INTO held VALUES (r.m); END",
+    "DECLARE v encrypted_jsonb; BEGIN SELECT m INTO v FROM docs; {wait} INSERT INTO loose VALUES (v); END",
+    "DECLARE v encrypted_jsonb[]; BEGIN v := ARRAY(SELECT m FROM docs); {wait} INSERT INTO loose VALUES (v[1]); END",
+    "DECLARE r record; BEGIN FOR r IN SELECT m FROM docs LOOP {wait} INSERT INTO held VALUES (r.m); END LOOP; END",
+];
+const WAIT: &str = "INSERT INTO waiting VALUES (1); COMMIT;
+    WHILE NOT EXISTS (SELECT FROM go) LOOP COMMIT; PERFORM pg_sleep(0.01); END LOOP;";
+
+#[test]
+fn a_value_that_a_statement_carries_across_commit_is_waited_for() {
+    for (number, body) in CARRIERS.iter().enumerate() {
+        let mut client = database();
+        client.run(INSERT);
+        client.run(
+            "CREATE TABLE held (m encrypted_jsonb(k)); CREATE TABLE loose (m encrypted_jsonb);
+             CREATE TABLE go (n int); CREATE TABLE waiting (n int)",
+        );
+        let body = body.replace("{wait}", WAIT);
+        let mut carrier = beside(&mut client);
+        let call = match number % 2 {
+            0 => format!("DO $$ {body} $$"),
+            _ => {
+                client.run(&format!("CREATE PROCEDURE carry() LANGUAGE plpgsql AS $$ {body} $$"));
+                "CALL carry()".into()
+            }
+        };
+        let carrying = std::thread::spawn(move || carrier.run(&call));
+        wait_for("the carrier", Duration::from_secs(20), || client.one("SELECT count(*) = 1 FROM waiting"));
+        client.run(ROTATE);
+        client.run(REENCRYPT);
+        let retiring = start_waiting(&mut client, RETIRE);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!retiring.is_finished(), "{body}");
+        client.run("INSERT INTO go VALUES (1)");
+        carrying.join().unwrap();
+        let error = retiring.join().unwrap().unwrap_or_else(|| panic!("retired beside {body}"));
+        assert!(error.message().contains("still in use: column m of public."), "{error}");
+        // And it can be had once the value is renewed.
+        client.run("CALL pgseal.reencrypt('held', 'm')");
+        client.run("CALL pgseal.reencrypt('loose', 'm')");
+        client.run(RETIRE);
+    }
+}
+
+#[test]
+fn a_keyring_is_not_dropped_beside_a_statement_that_carries_its_value() {
+    let mut client = database();
+    client
+        .run("CREATE TABLE loose (m encrypted_jsonb); CREATE TABLE go (n int); CREATE TABLE waiting (n int)");
+    let mut carrier = beside(&mut client);
+    let body = format!("DECLARE v encrypted_jsonb := '{{}}'; BEGIN {WAIT} INSERT INTO loose VALUES (v); END");
+    let carrying = std::thread::spawn(move || carrier.run(&format!("DO $$ {body} $$")));
+    wait_for("the carrier", Duration::from_secs(20), || client.one("SELECT count(*) = 1 FROM waiting"));
+    client.run("DROP TABLE docs");
+    let dropping = start_waiting(&mut client, "SELECT pgseal.drop_keyring('k')");
+    client.run("INSERT INTO go VALUES (1)");
+    carrying.join().unwrap();
+    let error = dropping.join().unwrap().expect("a keyring in use");
+    assert!(error.message().contains("column m of public.loose"), "{error}");
+    client.run("DROP TABLE loose");
+    // Nor beside a table that is not committed yet.
+    let mut maker = beside(&mut client);
+    maker.run("BEGIN; CREATE TABLE bound (m encrypted_jsonb(k))");
+    let dropping = start_waiting(&mut client, "SELECT pgseal.drop_keyring('k')");
+    maker.run("COMMIT");
+    let error = dropping.join().unwrap().expect("a keyring in use");
+    assert!(error.message().contains("column m of public.bound"), "{error}");
+}
+
+#[test]
+fn a_statement_that_cannot_be_waited_for_is_named() {
+    let mut client = database();
+    client.run(INSERT);
+    client.run(ROTATE);
+    let mut hidden = beside(&mut client);
+    let pid: i32 = hidden.one("SELECT pg_backend_pid()");
+    hidden.run("SET track_activities = off");
+    let error = client.error(RETIRE);
+    assert_eq!(error.code().code(), "55000");
+    assert!(error.message().contains(&format!("sessions {{{pid}}}")), "{error}");
+    hidden.run("SET track_activities = on");
+    // Rotation in place may wait for the transaction that retires.
+    client.run("INSERT INTO docs (m) SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 300)");
+    let mut worker = beside(&mut client);
+    let pid: i32 = worker.one("SELECT pg_backend_pid()");
+    client.run(ROTATE);
+    let run = std::thread::spawn(move || worker.run("CALL pgseal.reencrypt('docs', 'm', 10, 100)"));
+    let runs = "SELECT count(*) > 0 FROM pgseal.rotation_progress WHERE rows_done > 0";
+    wait_for("a run", Duration::from_secs(20), || client.one(runs));
+    let error = client.error("SELECT pgseal.retire_key('k', 2)");
+    assert_eq!(error.code().code(), "55006", "{error}");
+    assert!(error.message().contains(&format!("session {pid} ")), "{error}");
+    run.join().unwrap();
+    client.run("SELECT pgseal.retire_key('k', 1); SELECT pgseal.retire_key('k', 2)");
+}
+
+#[test]
+fn a_role_with_nothing_does_not_hold_up_key_management() {
+    let mut client = database();
+    client.run(INSERT);
+    let name: String = client.one("SELECT current_database()::text");
+    let role = format!("{name}_nobody");
+    client.run(&format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}"));
+    let mut nobody = shared().connect_as(&role, &name);
+    // Locks that anybody may take.
+    nobody.run(
+        "SELECT pg_advisory_lock(hashtextextended('pgseal.retire_key', 0)); SELECT pg_advisory_lock(0);
+         SELECT pg_advisory_lock(0, 0); SELECT pg_advisory_lock(0, 1)",
+    );
+    client.run(ROTATE);
+    client.run(REENCRYPT);
+    client.run(RETIRE);
+    // State of runs of tables that are gone.
+    nobody
+        .run("CREATE TEMP TABLE gone (m encrypted_jsonb); SELECT pgseal.rotation_join('gone', 'm', true, 1)");
+    nobody.run("DROP TABLE gone; CREATE TEMP TABLE next (m encrypted_jsonb); INSERT INTO next VALUES (NULL)");
+    nobody.run("BEGIN; SELECT pgseal.rotation_join('next', 'm', true, 1)");
+    client.run("SET statement_timeout = '20s'");
+    client.run(ROTATE);
+    client.run(REENCRYPT);
+    nobody.run("ROLLBACK");
+    nobody.run("DISCARD TEMP");
+    // A table of one's own.
+    nobody.run("CREATE TABLE own (m encrypted_jsonb)");
+    nobody.run("BEGIN; LOCK TABLE own");
+    let pid: i32 = nobody.one("SELECT pg_backend_pid()");
+    let place: String = client.one("SELECT pgseal.find_key(id, 2) FROM pgseal.keyring");
+    assert_eq!(place, format!("cannot look into public.own, which sessions {{{pid}}} have locked"));
+    let findings =
+        "SELECT finding FROM pgseal.audit() WHERE severity = 'unknown' AND object LIKE '%public.own'";
+    let finding: String = client.one(findings);
+    assert!(finding.contains(&format!("sessions {{{pid}}} have locked the table")), "{finding}");
+    nobody.run("CREATE VIEW seen AS SELECT 1 AS n FROM own; COMMIT");
+}
+
+#[test]
+fn a_transaction_with_many_keyrings_takes_few_locks() {
+    let mut client = database();
+    client.run("CREATE TABLE many (keyring text, m encrypted_jsonb)");
+    client.run("SELECT pgseal.create_keyring(format('t%s', n)) FROM generate_series(1, 60) n");
+    let mut writer = beside(&mut client);
+    writer.run(
+        "BEGIN; INSERT INTO many SELECT format('t%s', n), pgseal.encrypt('{}'::jsonb, format('t%s', n)) FROM generate_series(1, 60) n",
+    );
+    assert_eq!(
+        writer.one::<i64>(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        ),
+        33
+    );
+    client.run("SET lock_timeout = '100ms'");
+    for keyring in ["t1", "t32", "t33", "t60"] {
+        let exclude =
+            format!("SELECT pgseal.exclude_writers(id, 1) FROM pgseal.keyring WHERE name = '{keyring}'");
+        assert_eq!(client.state(&exclude), "55P03", "{keyring}");
+    }
+    client.run("RESET lock_timeout; SELECT pgseal.rotate_key('t60')");
+    let retiring = start_waiting(&mut client, "SELECT pgseal.retire_key('t60', 1)");
+    // A savepoint that is rolled back gives its locks back, and the next write takes them anew.
+    writer.run("SAVEPOINT s; INSERT INTO many SELECT 't60', pgseal.encrypt('{}'::jsonb, 't60'); ROLLBACK TO s; COMMIT");
+    let error = retiring.join().unwrap().expect("a key in use");
+    assert!(error.message().contains("column m of public.many"), "{error}");
+    writer.run("BEGIN; INSERT INTO many VALUES ('k', pgseal.encrypt('{}'::jsonb, 'k'))");
+    assert_eq!(
+        writer.one::<i64>(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        ),
+        1
+    );
+    writer.run("COMMIT");
 }

@@ -17,13 +17,16 @@ pub struct Value {
 }
 
 /// Shows `read` every value but NULL of the rows that the running statement sees, those of children not. False if there
-/// is no such column.
+/// is no such column in a table that is there still.
 pub fn read(relation: pg_sys::Oid, column: &CStr, mut read: impl FnMut(Value)) -> bool {
     let mut short = PgMemoryContexts::new("values of a column");
     // SAFETY: the relation is opened and closed here; the tuple is read before the next is fetched, and what reading it
     // allocates is freed after it. If anything raises, transaction abort cleans up.
     unsafe {
-        let table = pg_sys::table_open(relation, pg_sys::AccessShareLock as i32);
+        let table = pg_sys::try_relation_open(relation, pg_sys::AccessShareLock as i32);
+        if table.is_null() {
+            return true;
+        }
         let number = pg_sys::get_attnum(relation, column.as_ptr());
         if number > 0 {
             let kind = pg_sys::get_atttype(relation, number);
@@ -49,7 +52,7 @@ pub fn read(relation: pg_sys::Oid, column: &CStr, mut read: impl FnMut(Value)) -
             }
             pg_sys::heap_endscan(scan);
         }
-        pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
+        pg_sys::relation_close(table, pg_sys::AccessShareLock as i32);
         number > 0
     }
 }

@@ -1,5 +1,7 @@
 //! Locks on key versions: writers share one to the end of their transaction, retiring takes it alone.
 
+use std::cell::Cell;
+
 use pgrx::pg_sys;
 
 /// Fourth field of an advisory lock tag; 1 and 2 belong to pg_advisory_lock.
@@ -14,17 +16,53 @@ pub enum Acquired {
     Before,
 }
 
+/// Locks of no data key: what one session at a time does, and the lock of all data keys.
+const RETIRING: (i32, u16) = (0, 0);
+const ALL: (i32, u16) = (0, 1);
+/// A transaction that writes with more data keys than this takes the lock of all: the server has room for so many only.
+const SINGLE_LOCKS: u32 = 32;
+
+thread_local! {
+    /// Locks of single data keys that this transaction has taken.
+    static TAKEN: Cell<u32> = const { Cell::new(0) };
+}
+
 /// Shares the lock of a data key version until the end of the transaction.
 pub fn share(keyring: i32, version: u16) -> Acquired {
-    acquire(keyring, version, pg_sys::ShareLock)
+    let taken = TAKEN.get();
+    if taken >= SINGLE_LOCKS {
+        return acquire(ALL, pg_sys::ShareLock);
+    }
+    let acquired = acquire((keyring, version), pg_sys::ShareLock);
+    TAKEN.set(taken + u32::from(acquired == Acquired::Now));
+    acquired
 }
 
-/// Waits for every transaction that shares the lock, prepared ones included, and keeps new ones out.
-pub fn exclude(keyring: i32, version: u16) -> Acquired {
-    acquire(keyring, version, pg_sys::ExclusiveLock)
+/// A transaction has ended, and with it its locks.
+pub fn transaction_ended() {
+    TAKEN.set(0);
 }
 
-fn acquire(keyring: i32, version: u16, mode: u32) -> Acquired {
+/// Waits for every transaction that shares the lock, prepared ones included, and keeps new ones out. The lock of all
+/// comes last: who holds that takes no other.
+pub fn exclude(keyring: i32, version: u16) {
+    acquire((keyring, version), pg_sys::ExclusiveLock);
+    acquire(ALL, pg_sys::ExclusiveLock);
+}
+
+/// Whoever retires a key is alone until the end of its transaction; false where somebody else is.
+pub fn retire_alone() -> bool {
+    lock(RETIRING, pg_sys::ExclusiveLock, true) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+fn acquire(what: (i32, u16), mode: u32) -> Acquired {
+    match lock(what, mode, false) {
+        pg_sys::LockAcquireResult::LOCKACQUIRE_OK => Acquired::Now,
+        _ => Acquired::Before,
+    }
+}
+
+fn lock((keyring, version): (i32, u16), mode: u32, at_once: bool) -> pg_sys::LockAcquireResult::Type {
     let tag = pg_sys::LOCKTAG {
         // SAFETY: set before the first function of a session runs.
         locktag_field1: unsafe { pg_sys::MyDatabaseId }.into(),
@@ -35,11 +73,7 @@ fn acquire(keyring: i32, version: u16, mode: u32) -> Acquired {
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
     };
     // SAFETY: the tag is valid for the call; the lock belongs to the current transaction.
-    let result = unsafe { pg_sys::LockAcquire(&tag, mode as i32, false, false) };
-    match result {
-        pg_sys::LockAcquireResult::LOCKACQUIRE_OK => Acquired::Now,
-        _ => Acquired::Before,
-    }
+    unsafe { pg_sys::LockAcquire(&tag, mode as i32, false, at_once) }
 }
 
 /// A transaction of another session.
