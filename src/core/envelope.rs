@@ -436,6 +436,11 @@ impl Opened {
         &self.inner[self.start..]
     }
 
+    /// Bound to a context.
+    pub fn is_bound(&self) -> bool {
+        self.context_tag.is_some()
+    }
+
     /// Compares the caller's context with the one the value is bound to, in constant time.
     /// A value without a context refuses every context, so that a missing binding is noticed.
     pub fn require_context(&self, key: &DataKey, context: Option<&[u8]>) -> Result<(), OpenError> {

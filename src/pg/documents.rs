@@ -94,6 +94,10 @@ pub fn concat(call: Call) -> Returned {
 pub fn concat_sealed(call: Call) -> Returned {
     let value = open_for(call, Privilege::Encrypt)?;
     let right = values::open_to_move(call.varlena(1).bytes(), &JSONB, value.keyring.id)?;
+    // Whether two values are bound to the same context would tell who guesses one.
+    if right.is_bound() {
+        session::require(&right.keyring, Privilege::Decrypt)?;
+    }
     value.require_same_context(&right)?;
     change(&value, jsonb::CONCAT, right.datum()?.datum())
 }

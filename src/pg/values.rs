@@ -242,6 +242,11 @@ impl OpenValue {
         }
     }
 
+    /// Bound to a context.
+    pub fn is_bound(&self) -> bool {
+        self.opened.is_bound()
+    }
+
     /// Refuses a value that is bound, unless this one is bound to the same context.
     pub fn require_same_context(&self, added: &OpenValue) -> Result<(), PgError> {
         Ok(self.opened.require_same_context(&added.opened)?)

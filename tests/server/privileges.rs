@@ -328,6 +328,12 @@ fn what_search_alone_seals_is_compared_and_never_stored() {
     let (mut client, role) = database();
     set_privileges(&mut client, &role, "search");
     client.run(&format!("CREATE TABLE notes (body encrypted_text, part encrypted_jsonb); CREATE TABLE bound (body encrypted_text(k)); GRANT ALL ON notes, bound TO {role}"));
+    client.run("INSERT INTO notes VALUES ('there'::text)");
+    client.run(
+        "CREATE TABLE keyed (id int PRIMARY KEY, body encrypted_text); INSERT INTO keyed VALUES (1, NULL); CREATE VIEW simple AS SELECT body FROM notes;
+         CREATE VIEW ruled AS SELECT body FROM notes; CREATE RULE ruled AS ON INSERT TO ruled DO INSTEAD INSERT INTO notes (body) VALUES (NEW.body)",
+    );
+    client.run(&format!("GRANT ALL ON keyed, simple, ruled TO {role}"));
     let mut session = connect(&mut client, &role);
     session.run("SET pgseal.keyring = 'k'");
     for write in [
@@ -341,10 +347,19 @@ fn what_search_alone_seals_is_compared_and_never_stored() {
         "DO $$ DECLARE v encrypted_text := 'forged'; BEGIN INSERT INTO notes (body) VALUES (v); END $$",
         "CREATE TEMP TABLE t AS SELECT 'forged'::encrypted_text AS body; INSERT INTO notes (body) SELECT body FROM t",
         "WITH made AS (INSERT INTO notes (body) VALUES ('forged') RETURNING 1) SELECT FROM made",
-        "COPY notes (body) FROM PROGRAM 'echo forged'",
+        "UPDATE notes SET body = 'forged' FROM (VALUES (1)) v",
+        "INSERT INTO keyed VALUES (1) ON CONFLICT (id) DO UPDATE SET body = 'forged'",
+        "MERGE INTO keyed USING (VALUES (1)) v (id) ON keyed.id = v.id WHEN MATCHED THEN UPDATE SET body = 'forged'",
+        "INSERT INTO ruled VALUES ('forged')",
+        "INSERT INTO simple VALUES ('forged')",
     ] {
         assert_eq!(passes(&mut session, write), 'n', "{write}");
     }
+    let copied = session.copy_in("COPY notes (body) FROM STDIN").and_then(|mut rows| {
+        std::io::Write::write_all(&mut rows, b"forged\n").unwrap();
+        rows.finish()
+    });
+    assert_eq!(copied.unwrap_err().code().map(|code| code.code()), Some(NO));
     // What it makes for itself is nothing to anybody else.
     session.run("CREATE TEMP TABLE made AS SELECT 'forged'::encrypted_text AS body, ARRAY['forged'::encrypted_text] AS list");
     let typed: String = session.one("SELECT format('%s', body) FROM made");
@@ -366,6 +381,29 @@ fn what_search_alone_seals_is_compared_and_never_stored() {
     ] {
         assert_eq!(session.one::<i64>(&format!("SELECT count(*) FROM docs WHERE {asked}")), 1, "{asked}");
     }
+}
+
+#[test]
+fn a_context_is_not_found_by_adding_values_without_decrypt() {
+    let (mut client, role) = database();
+    client.run("CREATE TABLE bound AS SELECT pgseal.encrypt('{}'::jsonb, 'k', 'secret') AS m; GRANT SELECT ON bound TO PUBLIC");
+    let mut session = connect(&mut client, &role);
+    for (privileges, right, wrong) in [("encrypt", NO, NO), ("encrypt,decrypt", "", "22000")] {
+        set_privileges(&mut client, &role, privileges);
+        for (guess, state) in [("secret", right), ("guess", wrong)] {
+            let guessed = format!("pgseal.encrypt('{{}}'::jsonb, 'k', '{guess}')");
+            for adding in [format!("{guessed} || m"), format!("m || {guessed}")] {
+                let ask = format!("SELECT {adding} FROM bound");
+                match state {
+                    "" => session.run(&ask),
+                    state => assert_eq!(session.state(&ask), state, "{privileges}: {adding}"),
+                }
+            }
+        }
+    }
+    // What is not bound is added as ever.
+    set_privileges(&mut client, &role, "encrypt");
+    session.run("SELECT m || pgseal.encrypt('{}'::jsonb, 'k') FROM bound");
 }
 
 #[test]
