@@ -329,7 +329,7 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
     UNION ALL
     SELECT 'critical', format('keyring %I', k.name), 'its wrapping key is a file on this server: whoever can read it can read the data',
            'create a keyring at a KMS (pgseal.kms_endpoint) and re-encrypt into it'
-      FROM pgseal.keyring k WHERE coalesce(k.kms_endpoint, current_setting('pgseal.kms_endpoint', true)) LIKE 'file:%'
+      FROM pgseal.keyring k WHERE coalesce(k.kms_endpoint, pgseal.kms_endpoint()) LIKE 'file:%'
     UNION ALL
     SELECT 'warning', format('keyring %I', k.keyring), format('its %s key version %s is %s days old', k.purpose, k.version, extract(day FROM now() - k.created)),
            format('SELECT pgseal.%s(%L), then CALL pgseal.reencrypt for its columns', CASE k.purpose WHEN 'data' THEN 'rotate_key' ELSE 'rotate_index_key' END, k.keyring)
@@ -625,7 +625,7 @@ BEGIN
             'key_derivation', 'HKDF-SHA-256'),
         'wrapped_keys', (SELECT coalesce(jsonb_agg(jsonb_build_object('keyring', k.keyring, 'purpose', k.purpose, 'version', k.version, 'state', k.state,
                 'created', k.created, 'retired', k.retired, 'kms_key', r.kms_key,
-                'kms_endpoint', coalesce(r.kms_endpoint, current_setting('pgseal.kms_endpoint', true))) ORDER BY k.keyring, k.purpose, k.version), '[]')
+                'kms_endpoint', coalesce(r.kms_endpoint, pgseal.kms_endpoint())) ORDER BY k.keyring, k.purpose, k.version), '[]')
               FROM pgseal.keys k JOIN pgseal.keyring r ON r.name = k.keyring
              WHERE k.keyring::text IN (SELECT u ->> 'keyring' FROM jsonb_each(usage) c, jsonb_array_elements(c.value) u)),
         'values_by_key', usage,

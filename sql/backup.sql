@@ -41,13 +41,21 @@ BEGIN
     IF ('x' || left((exported ->> 'uuid')::uuid::text, 8))::bit(32)::int4 & 2147483647 IS DISTINCT FROM (exported ->> 'id')::int4 THEN
         RETURN 'its id does not belong to its uuid';
     END IF;
-    IF coalesce(exported ->> 'name', '') = '' OR exported ->> 'kms_key' IS NULL THEN
-        RETURN 'its name or KMS key is missing';
+    IF (exported ->> 'uuid')::uuid IS NULL OR (exported ->> 'id')::int4 = 0 THEN
+        RETURN 'its id or uuid is missing';
+    END IF;
+    IF json_typeof(exported -> 'name') IS DISTINCT FROM 'string' OR octet_length(exported ->> 'name') NOT BETWEEN 1 AND 63
+        OR exported ->> 'name' ~ '^[-+]?[0-9]+$' THEN
+        RETURN 'its name is missing or no name of a keyring';
+    END IF;
+    IF json_typeof(exported -> 'kms_key') IS DISTINCT FROM 'string' OR exported ->> 'kms_key' = ''
+        OR coalesce(json_typeof(exported -> 'kms_endpoint'), 'null') NOT IN ('null', 'string') THEN
+        RETURN 'its KMS key or endpoint is missing or no text';
     END IF;
     FOREACH purpose IN ARRAY ARRAY['data', 'index'] LOOP
         SELECT count(*) FILTER (WHERE k.state = 'active') = 1
                AND max(k.version) = max(k.version) FILTER (WHERE k.state = 'active')
-               AND count(DISTINCT k.version) = count(*)
+               AND count(DISTINCT k.version) = count(*) AND max(k.version) = count(*)
                AND bool_and(coalesce(k.version BETWEEN 1 AND 65535 AND k.state IN ('active', 'decrypt-only', 'retired', 'destroyed')
                                      AND octet_length(k.commitment) = 32 AND (k.wrapped IS NOT NULL OR k.state = 'destroyed')
                                      AND (k.policy IS NOT NULL) = (purpose = 'index'), false))
@@ -60,6 +68,10 @@ BEGIN
 EXCEPTION WHEN data_exception THEN
     RETURN 'a field is not of the right kind';
 END $$;
+
+CREATE FUNCTION pgseal.check_active_keys(keyring_id int4) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_check_active_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.check_active_keys(int4) IS 'internal: an error unless the KMS unwraps a keyring''s active keys, and its policies can be read';
 
 CREATE FUNCTION pgseal.import_keyring(exported json) RETURNS int4
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -93,7 +105,7 @@ BEGIN
             USING ERRCODE = 'duplicate_object', HINT = 'Change the name in the exported JSON: values do not depend on it. Nothing was changed.';
     END IF;
     IF found.id IS NULL AND endpoint IS NOT NULL AND current_setting('is_superuser') <> 'on'
-        AND endpoint IS DISTINCT FROM current_setting('pgseal.kms_endpoint', true)
+        AND endpoint IS DISTINCT FROM pgseal.kms_endpoint()
         AND NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.kms_endpoint = endpoint) THEN
         RAISE EXCEPTION 'a KMS endpoint that is new here is for superusers to name'
             USING ERRCODE = 'insufficient_privilege', HINT = 'The server''s credentials go there.';
@@ -134,6 +146,8 @@ BEGIN
            e.wrapped, e.commitment, e.policy, coalesce(e.created, now()), e.retired
       FROM pgseal.exported_keys(exported, 'index') e
      WHERE NOT EXISTS (SELECT FROM pgseal.index_key i WHERE i.keyring = new_id AND i.version = e.version);
+    -- Before anything is sealed under them; an error takes the import back.
+    PERFORM pgseal.check_active_keys(new_id);
     RETURN new_id;
 END $$;
 
@@ -142,7 +156,7 @@ CREATE FUNCTION pgseal.backup_manifest()
     RETURNS TABLE (keyring name, uuid uuid, purpose text, version int4, kms_endpoint text, kms_key text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-    SELECT k.name, k.uuid, v.purpose, v.version, coalesce(k.kms_endpoint, current_setting('pgseal.kms_endpoint', true)), k.kms_key
+    SELECT k.name, k.uuid, v.purpose, v.version, coalesce(k.kms_endpoint, pgseal.kms_endpoint()), k.kms_key
       FROM pgseal.keyring k
       JOIN (SELECT d.keyring, 'data' AS purpose, d.version, d.state FROM pgseal.data_key d
             UNION ALL SELECT i.keyring, 'index', i.version, i.state FROM pgseal.index_key i) v ON v.keyring = k.id

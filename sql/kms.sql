@@ -1,3 +1,8 @@
+-- As the library has it: current_setting would believe what a role said before the library was loaded.
+CREATE FUNCTION pgseal.kms_endpoint() RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_kms_endpoint' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.kms_endpoint() IS 'internal: the setting pgseal.kms_endpoint';
+
 CREATE FUNCTION pgseal.set_kms_token(token text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_set_kms_token' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.kms_problem(keyring text) RETURNS text[]
@@ -13,7 +18,7 @@ DECLARE
     found text[] := pgseal.kms_problem(keyring);
 BEGIN
     milliseconds := round(1000 * extract(epoch FROM clock_timestamp() - started), 1);
-    SELECT coalesce(k.kms_endpoint, current_setting('pgseal.kms_endpoint', true)), k.kms_key INTO kms_endpoint, kms_key
+    SELECT coalesce(k.kms_endpoint, pgseal.kms_endpoint()), k.kms_key INTO kms_endpoint, kms_key
       FROM pgseal.keyring k WHERE k.name = keyring;
     works := cardinality(found) = 0;
     problem := found[1];
@@ -66,7 +71,7 @@ DECLARE
     place text;
     key_version int4;
 BEGIN
-    SELECT k.id, k.kms_key, coalesce(k.kms_endpoint, current_setting('pgseal.kms_endpoint', true)) AS endpoint INTO dropped
+    SELECT k.id, k.kms_key, coalesce(k.kms_endpoint, pgseal.kms_endpoint()) AS endpoint INTO dropped
       FROM pgseal.keyring k WHERE k.name = keyring FOR UPDATE;
     IF dropped IS NULL THEN
         RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';

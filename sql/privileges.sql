@@ -125,6 +125,7 @@ BEGIN
             ('scan_files', 'evidence calls it; reading files takes more rights'),
             ('encrypted_column', 'many call it; reads the catalogs'),
             ('own_type', 'many call it; reads the catalogs'),
+            ('kms_endpoint', 'backup_manifest and evidence call it; SHOW tells as much'),
             ('require_autocommit', 'procedures call it'),
             ('require_owner', 'many call it'),
             ('confined', 'many call it; a statement gets no more rights than its caller''s'),

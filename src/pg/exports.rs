@@ -99,9 +99,11 @@ sql_functions! {
     pgseal_require_shared_keys => shared_keys::require_shared_keys;
     pgseal_set_kms_token => kms::set_kms_token;
     pgseal_kms_problem => kms::kms_problem;
+    pgseal_kms_endpoint => kms::kms_endpoint;
 
     pgseal_create_keyring => keyrings::create_keyring;
     pgseal_set_default_keyring => keyrings::set_default_keyring;
+    pgseal_check_active_keys => keyrings::check_active_keys;
     pgseal_rotate_key => keyrings::rotate_key;
     pgseal_rotate_index_key => keyrings::rotate_index_key;
     pgseal_reveal => reveal::reveal;

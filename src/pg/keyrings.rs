@@ -3,7 +3,7 @@
 
 use pgrx::{notice, warning};
 
-use super::catalog::{self, Keyring, NewKey};
+use super::catalog::{self, KeyRow, Keyring, NewKey};
 use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
@@ -223,6 +223,43 @@ pub fn rewrap_keys(call: Call) -> Returned {
     }
     session::invalidate()?;
     Ok(Some(count.into()))
+}
+
+/// `check_active_keys(keyring int4)`: does the KMS unwrap the active keys, and are they the ones that were wrapped?
+/// A superuser may go without a KMS that does not answer. Reading the keyring checks every policy.
+pub fn check_active_keys(call: Call) -> Returned {
+    session::forget();
+    let keyring = session::keyring(call.int4(0))?;
+    match unwrap_active(&keyring) {
+        Err(PgError::Kms(_, error)) if is_silent(&error) && xact::is_superuser(xact::outer_role()) => {
+            warning!(
+                "whether the KMS opens the keys of keyring \"{}\" was not checked: {error}",
+                keyring.name
+            );
+            Ok(None)
+        }
+        checked => checked.map(|()| None),
+    }
+}
+
+/// The KMS has not said anything about the key.
+fn is_silent(error: &KmsError) -> bool {
+    use KmsError::{Local, Setting, TimedOut, Unreachable};
+    matches!(error, Unreachable(_) | TimedOut | Local(_) | Setting(_))
+}
+
+fn unwrap_active(keyring: &Keyring) -> Result<(), PgError> {
+    let unwrap = |row: &KeyRow, purpose| {
+        let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
+        kms::with(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))
+    };
+    let other = |error| PgError::Commitment(keyring.name.clone(), error);
+    let data = keyring.active_data()?;
+    DataKey::derive(&unwrap(data, Purpose::Data)?, &keyring.uuid, Some(&data.commitment)).map_err(other)?;
+    let index = &keyring.active_index()?.0;
+    IndexKey::derive(&unwrap(index, Purpose::Index)?, &keyring.uuid, Some(&index.commitment))
+        .map_err(other)?;
+    Ok(())
 }
 
 /// `flush_keys()`: every session drops its unwrapped keys at its next statement after this commits.

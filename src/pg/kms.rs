@@ -11,6 +11,7 @@ use super::counters::{self, Counter};
 use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
+use super::raw::datum::varlena;
 use super::raw::xact;
 use super::{guc, session};
 use crate::keys::context::{Purpose, WrapContext};
@@ -113,6 +114,11 @@ pub fn forget_clients() {
 /// in a parallel worker, which gets the setting but not the token.
 pub fn has_token() -> bool {
     guc::is_token_given()
+}
+
+/// `kms_endpoint()`: the setting; NULL where it is not set.
+pub fn kms_endpoint(_: Call) -> Returned {
+    Ok(guc::kms_endpoint().map(|endpoint| varlena(endpoint.as_bytes()).datum()))
 }
 
 /// `set_kms_token(token text)`; NULL goes back to the server's credentials. The setting behind it makes RESET ALL,

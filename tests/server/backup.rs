@@ -136,9 +136,10 @@ fn a_merge_only_moves_forward() {
     assert_eq!(two.one::<i64>("SELECT count(*) FROM pgseal.keys WHERE state = 'active'"), 2);
 
     // What is retired there is not retired here, where rows may need it, and what is retired here stays so.
+    one.run("SET ROLE docs_owner");
     one.run("CALL pgseal.reencrypt('docs', 'm')");
     one.run("CALL pgseal.reencrypt('docs', 't')");
-    one.run("SELECT pgseal.retire_key('k', 1)");
+    one.run("RESET ROLE; SELECT pgseal.retire_key('k', 1)");
     let retired = export(&mut one);
     two.run(&import(&retired));
     let state = "SELECT state FROM pgseal.keys WHERE purpose = 'data' AND version = 1";
@@ -225,6 +226,104 @@ fn a_conflict_is_refused_before_anything_is_written() {
     assert_eq!(three.state(&import(&exported)), "42710");
     three.run(&changed(&|v| v["name"] = json!("moved")));
     assert_eq!(three.column::<String>("SELECT name::text FROM pgseal.keyring ORDER BY name"), ["k", "moved"]);
+}
+
+#[test]
+fn an_export_that_would_stop_a_keyring_is_refused() {
+    let first = site();
+    let second = other(&first, true);
+    let (mut one, mut two) = (first.connect("postgres"), second.connect("postgres"));
+    two.run("CREATE EXTENSION pgseal CASCADE; SELECT pgseal.create_keyring('own')");
+    let exported = export(&mut one);
+    let garbage = |version: u16| json!({"version": version, "state": "active", "wrapped": "00".repeat(60), "commitment": "00".repeat(32)});
+    let next = |v: &mut Value, version: u16| {
+        v["data_keys"][1]["state"] = json!("decrypt-only");
+        v["data_keys"].as_array_mut().unwrap().push(garbage(version));
+    };
+    let cases: &[(&str, Change<'_>)] = &[
+        ("the last version of all", &|v| next(v, 65_535)),
+        ("a gap", &|v| next(v, 4)),
+        ("a gap at the beginning", &|v| drop(v["data_keys"].as_array_mut().unwrap().remove(0))),
+        ("an active key that the KMS does not open", &|v| next(v, 3)),
+        ("an active key of another version", &|v| {
+            v["data_keys"][1]["wrapped"] = v["data_keys"][0]["wrapped"].clone()
+        }),
+        ("an active key of the other purpose", &|v| {
+            v["index_keys"][0]["wrapped"] = v["data_keys"][0]["wrapped"].clone()
+        }),
+        ("another commitment", &|v| v["data_keys"][1]["commitment"] = json!("ab".repeat(32))),
+        ("another commitment of the index key", &|v| {
+            v["index_keys"][0]["commitment"] = json!("ab".repeat(32))
+        }),
+        ("a number for paths", &|v| v["index_keys"][0]["policy"] = json!({"scheme": 1, "paths": 7})),
+        ("a policy of another kind", &|v| v["index_keys"][0]["policy"] = json!([1])),
+        ("a path that is none", &|v| v["index_keys"][0]["policy"]["paths"] = json!([{"path": "name"}])),
+        ("an unknown option of a policy", &|v| v["index_keys"][0]["policy"]["x"] = json!(1)),
+        ("an unknown state", &|v| v["data_keys"][0]["state"] = json!("lost")),
+        ("a number for a name", &|v| v["name"] = json!(17)),
+        ("a name that is a number", &|v| v["name"] = json!("17")),
+        ("a name that would be cut", &|v| v["name"] = json!("x".repeat(64))),
+        ("an object for a KMS key", &|v| v["kms_key"] = json!({"a": 1})),
+        ("a list for an endpoint", &|v| v["kms_endpoint"] = json!([])),
+        ("no uuid and no id", &|v| (v["uuid"], v["id"]) = (Value::Null, Value::Null)),
+        ("keys that are no objects", &|v| v["data_keys"] = json!([1, 2])),
+        ("an object of keys", &|v| v["index_keys"] = json!({"version": 1})),
+        ("a version between two", &|v| v["data_keys"][0]["version"] = json!(1.5)),
+        ("a date that is none", &|v| v["data_keys"][0]["created"] = json!("yesterday evening")),
+        ("a list", &|v| *v = json!([v])),
+        ("a number", &|v| *v = json!(1)),
+    ];
+    let everything = "SELECT concat((SELECT json_agg(k) FROM pgseal.keyring k), (SELECT json_agg(d) FROM pgseal.data_key d),
+        (SELECT json_agg(i) FROM pgseal.index_key i))";
+    let before: String = two.one(everything);
+    for (what, change) in cases {
+        let mut value = exported.clone();
+        change(&mut value);
+        assert!(two.batch_execute(&import(&value)).is_err(), "{what}");
+        assert_eq!(two.one::<String>(everything), before, "{what}");
+        assert_eq!(two.one::<i64>("SELECT count(*) FROM pgseal.keyrings"), 1, "{what}");
+    }
+    // The same where the keyring is known.
+    two.run(&import(&exported));
+    let before: String = two.one(everything);
+    for (what, change) in cases {
+        let mut value = exported.clone();
+        change(&mut value);
+        let _ = two.batch_execute(&import(&value));
+        assert_eq!(two.one::<String>(everything), before, "{what}");
+    }
+    two.run("SELECT pgseal.rotate_key('k'); SELECT pgseal.encrypt('{}'::jsonb, 'k')");
+}
+
+#[test]
+fn a_new_endpoint_is_for_superusers_whatever_a_role_set_before() {
+    let first = site();
+    let second = other(&first, true);
+    let mut client = second.connect("postgres");
+    client.run("CREATE EXTENSION pgseal CASCADE; CREATE ROLE key_admin LOGIN;
+        GRANT EXECUTE ON FUNCTION pgseal.import_keyring(json), pgseal.create_keyring, pgseal.drop_keyring TO key_admin; GRANT pg_monitor TO key_admin");
+    let mut elsewhere = export(&mut first.connect("postgres"));
+    elsewhere["kms_endpoint"] = json!("vault+https://elsewhere.example/transit");
+    // Before the library is there, a setting of its name is anybody's.
+    let mine = "SET pgseal.kms_endpoint = 'vault+https://elsewhere.example/transit'";
+    let create =
+        "SELECT pgseal.create_keyring('e', kms_endpoint => 'vault+https://elsewhere.example/transit')";
+    for call in [import(&elsewhere), create.to_owned()] {
+        let mut admin = second.connect_as("key_admin", "postgres");
+        admin.run(mine);
+        assert_eq!(admin.state(&call), "42501", "{call}");
+        assert_eq!(admin.state(&call), "42501", "again: {call}");
+    }
+    client.run("SELECT pgseal.create_keyring('own')");
+    for shown in [
+        "SELECT kms_endpoint FROM pgseal.backup_manifest() LIMIT 1",
+        "SELECT kms_endpoint FROM pgseal.check_kms('own')",
+        "SELECT CASE WHEN bool_or(finding LIKE '%wrapping key is a file%') THEN 'file:' ELSE 'none' END FROM pgseal.audit()",
+    ] {
+        let mut admin = second.connect_as("key_admin", "postgres");
+        admin.run(mine);
+        assert!(admin.one::<String>(shown).starts_with("file:"), "{shown}");
+    }
 }
 
 #[test]
