@@ -61,6 +61,40 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The same without an expression, of one page: for other roles than the owner too.
+CREATE FUNCTION pgseal.check_stored(leaf regclass, target_column name, base oid, page int8)
+    RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    stored text := format('pgseal.%s_values(%L, %L, $1, $2)', CASE base WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END, leaf, target_column);
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT s.v, count(*), array_agg(s.c ORDER BY s.c) FILTER (WHERE s.v[1] <> ''authentic'')
+           FROM (SELECT format(''(%%s,%%s)'', $1, u.i)::tid, pgseal.check_value(u.v, NULL, false) FROM unnest(%s) WITH ORDINALITY u (v, i)) s (c, v)
+          WHERE s.v IS NOT NULL GROUP BY s.v', stored) USING page, NULL::int4;
+EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error OR program_limit_exceeded THEN
+    BEGIN
+        EXECUTE format('SELECT %s', stored) USING page, 0;
+    EXCEPTION WHEN data_corrupted OR internal_error THEN
+        RETURN QUERY SELECT ARRAY['corrupt', '', '', 'the whole page: ' || SQLERRM], NULL::int8, ARRAY[format('(%s,0)', page)::tid];
+        RETURN;
+    END;
+    -- No page has more rows than fit with empty ones.
+    FOR item IN 1 .. current_setting('block_size')::int4 / 28 LOOP
+        BEGIN
+            EXECUTE format('SELECT pgseal.check_value((%s)[$2], NULL, false)', stored) INTO verdict USING page, item;
+        EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
+            verdict := ARRAY['corrupt', '', '', SQLERRM];
+        END;
+        IF verdict IS NOT NULL THEN
+            number_of_values := 1;
+            places := CASE WHEN verdict[1] <> 'authentic' THEN ARRAY[format('(%s,%s)', page, item)::tid] END;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgseal.check_stored(regclass, name, oid, int8) IS 'internal: verdicts on the values of a page, without an expression for the context';
+
 -- Tables and materialized views below a table: partitions and children.
 CREATE FUNCTION pgseal.leaves(target_table regclass) RETURNS TABLE (leaf regclass, relkind "char")
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -93,6 +127,8 @@ BEGIN
     IF denied IS NOT NULL THEN
         RAISE EXCEPTION 'permission denied for keyring "%": decrypt privilege needed', denied USING ERRCODE = 'insufficient_privilege';
     END IF;
+    -- An expression is run by the executor, and with it what the owner has made of the table.
+    PERFORM pgseal.require_owner(target_table) WHERE context IS NOT NULL;
     FOR here IN SELECT * FROM pgseal.leaves(target_table) LOOP
         IF here.relkind NOT IN ('r', 'm') THEN
             RETURN QUERY SELECT 'not checked', NULL::int8, NULL::text, NULL::int4, 'its rows are on another server', here.leaf, NULL::tid;
@@ -100,7 +136,12 @@ BEGIN
         END IF;
         pages := pg_relation_size(here.leaf) / current_setting('block_size')::int8;
         FOR page IN 0 .. pages - 1 BY 256 LOOP
-            FOR found IN SELECT * FROM pgseal.check_pages(here.leaf, page, least(page + 256, pages), checked) LOOP
+            FOR found IN
+                SELECT c.* FROM pgseal.check_pages(here.leaf, page, least(page + 256, pages), checked) c WHERE context IS NOT NULL
+                UNION ALL
+                SELECT c.* FROM generate_series(page, least(page + 256, pages) - 1) p CROSS JOIN LATERAL pgseal.check_stored(here.leaf, target_column, base, p) c
+                 WHERE context IS NULL
+            LOOP
                 total := total + coalesce(found.number_of_values, 0);
                 FOREACH place IN ARRAY coalesce(found.places, '{}') LOOP
                     EXIT WHEN listed >= max_listed;

@@ -85,6 +85,14 @@ CREATE FUNCTION pgseal.confined(statement text, start tid DEFAULT NULL, stop tid
     AS 'MODULE_PATHNAME', 'pgseal_confined' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.confined(text, tid, tid) IS 'internal: runs a statement whose triggers and functions cannot go back from SET ROLE';
 
+-- For whoever may select all rows. Read without the planner and the executor: no code of the table's owner runs.
+CREATE FUNCTION pgseal.jsonb_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_jsonb[]
+    AS 'MODULE_PATHNAME', 'pgseal_page_values' LANGUAGE C STABLE PARALLEL UNSAFE;
+CREATE FUNCTION pgseal.text_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_text[]
+    AS 'MODULE_PATHNAME', 'pgseal_page_values' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.jsonb_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
+COMMENT ON FUNCTION pgseal.text_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
+
 -- Expressions as the parser left them: pg_depend does not tell whether a row is used as a whole.
 CREATE FUNCTION pgseal.expression_trees() RETURNS TABLE (class oid, id oid, tree text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$

@@ -296,15 +296,19 @@ CREATE FUNCTION pgseal.key_usage(target_table regclass, target_column name)
     RETURNS TABLE (keyring text, key_version int4, index_key_version int4, number_of_values int8)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    base regtype := pgseal.encrypted_column(target_table, target_column)::regtype;
+    type name := CASE pgseal.encrypted_column(target_table, target_column) WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END;
+    unseen text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c WHERE c.relkind IN ('f', 'v')
+                       AND (c.oid = target_table OR c.oid IN (SELECT l.leaf FROM pgseal.leaves(target_table) l)));
 BEGIN
+    IF unseen IS NOT NULL THEN
+        RAISE EXCEPTION 'rows of % are stored elsewhere', unseen USING ERRCODE = 'wrong_object_type', HINT = 'Name the table that has them.';
+    END IF;
     RETURN QUERY EXECUTE format(
         'SELECT coalesce(k.name::text, u.id::text), u.data, u.index, u.n
-           FROM (SELECT pgseal.keyring_id(%1$I::%2$s) AS id, pgseal.key_version(%1$I::%2$s) AS data,
-                        pgseal.index_key_version(%1$I::%2$s) AS index, count(*) AS n
-                   FROM %3$s WHERE %1$I IS NOT NULL GROUP BY 1, 2, 3) u
-           LEFT JOIN pgseal.keyring k ON k.id = u.id ORDER BY 1, 2, 3',
-        target_column, base, target_table);
+           FROM (SELECT pgseal.keyring_id(v) AS id, pgseal.key_version(v) AS data, pgseal.index_key_version(v) AS index, count(*) AS n
+                   FROM pgseal.leaves($1) l CROSS JOIN LATERAL generate_series(0, pg_relation_size(l.leaf) / current_setting(''block_size'')::int8 - 1) page
+                  CROSS JOIN LATERAL unnest(pgseal.%s_values(l.leaf, $2, page, NULL)) v WHERE v IS NOT NULL GROUP BY 1, 2, 3) u
+           LEFT JOIN pgseal.keyring k ON k.id = u.id ORDER BY 1, 2, 3', type) USING target_table, target_column::text;
 END $$;
 
 -- What the sessions of this database run now: a statement may commit and go on. The start tells one statement from the next.

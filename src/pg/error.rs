@@ -126,6 +126,9 @@ pub enum PgError {
     /// An argument of a management function.
     #[error("{0}")]
     Argument(String),
+    /// A column that the role may not select, or not all rows of.
+    #[error("permission denied for column \"{0}\": all of its rows are to be read")]
+    Unselectable(String),
     /// Something exists already.
     #[error("keyring \"{0}\" already exists")]
     KeyringExists(String),
@@ -223,7 +226,9 @@ impl PgError {
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED
             }
             PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            PgError::InPlace(Refused::Owner) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            PgError::InPlace(Refused::Owner) | PgError::Unselectable(_) => {
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE
+            }
             PgError::InPlace(_) | PgError::InPlaceProblem(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::OlderSnapshots(..) => Code::ERRCODE_OBJECT_IN_USE,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,

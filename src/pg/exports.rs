@@ -124,6 +124,7 @@ sql_functions! {
     pgseal_text_holds_key => places::text_holds_key;
     pgseal_column_keys => places::column_keys;
     pgseal_confined => places::confined;
+    pgseal_page_values => places::page_values;
 
     pgseal_check_jsonb => verify::check_jsonb;
     pgseal_check_text => verify::check_text;

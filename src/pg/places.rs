@@ -73,3 +73,22 @@ pub fn confined(call: Call) -> Returned {
     let parameters = [1, 2].map(|index| (!call.is_null(index)).then(|| call.datum(index)));
     Ok(confine::run(&statement, parameters).map(|text| varlena(&text).datum()))
 }
+
+/// `page_values(regclass, column text, page int8, item int4)`: the values of a page, each at the number of its row, or of
+/// one row, for whoever may select all of them.
+pub fn page_values(call: Call) -> Returned {
+    let relation = pg_sys::Oid::from(call.int4(0) as u32);
+    let column = encoding::c_text(call.varlena(1).bytes())?;
+    if !column::is_readable(relation, &column) {
+        return Err(PgError::Unselectable(encoding::shown(column.to_bytes())));
+    }
+    let only = (!call.is_null(3)).then(|| call.int4(3));
+    let mut values = Vec::new();
+    column::read_page(relation, &column, call.datum(2).value() as u32, |number, value| {
+        if only.is_none_or(|only| only == i32::from(number)) {
+            values.resize(usize::from(number).max(values.len()), None);
+            values[usize::from(number) - 1] = value.bytes();
+        }
+    });
+    Ok(Some(array::of_values(&values, call.result_element_type()).datum()))
+}

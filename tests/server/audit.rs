@@ -157,7 +157,9 @@ fn what_it_says_to_do_can_be_typed() {
 #[test]
 fn values_in_transit_and_under_old_keys_in_odd_places_are_found() {
     let mut client = database();
-    client.run("CREATE TABLE loose (m encrypted_jsonb); INSERT INTO loose VALUES ('{\"a\": 1}')");
+    // As versions before 0.3.0 stored a literal.
+    client.run("CREATE TABLE loose (m bytea); INSERT INTO loose SELECT pgseal.encrypted_jsonb_send('{\"a\": 1}'::encrypted_jsonb)");
+    client.run("UPDATE pg_attribute SET atttypid = 'encrypted_jsonb'::regtype WHERE attrelid = 'loose'::regclass AND attname = 'm'");
     assert_eq!(
         findings(&mut client, "column m of public.loose"),
         [

@@ -1057,11 +1057,12 @@ fn an_owners_code_does_not_run_as_whoever_works_on_the_table() {
     let mut client = fresh_database();
     prepare(&mut client, 10);
     let role = trapper(&mut client, "trapped");
-    client.run("CREATE TABLE sealed (m encrypted_jsonb(k)); INSERT INTO sealed VALUES ('{}')");
+    client.run("CREATE TABLE sealed (id int, m encrypted_jsonb(k)); INSERT INTO sealed VALUES (1, '{}')");
     client.run(&format!("ALTER TABLE sealed OWNER TO {role}"));
     for trap in TRAPS {
         client.run(&format!("SET ROLE {role}"));
         client.run(trap);
+        client.run(&trap.replace("trap ", "trap_too ").replace("docs", "sealed"));
         client.run("RESET ROLE; UPDATE docs SET note = 'x'");
         assert!(has_climbed(&mut client, &role), "the trap works: {trap}");
         for call in [
@@ -1077,6 +1078,17 @@ fn an_owners_code_does_not_run_as_whoever_works_on_the_table() {
                 "{call}: {error:?}"
             );
         }
+        for looking in [
+            "pgseal.verify('sealed', 'm')",
+            "pgseal.key_usage('sealed', 'm')",
+            "pgseal.evidence('sealed')",
+            "pgseal.audit()",
+        ] {
+            client.run(&format!("SELECT {looking}"));
+        }
+        for looking in ["verify('sealed', 'm', 'NULL')", "check_searchable('sealed', 'm')"] {
+            assert_eq!(client.state(&format!("SELECT pgseal.{looking}")), "42501");
+        }
         assert!(!has_climbed(&mut client, &role), "{trap}");
         // Nor as who was there before SET ROLE.
         client.run(&format!("SET ROLE {role}"));
@@ -1088,6 +1100,7 @@ fn an_owners_code_does_not_run_as_whoever_works_on_the_table() {
         assert_eq!(client.one::<String>("SELECT current_user::text"), role);
         assert!(!has_climbed(&mut client, &role), "after SET ROLE: {trap}");
         client.run("DROP TRIGGER IF EXISTS trap ON docs; ALTER TABLE docs DROP CONSTRAINT IF EXISTS trap; DROP INDEX IF EXISTS trap; DROP STATISTICS IF EXISTS trap");
+        client.run("DROP TRIGGER IF EXISTS trap_too ON sealed; ALTER TABLE sealed DROP CONSTRAINT IF EXISTS trap_too; DROP INDEX IF EXISTS trap_too; DROP STATISTICS IF EXISTS trap_too");
     }
     client.run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
 }

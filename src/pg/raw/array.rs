@@ -48,6 +48,30 @@ pub fn of_texts(elements: &[&[u8]]) -> Varlena {
     }
 }
 
+/// An array of values of a type like bytea; `None` is NULL.
+pub fn of_values(elements: &[Option<Vec<u8>>], element_type: pg_sys::Oid) -> Varlena {
+    let value = |element: &Option<Vec<u8>>| element.as_ref().map(|bytes| varlena(bytes).datum());
+    let mut datums: Vec<pg_sys::Datum> =
+        elements.iter().map(|element| value(element).unwrap_or(pg_sys::Datum::from(0))).collect();
+    let mut nulls: Vec<bool> = elements.iter().map(Option::is_none).collect();
+    let (mut length, mut first) = (elements.len() as i32, 1);
+    // SAFETY: each datum is a varlena or marked as NULL; the array is a copy of them.
+    unsafe {
+        let array = pg_sys::construct_md_array(
+            datums.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            &mut length,
+            &mut first,
+            element_type,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as std::ffi::c_char,
+        );
+        detoast(pg_sys::Datum::from(array))
+    }
+}
+
 /// An int8[] of these numbers, in the current memory context.
 pub fn of_int8s(numbers: &[i64]) -> Varlena {
     let mut datums: Vec<pg_sys::Datum> = numbers.iter().map(|number| (*number).into()).collect();

@@ -193,6 +193,12 @@ impl Call {
         unsafe { pg_sys::get_func_rettype((*(*self.0).flinfo).fn_oid) }
     }
 
+    /// The type of the elements of the array that the function returns.
+    pub fn result_element_type(&self) -> pg_sys::Oid {
+        // SAFETY: a syscache lookup.
+        unsafe { pg_sys::get_element_type(self.result_type()) }
+    }
+
     /// Works on what this call site keeps between calls of one execution (fn_extra).
     pub fn with_cache<T: Default + 'static, R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: none of our functions is called without flinfo; it lives as long as the call site, and fn_extra is only

@@ -15,6 +15,8 @@ pub enum Key<'a> {
     All,
     /// An int4 column, by attribute number, equal to this.
     Int4(i16, i32),
+    /// An oid column, by attribute number, equal to this.
+    Oid(i16, pg_sys::Oid),
     /// A name column, by attribute number, equal to this.
     Name(i16, &'a CStr),
 }
@@ -70,6 +72,7 @@ unsafe fn prepare(scan_key: &mut pg_sys::ScanKeyData, key: &Key<'_>) -> i32 {
     let (column, function, datum) = match key {
         Key::All => return 0,
         Key::Int4(column, value) => (*column, pg_sys::F_INT4EQ, pg_sys::Datum::from(*value)),
+        Key::Oid(column, value) => (*column, pg_sys::F_OIDEQ, pg_sys::Datum::from(*value)),
         Key::Name(column, name) => (*column, pg_sys::F_NAMEEQ, pg_sys::Datum::from(name.as_ptr())),
     };
     // SAFETY: `scan_key` is writable; the function fits the column's type.
