@@ -172,17 +172,15 @@ fn for_column(value: Varlena, kind: &Kind, head: Head, column: i32) -> Returned 
     seal_anew(&values::open_to_move(value.bytes(), kind, column)?, head, column)
 }
 
-/// A literal of this statement as a column without a keyring takes it: final, under the keyring that the session chose.
-/// Others in transit are values stored long ago, which no key is needed to restore.
+/// A literal, of a DEFAULT perhaps, as a column without a keyring takes it: final, under the keyring that its session
+/// chose. A dump of values stored in transit long ago may be restored before its keys are there, or without a KMS.
 fn for_any_column(value: Varlena, kind: &Kind, head: Head) -> Returned {
     require_writer(head.keyring)?;
-    if session::has_made_literals() {
-        let opened = values::open_to_move(value.bytes(), kind, head.keyring)?;
-        if opened.is_own() {
-            return seal_anew(&opened, head, head.keyring);
-        }
+    match values::open_to_move(value.bytes(), kind, head.keyring) {
+        Ok(opened) => seal_anew(&opened, head, head.keyring),
+        Err(PgError::UnknownKeyringId(_) | PgError::Kms(..)) => for_column_sealed(value.datum(), head, -1),
+        Err(error) => Err(error),
     }
-    for_column_sealed(value.datum(), head, -1)
 }
 
 fn seal_anew(opened: &OpenValue, head: Head, keyring: i32) -> Returned {
@@ -294,9 +292,12 @@ pub fn decrypt_text_as_name(call: Call) -> Returned {
 
 /// `decrypt_as_*(encrypted_text)`: what the text means as another type. PostgreSQL's own error would quote it.
 pub fn decrypt_as(call: Call) -> Returned {
-    let text = c_text(decrypted(call)?.bytes())?;
-    let of = call.result_type();
-    let read = PgTryBuilder::new(|| Ok(Some(from_text(&text, of))));
+    Ok(Some(read_as(&c_text(decrypted(call)?.bytes())?, call.result_type())?))
+}
+
+/// Reads a text as the input function of a type does; the error does not quote it.
+pub fn read_as(text: &CStr, of: pg_sys::Oid) -> Result<pg_sys::Datum, PgError> {
+    let read = PgTryBuilder::new(|| Ok(from_text(text, of)));
     let read = UNREADABLE.into_iter().fold(read, |read, code| {
         read.catch_when(code, move |_| Err(PgError::Unreadable(type_name(of), code)))
     });

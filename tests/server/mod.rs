@@ -17,6 +17,7 @@ mod in_place_snapshots;
 mod incremental;
 mod keys;
 mod kms_loss;
+mod literals;
 mod memory;
 mod migrate;
 mod operators;

@@ -152,19 +152,22 @@ unsafe fn depend_on_role(query: *mut pg_sys::Query) {
     }
 }
 
-/// COPY reads rows in, whose values go into the table as they come from the input function.
+/// COPY or a subscription reads rows in, whose values go into the table as they come from the input function.
 pub fn copies_in() -> bool {
     // SAFETY: the active portal outlives the call; the tag is checked.
     unsafe {
+        if in_spi() {
+            return false;
+        }
         let portal = pg_sys::ActivePortal;
-        !portal.is_null()
-            && !in_spi()
-            && cells((*portal).stmts).any(|one: *mut pg_sys::PlannedStmt| {
-                let utility = (*one).utilityStmt;
-                !utility.is_null()
-                    && is_a(utility, pg_sys::NodeTag::T_CopyStmt)
-                    && (*utility.cast::<pg_sys::CopyStmt>()).is_from
-            })
+        pg_sys::IsLogicalWorker()
+            || !portal.is_null()
+                && cells((*portal).stmts).any(|one: *mut pg_sys::PlannedStmt| {
+                    let utility = (*one).utilityStmt;
+                    !utility.is_null()
+                        && is_a(utility, pg_sys::NodeTag::T_CopyStmt)
+                        && (*utility.cast::<pg_sys::CopyStmt>()).is_from
+                })
     }
 }
 

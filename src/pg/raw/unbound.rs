@@ -107,10 +107,12 @@ unsafe fn coerce_list(list: *mut pg_sys::List) {
 unsafe fn coerced(value: *mut pg_sys::Expr) -> Option<*mut pg_sys::Expr> {
     // SAFETY: looks at an expression, and a function up by name and types, and builds its call.
     unsafe {
-        let of = pg_sys::exprType(value.cast());
+        let declared = pg_sys::exprType(value.cast());
+        let mut typmod = pg_sys::exprTypmod(value.cast());
+        let of = pg_sys::getBaseTypeAndTypmod(declared, &mut typmod);
         let is_null =
             is_a(value.cast(), pg_sys::NodeTag::T_Const) && (*value.cast::<pg_sys::Const>()).constisnull;
-        if is_null || pg_sys::exprTypmod(value.cast()) > 0 || !is_encrypted(of) {
+        if is_null || typmod > 0 || !is_encrypted(of) {
             return None;
         }
         let mut name: *mut pg_sys::List = std::ptr::null_mut();
@@ -131,7 +133,7 @@ unsafe fn coerced(value: *mut pg_sys::Expr) -> Option<*mut pg_sys::Expr> {
             false,
             true,
         );
-        let arguments = [value.cast::<pg_sys::Node>(), none.cast(), pg_sys::makeBoolConst(false, false)];
+        let arguments = [relabelled(value.cast(), of), none.cast(), pg_sys::makeBoolConst(false, false)];
         let list =
             arguments.into_iter().fold(std::ptr::null_mut(), |list, one| pg_sys::lappend(list, one.cast()));
         let call = pg_sys::makeFuncExpr(
@@ -142,7 +144,19 @@ unsafe fn coerced(value: *mut pg_sys::Expr) -> Option<*mut pg_sys::Expr> {
             pg_sys::InvalidOid,
             pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,
         );
-        Some(call.cast())
+        Some(relabelled(call.cast(), declared).cast())
+    }
+}
+
+/// The value as the type below its domain, or back: the domain's checks are made inside.
+unsafe fn relabelled(value: *mut pg_sys::Node, as_type: pg_sys::Oid) -> *mut pg_sys::Node {
+    // SAFETY: builds a node over a valid expression.
+    unsafe {
+        if pg_sys::exprType(value) == as_type {
+            return value;
+        }
+        let (none, form) = (pg_sys::InvalidOid, pg_sys::CoercionForm::COERCE_IMPLICIT_CAST);
+        pg_sys::makeRelabelType(value.cast(), as_type, -1, none, form).cast()
     }
 }
 
