@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::jsonb::{JsonbError, walk};
 use super::policy::{Policy, PolicyError, plain_path};
-use super::range::{Bounds, Decimal, Domain, Scalar};
+use super::range::{Bounds, Decimal, Domain, Reading, Scalar};
 
 /// Where to look, and between what.
 #[derive(PartialEq, Eq)]
@@ -38,12 +38,12 @@ impl Between {
         policy.covers_scalar(&self.keys(), 0)
     }
 
-    /// Does a document have such a number or time there?
-    pub fn holds(&self, document: &[u8]) -> Result<bool, JsonbError> {
+    /// Does a document have such a number or time there? The reading is that of the policy which made its tokens.
+    pub fn holds(&self, document: &[u8], reading: Reading) -> Result<bool, JsonbError> {
         let mut found = false;
         walk(document, |leaf| {
             if !found && leaf.keys.iter().copied().eq(self.keys.iter().map(Vec::as_slice)) {
-                let scalar = Scalar::of(self.bounds.domain, leaf.kind, leaf.value);
+                let scalar = Scalar::of(self.bounds.domain, reading, leaf.kind, leaf.value);
                 found = scalar.is_some_and(|scalar| self.bounds.contain(&scalar));
             }
             Ok::<(), JsonbError>(())

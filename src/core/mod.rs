@@ -7,6 +7,7 @@ pub mod canonical;
 pub mod envelope;
 pub mod filter;
 pub mod fold;
+pub mod iso8601;
 pub mod jsonb;
 pub mod kdf;
 pub mod policy;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::jsonb::{JsonbError, walk_with_empties};
-use super::range::{Range, RangeError};
+use super::range::{Range, RangeError, Reading};
 
 /// The only token scheme so far: [`super::token`].
 pub const SCHEME: u8 = 1;
@@ -14,6 +14,8 @@ pub const MAX_PATHS: usize = 256;
 /// Value bits of a token when a path declares none: all but the top bit.
 pub const FULL_BITS: u8 = 63;
 
+/// How a stored policy names [`Reading::Iso8601`].
+const ISO: &str = "iso8601";
 const MIN_BITS: u8 = 8;
 const MAX_SPREAD: u16 = 64;
 
@@ -60,6 +62,7 @@ enum Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     rules: Vec<PathRule>,
+    reading: Reading,
 }
 
 impl From<RangeError> for PolicyError {
@@ -75,13 +78,31 @@ impl Policy {
             return Err(PolicyError::TooManyPaths);
         }
         let rules = paths.iter().map(|path| PathRule::declared(path.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Policy { rules })
+        Ok(Policy { rules, reading: Reading::Rfc3339 }.renewed())
     }
 
     /// The form that the catalog stores.
     pub fn to_json(&self) -> Value {
         let paths: Vec<Value> = self.rules.iter().map(PathRule::to_json).collect();
-        json!({ "scheme": SCHEME, "paths": paths })
+        match self.reading {
+            Reading::Rfc3339 => json!({ "scheme": SCHEME, "paths": paths }),
+            Reading::Iso8601 => json!({ "scheme": SCHEME, "times": ISO, "paths": paths }),
+        }
+    }
+
+    /// The same paths for a new index key version.
+    pub fn renewed(mut self) -> Self {
+        self.reading = Reading::Iso8601;
+        for range in self.rules.iter_mut().filter_map(|rule| rule.range.as_mut()) {
+            range.reading = Reading::Iso8601;
+        }
+        self
+    }
+
+    /// How strings below these object keys are read as times.
+    pub fn reading(&self, keys: &[&[u8]]) -> Reading {
+        let range = self.rule_for(keys).and_then(|rule| rule.range.as_ref());
+        range.map_or(Reading::Iso8601, |range| range.reading)
     }
 
     /// Reads what [`Policy::to_json`] wrote; an option it does not know is an error, never ignored.
@@ -90,7 +111,7 @@ impl Policy {
         if stored["scheme"].as_u64() != Some(SCHEME.into()) {
             return Err(PolicyError::Stored("unknown scheme"));
         }
-        if fields.keys().any(|key| !["scheme", "paths"].contains(&key.as_str())) {
+        if fields.keys().any(|key| !["scheme", "times", "paths"].contains(&key.as_str())) {
             return Err(PolicyError::Stored("unknown option"));
         }
         let paths = stored["paths"].as_array().ok_or(PolicyError::Stored("no paths"))?;
@@ -98,7 +119,12 @@ impl Policy {
             return Err(PolicyError::TooManyPaths);
         }
         let rules = paths.iter().map(PathRule::from_json).collect::<Result<_, _>>()?;
-        Ok(Policy { rules })
+        let policy = Policy { rules, reading: Reading::Rfc3339 };
+        match stored.get("times").map(Value::as_str) {
+            None => Ok(policy),
+            Some(Some(ISO)) => Ok(policy.renewed()),
+            Some(_) => Err(PolicyError::Stored("unknown reading of times")),
+        }
     }
 
     /// The first declared rule that covers a scalar below these object keys; array steps do not count.

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::canonical::{Kind, printed_number};
+use super::iso8601;
 
 /// Steps of one range, at most: 16 levels.
 const MAX_STEPS: i128 = 1 << 32;
@@ -33,8 +34,26 @@ pub struct RangeError(pub &'static str);
 pub enum Domain {
     /// JSON numbers.
     Numbers = 1,
-    /// JSON strings that are a date or time, see [`micros`].
+    /// JSON strings that are a date or time, see [`Reading`].
     Times = 2,
+}
+
+/// Which strings are times; what has tokens is found by the reading that made them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// [`micros`], by policies of 0.2.0 and before.
+    Rfc3339,
+    /// [`iso8601::micros`].
+    Iso8601,
+}
+
+impl Reading {
+    fn micros(self, text: &str) -> Option<i128> {
+        match self {
+            Reading::Rfc3339 => micros(text),
+            Reading::Iso8601 => iso8601::micros(text),
+        }
+    }
 }
 
 /// A range as a policy declares it.
@@ -42,6 +61,8 @@ pub enum Domain {
 pub struct Range {
     /// What it is of.
     pub domain: Domain,
+    /// How a string is read.
+    pub reading: Reading,
     declared: Value,
     scale: i32,
     min: i128,
@@ -134,10 +155,12 @@ impl PartialOrd for Decimal {
 
 impl Scalar {
     /// The scalar of a leaf, where it is one of `domain`.
-    pub fn of(domain: Domain, kind: Kind, value: &[u8]) -> Option<Self> {
+    pub fn of(domain: Domain, reading: Reading, kind: Kind, value: &[u8]) -> Option<Self> {
         match (domain, kind) {
             (Domain::Numbers, Kind::Number) => Decimal::new(value.to_vec()).map(Scalar::Number),
-            (Domain::Times, Kind::String) => micros(std::str::from_utf8(value).ok()?).map(Scalar::Time),
+            (Domain::Times, Kind::String) => {
+                reading.micros(std::str::from_utf8(value).ok()?).map(Scalar::Time)
+            }
             _ => None,
         }
     }
@@ -195,7 +218,8 @@ impl Range {
         if (max - min) / step >= MAX_STEPS {
             return Err(fault("a range has more than 4294967296 steps: choose a larger step"));
         }
-        Ok(Range { domain, declared: stored.clone(), scale, min, max, step })
+        let reading = Reading::Rfc3339;
+        Ok(Range { domain, reading, declared: stored.clone(), scale, min, max, step })
     }
 
     /// What [`Range::from_json`] read.
@@ -309,7 +333,7 @@ pub fn micros(text: &str) -> Option<i128> {
 }
 
 fn time_bound(bound: &Value) -> Result<i128, RangeError> {
-    let time = bound.as_str().and_then(micros);
+    let time = bound.as_str().and_then(|text| micros(text).or_else(|| iso8601::micros(text)));
     time.ok_or(RangeError("min and max are both numbers or both times such as \"2020-01-01\""))
 }
 

@@ -198,12 +198,12 @@ fn path_of_keys(keys: &[&[u8]]) -> Vec<u8> {
 
 fn finest_bucket(rule: &PathRule, leaf: &Leaf<'_>) -> Option<Bucket> {
     let range = rule.range.as_ref()?;
-    Some(range.bucket(&Scalar::of(range.domain, leaf.kind, leaf.value)?))
+    Some(range.bucket(&Scalar::of(range.domain, range.reading, leaf.kind, leaf.value)?))
 }
 
 fn buckets(rule: &PathRule, leaf: &Leaf<'_>) -> Option<Vec<Bucket>> {
     let range = rule.range.as_ref()?;
-    Some(range.buckets(&Scalar::of(range.domain, leaf.kind, leaf.value)?))
+    Some(range.buckets(&Scalar::of(range.domain, range.reading, leaf.kind, leaf.value)?))
 }
 
 /// The scalars of a query document, without duplicates.

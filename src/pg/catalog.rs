@@ -12,6 +12,7 @@ use super::raw::xact;
 use crate::core::Uuid;
 use crate::core::kdf::Commitment;
 use crate::core::policy::Policy;
+use crate::core::range::Reading;
 use crate::keys::context::Purpose;
 use crate::keys::state::{KeyState, next_version};
 
@@ -86,6 +87,12 @@ impl Keyring {
     pub fn active_index(&self) -> Result<&(KeyRow, Rc<Policy>), PgError> {
         let active = self.index_keys.iter().find(|(key, _)| key.state == KeyState::Active);
         active.ok_or_else(|| PgError::Catalog(format!("keyring {} has no active index key", self.id)))
+    }
+
+    /// How times at these object keys are read in a value with tokens of this index key version.
+    pub fn reading(&self, index_version: u16, keys: &[&[u8]]) -> Reading {
+        let made = self.index_keys.iter().find(|(key, _)| key.version == index_version);
+        made.map_or(Reading::Iso8601, |(_, policy)| policy.reading(keys))
     }
 
     /// One data key version.

@@ -151,7 +151,7 @@ pub fn rotate_key(call: Call) -> Returned {
 pub fn rotate_index_key(call: Call) -> Returned {
     xact::require_writable(c"pgseal.rotate_index_key()");
     let keyring = locked_keyring(call)?;
-    let policy = keyring.active_index()?.1.clone();
+    let policy = Policy::clone(&keyring.active_index()?.1).renewed();
     new_index_key(&keyring, &policy)
 }
 
