@@ -795,6 +795,7 @@ fn a_filter(groups: &filter::Groups, query: &[u8]) -> Vec<u8> {
         kind: Query::Contains,
         query,
         groups,
+        nulls: false,
     };
     filter::seal(&data_key(1), &KEYRING, &parts).unwrap()
 }

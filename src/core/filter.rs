@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! off len                                   all integers big-endian
-//! 0   4   format 1, suite 1, flags (bit0 session keyring, bit1 every keyring), content 5
+//! 0   4   format 1, suite 1, flags (bit0 session keyring, bit1 every keyring, bit2 no match is NULL), content 5
 //! 4   4   keyring id
 //! 8   2   data key version that sealed the query
 //! 10  2   newest index key version known when it was made
@@ -34,6 +34,7 @@ pub const MAX_KEYS: usize = 1024;
 
 const SESSION: u8 = 1 << 0;
 const EVERY_KEYRING: u8 = 1 << 1;
+const NULLS: u8 = 1 << 2;
 const AAD_LABEL: &[u8] = b"pgseal/v1/aad/filter";
 const NONCE_DOMAIN: &[u8] = b"filter";
 
@@ -43,7 +44,7 @@ const NONCE_DOMAIN: &[u8] = b"filter";
 pub enum Query {
     /// One jsonb document that the value must contain.
     Contains = 1,
-    /// Several documents, each after its length (u32); the value must contain one of them.
+    /// Several documents, each after its length (u32); the value must contain one of them. An empty one is NULL.
     ContainsAny = 2,
     /// A [`super::text_query::TextQuery`].
     Text = 3,
@@ -187,11 +188,14 @@ pub struct Parts<'a> {
     pub query: &'a [u8],
     /// From [`groups`] or [`any_group`].
     pub groups: &'a Groups,
+    /// A document of the query is NULL, so that no match is NULL and not false.
+    pub nulls: bool,
 }
 
 /// Makes the bytes of a filter. Equal parts give equal bytes.
 pub fn seal(key: &DataKey, uuid: &Uuid, parts: &Parts<'_>) -> Result<Vec<u8>, OpenError> {
-    let flags = if parts.binding == Binding::Session { SESSION } else { 0 };
+    let mut flags = if parts.binding == Binding::Session { SESSION } else { 0 };
+    flags |= if parts.nulls { NULLS } else { 0 };
     let mut out = vec![FORMAT, SUITE, flags, CONTENT];
     out.extend_from_slice(&parts.keyring.to_be_bytes());
     for number in [parts.data_version, parts.index_version, parts.groups.len() as u16] {
@@ -222,7 +226,7 @@ impl<'a> Filter<'a> {
         if head[3] != CONTENT {
             return Err(FormatError::UnknownContent);
         }
-        if head[2] & !(SESSION | EVERY_KEYRING) != 0 || head[15] != 0 {
+        if head[2] & !(SESSION | EVERY_KEYRING | NULLS) != 0 || head[15] != 0 {
             return Err(FormatError::Reserved);
         }
         let query = match head[14] {
@@ -272,6 +276,11 @@ impl<'a> Filter<'a> {
     /// Values of every keyring are compared, each with its own key; the filter then has no groups.
     pub fn every_keyring(&self) -> bool {
         self.bytes[2] & EVERY_KEYRING != 0
+    }
+
+    /// Not to match is NULL.
+    pub fn has_nulls(&self) -> bool {
+        self.bytes[2] & NULLS != 0
     }
 
     /// The groups of keys.

@@ -144,7 +144,8 @@ fn with_step<'a>(readings: &[Vec<Option<&'a [u8]>>], step: Option<&'a [u8]>) -> 
 
 /// What strtol may read whole; jsonb then takes it for a position in an array.
 fn is_position(step: &[u8]) -> bool {
-    let step = step.trim_ascii_start();
+    let blank = step.iter().take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r')).count();
+    let step = &step[blank..];
     let digits = step.strip_prefix(b"-").or(step.strip_prefix(b"+")).unwrap_or(step);
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
@@ -203,6 +204,8 @@ mod tests {
         let count = |steps: &[&str]| path(steps, "x").leaves().map(|leaves| leaves.len());
         assert_eq!(count(&["a", "0"]), Some(2));
         assert_eq!(count(&["-1", " 2"]), Some(4));
+        assert_eq!(count(&["\t\n\x0B\x0C\r +2"]), Some(2));
+        assert_eq!(count(&["\u{a0}2", "+ 2", "2 "]), Some(1));
         assert_eq!(count(&["1x", ""]), Some(1));
         assert_eq!(count(&["1", "2", "3", "4"]), Some(16));
         assert_eq!(count(&["1", "2", "3", "4", "5"]), None);

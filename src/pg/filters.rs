@@ -1,6 +1,8 @@
 //! `encrypted_filter`: made from a query once per execution, matched against tokens without a key, and
 //! opened again for the exact half.
 
+use std::rc::Rc;
+
 use zeroize::Zeroizing;
 
 use super::catalog::Keyring;
@@ -21,6 +23,7 @@ use crate::core::filter::{
     range_group,
 };
 use crate::core::policy::Policy;
+use crate::core::range::Reading;
 use crate::core::text_query::TextQuery;
 use crate::core::token::{QueryLeaf, Tokenizer, query_leaves};
 
@@ -80,8 +83,9 @@ fn seal(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgE
         return Err(PgError::CaseNeedsUtf8);
     }
     let keyring = session::keyring(target.keyring)?;
-    session::require_search(&keyring, |policy| is_declared(kind, documents, policy))?;
-    let groups = query_groups(&keyring, kind, documents)?;
+    let asked: Vec<&[u8]> = documents.iter().copied().filter(|document| !document.is_empty()).collect();
+    session::require_search(&keyring, |policy| is_declared(kind, &asked, policy))?;
+    let groups = query_groups(&keyring, kind, &asked)?;
     let joined;
     let query = match kind {
         Query::ContainsAny => {
@@ -101,6 +105,7 @@ fn seal(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgE
         kind,
         query,
         groups: &groups,
+        nulls: asked.len() < documents.len(),
     };
     Ok(filter::seal(&key, &keyring.uuid, &parts)?)
 }
@@ -226,13 +231,14 @@ pub fn filter_for(call: Call) -> Returned {
     })
 }
 
-/// `filter_any(jsonb[], keyring text)`. NULL elements match nothing.
+/// `filter_any(jsonb[], keyring text)`. As with ANY, no match is NULL where an element is.
 pub fn filter_any(call: Call) -> Returned {
     if call.is_null(0) {
         return Ok(None);
     }
     let elements = array::documents(call.datum(0));
-    let documents: Vec<&[u8]> = elements.iter().flatten().map(Varlena::bytes).collect();
+    let documents: Vec<&[u8]> =
+        elements.iter().map(|element| element.as_ref().map_or(&[][..], Varlena::bytes)).collect();
     let named = call.optional_text(1)?;
     let joined = join_documents(&documents);
     remember(call, &[&named_key(&named), &joined], || {
@@ -336,8 +342,8 @@ pub struct OpenFilter {
 
 /// What a filter asks of the plaintext.
 enum Question {
-    /// Does it contain one of these documents?
-    Contains(Vec<Owned>),
+    /// Does it contain one of these documents? If not, the answer is the other.
+    Contains(Vec<Owned>, Option<bool>),
     /// Is the text at a path this one?
     Text(TextAt),
     /// Does it, with all strings case-folded, contain this folded document?
@@ -348,14 +354,14 @@ enum Question {
 
 impl Default for Question {
     fn default() -> Self {
-        Question::Contains(Vec::new())
+        Question::Contains(Vec::new(), Some(false))
     }
 }
 
 impl Question {
     fn is_declared(&self, policy: &Policy) -> Result<bool, PgError> {
         match self {
-            Question::Contains(documents) => all_declared(documents.iter().map(Owned::bytes), policy),
+            Question::Contains(documents, _) => all_declared(documents.iter().map(Owned::bytes), policy),
             Question::Text(text) => text.is_declared(policy),
             Question::Casefold(document) => Ok(policy.declares(document.bytes())?),
             Question::Between(between) => Ok(between.is_declared(policy)),
@@ -375,6 +381,8 @@ pub struct OpenDocument {
     pub document: Owned,
     /// Of its keyring.
     pub looking: Looking,
+    /// The keyring and index key version.
+    made_by: Option<(Rc<Keyring>, u16)>,
 }
 
 impl OpenDocument {
@@ -393,6 +401,12 @@ impl OpenDocument {
         Ok(Some(&self.document))
     }
 
+    /// How the loaded value's times are read.
+    pub fn reading(&self, between: &Between) -> Reading {
+        let made_by = self.made_by.as_ref();
+        made_by.map_or(Reading::Iso8601, |(keyring, version)| keyring.reading(*version, &between.keys()))
+    }
+
     /// Decrypts a value that the role looks into; the plaintext stays inside.
     pub fn load(
         &mut self,
@@ -401,6 +415,7 @@ impl OpenDocument {
         declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
     ) -> Result<(), PgError> {
         let located = values::locate_to_look(value, kind, &mut self.looking, declared)?;
+        self.made_by = Some((located.keyring.clone(), parse_head(value)?.0.index_version));
         match located.bare_length() {
             Some(length) => self.document.fill(length, |room| located.open_into(room)),
             None => {
@@ -420,9 +435,13 @@ impl OpenFilter {
         let query = open_query(filter)?;
         self.bytes.clear();
         self.question = match filter.query() {
-            Query::Contains => Question::Contains(vec![Owned::new(&query)]),
+            Query::Contains => Question::Contains(vec![Owned::new(&query)], Some(false)),
             Query::ContainsAny => {
-                Question::Contains(filter::split_documents(&query).map(Owned::new).collect())
+                let documents = filter::split_documents(&query).filter(|document| !document.is_empty());
+                Question::Contains(
+                    documents.map(Owned::new).collect(),
+                    (!filter.has_nulls()).then_some(false),
+                )
             }
             Query::Text => Question::Text(TextAt::new(&text_query(&[&query])?)),
             Query::Casefold => Question::Casefold(jsonb::casefolded(&Owned::new(&query))),
@@ -445,10 +464,13 @@ impl OpenFilter {
     pub fn answer(&self) -> Result<Option<bool>, PgError> {
         let document = &self.value.document;
         Ok(match &self.question {
-            Question::Contains(documents) => Some(documents.iter().any(|query| document.contains(query))),
+            Question::Contains(documents, otherwise) => {
+                let contained = documents.iter().any(|query| document.contains(query));
+                if contained { Some(true) } else { *otherwise }
+            }
             Question::Text(text) => text.equals(document),
             Question::Casefold(query) => Some(jsonb::casefolded(document).contains(query)),
-            Question::Between(between) => Some(between.holds(document.bytes())?),
+            Question::Between(between) => Some(between.holds(document.bytes(), self.value.reading(between))?),
         })
     }
 }

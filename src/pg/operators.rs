@@ -33,7 +33,8 @@ pub fn token_match(call: Call) -> Returned {
         value = call.prefix(0, end);
     }
     let Some(section) = value.bytes().get(HEADER_BYTES..end) else { return boolean(true) };
-    boolean(filter.admits(marker(head.keyring, head.index_version), |token| has_token(section, token)))
+    let admitted = filter.admits(marker(head.keyring, head.index_version), |token| has_token(section, token));
+    if admitted || !filter.has_nulls() { boolean(admitted) } else { Ok(None) }
 }
 
 /// Is the token in the section, whose big-endian tokens ascend as their bytes do?

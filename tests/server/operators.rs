@@ -353,3 +353,127 @@ fn a_row_that_does_not_match_is_neither_decrypted_nor_read_whole() {
         assert_eq!([after[0] - before[0], after[1] - before[1]], [decrypted, fetched], "{condition}");
     }
 }
+
+#[test]
+fn a_null_among_alternatives_makes_no_match_null() {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k', '{$.k}')");
+    client
+        .run("CREATE TABLE docs (id serial, plain jsonb, sealed encrypted_jsonb(k), loose encrypted_jsonb)");
+    client.run(r#"INSERT INTO docs (plain, sealed, loose) SELECT j, j, pgseal.encrypt(j, 'k') FROM unnest(ARRAY['{"k": "a"}', '{"k": "b"}', '{}']::jsonb[]) j"#);
+    client.run("CREATE INDEX ON docs USING gin (sealed)");
+    for keyrings in [1, 2] {
+        if keyrings == 2 {
+            client.run("SELECT pgseal.create_keyring('other')");
+        }
+        for scan in ["SET enable_seqscan = off", "SET enable_seqscan = on"] {
+            client.run(scan);
+            for list in [
+                r#"ARRAY[NULL, '{"k":"a"}']::jsonb[]"#,
+                r#"ARRAY['{"k":"a"}', '{"k":"b"}', NULL]::jsonb[]"#,
+                "ARRAY[NULL]::jsonb[]",
+                "ARRAY[NULL, NULL]::jsonb[]",
+                "'{}'::jsonb[]",
+                r#"ARRAY['{"k":"a"}']::jsonb[]"#,
+                "NULL::jsonb[]",
+            ] {
+                for column in ["sealed", "loose"] {
+                    for list_given in [list.to_owned(), format!("(SELECT {list})")] {
+                        let answers = |condition: String| {
+                            format!(
+                                "SELECT string_agg(coalesce(({condition})::text, '-') || coalesce((NOT {condition})::text, '-'), ' ' ORDER BY id) FROM docs"
+                            )
+                        };
+                        let ids = |condition: String| {
+                            format!(
+                                "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM docs WHERE {condition}"
+                            )
+                        };
+                        let plain = format!("(plain @> ANY ({list}))");
+                        let asked = format!("({column} @@ pgseal.filter_any({list_given}))");
+                        let expected: String = client.one(&answers(plain.clone()));
+                        assert_eq!(client.one::<String>(&answers(asked.clone())), expected, "{asked}");
+                        for not in ["", "NOT "] {
+                            let expected: String = client.one(&ids(format!("{not}{plain}")));
+                            assert_eq!(
+                                client.one::<String>(&ids(format!("{not}{asked}"))),
+                                expected,
+                                "{not}{asked}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+    client.run("SET enable_seqscan = off");
+    let plan =
+        r#"EXPLAIN SELECT FROM docs WHERE sealed @@ pgseal.filter_any(ARRAY[NULL, '{"k":"a"}']::jsonb[])"#;
+    assert!(client.column::<String>(plan).join("\n").contains("Bitmap Index Scan"));
+}
+
+#[test]
+fn subscripts_in_a_path_are_read_as_jsonb_reads_them() {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k', '{$.**}')");
+    client.run("CREATE TABLE docs (id serial, plain jsonb, sealed encrypted_jsonb(k))");
+    client.run("CREATE TABLE steps (step text PRIMARY KEY)");
+    // Blanks of every kind, signs, digits and what comes behind.
+    client.run(
+        r"INSERT INTO steps SELECT DISTINCT blank || sign || digits || tail FROM
+            unnest(ARRAY['', ' ', E'\t', E'\n', E'\x0B', E'\x0C', E'\r', E' \x0B\t ', E'\u00A0', E'\u2003', E'\u0085', E'\x1C']) blank,
+            unnest(ARRAY['', '+', '-', '--', '+-', '- ']) sign,
+            unnest(ARRAY['', '0', '1', '00', '2147483647', '2147483648', '4294967296', '9223372036854775808', '0x0', '0e0', E'\uFF11']) digits,
+            unnest(ARRAY['', ' ', E'\x0B', 'a']) tail",
+    );
+    client.run(
+        r#"INSERT INTO docs (plain, sealed) SELECT j, j FROM (
+             SELECT unnest(ARRAY['{"a": ["x", "y", "x"]}', '{"a": [["x"], ["y", "x"]]}', '["x", ["x"]]', '"x"', '{"a": {"0": "x", "1": ["x"]}}']::jsonb[]) j
+             UNION ALL SELECT jsonb_build_object('a', jsonb_build_object(step, 'x')) FROM steps WHERE length(step) < 4) d"#,
+    );
+    client.run("CREATE INDEX ON docs USING gin (sealed); ANALYZE docs");
+    let steps: Vec<String> = client.column("SELECT step FROM steps ORDER BY random() LIMIT 30");
+    let always = ["\u{B}0", " 0", "\u{C}-1", "+0", "\u{B}+\u{B}0"].map(String::from);
+    for scan in ["SET enable_seqscan = off", "SET enable_seqscan = on; SET enable_bitmapscan = off"] {
+        client.run(scan);
+        for step in always.iter().chain(&steps) {
+            let quoted = format!("E'{}'", step.replace('\\', "\\\\"));
+            for condition in [
+                format!("COLUMN #>> ARRAY['a', {quoted}] = 'x'"),
+                format!("COLUMN #>> ARRAY[{quoted}] = 'x'"),
+                format!("COLUMN #>> ARRAY['a', {quoted}, {quoted}] = 'x'"),
+            ] {
+                let ids = |column: &str| {
+                    let condition = condition.replace("COLUMN", column);
+                    format!(
+                        "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM docs WHERE {condition}"
+                    )
+                };
+                let expected: String = client.one(&ids("plain"));
+                assert_eq!(client.one::<String>(&ids("sealed")), expected, "{step:?}: {condition}");
+            }
+        }
+    }
+    // These ask jsonb itself; errors are the same too.
+    for step in always.iter().chain(steps.iter().take(10)) {
+        let quoted = format!("E'{}'", step.replace('\\', "\\\\"));
+        for (sealed, plain) in [
+            ("pgseal.decrypt(sealed #> ARRAY['a', STEP])", "plain #> ARRAY['a', STEP]"),
+            ("pgseal.decrypt(sealed #- ARRAY['a', STEP])", "plain #- ARRAY['a', STEP]"),
+            ("pgseal.decrypt(sealed - STEP::text)", "plain - STEP::text"),
+        ] {
+            let answer = |client: &mut Client, expression: &str| {
+                let asked = format!(
+                    "SELECT string_agg(coalesce(({})::text, '-'), ' ' ORDER BY id) FROM docs WHERE plain <> '\"x\"'",
+                    expression.replace("STEP", &quoted)
+                );
+                client
+                    .query_one(&asked, &[])
+                    .map(|row| row.get::<_, String>(0))
+                    .map_err(|error| error.code().map(|code| code.code().to_owned()))
+            };
+            let expected = answer(&mut client, plain);
+            assert_eq!(answer(&mut client, sealed), expected, "{step:?}: {plain}");
+        }
+    }
+}
