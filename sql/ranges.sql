@@ -7,6 +7,9 @@ CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low
 CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low timestamptz, high timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_between_times' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.between_support;
+CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low text, high text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.between_support;
 CREATE FUNCTION pgseal.filter_between_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_filter_between_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.filter_between(path text, low numeric, high numeric, keyring text DEFAULT NULL) RETURNS @extschema@.encrypted_filter
@@ -15,10 +18,15 @@ CREATE FUNCTION pgseal.filter_between(path text, low numeric, high numeric, keyr
 CREATE FUNCTION pgseal.filter_between(path text, low timestamptz, high timestamptz, keyring text DEFAULT NULL) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_between_times' LANGUAGE C STABLE PARALLEL RESTRICTED
     SUPPORT pgseal.filter_between_support;
+CREATE FUNCTION pgseal.filter_between(path text, low text, high text, keyring text DEFAULT NULL) RETURNS @extschema@.encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED
+    SUPPORT pgseal.filter_between_support;
 CREATE FUNCTION pgseal.filter_between_for(text, numeric, numeric, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_between_numbers_for' LANGUAGE C STABLE PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.filter_between_for(text, timestamptz, timestamptz, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_between_times_for' LANGUAGE C STABLE PARALLEL RESTRICTED;
+CREATE FUNCTION pgseal.filter_between_for(text, text, text, int4) RETURNS @extschema@.encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_between_texts_for' LANGUAGE C STABLE PARALLEL RESTRICTED;
 
 CREATE FUNCTION pgseal.filter_casefold_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_filter_casefold_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
@@ -29,9 +37,12 @@ COMMENT ON FUNCTION pgseal.between_support(internal) IS 'planner support: token 
 COMMENT ON FUNCTION pgseal.filter_between_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';
 COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, numeric, numeric) IS 'is a number at the path between the bounds, both included; NULL is open';
 COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, timestamptz, timestamptz) IS 'is a date or time at the path between the bounds, both included; NULL is open';
+COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, text, text) IS 'the same for bounds without a type: numbers where they read as such, else times';
 COMMENT ON FUNCTION pgseal.filter_between(text, numeric, numeric, text) IS 'the condition "has a number at the path between the bounds", for @@';
 COMMENT ON FUNCTION pgseal.filter_between(text, timestamptz, timestamptz, text) IS 'the condition "has a date or time at the path between the bounds", for @@';
+COMMENT ON FUNCTION pgseal.filter_between(text, text, text, text) IS 'the same for bounds without a type';
 COMMENT ON FUNCTION pgseal.filter_between_for(text, numeric, numeric, int4) IS 'internal: the filter of a rewritten between with parameters';
 COMMENT ON FUNCTION pgseal.filter_between_for(text, timestamptz, timestamptz, int4) IS 'internal: the filter of a rewritten between with parameters';
+COMMENT ON FUNCTION pgseal.filter_between_for(text, text, text, int4) IS 'internal: the filter of a rewritten between with parameters';
 COMMENT ON FUNCTION pgseal.filter_casefold_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';
 COMMENT ON FUNCTION pgseal.filter_casefold(jsonb, text) IS 'the condition "contains this document, whatever the case of its strings", for @@';

@@ -108,6 +108,12 @@ pub enum PgError {
     /// A decrypted text that does not read as the type it is cast to; the text stays out of the message.
     #[error("the decrypted text is not a valid {0}")]
     Unreadable(String, Code),
+    /// Bounds given as text, of which none says what is compared.
+    #[error("both bounds are open, and neither says whether numbers or times are compared")]
+    OpenBounds,
+    /// Bounds given as text that are neither two numbers nor two times.
+    #[error("the bounds are neither numbers nor dates or times")]
+    UnreadableBounds,
     /// An endpoint that no superuser has named yet.
     #[error("only a superuser may name a new KMS endpoint")]
     NewEndpoint,
@@ -205,7 +211,10 @@ impl PgError {
             | PgError::UnknownKeyringId(_)
             | PgError::UnknownKey(..)
             | PgError::NoKeyring => Code::ERRCODE_UNDEFINED_OBJECT,
-            PgError::WrongKeyring { .. } | PgError::Argument(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            PgError::WrongKeyring { .. }
+            | PgError::Argument(_)
+            | PgError::OpenBounds
+            | PgError::UnreadableBounds => Code::ERRCODE_INVALID_PARAMETER_VALUE,
             PgError::KeyState(..)
             | PgError::NotRevealed
             | PgError::NotPreloaded
@@ -326,6 +335,9 @@ impl PgError {
             }
             PgError::Unsupported => {
                 "Filter with value @> '{\"key\": \"value\"}' or value ->> 'key' = 'value', or decrypt first: pgseal.decrypt(value)."
+            }
+            PgError::OpenBounds | PgError::UnreadableBounds => {
+                "Cast a bound: $1::numeric or $1::timestamptz. NULL is an open end."
             }
             PgError::FilterText => "Make one with pgseal.filter('{\"key\": \"value\"}').",
             PgError::OtherContent(_) | PgError::OtherContentText(_) => {

@@ -40,12 +40,15 @@ sql_functions! {
     pgseal_filter_casefold_support => rewrite::filter_casefold_support;
     pgseal_between_numbers => ranges::between_numbers;
     pgseal_between_times => ranges::between_times;
+    pgseal_between_texts => ranges::between_texts;
     pgseal_filter_between_support => rewrite::filter_between_support;
     pgseal_between_support => rewrite::between_support;
     pgseal_filter_between_numbers => ranges::filter_between_numbers;
     pgseal_filter_between_times => ranges::filter_between_times;
+    pgseal_filter_between_texts => ranges::filter_between_texts;
     pgseal_filter_between_numbers_for => ranges::filter_between_numbers_for;
     pgseal_filter_between_times_for => ranges::filter_between_times_for;
+    pgseal_filter_between_texts_for => ranges::filter_between_texts_for;
     pgseal_filter_for => filters::filter_for;
     pgseal_filter_text => texts::filter_text;
     pgseal_filter_sealed_text => texts::filter_sealed_text;

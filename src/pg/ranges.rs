@@ -7,6 +7,8 @@ use super::error::PgError;
 use super::filters::{self, OpenDocument};
 use super::raw::call::{Call, Returned};
 use super::raw::datum::detoast;
+use super::raw::encoding::c_text;
+use super::types;
 use crate::core::between::Between;
 use crate::core::canonical;
 use crate::core::filter::Query;
@@ -17,45 +19,54 @@ const EPOCH: i128 = 946_684_800_000_000;
 
 /// `between(encrypted_jsonb, text, numeric, numeric)`, where it was not rewritten. A bound that is NULL is open.
 pub fn between_numbers(call: Call) -> Returned {
-    between(call, Domain::Numbers)
+    between(call, Given::Numbers)
 }
 
 /// `between(encrypted_jsonb, text, timestamptz, timestamptz)`.
 pub fn between_times(call: Call) -> Returned {
-    between(call, Domain::Times)
+    between(call, Given::Times)
 }
 
-fn between(call: Call, domain: Domain) -> Returned {
+/// `between(encrypted_jsonb, text, text, text)`: what literals and parameters without a type come to.
+pub fn between_texts(call: Call) -> Returned {
+    between(call, Given::Texts)
+}
+
+fn between(call: Call, given: Given) -> Returned {
     if call.is_null(0) || call.is_null(1) {
         return Ok(None);
     }
-    let query = question(&call.text(1)?, domain, argument(call, 2), argument(call, 3))?;
+    let query = question(&call.text(1)?, given, argument(call, 2), argument(call, 3))?;
     let value = call.varlena(0);
     call.with_cache(|open: &mut OpenDocument| {
-        let Some(document) = open.load_for(call, value.bytes(), |policy| Ok(query.is_declared(policy)))?
-        else {
+        if open.load_for(call, value.bytes(), |policy| Ok(query.is_declared(policy)))?.is_none() {
             return Ok(None);
-        };
-        Ok(Some(query.holds(document.bytes())?.into()))
+        }
+        Ok(Some(query.holds(open.document.bytes(), open.reading(&query))?.into()))
     })
 }
 
 /// `filter_between(path text, low numeric, high numeric, keyring text)`.
 pub fn filter_between_numbers(call: Call) -> Returned {
-    filter_between(call, Domain::Numbers)
+    filter_between(call, Given::Numbers)
 }
 
 /// `filter_between(path text, low timestamptz, high timestamptz, keyring text)`.
 pub fn filter_between_times(call: Call) -> Returned {
-    filter_between(call, Domain::Times)
+    filter_between(call, Given::Times)
 }
 
-fn filter_between(call: Call, domain: Domain) -> Returned {
+/// `filter_between(path text, low text, high text, keyring text)`.
+pub fn filter_between_texts(call: Call) -> Returned {
+    filter_between(call, Given::Texts)
+}
+
+fn filter_between(call: Call, given: Given) -> Returned {
     if call.is_null(0) {
         return Ok(None);
     }
     let named = call.optional_text(3)?;
-    remember_range(call, domain, &filters::named_key(&named), |query| {
+    remember_range(call, given, &filters::named_key(&named), |query| {
         filters::make_named(named.as_deref(), Query::Between, &[query])
     })
 }
@@ -63,21 +74,26 @@ fn filter_between(call: Call, domain: Domain) -> Returned {
 /// `filter_between_for(path text, low numeric, high numeric, keyring int4)`: what a rewritten `between` with
 /// parameters calls; keyring 0 is the session's.
 pub fn filter_between_numbers_for(call: Call) -> Returned {
-    filter_between_for(call, Domain::Numbers)
+    filter_between_for(call, Given::Numbers)
 }
 
 /// `filter_between_for(path text, low timestamptz, high timestamptz, keyring int4)`.
 pub fn filter_between_times_for(call: Call) -> Returned {
-    filter_between_for(call, Domain::Times)
+    filter_between_for(call, Given::Times)
 }
 
-fn filter_between_for(call: Call, domain: Domain) -> Returned {
+/// `filter_between_for(path text, low text, high text, keyring int4)`.
+pub fn filter_between_texts_for(call: Call) -> Returned {
+    filter_between_for(call, Given::Texts)
+}
+
+fn filter_between_for(call: Call, given: Given) -> Returned {
     // Not STRICT, since a bound may be NULL.
     if call.is_null(0) || call.is_null(3) {
         return Ok(None);
     }
     let keyring = call.int4(3);
-    remember_range(call, domain, &keyring.to_be_bytes(), |query| {
+    remember_range(call, given, &keyring.to_be_bytes(), |query| {
         filters::make_numbered(keyring, Query::Between, &[query])
     })
 }
@@ -85,22 +101,44 @@ fn filter_between_for(call: Call, domain: Domain) -> Returned {
 /// Compares the arguments as they are, so that path and bounds are read once and not for each row.
 fn remember_range(
     call: Call,
-    domain: Domain,
+    given: Given,
     keyring: &[u8],
     make: impl FnOnce(&[u8]) -> Result<Vec<u8>, PgError>,
 ) -> Returned {
     let path = call.varlena(0);
     let (low, high) = (argument(call, 1), argument(call, 2));
-    let inputs = [keyring, path.bytes(), &as_it_is(domain, low), &as_it_is(domain, high)];
-    filters::remember(call, &inputs, || make(&encode(&call.text(0)?, domain, low, high)?))
+    let inputs = [keyring, path.bytes(), &as_it_is(given, low), &as_it_is(given, high)];
+    filters::remember(call, &inputs, || make(&encode(&call.text(0)?, given, low, high)?))
 }
 
 /// The bytes of a bound; an open end has none.
-fn as_it_is(domain: Domain, bound: Bound) -> Vec<u8> {
-    match (bound, domain) {
+fn as_it_is(given: Given, bound: Bound) -> Vec<u8> {
+    match (bound, given) {
         (None, _) => Vec::new(),
-        (Some(datum), Domain::Numbers) => detoast(datum).bytes().to_vec(),
-        (Some(datum), Domain::Times) => datum.value().to_be_bytes().to_vec(),
+        (Some(datum), Given::Times) => datum.value().to_be_bytes().to_vec(),
+        (Some(datum), Given::Numbers | Given::Texts) => detoast(datum).bytes().to_vec(),
+    }
+}
+
+/// The type that bounds come as.
+#[derive(Clone, Copy)]
+pub enum Given {
+    /// numeric.
+    Numbers,
+    /// timestamptz.
+    Times,
+    /// text, to be read as one of the others.
+    Texts,
+}
+
+impl Given {
+    /// What a bound of this type is.
+    pub fn of(bound: pg_sys::Oid) -> Self {
+        match bound {
+            pg_sys::NUMERICOID => Given::Numbers,
+            pg_sys::TIMESTAMPTZOID => Given::Times,
+            _ => Given::Texts,
+        }
     }
 }
 
@@ -108,17 +146,45 @@ fn as_it_is(domain: Domain, bound: Bound) -> Vec<u8> {
 pub type Bound = Option<pg_sys::Datum>;
 
 /// The plaintext of a range filter.
-pub fn encode(path: &str, domain: Domain, low: Bound, high: Bound) -> Result<Zeroizing<Vec<u8>>, PgError> {
-    Ok(question(path, domain, low, high)?.encode())
+pub fn encode(path: &str, given: Given, low: Bound, high: Bound) -> Result<Zeroizing<Vec<u8>>, PgError> {
+    Ok(question(path, given, low, high)?.encode())
 }
 
 fn argument(call: Call, index: usize) -> Bound {
     (!call.is_null(index)).then(|| call.datum(index))
 }
 
-fn question(path: &str, domain: Domain, low: Bound, high: Bound) -> Result<Between, PgError> {
+fn question(path: &str, given: Given, low: Bound, high: Bound) -> Result<Between, PgError> {
+    let (domain, low, high) = match given {
+        Given::Numbers => (Domain::Numbers, low, high),
+        Given::Times => (Domain::Times, low, high),
+        Given::Texts => read(low, high)?,
+    };
     let bounds = Bounds { domain, low: bound(domain, low)?, high: bound(domain, high)? };
     Ok(Between::new(path, bounds)?)
+}
+
+/// Numbers where all bounds read as such, else times.
+fn read(low: Bound, high: Bound) -> Result<(Domain, Bound, Bound), PgError> {
+    if low.is_none() && high.is_none() {
+        return Err(PgError::OpenBounds);
+    }
+    for (domain, of) in [(Domain::Numbers, pg_sys::NUMERICOID), (Domain::Times, pg_sys::TIMESTAMPTZOID)] {
+        if let (Some(low), Some(high)) = (read_as(low, of)?, read_as(high, of)?) {
+            return Ok((domain, low, high));
+        }
+    }
+    Err(PgError::UnreadableBounds)
+}
+
+/// `None` where the text is not of the type.
+fn read_as(bound: Bound, of: pg_sys::Oid) -> Result<Option<Bound>, PgError> {
+    let Some(text) = bound else { return Ok(Some(None)) };
+    match types::read_as(&c_text(detoast(text).bytes())?, of) {
+        Ok(datum) => Ok(Some(Some(datum))),
+        Err(PgError::Unreadable(..)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// An infinite time is an open end.

@@ -7,15 +7,14 @@ use pgrx::pg_sys;
 
 use super::error::PgError;
 use super::filters::{self, Target};
-use super::ranges::{self, Bound};
+use super::ranges::{self, Bound, Given};
 use super::raw::array;
 use super::raw::call::{Call, Returned};
-use super::raw::datum::varlena;
+use super::raw::datum::{Varlena, varlena};
 use super::raw::encoding::utf8;
 use super::raw::node::{Expr, Objects, simplify_request};
 use super::{session, texts};
 use crate::core::filter::{Binding, Filter, Query};
-use crate::core::range::Domain;
 use crate::core::text_query::{Accessor, TextQuery};
 
 /// `contains_support(internal)`: for `encrypted_jsonb @> jsonb`.
@@ -155,27 +154,29 @@ pub fn filter_between_support(call: Call) -> Returned {
 /// What a call asks, where the planner knows all of it. The arguments are those before the keyring.
 fn known_question(kind: Query, arguments: &[Expr]) -> Result<Option<Vec<Vec<u8>>>, PgError> {
     if let [path, low, high] = arguments {
-        let Some((path, domain, low, high)) = known_bounds(*path, *low, *high)? else { return Ok(None) };
-        return Ok(Some(vec![ranges::encode(&path, domain, low, high)?.to_vec()]));
+        let Some((path, given, low, high)) = known_bounds(*path, *low, *high)? else { return Ok(None) };
+        return Ok(Some(vec![ranges::encode(&path, given, low, high)?.to_vec()]));
     }
     let Some(asked) = arguments.first().and_then(|argument| argument.constant()) else { return Ok(None) };
     if kind != Query::ContainsAny {
         return Ok(Some(vec![asked.bytes().to_vec()]));
     }
     let documents = array::documents(asked.datum());
-    Ok(Some(documents.iter().flatten().map(|document| document.bytes().to_vec()).collect()))
+    let bytes =
+        |document: &Option<Varlena>| document.map(|document| document.bytes().to_vec()).unwrap_or_default();
+    Ok(Some(documents.iter().map(bytes).collect()))
 }
 
 /// The path and bounds where the planner knows all of them.
 fn known_bounds(path: Expr, low: Expr, high: Expr) -> Result<Option<Asked>, PgError> {
     let known = |bound: Expr| bound.is_null_constant() || bound.constant_datum().is_some();
     let Some(path) = path.constant().filter(|_| known(low) && known(high)) else { return Ok(None) };
-    let domain = if low.base_type() == pg_sys::NUMERICOID { Domain::Numbers } else { Domain::Times };
-    Ok(Some((utf8(path.bytes())?, domain, low.constant_datum(), high.constant_datum())))
+    let given = Given::of(low.base_type());
+    Ok(Some((utf8(path.bytes())?, given, low.constant_datum(), high.constant_datum())))
 }
 
-/// Path, domain and bounds of a range.
-type Asked = (String, Domain, Bound, Bound);
+/// Path and bounds of a range.
+type Asked = (String, Given, Bound, Bound);
 
 /// `between_support(internal)`: `between(c, path, low, high)` becomes `(c @~ filter) AND (c @># filter)`.
 pub fn between_support(call: Call) -> Returned {
@@ -196,8 +197,8 @@ pub fn between_support(call: Call) -> Returned {
 
 fn range_filter(objects: &Objects, value: Expr, asked: [Expr; 3]) -> Result<Option<Expr>, PgError> {
     let [path, low, high] = asked;
-    if let Some((path, domain, low, high)) = known_bounds(path, low, high)? {
-        let query = ranges::encode(&path, domain, low, high)?;
+    if let Some((path, given, low, high)) = known_bounds(path, low, high)? {
+        let query = ranges::encode(&path, given, low, high)?;
         return Ok(refreshed(objects, filters::make_planned(target(value)?, Query::Between, &[&query])?));
     }
     let bound_type = low.base_type();
@@ -287,12 +288,13 @@ fn for_column(objects: &Objects, value: Expr, filter: Expr) -> Result<Expr, PgEr
 }
 
 /// The functions that make filters: name, what they ask, and the type of each argument before the keyring.
-const MAKERS: [(&CStr, Query, &[pg_sys::Oid]); 5] = [
+const MAKERS: [(&CStr, Query, &[pg_sys::Oid]); 6] = [
     (c"filter", Query::Contains, &[pg_sys::JSONBOID]),
     (c"filter_any", Query::ContainsAny, &[pg_sys::JSONBARRAYOID]),
     (c"filter_casefold", Query::Casefold, &[pg_sys::JSONBOID]),
     (c"filter_between", Query::Between, &[pg_sys::TEXTOID, pg_sys::NUMERICOID, pg_sys::NUMERICOID]),
     (c"filter_between", Query::Between, &[pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID]),
+    (c"filter_between", Query::Between, &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::TEXTOID]),
 ];
 
 /// A call that makes a filter and names no keyring, as if it named that of the column.

@@ -268,3 +268,201 @@ fn a_filter_with_too_many_keys_is_answered_by_the_recheck() {
         assert_eq!(client.one::<i64>(&any(count)), i64::from(count) * 10);
     }
 }
+
+#[test]
+fn bounds_without_a_type_are_numbers_or_times() {
+    let mut client = database();
+    let ids = |condition: &str| {
+        format!(
+            "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM public.docs WHERE {condition}"
+        )
+    };
+    let known = |bound: &str| (!bound.contains("NULL")).then(|| bound.to_owned());
+    for plans in ["auto", "force_generic_plan"] {
+        client.run(&format!("SET plan_cache_mode = {plans}"));
+        for (low, high) in BOUNDS.map(|(low, high)| (known(low), known(high))) {
+            if (&low, &high) == (&None, &None) {
+                continue;
+            }
+            let quoted =
+                |bound: &Option<String>| bound.as_ref().map_or("NULL".into(), |bound| format!("'{bound}'"));
+            let (low_text, high_text) = (quoted(&low), quoted(&high));
+            let numbers =
+                format!("public.plain_between(plain, 'n', {low_text}::numeric, {high_text}::numeric)");
+            let expected: String = client.one(&ids(&numbers));
+            for condition in [
+                format!("pgseal.between(sealed, '$.n', {low_text}, {high_text})"),
+                format!("(sealed @@ pgseal.filter_between('$.n', {low_text}, {high_text}))")
+                    .replace("@@", "OPERATOR(public.@@)"),
+                format!(
+                    "(sealed OPERATOR(public.@@) pgseal.filter_between('$.n', {low_text}, {high_text}, 'k'))"
+                ),
+                format!("pgseal.between(sealed, '$.n', {low_text}::varchar, {high_text}::text)"),
+            ] {
+                assert_eq!(client.one::<String>(&ids(&condition)), expected, "{condition}");
+            }
+            for condition in [
+                "pgseal.between(sealed, '$.n', $1, $2)",
+                "(sealed OPERATOR(public.@@) pgseal.filter_between('$.n', $1, $2))",
+            ] {
+                let found = client.query_one(&ids(condition), &[&low, &high]).unwrap();
+                assert_eq!(found.get::<_, String>(0), expected, "{plans}: {condition}");
+            }
+        }
+    }
+    // One bound with a type still says what the other is.
+    let (typed, untyped) =
+        ("pgseal.between(sealed, '$.n', 5, '7')", "pgseal.between(sealed, '$.n', '5', '7')");
+    assert_eq!(client.one::<String>(&ids(typed)), client.one::<String>(&ids(untyped)));
+    for (bounds, state) in [
+        ("NULL, NULL", "22023"),
+        ("'a', 'b'", "22023"),
+        ("'1', '2020-01-01'", "22023"),
+        ("'NaN', NULL", "22023"),
+    ] {
+        for call in [
+            "pgseal.between(sealed, '$.n', BOUNDS)",
+            "(sealed OPERATOR(public.@@) pgseal.filter_between('$.n', BOUNDS))",
+        ] {
+            let error = client.error(&ids(&call.replace("BOUNDS", bounds)));
+            assert_eq!(error.code().code(), state, "{bounds}: {error:?}");
+            assert!(!error.message().contains("2020"), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn times_without_a_type_are_read_as_the_session_reads_them() {
+    let mut client = fresh_database();
+    client.run(
+        r#"SELECT pgseal.create_keyring('k', ARRAY['{"path": "$.at", "range": {"min": "2020-01-01", "max": "2026-01-01", "step": "1 day"}}'])"#,
+    );
+    client.run(
+        "CREATE TABLE visits (id int, sealed encrypted_jsonb(k)); CREATE INDEX ON visits USING gin (sealed)",
+    );
+    client.run(r#"INSERT INTO visits SELECT i, jsonb_build_object('at', '2021-05-0' || i || 'T10:00:00Z') FROM generate_series(1, 9) i"#);
+    client.run("SET DateStyle = 'ISO, DMY'; SET TimeZone = 'America/New_York'; SET enable_seqscan = off");
+    for (low, high) in [
+        ("2021-05-03", "2021-05-05"),
+        ("03.05.2021", "infinity"),
+        ("2021-05-03 06:00", "2021-05-03 06:00"),
+        ("-infinity", "2021-05-09Z"),
+    ] {
+        let ids = |bounds: &str| {
+            format!(
+                "SELECT array_agg(id ORDER BY id) FROM visits WHERE pgseal.between(sealed, '$.at', {bounds})"
+            )
+        };
+        let typed: Option<Vec<i32>> =
+            client.one(&ids(&format!("'{low}'::timestamptz, '{high}'::timestamptz")));
+        assert!(typed.is_some(), "{low} {high}");
+        assert_eq!(
+            client.one::<Option<Vec<i32>>>(&ids(&format!("'{low}', '{high}'"))),
+            typed,
+            "{low} {high}"
+        );
+        let row = client.query_one(&ids("$1, $2"), &[&low, &high]).unwrap();
+        assert_eq!(row.get::<_, Option<Vec<i32>>>(0), typed, "{low} {high}");
+    }
+}
+
+const AT: &str = r#"{"path": "$.at", "range": {"min": "2020-01-01", "max": "2021-01-01", "step": "1 hour"}}"#;
+
+/// Every way to write a date, a time and an offset, and ways that are none, as `docs (id, at, read, sealed)`.
+fn times(client: &mut Client) {
+    client.run("SET TimeZone = 'UTC'");
+    client.run("CREATE FUNCTION read(text) RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RETURN $1::timestamptz; EXCEPTION WHEN others THEN RETURN NULL; END $$");
+    client.run("CREATE TABLE docs (id serial PRIMARY KEY, at text, read timestamptz, sealed encrypted_jsonb(k)) WITH (autovacuum_enabled = off)");
+    client.run(
+        r"INSERT INTO docs (at, read, sealed) SELECT at, read(at), jsonb_build_object('at', at) FROM (SELECT date || clock || zone AS at FROM
+            unnest(ARRAY['2020-02-29', ' 2020-03-01', '2021-02-29', '20200229', '2020-060', '2020-366', '2021-366', '2021-000', '2020-1-2', '0001-01-01',
+                '0000-01-01', '12020-01-02', '2020-13-01', '2020-00-10', '294276-12-31', '294277-01-01', '19691231', '2020-02', '2020']) date,
+            unnest(ARRAY['', 'T10:00', 't10:00:30', ' 10:00', E'\x0B\t23:59:60', 'T24:00', 'T24:00:01', 'T1000', 'T100030', '  100030.25', 'T10:00:30.',
+                'T10:00:30.1234565', 'T10:00:30.1234575', 'T23:59:59.9999999', 'T10:60', 'T25:00', 'T10:00:61', 'T1:2:3', 'T10:00.5', 'T10', 'T 10:00',
+                ' T10:00', 'T23:59:60.5', 'T235960', 'T10:00:30,5']) clock,
+            unnest(ARRAY['', 'Z', 'z', ' Z', '+02', '+2', '-0330', '+02:30', ' +02:00 ', '+15:59', '-16:00', '+02:00:30', '+14:60', '+', '+230', '-02:0',
+                '+020030', E'\u00A0Z']) zone) t",
+    );
+    client.run("CREATE INDEX ON docs USING gin (sealed); ANALYZE docs; SET jit = off");
+}
+
+#[test]
+fn iso_times_are_read_as_timestamptz_reads_them() {
+    let mut client = fresh_database();
+    client.run(&format!("SELECT pgseal.create_keyring('k', ARRAY['{AT}'])"));
+    times(&mut client);
+    assert!(client.one::<i64>("SELECT count(read) FROM docs") > 2_000);
+    let differ = "SELECT at FROM docs WHERE pgseal.between(sealed, '$.at', NULL::timestamptz, NULL) IS DISTINCT FROM (read IS NOT NULL)
+        OR read IS NOT NULL AND NOT pgseal.between(sealed, '$.at', read, read)";
+    assert_eq!(client.column::<String>(differ), [""; 0]);
+    for scan in [
+        "SET enable_seqscan = off; SET enable_bitmapscan = on",
+        "SET enable_seqscan = on; SET enable_bitmapscan = off",
+    ] {
+        client.run(scan);
+        for (low, high) in [
+            ("'2020-02-29 10:00Z'", "'2020-02-29 10:00Z'"),
+            ("'2020-02-29 10:00:30.123456Z'", "'2020-02-29 10:00:30.123458Z'"),
+            ("'2020-03-01Z'", "'2020-03-01Z'"),
+            ("'2020-12-31'", "'infinity'"),
+            ("'-infinity'", "'2020-01-02 00:00:00Z'"),
+            ("NULL::timestamptz", "'1970-01-01'"),
+            ("'2100-01-01'", "NULL::timestamptz"),
+        ] {
+            let ids = |condition: &str| {
+                format!(
+                    "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM docs WHERE {condition}"
+                )
+            };
+            let expected: String = client.one(&ids(&format!("read >= coalesce({low}::timestamptz, '-infinity') AND read <= coalesce({high}::timestamptz, 'infinity')")));
+            assert!(!expected.is_empty());
+            assert_eq!(
+                client.one::<String>(&ids(&format!("pgseal.between(sealed, '$.at', {low}, {high})"))),
+                expected,
+                "{scan}: {low} {high}"
+            );
+        }
+        // Equality is asked of the bucket and answered by the text.
+        for at in ["2020-02-29T235960", "2020-02-29T10:00Z", "2020-060T10:00Z", "2021-02-29T10:00Z"] {
+            let found = format!(r#"SELECT count(*) FROM docs WHERE sealed @> '{{"at": "{at}"}}'"#);
+            assert_eq!(
+                client.one::<i64>(&found),
+                client.one::<i64>(&format!("SELECT count(*) FROM docs WHERE at = '{at}'")),
+                "{at}"
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_under_an_older_policy_are_read_as_it_was_until_re_encrypted() {
+    let mut client = fresh_database();
+    client.run(&format!("SELECT pgseal.create_keyring('k', ARRAY['{AT}'])"));
+    client.run("UPDATE pgseal.index_key SET policy = (policy::jsonb - 'times')::json");
+    times(&mut client);
+    client.run("DELETE FROM docs WHERE id % 5 > 0");
+    let plans = [
+        "SET enable_seqscan = off; SET enable_bitmapscan = on",
+        "SET enable_seqscan = on; SET enable_bitmapscan = off",
+    ];
+    let found = |client: &mut Client| {
+        plans.map(|scan| {
+            client.run(scan);
+            let rewritten = "pgseal.between(sealed, '$.at', NULL::timestamptz, NULL)";
+            // Not rewritten, since it is volatile.
+            let itself = "pgseal.between(sealed, '$.at', NULL::timestamptz, timestamptz 'infinity' + random() * interval '0')";
+            [rewritten, itself].map(|condition| client.one::<i64>(&format!("SELECT count(*) FROM docs WHERE {condition}")))
+        })
+    };
+    let before = found(&mut client);
+    let all: i64 = client.one("SELECT count(read) FROM docs");
+    assert!(before[0][0] > 0 && before[0][0] < all, "{before:?}");
+    assert_eq!(before, [[before[0][0]; 2]; 2]);
+    // Rows under the new version beside the old ones, then all of them.
+    client.run("SELECT pgseal.rotate_index_key('k')");
+    assert_eq!(found(&mut client), before);
+    client.run("CALL pgseal.reencrypt('docs', 'sealed')");
+    for counts in found(&mut client) {
+        assert_eq!(counts, [all, all]);
+    }
+}
