@@ -185,7 +185,10 @@ fn values_in_transit_that_a_dump_brings_back_need_no_key() {
     let insert = format!("INSERT INTO loose VALUES ('{m}', '{t}')");
     client.run("BEGIN; DELETE FROM pgseal.privilege; DELETE FROM pgseal.data_key; DELETE FROM pgseal.index_key; DELETE FROM pgseal.keyring");
     client.run(&insert);
-    assert_eq!(values(&client.simple_query("SELECT m, t FROM loose").unwrap()), [sealed.clone()]);
+    assert_eq!(
+        values(&client.simple_query("SELECT m, t FROM loose").unwrap()),
+        std::slice::from_ref(&sealed)
+    );
     client.run("ROLLBACK");
     client.run(&insert);
     assert_all_differ(&mut client, "loose", "restored beside its keys");

@@ -366,7 +366,7 @@ fn a_null_among_alternatives_makes_no_match_null() {
         if keyrings == 2 {
             client.run("SELECT pgseal.create_keyring('other')");
         }
-        for scan in ["SET enable_seqscan = off", "SET enable_seqscan = on"] {
+        for scan in ["SET enable_seqscan = off", "SET enable_seqscan = on"].into_iter().take(3 - keyrings) {
             client.run(scan);
             for list in [
                 r#"ARRAY[NULL, '{"k":"a"}']::jsonb[]"#,
