@@ -360,7 +360,14 @@ BEGIN ATOMIC
            format('restore the rows of pgseal.%s_key from the dump that the keyring came from', o.purpose)
       FROM pgseal.keyring k CROSS JOIN (VALUES ('data'), ('index')) o (purpose)
      WHERE NOT EXISTS (SELECT FROM pgseal.data_key d WHERE d.keyring = k.id AND d.state = 'active' AND o.purpose = 'data')
-       AND NOT EXISTS (SELECT FROM pgseal.index_key i WHERE i.keyring = k.id AND i.state = 'active' AND o.purpose = 'index');
+       AND NOT EXISTS (SELECT FROM pgseal.index_key i WHERE i.keyring = k.id AND i.state = 'active' AND o.purpose = 'index')
+    UNION ALL
+    SELECT 'warning', format('keyring %I', k.name),
+           CASE WHEN p.role IN (SELECT r.oid FROM pg_roles r) THEN format('its restored privileges are those of role %s, made since', p.role)
+                ELSE format('its restored privileges wait for a role %s, whoever makes it', p.role) END,
+           format('SELECT pgseal.revoke_keyring(%L, %L), or let pgseal.grant_keyring confirm them', k.name, p.role)
+      FROM pgseal.privilege p JOIN pgseal.keyring k ON k.id = p.keyring
+     WHERE pgseal.is_missing(p.role);
 END;
 COMMENT ON FUNCTION pgseal.audit_orphans() IS 'internal: findings on rows that a restore left out; see audit';
 

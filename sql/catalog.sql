@@ -59,18 +59,54 @@ CREATE UNIQUE INDEX index_key_active ON pgseal.index_key (keyring) WHERE state =
 COMMENT ON TABLE pgseal.index_key IS 'index keys, wrapped by the KMS; they make search tokens';
 COMMENT ON COLUMN pgseal.index_key.policy IS 'the searchable paths of this version';
 
+-- A role by its number, written as its name; a restore keeps the name of a role that is missing.
+CREATE TYPE pgseal.grantee;
+CREATE FUNCTION pgseal.grantee_in(cstring) RETURNS pgseal.grantee
+    AS 'MODULE_PATHNAME', 'pgseal_grantee_in' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_in(cstring) IS 'I/O';
+CREATE FUNCTION pgseal.grantee_out(pgseal.grantee) RETURNS cstring
+    AS 'MODULE_PATHNAME', 'pgseal_grantee_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_out(pgseal.grantee) IS 'I/O';
+CREATE TYPE pgseal.grantee (INPUT = pgseal.grantee_in, OUTPUT = pgseal.grantee_out, LIKE = bytea);
+COMMENT ON TYPE pgseal.grantee IS 'internal: a role, which need not be here yet; - is PUBLIC';
+-- For the primary key.
+CREATE CAST (pgseal.grantee AS bytea) WITHOUT FUNCTION AS IMPLICIT;
+COMMENT ON CAST (pgseal.grantee AS bytea) IS 'internal: as it is stored';
+CREATE FUNCTION pgseal.grantee_of(oid) RETURNS pgseal.grantee
+    AS 'MODULE_PATHNAME', 'pgseal_grantee_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_of(oid) IS 'internal: cast from the number of a role';
+CREATE CAST (oid AS pgseal.grantee) WITH FUNCTION pgseal.grantee_of(oid) AS ASSIGNMENT;
+COMMENT ON CAST (oid AS pgseal.grantee) IS 'internal: from the number of a role';
+CREATE CAST (regrole AS pgseal.grantee) WITH FUNCTION pgseal.grantee_of(oid) AS ASSIGNMENT;
+COMMENT ON CAST (regrole AS pgseal.grantee) IS 'internal: from a role';
+CREATE FUNCTION pgseal.grantee_number(pgseal.grantee) RETURNS oid
+    AS 'MODULE_PATHNAME', 'pgseal_grantee_number' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_number(pgseal.grantee) IS 'internal: cast to the number of a role';
+CREATE CAST (pgseal.grantee AS oid) WITH FUNCTION pgseal.grantee_number(pgseal.grantee) AS IMPLICIT;
+COMMENT ON CAST (pgseal.grantee AS oid) IS 'internal: the number of the role, 4294967295 where it is missing';
+CREATE FUNCTION pgseal.grantee_equal(pgseal.grantee, pgseal.grantee) RETURNS boolean
+    AS 'byteaeq' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_equal(pgseal.grantee, pgseal.grantee) IS 'internal: implementation of = operator';
+-- With casts to bytea and to oid PostgreSQL could not choose.
+CREATE OPERATOR pg_catalog.= (LEFTARG = pgseal.grantee, RIGHTARG = pgseal.grantee, FUNCTION = pgseal.grantee_equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (pgseal.grantee, pgseal.grantee) IS 'internal: the same role';
+CREATE FUNCTION pgseal.is_missing(pgseal.grantee) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_is_missing' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.is_missing(pgseal.grantee) IS 'internal: was the role missing when its privileges were restored?';
+
 CREATE TABLE pgseal.privilege (
     keyring int4 NOT NULL,
-    role regrole NOT NULL,
+    role pgseal.grantee NOT NULL,
     encrypt boolean NOT NULL DEFAULT false,
     search boolean NOT NULL DEFAULT false,
     decrypt boolean NOT NULL DEFAULT false,
     CONSTRAINT privilege_pkey PRIMARY KEY (keyring, role)
 );
-COMMENT ON TABLE pgseal.privilege IS 'what roles may do with a keyring; role - is PUBLIC';
+COMMENT ON TABLE pgseal.privilege IS 'what roles may do with a keyring; role - is PUBLIC; what waits for a role that a restore did not find is for the role that gets the name';
 
 SELECT pg_catalog.pg_extension_config_dump('pgseal.keyring', '');
 SELECT pg_catalog.pg_extension_config_dump('pgseal.data_key', '');
 SELECT pg_catalog.pg_extension_config_dump('pgseal.index_key', '');
 -- A dropped role would be dumped as a number, which may be another role elsewhere.
-SELECT pg_catalog.pg_extension_config_dump('pgseal.privilege', 'WHERE role = 0 OR role IN (SELECT oid FROM pg_catalog.pg_roles)');
+SELECT pg_catalog.pg_extension_config_dump('pgseal.privilege', 'WHERE pgseal.is_missing(role) OR role = 0 OR role IN (SELECT oid FROM pg_catalog.pg_roles)');

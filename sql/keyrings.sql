@@ -1,6 +1,11 @@
 CREATE FUNCTION pgseal.create_keyring(name text, searchable text[] DEFAULT '{}', kms_key text DEFAULT NULL, kms_endpoint text DEFAULT NULL) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+-- Without defaults, or a call with fewer arguments could mean both.
+CREATE FUNCTION pgseal.create_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text, int4) IS 'the same with the id that the types of a schema name which was restored without rows';
 CREATE FUNCTION pgseal.set_default_keyring(name text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_set_default_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
@@ -47,6 +52,20 @@ CREATE TRIGGER state BEFORE UPDATE OF state ON pgseal.data_key
 CREATE TRIGGER state BEFORE UPDATE OF state ON pgseal.index_key
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION pgseal.check_key_state();
 
+-- Privileges that were restored before their role was there become the role's that has the name now; those of dropped roles go.
+CREATE FUNCTION pgseal.settle_privileges() RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt)
+    SELECT w.keyring, w.role::oid, w.encrypt, w.search, w.decrypt FROM pgseal.privilege w
+     WHERE pgseal.is_missing(w.role) AND w.role IN (SELECT r.oid FROM pg_roles r)
+    ON CONFLICT ON CONSTRAINT privilege_pkey DO UPDATE
+        SET encrypt = p.encrypt OR excluded.encrypt, search = p.search OR excluded.search, decrypt = p.decrypt OR excluded.decrypt;
+    DELETE FROM pgseal.privilege p
+     WHERE p.role <> 0 AND pgseal.is_missing(p.role) = EXISTS (SELECT FROM pg_roles r WHERE r.oid = p.role);
+END $$;
+COMMENT ON FUNCTION pgseal.settle_privileges() IS 'internal: privileges go to roles that were missing when they were restored; those of dropped roles go';
+
 CREATE FUNCTION pgseal.grant_keyring(keyring text, role text, privileges text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -61,7 +80,7 @@ BEGIN
         RAISE EXCEPTION 'unknown privilege "%"', unknown
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
     END IF;
-    DELETE FROM pgseal.privilege p WHERE p.role <> 0 AND p.role NOT IN (SELECT r.oid FROM pg_roles r);
+    PERFORM pgseal.settle_privileges();
     INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt)
     VALUES (id, grantee, 'encrypt' = ANY (privileges), 'search' = ANY (privileges), 'decrypt' = ANY (privileges))
     ON CONFLICT ON CONSTRAINT privilege_pkey DO UPDATE
@@ -71,7 +90,7 @@ END $$;
 CREATE FUNCTION pgseal.revoke_keyring(keyring text, role text, privileges text[] DEFAULT ARRAY['encrypt', 'search', 'decrypt']) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    grantee oid := CASE lower(role) WHEN 'public' THEN 0 ELSE quote_ident(role)::regrole::oid END;
+    grantee pgseal.grantee := CASE lower(role) WHEN 'public' THEN '-' ELSE quote_ident(role) END;
     id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
     unknown text := (SELECT p FROM unnest(privileges) p WHERE p IS NULL OR p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
 BEGIN
@@ -83,12 +102,16 @@ BEGIN
         RAISE EXCEPTION 'unknown privilege "%"', unknown
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
     END IF;
-    DELETE FROM pgseal.privilege p WHERE p.role <> 0 AND p.role NOT IN (SELECT r.oid FROM pg_roles r);
+    PERFORM pgseal.settle_privileges();
     UPDATE pgseal.privilege p
        SET encrypt = p.encrypt AND NOT 'encrypt' = ANY (privileges),
            search = p.search AND NOT 'search' = ANY (privileges),
            decrypt = p.decrypt AND NOT 'decrypt' = ANY (privileges)
      WHERE p.keyring = id AND p.role = grantee;
+    IF NOT FOUND AND pgseal.is_missing(grantee) THEN
+        RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object';
+    END IF;
+    DELETE FROM pgseal.privilege p WHERE pgseal.is_missing(p.role) AND NOT (p.encrypt OR p.search OR p.decrypt);
 END $$;
 
 CREATE VIEW pgseal.keyrings AS

@@ -6,6 +6,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys, spi};
 
 use super::error::PgError;
+use super::grantees::Grantee;
 use super::raw::encoding::c_text;
 use super::raw::table::{Key, Row, Since, read};
 use super::raw::xact;
@@ -44,10 +45,9 @@ pub struct KeyRow {
 }
 
 /// What one role may do with a keyring.
-#[derive(Clone, Copy)]
 pub struct PrivilegeRow {
-    /// InvalidOid stands for PUBLIC.
-    pub role: pg_sys::Oid,
+    /// Who.
+    pub role: Grantee,
     /// Seal values.
     pub encrypt: bool,
     /// Filter.
@@ -206,12 +206,7 @@ impl Tables {
         let index_keys = read(self.index_key, self.index_key_pkey, key(), usize::MAX, |row| {
             Ok((key_row(row)?, policy(row)?))
         });
-        let privileges = read(self.privilege, self.privilege_pkey, key(), usize::MAX, |row| PrivilegeRow {
-            role: row.oid(2),
-            encrypt: row.boolean(3),
-            search: row.boolean(4),
-            decrypt: row.boolean(5),
-        });
+        let privileges = read(self.privilege, self.privilege_pkey, key(), usize::MAX, privilege_row);
         Ok(Keyring {
             id,
             uuid,
@@ -220,7 +215,7 @@ impl Tables {
             kms_key,
             data_keys: data_keys.into_iter().collect::<Result<_, _>>()?,
             index_keys: index_keys.into_iter().collect::<Result<_, PgError>>()?,
-            privileges,
+            privileges: privileges.into_iter().collect::<Result<_, PgError>>()?,
         })
     }
 }
@@ -231,6 +226,17 @@ fn key_row(row: &Row) -> Result<KeyRow, PgError> {
         bytes(5).try_into().map_err(|_| PgError::Catalog("a commitment is not 32 bytes".into()))?;
     let state = KeyState::parse(&row.text(3)?.unwrap_or_default())?;
     Ok(KeyRow { version: row.int4(2) as u16, state, wrapped: bytes(4), commitment })
+}
+
+/// The column is a regrole in databases that have not been updated to 0.3.0.
+fn privilege_row(row: &Row) -> Result<PrivilegeRow, PgError> {
+    let role = if row.type_of(2) == pg_sys::REGROLEOID {
+        Grantee::from_number(row.oid(2))
+    } else {
+        let stored = row.varlena(2).ok_or_else(|| PgError::Catalog("a privilege is nobody's".into()))?;
+        Grantee::from_stored(stored.bytes())?
+    };
+    Ok(PrivilegeRow { role, encrypt: row.boolean(3), search: row.boolean(4), decrypt: row.boolean(5) })
 }
 
 fn policy(row: &Row) -> Result<Rc<Policy>, PgError> {

@@ -2,8 +2,8 @@
 
 use super::raw::call::sql_functions;
 use super::{
-    counters, documents, filters, gin, in_place, keyrings, kms, operators, places, ranges, reveal, rewrite,
-    rotation, shared_keys, stats, texts, types, verify,
+    counters, documents, filters, gin, grantees, in_place, keyrings, kms, operators, places, ranges, reveal,
+    rewrite, rotation, shared_keys, stats, texts, types, verify,
 };
 
 sql_functions! {
@@ -96,6 +96,12 @@ sql_functions! {
     pgseal_gin_extract_query => gin::extract_query;
     pgseal_gin_consistent => gin::consistent;
     pgseal_gin_triconsistent => gin::triconsistent;
+
+    pgseal_grantee_in => grantees::grantee_in;
+    pgseal_grantee_out => grantees::grantee_out;
+    pgseal_grantee_of => grantees::grantee_of;
+    pgseal_grantee_number => grantees::grantee_number;
+    pgseal_is_missing => grantees::is_missing;
 
     pgseal_counter => counters::counter;
     pgseal_shared_keys_held => shared_keys::shared_keys_held;

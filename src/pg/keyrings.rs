@@ -25,7 +25,7 @@ const DEFAULT_KMS_KEY: &str = "pgseal";
 /// A keyring's name is an identifier: NAMEDATALEN - 1.
 const MAX_NAME_BYTES: usize = 63;
 
-/// `create_keyring(name text, searchable text[], kms_key text, kms_endpoint text)`.
+/// `create_keyring(name text, searchable text[], kms_key text, kms_endpoint text [, id int4])`.
 pub fn create_keyring(call: Call) -> Returned {
     xact::require_writable(c"pgseal.create_keyring()");
     let name = call.optional_text(0)?.ok_or_else(|| PgError::Argument("a keyring needs a name".into()))?;
@@ -45,7 +45,8 @@ pub fn create_keyring(call: Call) -> Returned {
     kms::counted(|| service.ensure_key(&kms_key)).map_err(at_kms)?;
     warn_of_key_files(endpoint.as_deref());
 
-    let (id, uuid) = new_identity(|id| tables.keyring_exists(id))?;
+    let wanted = (!call.is_null(4)).then(|| call.int4(4));
+    let (id, uuid) = new_identity(wanted, |id| tables.keyring_exists(id))?;
     let wrap = |context: &WrapContext, root: &RootKey| {
         kms::counted(|| service.wrap(&kms_key, context, root)).map_err(at_kms)
     };
@@ -94,10 +95,17 @@ fn warn_of_key_files(endpoint: Option<&str>) {
     }
 }
 
-/// The id stands in every value, so it comes from the uuid, which two databases never share.
-fn new_identity(taken: impl Fn(i32) -> bool) -> Result<(i32, Uuid), PgError> {
+/// The id stands in every value, so it comes from the uuid, which two databases never share. The types of a schema that was
+/// restored without its rows name one already.
+fn new_identity(wanted: Option<i32>, taken: impl Fn(i32) -> bool) -> Result<(i32, Uuid), PgError> {
+    if wanted.is_some_and(|id| id <= 0 || taken(id)) {
+        return Err(PgError::Argument("the id is not positive, or is that of another keyring".into()));
+    }
     loop {
         let mut uuid: Uuid = rng::bytes()?;
+        if let Some(id) = wanted {
+            uuid[..4].copy_from_slice(&id.to_be_bytes());
+        }
         uuid[6] = uuid[6] & 0x0F | 0x40;
         uuid[8] = uuid[8] & 0x3F | 0x80;
         let id = i32::from_be_bytes([uuid[0] & 0x7F, uuid[1], uuid[2], uuid[3]]);

@@ -8,6 +8,7 @@ pub mod error;
 pub mod exports;
 pub mod filters;
 pub mod gin;
+pub mod grantees;
 pub mod guc;
 pub mod in_place;
 pub mod keyrings;

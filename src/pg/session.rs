@@ -361,7 +361,10 @@ pub fn catch_up_for_search(id: i32, binding: Binding) -> Result<(), PgError> {
 pub fn has(keyring: &Keyring, privilege: Privilege) -> bool {
     let role = xact::current_role();
     let granted = |row: &PrivilegeRow| {
-        privilege.in_row(row) && (row.role == pg_sys::InvalidOid || xact::has_privileges_of(role, row.role))
+        privilege.in_row(row)
+            && row.role.number().is_some_and(|grantee| {
+                grantee == pg_sys::InvalidOid || xact::has_privileges_of(role, grantee)
+            })
     };
     xact::is_superuser(role) || keyring.privileges.iter().any(granted)
 }

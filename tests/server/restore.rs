@@ -1,8 +1,11 @@
 //! What pg_dump prints is found again: a restore runs with an empty search_path.
 
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
 use postgres::Client;
 
-use crate::support::{Sql, fresh_database, shared};
+use crate::support::{Cluster, Sql, as_server, fresh_database, output, run, shared};
 
 /// The database, dumped and restored into a new one, where the first error ends it.
 fn restored(client: &mut Client) -> Client {
@@ -75,4 +78,170 @@ fn a_migration_that_a_dump_interrupts_goes_on_in_the_copy() {
     copy.run(call);
     assert_eq!(copy.one::<i64>("SELECT count(*) FROM docs WHERE m::jsonb = to_jsonb(id)"), 101);
     assert_eq!(copy.one::<i64>("SELECT count(*) FROM pg_attribute WHERE attname LIKE 'pgseal_new%' AND attrelid = 'docs'::regclass"), 0);
+}
+
+/// Keyrings, rows and privileges, dumped in a format into a file that the server's user reads.
+fn dumped(cluster: &Cluster, arguments: &[&str]) -> PathBuf {
+    let path = cluster.socket_dir().join("dump");
+    run(as_server("rm").arg("-rf").arg(&path));
+    let program = cluster.program("pg_dump", "postgres");
+    let mut command = as_server(program.get_program());
+    command.args(["-U", "postgres", "-d", "postgres", "-h"]).arg(cluster.socket_dir()).arg("-f").arg(&path);
+    run(command.args(arguments));
+    path
+}
+
+/// pg_restore into a new database of this name, and what it said.
+fn restore_into(cluster: &Cluster, database: &str, path: &Path, arguments: &[&str]) -> Output {
+    let program = cluster.program("pg_restore", "postgres");
+    let mut command = as_server(program.get_program());
+    command.args(["-U", "postgres", "-d", database, "-h"]).arg(cluster.socket_dir()).args(arguments);
+    output(command.arg(path))
+}
+
+const KEYS_AND_ROWS: &str =
+    "SELECT concat_ws(' ', (SELECT count(*) FROM pgseal.keys), (SELECT count(*) FROM pgseal.privilege),
+    (SELECT count(pgseal.decrypt(m)) FROM one), (SELECT count(pgseal.decrypt(m)) FROM two))";
+
+/// Five keyrings with several versions, two tables.
+fn with_keyrings() -> Cluster {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    client.run(
+        "CREATE ROLE reader; CREATE ROLE \"Odd \"\"role\" LOGIN;
+         SELECT pgseal.create_keyring('k' || i, ARRAY['$.n']) FROM generate_series(1, 5) i;
+         SELECT pgseal.rotate_key('k1'), pgseal.rotate_index_key('k2'), pgseal.rotate_key('k1');
+         SELECT pgseal.grant_keyring('k1', 'reader', '{decrypt}'), pgseal.grant_keyring('k2', 'Odd \"role', '{search,decrypt}'),
+                pgseal.grant_keyring('k3', 'public', '{search}');
+         CREATE TABLE one (m encrypted_jsonb(k1)); CREATE TABLE two (m encrypted_jsonb(k2));
+         INSERT INTO one SELECT '{\"n\": 1}'::jsonb FROM generate_series(1, 20); INSERT INTO two SELECT '{\"n\": 1}'::jsonb FROM generate_series(1, 20);
+         GRANT SELECT ON one, two TO \"Odd \"\"role\"",
+    );
+    cluster
+}
+
+#[test]
+fn configuration_tables_load_in_any_order() {
+    let cluster = with_keyrings();
+    let mut server = cluster.connect("postgres");
+    let expected: String = server.one(KEYS_AND_ROWS);
+    let constraints =
+        "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'pgseal'::regnamespace";
+    assert_eq!(server.one::<i64>(constraints), 0);
+    for (format, jobs) in [
+        ("custom", 1),
+        ("custom", 2),
+        ("custom", 4),
+        ("directory", 1),
+        ("directory", 2),
+        ("directory", 4),
+        ("tar", 1),
+    ] {
+        let path = dumped(&cluster, &["-F", format]);
+        for _ in 0..if jobs > 1 { 3 } else { 1 } {
+            server.run("DROP DATABASE IF EXISTS copy");
+            server.run("CREATE DATABASE copy");
+            let done = restore_into(&cluster, "copy", &path, &["-e", "-j", &jobs.to_string()]);
+            assert!(done.status.success(), "{format} {jobs}: {}", String::from_utf8_lossy(&done.stderr));
+            assert_eq!(cluster.connect("copy").one::<String>(KEYS_AND_ROWS), expected, "{format} {jobs}");
+        }
+    }
+    // The tables themselves in every order, by hand.
+    let path = dumped(&cluster, &["-F", "custom"]);
+    let tables = ["keyring", "data_key", "index_key", "privilege"];
+    for first in 0..tables.len() {
+        server.run("DROP DATABASE IF EXISTS copy");
+        server.run("CREATE DATABASE copy");
+        cluster.connect("copy").run("CREATE EXTENSION pgseal CASCADE");
+        for table in tables.iter().cycle().skip(first).take(tables.len()) {
+            let done =
+                restore_into(&cluster, "copy", &path, &["-e", "--data-only", "-n", "pgseal", "-t", table]);
+            assert!(done.status.success(), "{table}: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        for arguments in [
+            &["-e", "--section=pre-data", "-n", "public"][..],
+            &["-e", "-j", "2", "--section=data", "-n", "public"],
+        ] {
+            let done = restore_into(&cluster, "copy", &path, arguments);
+            assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        assert_eq!(cluster.connect("copy").one::<String>(KEYS_AND_ROWS), expected, "{first}");
+    }
+}
+
+#[test]
+fn audit_finds_rows_that_a_restore_left_out() {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k'), pgseal.create_keyring('l'), pgseal.create_keyring('m')");
+    client.run("DELETE FROM pgseal.keyring WHERE name = 'k'; DELETE FROM pgseal.data_key d USING pgseal.keyring k WHERE d.keyring = k.id AND k.name = 'l'");
+    let found = client.column::<String>("SELECT object || ': ' || finding FROM pgseal.audit() WHERE severity = 'critical' AND object <> 'keyring m' ORDER BY 1");
+    let has = |part: &str| assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:?}");
+    has("table pgseal.data_key: it has rows of a keyring");
+    has("table pgseal.index_key: it has rows of a keyring");
+    has("table pgseal.privilege: it has rows of a keyring");
+    has("keyring l: it has no active data key");
+}
+
+#[test]
+fn privileges_wait_for_roles_that_a_restore_does_not_find() {
+    let first = with_keyrings();
+    first.connect("postgres").run("CREATE ROLE later LOGIN; SELECT pgseal.grant_keyring('k1', 'later', '{decrypt}'), pgseal.grant_keyring('k2', 'later', '{decrypt}')");
+    let path = dumped(&first, &["-F", "custom", "-O", "-x"]);
+    let second = Cluster::start(&[&format!("pgseal.kms_endpoint = 'file://{}'", first.key_dir().display())]);
+    let mut client = second.connect("postgres");
+    client.run("CREATE ROLE reader LOGIN; CREATE ROLE other LOGIN");
+    let done = restore_into(&second, "postgres", &path, &["-e"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    client.run("GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC");
+    let all = "SELECT string_agg(role::text, ' ' ORDER BY role::text COLLATE \"C\") FROM pgseal.privilege JOIN pgseal.keyring k ON k.id = keyring WHERE NOT encrypt";
+    assert_eq!(client.one::<String>(all), "\"Odd \"\"role\" - later later reader");
+    let read = "SELECT count(pgseal.decrypt(m)) FROM one";
+    assert_eq!(second.connect_as("reader", "postgres").one::<i64>(read), 20);
+    assert_eq!(second.connect_as("other", "postgres").state(read), "42501");
+    let waiting =
+        "SELECT count(*) FROM pgseal.audit() WHERE finding LIKE 'its restored privileges wait for a role %'";
+    assert_eq!(client.one::<i64>(waiting), 3);
+
+    // Taken back before it is there; what is left is the role's that gets the name, and nobody's who is dropped.
+    client.run("SELECT pgseal.revoke_keyring('k2', 'later')");
+    client.run("CREATE ROLE later LOGIN");
+    let mut later = second.connect_as("later", "postgres");
+    assert_eq!(later.one::<i64>(read), 20);
+    assert_eq!(later.state("SELECT pgseal.decrypt(m) FROM two"), "42501");
+    client.run("SELECT pgseal.grant_keyring('k3', 'later', '{search}')");
+    assert_eq!(later.one::<i64>(read), 20);
+    drop(later);
+    client.run("DROP OWNED BY later; DROP ROLE later; CREATE ROLE later LOGIN");
+    assert_eq!(second.connect_as("later", "postgres").state(read), "42501");
+
+    // A new name keeps its privileges, in a dump too; the old name has none.
+    client.run("ALTER ROLE reader RENAME TO renamed; CREATE ROLE reader LOGIN");
+    assert_eq!(second.connect_as("renamed", "postgres").one::<i64>(read), 20);
+    assert_eq!(second.connect_as("reader", "postgres").state(read), "42501");
+    let dump = second.pg_dump("postgres", &["-d", "postgres", "-a"]);
+    let dump = String::from_utf8_lossy(&dump.stdout).into_owned();
+    assert!(dump.contains("\trenamed\t") && !dump.contains("\treader\t"), "{dump}");
+}
+
+#[test]
+fn a_schema_without_rows_gets_a_keyring_of_its_number() {
+    let first = with_keyrings();
+    let path = dumped(&first, &["-F", "custom", "-s"]);
+    let second = Cluster::start(&[]);
+    let done = restore_into(&second, "postgres", &path, &["-e", "-O", "-x"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let mut client = second.connect("postgres");
+    let number: i32 =
+        client.one("SELECT atttypmod FROM pg_attribute WHERE attrelid = 'one'::regclass AND attname = 'm'");
+    assert_eq!(client.state("INSERT INTO one VALUES ('{}'::jsonb)"), "42704");
+    let create =
+        |number: i32| format!("SELECT pgseal.create_keyring('mine', ARRAY['$.n'], NULL, NULL, {number})");
+    for wrong in [0, -5] {
+        assert_eq!(client.state(&create(wrong)), "22023", "{wrong}");
+    }
+    assert_eq!(client.one::<i32>(&create(number)), number);
+    assert_eq!(client.state(&create(number).replace("mine", "yours")), "22023", "taken");
+    client.run("INSERT INTO one VALUES ('{\"n\": 1}'::jsonb); SELECT pgseal.rotate_key('mine')");
+    assert_eq!(client.one::<i64>("SELECT count(pgseal.decrypt(m)) FROM one WHERE m @> '{\"n\": 1}'"), 1);
+    assert_eq!(client.one::<i32>("SELECT pgseal.import_keyring(pgseal.export_keyring('mine'))"), number);
 }

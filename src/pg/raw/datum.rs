@@ -90,6 +90,12 @@ pub fn cstring(text: &str) -> pg_sys::Datum {
     }
 }
 
+/// The same of a C string.
+pub fn cstring_of(text: &CStr) -> pg_sys::Datum {
+    // SAFETY: copies a string that ends with NUL into the current memory context.
+    unsafe { pg_sys::Datum::from(pg_sys::pstrdup(text.as_ptr())) }
+}
+
 /// Reads text as the input function of a type does, with its errors.
 pub fn from_text(text: &CStr, of: pg_sys::Oid) -> pg_sys::Datum {
     let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);

@@ -19,6 +19,7 @@ pub mod lock;
 pub mod node;
 pub mod pages;
 pub mod plan;
+pub mod role;
 pub mod shmem;
 pub mod statement;
 pub mod stats;

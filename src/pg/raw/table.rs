@@ -119,6 +119,12 @@ impl Row {
         self.value(column).map_or(0, |datum| datum.value() as i32)
     }
 
+    /// The type of a column.
+    pub fn type_of(&self, column: i32) -> pg_sys::Oid {
+        // SAFETY: `column` is one of the attributes of the descriptor.
+        unsafe { pg_sys::SPI_gettypeid(self.description, column) }
+    }
+
     /// An oid column.
     pub fn oid(&self, column: i32) -> pg_sys::Oid {
         pg_sys::Oid::from(self.int4(column) as u32)
