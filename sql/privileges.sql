@@ -146,6 +146,8 @@ BEGIN
             ('rows_to_reencrypt', 'reencrypt calls it'),
             ('pages_of_rows', 'reencrypt calls it'),
             ('reseal', 'reencrypt calls it; asks for nothing, since the plaintext stays inside'),
+            ('reseal_problem', 'reencrypt calls it; says no more than reseal'),
+            ('report_unreadable', 'reencrypt calls it'),
             ('is_current', 'reencrypt calls it; reads a header'),
             ('rewrite_pages_of', 'reencrypt calls it'),
             ('rewrite_pages', 'reencrypt calls it; refuses all but owners of the table'),

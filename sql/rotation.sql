@@ -2,6 +2,12 @@ CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, index boolean DEFAULT
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_text, index boolean DEFAULT true) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
+CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, index boolean) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
 CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_text, index boolean DEFAULT true) RETURNS boolean
@@ -122,10 +128,26 @@ CREATE FUNCTION pgseal.rows_to_reencrypt(leaf regclass, target_column name, inde
 DECLARE
     some_left boolean;
 BEGIN
-    some_left := pgseal.confined(format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L))', leaf, target_column, index));
+    some_left := pgseal.confined(format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L)
+        AND pgseal.reseal_problem(%2$I, %3$L) IS NULL)', leaf, target_column, index));
     RETURN some_left;
 END $$;
-COMMENT ON FUNCTION pgseal.rows_to_reencrypt(regclass, name, boolean) IS 'internal: has the column a value that is not current?';
+COMMENT ON FUNCTION pgseal.rows_to_reencrypt(regclass, name, boolean) IS 'internal: has the column a value that is not current and can be renewed?';
+
+CREATE FUNCTION pgseal.report_unreadable(leaf regclass, target_column name, index boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    listed text[] := pgseal.confined(format('SELECT array_agg(format(%1$L, u.ctid, u.problem)) FROM (
+        SELECT t.ctid, pgseal.reseal_problem(t.%3$I, %4$L) AS problem FROM ONLY %2$s t WHERE NOT pgseal.is_current(t.%3$I, %4$L)) u
+        WHERE u.problem IS NOT NULL', '%s: %s', leaf, target_column, index));
+BEGIN
+    IF cardinality(listed) > 0 THEN
+        RAISE WARNING '% rows of % stay as they were, because column % cannot be encrypted anew: %', cardinality(listed), leaf,
+            quote_ident(target_column), array_to_string(listed[:10], ', ') || CASE WHEN cardinality(listed) > 10 THEN ' ...' ELSE '' END
+            USING HINT = 'All others are done. Restore, change or delete these rows, by their ctid; retire_key refuses as long as they are there.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.report_unreadable(regclass, name, boolean) IS 'internal: a warning of rows that reencrypt left out';
 
 -- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
 -- and operators too, is qualified.
@@ -151,10 +173,13 @@ DECLARE
     notice_due pg_catalog.timestamptz := started;
     page_notice_due pg_catalog.timestamptz := started;
     statement pg_catalog.text;
+    left_out pg_catalog.text;
     done pg_catalog.int8[];
     waited_for pg_catalog.text[];
     waited_after pg_catalog.int4;
     refused pg_catalog.text;
+    careful boolean := false;
+    met_unreadable boolean;
     sessions pg_catalog.int4[];
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt');
@@ -170,10 +195,12 @@ BEGIN
             'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L)
               WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
             leaf, target_column, index);
+        left_out := pg_catalog.format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index);
         step := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
         -- UPDATE locks the rows of its batch, and writes them to every index.
         step_by_update := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
         by_update := true;
+        met_unreadable := false;
         goal := pgseal.rotation_join(leaf, target_column, index, step);
         COMMIT AND CHAIN;
         waited_for := CASE WHEN in_place THEN pgseal.rotation_transactions() END;
@@ -249,13 +276,22 @@ BEGIN
             BEGIN
                 changed := 0;
                 IF by_update THEN
-                    changed := pgseal.confined(statement, pgseal.start_of_page(claim.next_page), pgseal.start_of_page(claim.end_page));
+                    changed := pgseal.confined(pg_catalog.concat(statement, CASE WHEN careful THEN left_out END), pgseal.start_of_page(claim.next_page), pgseal.start_of_page(claim.end_page));
                 END IF;
                 changed := changed OPERATOR(pg_catalog.+) done[1];
                 PERFORM pgseal.rotation_advance(leaf, target_column, claim.first_page, claim.end_page, changed);
+                careful := false;
             EXCEPTION WHEN deadlock_detected THEN
                 -- The other transaction goes on; this batch is done again after it.
-                changed := 0;
+                changed := done[1];
+            WHEN data_exception OR program_limit_exceeded OR undefined_object OR object_not_in_prerequisite_state OR data_corrupted THEN
+                IF careful THEN
+                    RAISE;
+                END IF;
+                -- Perhaps of one value: the batch is done again without those that cannot be read.
+                careful := true;
+                met_unreadable := true;
+                changed := done[1];
             END;
             COMMIT AND CHAIN;
             total := total OPERATOR(pg_catalog.+) changed;
@@ -274,6 +310,10 @@ BEGIN
                 COMMIT AND CHAIN;
             END LOOP;
         END LOOP;
+        IF met_unreadable THEN
+            PERFORM pgseal.report_unreadable(leaf, target_column, index);
+            COMMIT AND CHAIN;
+        END IF;
     END LOOP;
     -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
     -- In place no token changes.

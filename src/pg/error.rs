@@ -193,6 +193,21 @@ impl PgError {
         unreachable!("an ERROR report does not return")
     }
 
+    /// It says something about one value, not about keys, privileges or the server.
+    pub fn is_of_value(&self) -> bool {
+        matches!(
+            self,
+            PgError::Sealed(_)
+                | PgError::OtherContent(_)
+                | PgError::Authentication
+                | PgError::UnknownKeyringId(_)
+                | PgError::UnknownKey(..)
+                | PgError::KeyState(..)
+                | PgError::Limit(_)
+                | PgError::Catalog(_)
+        )
+    }
+
     fn code(&self) -> Code {
         match self {
             PgError::SealedText(_)
@@ -264,7 +279,8 @@ impl PgError {
                 "The document is not shown because it may be confidential. Cast it to jsonb to see what is wrong."
             }
             PgError::Authentication => {
-                "The value was altered, or comes from another database. Restore it from a backup."
+                "The value was altered, or comes from another database. SELECT * FROM pgseal.verify(table, column) tells which rows; \
+                 restore them from a backup."
             }
             PgError::Context => {
                 "Call pgseal.decrypt(value, context) with that context; a value encrypted without one takes none."

@@ -124,6 +124,7 @@ sql_functions! {
 
     pgseal_rewrite_pages => in_place::rewrite_pages;
     pgseal_reseal => rotation::reseal;
+    pgseal_reseal_problem => rotation::reseal_problem;
     pgseal_is_current => rotation::is_current;
     pgseal_require_autocommit => rotation::require_autocommit;
     pgseal_exclude_writers => rotation::exclude_writers;

@@ -3,6 +3,7 @@
 use super::catalog;
 use super::error::PgError;
 use super::raw::call::{Call, Returned};
+use super::raw::datum::varlena;
 use super::raw::{lock, xact};
 use super::values;
 use crate::core::envelope::HEADER_BYTES;
@@ -15,6 +16,18 @@ pub fn reseal(call: Call) -> Returned {
     let renewed =
         values::with_kind(call, |kind, (): &mut ()| values::rotate(value.bytes(), kind, call.boolean(1)));
     Ok(Some(renewed?.datum()))
+}
+
+/// `reseal_problem(encrypted_*, index boolean)`: why [`reseal`] cannot renew this value, where others can be renewed.
+pub fn reseal_problem(call: Call) -> Returned {
+    let value = call.varlena(0);
+    let renewed =
+        values::with_kind(call, |kind, (): &mut ()| values::rotate(value.bytes(), kind, call.boolean(1)));
+    match renewed {
+        Ok(_) => Ok(None),
+        Err(error) if error.is_of_value() => Ok(Some(varlena(error.to_string().as_bytes()).datum())),
+        Err(error) => Err(error),
+    }
 }
 
 /// `is_current(encrypted_*, index boolean)`: sealed under the active keys, without `index` the data key, and not in

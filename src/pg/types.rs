@@ -27,7 +27,7 @@ use crate::core::text_form;
 pub fn jsonb_in(call: Call) -> Returned {
     let (text, typmod) = (call.cstring(0), call.int4(2));
     Call::without_context(|| match text_form::decode(text.to_bytes()) {
-        Some(decoded) => sealed_text(decoded?, typmod, &JSONB),
+        Some(decoded) => sealed_text(call, decoded?, typmod, &JSONB),
         None => seal_input(Content::Jsonb, parse_json(text)?.bytes(), typmod),
     })
 }
@@ -36,7 +36,7 @@ pub fn jsonb_in(call: Call) -> Returned {
 pub fn text_in(call: Call) -> Returned {
     let (text, typmod) = (call.cstring(0), call.int4(2));
     Call::without_context(|| match text_form::decode(text.to_bytes()) {
-        Some(decoded) => sealed_text(decoded?, typmod, &TEXT),
+        Some(decoded) => sealed_text(call, decoded?, typmod, &TEXT),
         None => seal_input(Content::Text, text.to_bytes(), typmod),
     })
 }
@@ -64,20 +64,30 @@ fn parse_json(text: &CStr) -> Result<Varlena, PgError> {
 }
 
 /// A value that arrives sealed, in its text form.
-fn sealed_text(bytes: Vec<u8>, typmod: i32, kind: &Kind) -> Returned {
+fn sealed_text(call: Call, bytes: Vec<u8>, typmod: i32, kind: &Kind) -> Returned {
     let envelope = Envelope::parse(&bytes).map_err(PgError::SealedText)?;
-    accept_sealed(&envelope.head(), kind, PgError::OtherContentText)?;
+    accept_sealed(call, &envelope.head(), kind, PgError::OtherContentText)?;
     for_column(varlena(&bytes), kind, envelope.head(), typmod)
 }
 
-/// Takes a sealed value as it is. Only its structure can be checked: no key is needed to restore a dump.
-fn accept_sealed(head: &Head, kind: &Kind, other: fn(&'static str) -> PgError) -> Result<(), PgError> {
+/// Takes a sealed value as it is: no key is needed to restore a dump. So it may be forged, hence is for whoever may write
+/// such values. A keyring that is not known yet passes, because a restore may bring it later.
+fn accept_sealed(
+    call: Call,
+    head: &Head,
+    kind: &Kind,
+    other: fn(&'static str) -> PgError,
+) -> Result<(), PgError> {
     if !guc::accept_sealed() {
         return Err(PgError::SealedRefused);
     }
-    match kind.holds(head.content) {
-        true => Ok(()),
-        false => Err(other(kind.name)),
+    if !kind.holds(head.content) {
+        return Err(other(kind.name));
+    }
+    match session::keyring(head.keyring) {
+        Err(PgError::UnknownKeyringId(_)) => Ok(()),
+        Err(error) => Err(error),
+        Ok(keyring) => call.with_cache(|allowed: &mut Allowed| allowed.require(&keyring, Privilege::Encrypt)),
     }
 }
 
@@ -95,7 +105,7 @@ fn recv(call: Call, kind: &Kind) -> Returned {
     let (bytes, typmod) = (call.message(), call.int4(2));
     Call::without_context(|| {
         let envelope = Envelope::parse(&bytes)?;
-        accept_sealed(&envelope.head(), kind, PgError::OtherContent)?;
+        accept_sealed(call, &envelope.head(), kind, PgError::OtherContent)?;
         for_column(varlena(&bytes), kind, envelope.head(), typmod)
     })
 }

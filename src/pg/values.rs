@@ -108,10 +108,14 @@ fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
     Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &opened.opened, opened.content())?))
 }
 
-/// Sealed under the active keys, without `index` the data key, and not in transit; from the head of a value.
+/// Sealed under the active keys, without `index` the data key, and not in transit; from the head of a value. What is no
+/// value, or of no keyring, is not.
 pub fn is_current(bytes: &[u8], index: bool) -> Result<bool, PgError> {
-    let (head, _) = envelope::parse_head(bytes)?;
-    session::keyring(head.keyring)?.is_active_for(&head, index)
+    let Ok((head, _)) = envelope::parse_head(bytes) else { return Ok(false) };
+    match session::keyring(head.keyring) {
+        Err(PgError::UnknownKeyringId(_)) => Ok(false),
+        keyring => keyring?.is_active_for(&head, index),
+    }
 }
 
 /// Seals a stored value anew under the active keys of its own keyring. Tokens that the active index key has made, or

@@ -10,6 +10,7 @@ mod definitions;
 mod encodings;
 mod evidence;
 mod faults;
+mod forged;
 mod grants;
 mod in_place;
 mod in_place_concurrent;
