@@ -11,12 +11,18 @@ CREATE FUNCTION pgseal.element_text(@extschema@.encrypted_jsonb, int4) RETURNS @
     AS 'MODULE_PATHNAME', 'pgseal_element_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.path_text(@extschema@.encrypted_jsonb, text[]) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_path_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+CREATE FUNCTION pgseal.operator_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_operator_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.operator_support(internal) IS 'planner support: the session''s choice of keyring';
 CREATE FUNCTION pgseal.key_exists(@extschema@.encrypted_jsonb, text) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_exists' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_exists' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
 CREATE FUNCTION pgseal.any_key_exists(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_exists_any' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_exists_any' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
 CREATE FUNCTION pgseal.all_keys_exist(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_exists_all' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_exists_all' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
 CREATE FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, jsonb) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_concat' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 CREATE FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS @extschema@.encrypted_jsonb
@@ -40,17 +46,20 @@ CREATE FUNCTION pgseal.equal(@extschema@.encrypted_text, @extschema@.encrypted_t
     AS 'MODULE_PATHNAME', 'pgseal_equal_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.equal_support;
 CREATE FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_differ_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_differ_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
 CREATE FUNCTION pgseal.equal(@extschema@.encrypted_text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_equal_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.equal_support;
 CREATE FUNCTION pgseal.differ(@extschema@.encrypted_text, text) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_differ_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_differ_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
 CREATE FUNCTION pgseal.equal(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_equal' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.equal_support;
 CREATE FUNCTION pgseal.differ(text, @extschema@.encrypted_text) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+    AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
 
 CREATE OPERATOR @extschema@.-> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.field);
 CREATE OPERATOR @extschema@.-> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.element);
@@ -102,9 +111,28 @@ CREATE OPERATOR pg_catalog.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_
 CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR @extschema@.<@ (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR @extschema@.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR @extschema@.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.unsupported);
-CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
+-- In pg_catalog, so that no search_path goes without them.
+CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
+CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
+COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
+CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
+COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
+
+-- PostgreSQL's own are written with $1::text, the explicit cast: dynamic SQL of audit triggers would store plaintext.
+CREATE FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN pg_catalog.quote_literal(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_jsonb) IS 'the ciphertext as a literal';
+CREATE FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN pg_catalog.quote_literal(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_text) IS 'the ciphertext as a literal';
+CREATE FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN pg_catalog.quote_nullable(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_jsonb) IS 'the ciphertext as a literal, or NULL';
+CREATE FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN pg_catalog.quote_nullable(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_text) IS 'the ciphertext as a literal, or NULL';
 
 -- A JSON path: without this PostgreSQL would say no more than that there is no such operator.
 CREATE FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath) RETURNS boolean
@@ -112,7 +140,8 @@ CREATE FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath) RETURNS boo
 CREATE OPERATOR @extschema@.@? (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonpath, FUNCTION = pgseal.refuse);
 COMMENT ON OPERATOR @extschema@.@? (@extschema@.encrypted_jsonb, jsonpath) IS 'refused: ciphertext cannot answer it';
 
--- Patterns and order on the decrypted text, for each row; they tell more than equality, so they need decrypt.
+-- Patterns and order on the decrypted text, for each row, in the collation that the other side brings; they tell more than equality,
+-- so they need decrypt.
 DO $$
 DECLARE
     name text;
@@ -126,8 +155,9 @@ BEGIN
         ('text_regex', '~', 'matching'), ('text_not_regex', '!~', 'matching'),
         ('text_iregex', '~*', 'matching'), ('text_not_iregex', '!~*', 'matching')
     LOOP
-        EXECUTE format('CREATE FUNCTION pgseal.%I(%s.encrypted_text, text) RETURNS boolean
-            LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pgseal.decrypt($1) OPERATOR(pg_catalog.%s) $2', name, '@extschema@', operator);
+        EXECUTE format('CREATE FUNCTION pgseal.%1$I(%2$s.encrypted_text, text) RETURNS boolean
+            AS ''MODULE_PATHNAME'', ''pgseal_%1$s'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+            SUPPORT pgseal.operator_support', name, '@extschema@');
         EXECUTE format('CREATE OPERATOR %1$s.%2$s (LEFTARG = %1$s.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.%3$I,
             RESTRICT = %4$ssel, JOIN = %4$sjoinsel)', '@extschema@', operator, name, estimate);
         EXECUTE format('COMMENT ON FUNCTION pgseal.%I(%s.encrypted_text, text) IS ''implementation of %s operator''', name, '@extschema@', operator);
@@ -193,6 +223,6 @@ COMMENT ON OPERATOR pg_catalog.= (jsonb, @extschema@.encrypted_jsonb) IS 'refuse
 COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR @extschema@.<@ (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_text) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_text) IS 'refused: ciphertext cannot answer it';
+COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it';

@@ -18,11 +18,34 @@ CREATE FUNCTION pgseal.filter_in(@extschema@.encrypted_filter, int4) RETURNS @ex
 CREATE FUNCTION pgseal.refresh(@extschema@.encrypted_filter) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_refresh' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 
+-- What the planner puts around a column without keyring, for pgseal.keyring as it is when the statement runs.
+CREATE FUNCTION pgseal.chosen_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_chosen_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.chosen_support(internal) IS 'planner support: a part of a document is chosen with the document';
+CREATE FUNCTION pgseal.chosen(@extschema@.encrypted_jsonb) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_chosen' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED SUPPORT pgseal.chosen_support;
+COMMENT ON FUNCTION pgseal.chosen(@extschema@.encrypted_jsonb) IS 'internal: the value, or NULL where pgseal.keyring names another keyring';
+CREATE FUNCTION pgseal.chosen(@extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_chosen' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED SUPPORT pgseal.chosen_support;
+COMMENT ON FUNCTION pgseal.chosen(@extschema@.encrypted_text) IS 'internal: the value, or NULL where pgseal.keyring names another keyring';
+CREATE FUNCTION pgseal.each(@extschema@.encrypted_jsonb) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_each' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.each(@extschema@.encrypted_jsonb) IS 'internal: the value, where columns with and without keyring come together';
+CREATE FUNCTION pgseal.each(@extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_each' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.each(@extschema@.encrypted_text) IS 'internal: the value, where columns with and without keyring come together';
+CREATE FUNCTION pgseal.answers(@extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_answers' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.answers(@extschema@.encrypted_jsonb) IS 'internal: false where pgseal.keyring names another keyring than the value''s';
+CREATE FUNCTION pgseal.answers(@extschema@.encrypted_text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_answers' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.answers(@extschema@.encrypted_text) IS 'internal: false where pgseal.keyring names another keyring than the value''s';
+
 CREATE FUNCTION pgseal.contains(@extschema@.encrypted_jsonb, jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_contains' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.contains_support;
 CREATE FUNCTION pgseal.matches(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_exact_match' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'pgseal_matches' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.matches_support;
 
 -- LEAKPROOF: bytes only, no key, and no outcome but true, false and NULL depends on the row.

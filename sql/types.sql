@@ -4,8 +4,9 @@ CREATE TYPE @extschema@.encrypted_filter;
 
 CREATE FUNCTION pgseal.encrypted_jsonb_in(cstring, oid, int4) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_jsonb_in' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+-- STABLE, so that no cast through text is folded: it is refused where it runs.
 CREATE FUNCTION pgseal.encrypted_jsonb_out(@extschema@.encrypted_jsonb) RETURNS cstring
-    AS 'MODULE_PATHNAME', 'pgseal_out' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'pgseal_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION pgseal.encrypted_jsonb_recv(internal, oid, int4) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_jsonb_recv' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.encrypted_jsonb_send(@extschema@.encrypted_jsonb) RETURNS bytea
@@ -13,7 +14,7 @@ CREATE FUNCTION pgseal.encrypted_jsonb_send(@extschema@.encrypted_jsonb) RETURNS
 CREATE FUNCTION pgseal.encrypted_text_in(cstring, oid, int4) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_text_in' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.encrypted_text_out(@extschema@.encrypted_text) RETURNS cstring
-    AS 'MODULE_PATHNAME', 'pgseal_out' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'pgseal_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION pgseal.encrypted_text_recv(internal, oid, int4) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_text_recv' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.encrypted_text_send(@extschema@.encrypted_text) RETURNS bytea

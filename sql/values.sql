@@ -32,6 +32,12 @@ CREATE FUNCTION pgseal.decrypt_as_name(@extschema@.encrypted_jsonb) RETURNS name
 CREATE FUNCTION pgseal.decrypt_as_name(@extschema@.encrypted_text) RETURNS name
     AS 'MODULE_PATHNAME', 'pgseal_decrypt_text_as_name' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 
+CREATE FUNCTION pgseal.sealed_text(value @extschema@.encrypted_jsonb) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_sealed_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.sealed_text(@extschema@.encrypted_jsonb) IS 'the ciphertext as text, as clients and dumps get it; needs no key';
+CREATE FUNCTION pgseal.sealed_text(value @extschema@.encrypted_text) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_sealed_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.sealed_text(@extschema@.encrypted_text) IS 'the ciphertext as text, as clients and dumps get it; needs no key';
 CREATE FUNCTION pgseal.key_version(value @extschema@.encrypted_jsonb) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_key_version' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION pgseal.key_version(value @extschema@.encrypted_text) RETURNS int4

@@ -15,6 +15,7 @@ pub mod range;
 pub mod rng;
 pub mod scan_cost;
 pub mod secret;
+pub mod sql_literal;
 pub mod stats;
 pub mod text_form;
 pub mod text_query;

@@ -1,14 +1,16 @@
 //! Operators that look into a document or change it: decrypt, ask jsonb, seal the result under the same
 //! keyring. Results are not tokenised, so they are always rechecked.
 
+use super::choice;
 use super::error::PgError;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::Varlena;
 use super::raw::jsonb::{self, Function};
-use super::session::{self, Looking, Privilege, Started};
+use super::raw::text::{self, TextFunction};
+use super::session::{self, Allowed, Looking, Privilege, Started};
 use super::texts::{self, Side};
-use super::values::{self, JSONB, OpenValue};
-use crate::core::envelope::Content;
+use super::values::{self, JSONB, OpenValue, TEXT};
+use crate::core::envelope::{Content, HEADER_BYTES, Head, parse_head};
 use crate::core::jsonb::is_scalar;
 use crate::core::policy::Policy;
 use crate::core::text_query::Accessor;
@@ -78,10 +80,8 @@ pub fn exists_all(call: Call) -> Returned {
 
 fn has_key(call: Call, function: Function) -> Returned {
     // Which keys a document has is declared nowhere; only with everything declared is nothing new told.
+    choice::require_seen(call, 0, head(call, 0)?.keyring)?;
     let value = open_to_look(call, |policy| Ok(policy.covers_everything()))?;
-    if other_keyring(call, 0, value.keyring.id)? {
-        return Ok(None);
-    }
     Ok(Some(function.boolean(value.datum()?.datum(), call.datum(1)).into()))
 }
 
@@ -135,32 +135,32 @@ fn change(value: &OpenValue, function: Function, argument: pgrx::pg_sys::Datum) 
 
 /// `encrypted_text = encrypted_text`.
 pub fn equal_sealed(call: Call) -> Returned {
-    compare(call, true, |call| Ok((text_operand(call, 0)?, text_operand(call, 1)?)))
+    compare(call, true, text_operand(call, 0)?, text_operand(call, 1)?)
 }
 
 /// `encrypted_text <> encrypted_text`.
 pub fn differ_sealed(call: Call) -> Returned {
-    compare(call, false, |call| Ok((text_operand(call, 0)?, text_operand(call, 1)?)))
+    compare(call, false, text_operand(call, 0)?, text_operand(call, 1)?)
 }
 
 /// `encrypted_text = text`.
 pub fn equal_text(call: Call) -> Returned {
-    compare(call, true, |call| Ok((text_operand(call, 0)?, Some(Operand::Plain(call.varlena(1))))))
+    compare(call, true, text_operand(call, 0)?, Operand::Plain(call.varlena(1)))
 }
 
 /// `encrypted_text <> text`.
 pub fn differ_text(call: Call) -> Returned {
-    compare(call, false, |call| Ok((text_operand(call, 0)?, Some(Operand::Plain(call.varlena(1))))))
+    compare(call, false, text_operand(call, 0)?, Operand::Plain(call.varlena(1)))
 }
 
 /// `text = encrypted_text`.
 pub fn text_equal(call: Call) -> Returned {
-    compare(call, true, |call| Ok((Some(Operand::Plain(call.varlena(0))), text_operand(call, 1)?)))
+    compare(call, true, Operand::Plain(call.varlena(0)), text_operand(call, 1)?)
 }
 
 /// `text <> encrypted_text`.
 pub fn text_differ(call: Call) -> Returned {
-    compare(call, false, |call| Ok((Some(Operand::Plain(call.varlena(0))), text_operand(call, 1)?)))
+    compare(call, false, Operand::Plain(call.varlena(0)), text_operand(call, 1)?)
 }
 
 enum Operand {
@@ -175,34 +175,116 @@ impl Operand {
             Operand::Sealed(value) => value.content(),
         }
     }
+
+    fn datum(&self) -> Result<pgrx::pg_sys::Datum, PgError> {
+        match self {
+            Operand::Plain(text) => Ok(text.datum()),
+            Operand::Sealed(value) => Ok(value.datum()?.datum()),
+        }
+    }
 }
 
-type Operands = (Option<Operand>, Option<Operand>);
-
-/// NULL where a side belongs to a keyring that does not answer.
-fn compare(call: Call, wanted: bool, operands: fn(Call) -> Result<Operands, PgError>) -> Returned {
-    match operands(call)? {
-        (Some(left), Some(right)) => Ok(Some(((left.bytes() == right.bytes()) == wanted).into())),
-        _ => Ok(None),
-    }
+/// A text brings a collation, as a column has it or COLLATE says. Ours have none: they are equal by their bytes.
+fn compare(call: Call, wanted: bool, left: Operand, right: Operand) -> Returned {
+    let by_bytes =
+        matches!((&left, &right), (Operand::Sealed(_), Operand::Sealed(_))) || call.has_default_collation();
+    let equal = match by_bytes {
+        true => left.bytes() == right.bytes(),
+        false => text::EQUAL.boolean(call, left.datum()?, right.datum()?),
+    };
+    Ok(Some((equal == wanted).into()))
 }
 
 /// What a call site knows about its two sealed arguments.
 #[derive(Default)]
 struct Sides([Option<(Side, Looking)>; 2]);
 
-/// A sealed side of a comparison. A literal, still in transit, is nobody's row and always answers.
-fn text_operand(call: Call, index: usize) -> Result<Option<Operand>, PgError> {
+/// A sealed side of a comparison.
+fn text_operand(call: Call, index: usize) -> Result<Operand, PgError> {
     let bytes = call.varlena(index);
     let value = call.with_cache(|sides: &mut Sides| {
         let (side, looking) =
             sides.0[index].get_or_insert_with(|| (texts::side(call, index), Looking::default()));
+        if *side != Side::Literal {
+            choice::require_seen(call, index, parse_head(bytes.bytes())?.0.keyring)?;
+        }
         side.open(bytes.bytes(), looking)
     })?;
-    if !value.in_transit() && other_keyring(call, index, value.keyring.id)? {
-        return Ok(None);
-    }
-    Ok(Some(Operand::Sealed(value)))
+    Ok(Operand::Sealed(value))
+}
+
+/// The header of an argument, of which no more is read.
+fn head(call: Call, index: usize) -> Result<Head, PgError> {
+    Ok(parse_head(call.prefix(index, HEADER_BYTES).bytes())?.0)
+}
+
+/// Order and patterns of `encrypted_text` and text: PostgreSQL's own, on the decrypted text.
+fn on_decrypted(call: Call, function: TextFunction) -> Returned {
+    let value = call.varlena(0);
+    choice::require_seen(call, 0, parse_head(value.bytes())?.0.keyring)?;
+    let opened =
+        call.with_cache(|allowed: &mut Allowed| values::open_datum(value.bytes(), &TEXT, None, allowed))?;
+    Ok(Some(function.boolean(call, opened.datum(), call.datum(1)).into()))
+}
+
+/// `encrypted_text < text`.
+pub fn text_lt(call: Call) -> Returned {
+    on_decrypted(call, text::LESS)
+}
+
+/// `encrypted_text <= text`.
+pub fn text_le(call: Call) -> Returned {
+    on_decrypted(call, text::LESS_OR_EQUAL)
+}
+
+/// `encrypted_text > text`.
+pub fn text_gt(call: Call) -> Returned {
+    on_decrypted(call, text::GREATER)
+}
+
+/// `encrypted_text >= text`.
+pub fn text_ge(call: Call) -> Returned {
+    on_decrypted(call, text::GREATER_OR_EQUAL)
+}
+
+/// `encrypted_text LIKE text`.
+pub fn text_like(call: Call) -> Returned {
+    on_decrypted(call, text::LIKE)
+}
+
+/// `encrypted_text NOT LIKE text`.
+pub fn text_not_like(call: Call) -> Returned {
+    on_decrypted(call, text::NOT_LIKE)
+}
+
+/// `encrypted_text ILIKE text`.
+pub fn text_ilike(call: Call) -> Returned {
+    on_decrypted(call, text::ILIKE)
+}
+
+/// `encrypted_text NOT ILIKE text`.
+pub fn text_not_ilike(call: Call) -> Returned {
+    on_decrypted(call, text::NOT_ILIKE)
+}
+
+/// `encrypted_text ~ text`.
+pub fn text_regex(call: Call) -> Returned {
+    on_decrypted(call, text::REGEX)
+}
+
+/// `encrypted_text !~ text`.
+pub fn text_not_regex(call: Call) -> Returned {
+    on_decrypted(call, text::NOT_REGEX)
+}
+
+/// `encrypted_text ~* text`.
+pub fn text_iregex(call: Call) -> Returned {
+    on_decrypted(call, text::IREGEX)
+}
+
+/// `encrypted_text !~* text`.
+pub fn text_not_iregex(call: Call) -> Returned {
+    on_decrypted(call, text::NOT_IREGEX)
 }
 
 /// Decrypts argument 0 for a role that looks into it.
@@ -219,13 +301,4 @@ fn open_to_look(
 fn open_for(call: Call, privilege: Privilege) -> Result<OpenValue, PgError> {
     call.with_cache(Started::once);
     values::open_for(call.varlena(0).bytes(), &JSONB, privilege)
-}
-
-/// Does another keyring answer for this argument? Its column's, else the session's choice.
-pub fn other_keyring(call: Call, index: usize, keyring: i32) -> Result<bool, PgError> {
-    let answering = match call.argument_typmod(index) {
-        typmod if typmod > 0 => Some(typmod),
-        _ => session::keyring_for_search()?,
-    };
-    Ok(answering.is_some_and(|answering| answering != keyring))
 }

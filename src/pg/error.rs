@@ -177,6 +177,18 @@ pub enum PgError {
     /// An SQL definition that passes NULL where the library takes none.
     #[error("the function was declared without STRICT, and called with NULL")]
     Null,
+    /// A cast or assignment to a type that has no cast of ours: PostgreSQL would read the ciphertext as one.
+    #[error("an encrypted value is not cast to {0} without being decrypted")]
+    IoCast(String),
+    /// PostgreSQL has dropped the COLLATE of a literal or parameter.
+    #[error("COLLATE on a literal or parameter without type has no effect beside an encrypted value")]
+    Collate,
+    /// See `choice::require_seen`.
+    #[error("pgseal was loaded after this statement was planned")]
+    PlannedBefore,
+    /// The same.
+    #[error("pgseal.keyring chooses among values here only once the extension is updated")]
+    NotUpdated,
     /// A filter typed as text.
     #[error("an encrypted_filter cannot be written as text")]
     FilterText,
@@ -257,6 +269,9 @@ impl PgError {
             PgError::OlderSnapshots(..) => Code::ERRCODE_OBJECT_IN_USE,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported => Code::ERRCODE_UNDEFINED_FUNCTION,
+            PgError::IoCast(_) => Code::ERRCODE_CANNOT_COERCE,
+            PgError::Collate => Code::ERRCODE_COLLATION_MISMATCH,
+            PgError::PlannedBefore | PgError::NotUpdated => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             PgError::Arity => Code::ERRCODE_INVALID_FUNCTION_DEFINITION,
             PgError::Null => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             PgError::Random(_) => Code::ERRCODE_SYSTEM_ERROR,
@@ -354,6 +369,15 @@ impl PgError {
             }
             PgError::OpenBounds | PgError::UnreadableBounds => {
                 "Cast a bound: $1::numeric or $1::timestamptz. NULL is an open end."
+            }
+            PgError::IoCast(_) => {
+                "Decrypt it first: pgseal.decrypt(value)::type. A variable for encrypted values is declared encrypted_jsonb or \
+                 encrypted_text. The ciphertext as text is pgseal.sealed_text(value)."
+            }
+            PgError::Collate => "Say that it is a text: 'value'::text COLLATE collation.",
+            PgError::NotUpdated => "ALTER EXTENSION pgseal UPDATE; or RESET pgseal.keyring.",
+            PgError::PlannedBefore => {
+                "Run it again. session_preload_libraries = 'pgseal' loads it with the session."
             }
             PgError::FilterText => "Make one with pgseal.filter('{\"key\": \"value\"}').",
             PgError::OtherContent(_) | PgError::OtherContentText(_) => {

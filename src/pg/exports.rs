@@ -2,8 +2,8 @@
 
 use super::raw::call::sql_functions;
 use super::{
-    counters, documents, filters, gin, grantees, in_place, keyrings, kms, operators, places, ranges, reveal,
-    rewrite, rotation, shared_keys, stats, texts, types, verify,
+    choice, counters, documents, filters, gin, grantees, in_place, keyrings, kms, operators, places, ranges,
+    reveal, rewrite, rotation, shared_keys, stats, texts, types, verify,
 };
 
 sql_functions! {
@@ -13,6 +13,7 @@ sql_functions! {
     pgseal_text_recv => types::text_recv;
     pgseal_out => types::out;
     pgseal_send => types::send;
+    pgseal_sealed_text => types::as_sealed_text;
     pgseal_typmod_in => types::typmod_in;
     pgseal_typmod_out => types::typmod_out;
 
@@ -58,10 +59,16 @@ sql_functions! {
     pgseal_filter_any_support => rewrite::filter_any_support;
 
     pgseal_contains => operators::contains;
+    pgseal_chosen => choice::chosen;
+    pgseal_each => choice::each;
+    pgseal_answers => choice::answers;
+    pgseal_chosen_support => rewrite::chosen_support;
+    pgseal_operator_support => rewrite::operator_support;
     pgseal_contains_support => rewrite::contains_support;
     pgseal_matches_support => rewrite::matches_support;
     pgseal_equal_support => rewrite::equal_support;
     pgseal_token_match => operators::token_match;
+    pgseal_matches => operators::matches;
     pgseal_exact_match => operators::exact_match;
     pgseal_exact_selectivity => stats::exact_selectivity;
     pgseal_exact_join_selectivity => stats::exact_join_selectivity;
@@ -91,6 +98,18 @@ sql_functions! {
     pgseal_differ_text => documents::differ_text;
     pgseal_text_equal => documents::text_equal;
     pgseal_text_differ => documents::text_differ;
+    pgseal_text_lt => documents::text_lt;
+    pgseal_text_le => documents::text_le;
+    pgseal_text_gt => documents::text_gt;
+    pgseal_text_ge => documents::text_ge;
+    pgseal_text_like => documents::text_like;
+    pgseal_text_not_like => documents::text_not_like;
+    pgseal_text_ilike => documents::text_ilike;
+    pgseal_text_not_ilike => documents::text_not_ilike;
+    pgseal_text_regex => documents::text_regex;
+    pgseal_text_not_regex => documents::text_not_regex;
+    pgseal_text_iregex => documents::text_iregex;
+    pgseal_text_not_iregex => documents::text_not_iregex;
 
     pgseal_gin_extract_value => gin::extract_value;
     pgseal_gin_extract_query => gin::extract_query;

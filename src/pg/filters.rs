@@ -7,7 +7,6 @@ use zeroize::Zeroizing;
 
 use super::catalog::Keyring;
 use super::counters::{self, Counter};
-use super::documents::other_keyring;
 use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
@@ -15,7 +14,7 @@ use super::raw::datum::{Owned, Varlena, cstring, varlena};
 use super::raw::{encoding, jsonb};
 use super::session::{self, Looking};
 use super::texts::TextAt;
-use super::values::{self, JSONB, Kind};
+use super::values::{self, Kind};
 use crate::core::between::Between;
 use crate::core::envelope::{Content, FormatError, parse_head};
 use crate::core::filter::{
@@ -386,21 +385,6 @@ pub struct OpenDocument {
 }
 
 impl OpenDocument {
-    /// [`OpenDocument::load`] for a document, argument 0 of a call; `None` where another keyring answers for it.
-    pub fn load_for(
-        &mut self,
-        call: Call,
-        value: &[u8],
-        declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
-    ) -> Result<Option<&Owned>, PgError> {
-        self.looking.start();
-        if other_keyring(call, 0, parse_head(value)?.0.keyring)? {
-            return Ok(None);
-        }
-        self.load(value, &JSONB, declared)?;
-        Ok(Some(&self.document))
-    }
-
     /// How the loaded value's times are read.
     pub fn reading(&self, between: &Between) -> Reading {
         let made_by = self.made_by.as_ref();

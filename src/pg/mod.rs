@@ -1,6 +1,7 @@
 //! The PostgreSQL side: types, casts, operators, the planner, GIN and the catalog.
 
 pub mod catalog;
+pub mod choice;
 pub mod counters;
 pub mod decrypt_log;
 pub mod documents;
@@ -62,6 +63,7 @@ pub extern "C-unwind" fn _PG_init() {
     raw::hook::install();
     raw::plan::install();
     raw::unbound::install();
+    raw::choice::install();
     raw::statement::install();
     guc::define();
     raw::xact::watch_relations();

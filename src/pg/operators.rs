@@ -1,11 +1,12 @@
 //! `@>`, `@@` and the two halves they are rewritten into: the token match, which sees bytes only, and the
 //! exact half, which decrypts.
 
+use super::choice;
 use super::error::PgError;
 use super::filters::{OpenDocument, OpenFilter};
 use super::raw::call::{Call, Returned};
 use super::raw::datum::Owned;
-use super::values;
+use super::values::{self, JSONB};
 use crate::core::envelope::{HEADER_BYTES, parse_head};
 use crate::core::filter::{Binding, Filter};
 use crate::core::token::marker;
@@ -42,20 +43,28 @@ fn has_token(section: &[u8], token: u64) -> bool {
     section.as_chunks::<8>().0.binary_search(&token.to_be_bytes()).is_ok()
 }
 
-/// `exact_match(encrypted_jsonb, encrypted_filter)`, operator `@>#`: decrypts and asks jsonb. Also
-/// `matches(encrypted_jsonb, encrypted_filter)`, operator `@@`, where it was not rewritten.
+/// `exact_match(encrypted_*, encrypted_filter)`, operator `@>#`: decrypts and asks jsonb. A filter of the session is for
+/// the values that the session chooses.
 pub fn exact_match(call: Call) -> Returned {
+    ask(call, |filter, keyring| match filter.binding() {
+        Binding::Fixed => keyring == filter.keyring(),
+        Binding::Session => match call.argument_typmod(0) {
+            column if column > 0 => keyring == column,
+            _ => filter.every_keyring() || keyring == filter.keyring(),
+        },
+    })
+}
+
+/// `matches(encrypted_jsonb, encrypted_filter)`, operator `@@`, where it was not rewritten: of something computed, each
+/// value answers by its own keyring, unless the filter names one.
+pub fn matches(call: Call) -> Returned {
+    ask(call, |filter, keyring| filter.binding() == Binding::Session || keyring == filter.keyring())
+}
+
+fn ask(call: Call, answers: impl FnOnce(&Filter<'_>, i32) -> bool) -> Returned {
     let (value, bytes) = (call.varlena(0), call.varlena(1));
     let filter = Filter::parse(bytes.bytes())?;
-    let (head, _) = parse_head(value.bytes())?;
-    let answers = match filter.binding() {
-        Binding::Fixed => head.keyring == filter.keyring(),
-        Binding::Session => match call.argument_typmod(0) {
-            column if column > 0 => head.keyring == column,
-            _ => filter.every_keyring() || head.keyring == filter.keyring(),
-        },
-    };
-    if !answers {
+    if !answers(&filter, parse_head(value.bytes())?.0.keyring) {
         return Ok(None);
     }
     values::with_kind(call, |kind, open: &mut OpenFilter| {
@@ -69,9 +78,10 @@ pub fn exact_match(call: Call) -> Returned {
 /// `exact_match(encrypted_jsonb, jsonb)`, its exact half where the query is not a constant.
 pub fn contains(call: Call) -> Returned {
     let (value, query) = (call.varlena(0), call.varlena(1));
+    choice::require_seen(call, 0, parse_head(value.bytes())?.0.keyring)?;
     call.with_cache(|open: &mut OpenDocument| {
-        let document = open.load_for(call, value.bytes(), |policy| Ok(policy.declares(query.bytes())?))?;
-        Ok(document.map(|document| document.contains(&Owned::new(query.bytes())).into()))
+        open.load(value.bytes(), &JSONB, |policy| Ok(policy.declares(query.bytes())?))?;
+        Ok(Some(open.document.contains(&Owned::new(query.bytes())).into()))
     })
 }
 

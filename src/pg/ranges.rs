@@ -9,6 +9,7 @@ use super::raw::call::{Call, Returned};
 use super::raw::datum::detoast;
 use super::raw::encoding::c_text;
 use super::types;
+use super::values::JSONB;
 use crate::core::between::Between;
 use crate::core::canonical;
 use crate::core::filter::Query;
@@ -39,9 +40,7 @@ fn between(call: Call, given: Given) -> Returned {
     let query = question(&call.text(1)?, given, argument(call, 2), argument(call, 3))?;
     let value = call.varlena(0);
     call.with_cache(|open: &mut OpenDocument| {
-        if open.load_for(call, value.bytes(), |policy| Ok(query.is_declared(policy)))?.is_none() {
-            return Ok(None);
-        }
+        open.load(value.bytes(), &JSONB, |policy| Ok(query.is_declared(policy)))?;
         Ok(Some(query.holds(open.document.bytes(), open.reading(&query))?.into()))
     })
 }

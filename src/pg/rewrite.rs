@@ -12,44 +12,149 @@ use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{Varlena, varlena};
 use super::raw::encoding::utf8;
-use super::raw::node::{Expr, Objects, simplify_request};
+use super::raw::node::{Expr, Objects, SimplifyRequest, simplify_request};
 use super::{session, texts};
 use crate::core::filter::{Binding, Filter, Query};
 use crate::core::text_query::{Accessor, TextQuery};
 
+/// A value that something is asked about.
+struct Asked {
+    value: Expr,
+    answers: Answers,
+}
+
+/// Whose values answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// Those of the column's keyring; there are no others.
+    Column(i32),
+    /// Those that the session's setting chooses, in a column without keyring.
+    Session,
+    /// Each, by its own keyring: something computed.
+    Each,
+}
+
+impl Asked {
+    fn of(request: &SimplifyRequest, value: Expr) -> Self {
+        if let Some(value) = value.chosen_value() {
+            return Asked { value, answers: Answers::Session };
+        }
+        let marked = value.each_value();
+        let value = marked.unwrap_or(value);
+        let answers = match value.typmod() {
+            typmod if typmod > 0 => Answers::Column(typmod),
+            _ if marked.is_some() => Answers::Each,
+            _ if request.is_chosen_among(value) => Answers::Session,
+            _ => Answers::Each,
+        };
+        Asked { value, answers }
+    }
+
+    /// As the functions that make filters take it; 0 is the session's.
+    fn keyring(&self) -> i32 {
+        match self.answers {
+            Answers::Column(keyring) => keyring,
+            _ => 0,
+        }
+    }
+
+    fn target(&self) -> Result<Target, PgError> {
+        match self.answers {
+            Answers::Column(keyring) => Ok(Target { keyring, binding: Binding::Fixed }),
+            _ => filters::session_target(),
+        }
+    }
+
+    /// `value @~ filter` and `value @># query`, which is the filter itself or what it was made from.
+    fn halves(&self, objects: &Objects, filter: Expr, query: Option<Expr>) -> Option<(Expr, Expr)> {
+        let narrow = objects.operator(c"@~", self.value.copy(), filter.copy())?;
+        let (value, query) = match (self.answers, query) {
+            // A filter says itself whose values it is for.
+            (_, None) => (self.value.copy(), filter),
+            (Answers::Session, Some(query)) => match objects.chosen(self.value) {
+                Some(chosen) => (chosen, query),
+                None => (self.value.copy(), filter),
+            },
+            (_, Some(query)) => (self.value.copy(), query),
+        };
+        Some((narrow, objects.operator(c"@>#", value, query.copy())?))
+    }
+}
+
+/// What a support function answers: the rewritten call, or the call as it is but for the session's choices.
+fn answered(request: &SimplifyRequest, rewritten: Result<Option<Expr>, PgError>) -> Returned {
+    let rewritten = match rewritten {
+        // Then there is no value either.
+        Err(PgError::NoKeyring) => None,
+        rewritten => rewritten?,
+    };
+    let answer = rewritten.or_else(|| request.with_choices());
+    Ok(Some(answer.map_or(pg_sys::Datum::from(0), Expr::datum)))
+}
+
+/// `operator_support(internal)`: for operators that no index answers.
+pub fn operator_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    answered(&request, Ok(None))
+}
+
+/// `chosen_support(internal)`: a part of a document is chosen with the document, before anything decrypts it.
+pub fn chosen_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    let chosen = request.argument(0).and_then(chosen_whole);
+    Ok(Some(chosen.map_or(pg_sys::Datum::from(0), Expr::datum)))
+}
+
+fn chosen_whole(part: Expr) -> Option<Expr> {
+    let whole = part.whole()?;
+    let chosen = match whole.whole() {
+        Some(_) => chosen_whole(whole)?,
+        None => Objects::beside(whole)?.chosen(whole)?,
+    };
+    Some(part.with_first_argument(chosen))
+}
+
 /// `contains_support(internal)`: for `encrypted_jsonb @> jsonb`.
 pub fn contains_support(call: Call) -> Returned {
-    let Some((value, query)) = two_arguments(call) else { return not_rewritten() };
-    let Some(objects) = Objects::beside(value) else { return not_rewritten() };
-    let rewritten = match query.constant() {
-        Some(document) => {
-            let target = match target(value) {
-                // Then there is no value either.
-                Err(PgError::NoKeyring) => return not_rewritten(),
-                target => target?,
-            };
-            let filter = filters::make_planned(target, Query::Contains, &[document.bytes()])?;
-            halves(&objects, value, refreshed(&objects, filter), None)
-        }
-        None => halves(&objects, value, filter_for(&objects, query, value.typmod()), Some(query)),
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    answered(&request, contains(&request))
+}
+
+fn contains(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
+    let Some((value, query)) = request.two_arguments() else { return Ok(None) };
+    let asked = Asked::of(request, value);
+    let Some(objects) = Objects::beside(value).filter(|_| asked.answers != Answers::Each) else {
+        return Ok(None);
     };
-    Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+    let (filter, query) = match query.constant() {
+        Some(document) => {
+            let filter = filters::make_planned(asked.target()?, Query::Contains, &[document.bytes()])?;
+            (refreshed(&objects, filter), None)
+        }
+        None => (filter_for(&objects, query, asked.keyring()), Some(query)),
+    };
+    Ok(filter.and_then(|filter| both(asked.halves(&objects, filter, query))))
 }
 
 /// `matches_support(internal)`: for `encrypted_jsonb @@ encrypted_filter`.
 pub fn matches_support(call: Call) -> Returned {
     let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
-    let (Some(value), Some(filter)) = (request.argument(0), request.argument(1)) else {
-        return not_rewritten();
-    };
-    let Some(objects) = Objects::beside(value) else { return not_rewritten() };
-    let rewritten = match value.must_run_once() || filter.must_run_once() {
-        false => halves(&objects, value, Some(for_column(&objects, value, filter)?), None),
-        // The column still says which keyring answers.
-        true if value.typmod() > 0 => objects.operator(c"@>#", value, for_column(&objects, value, filter)?),
-        true => None,
-    };
+    let rewritten = matches(&request)?;
     Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+}
+
+fn matches(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
+    let (Some(value), Some(filter)) = (request.argument(0), request.argument(1)) else { return Ok(None) };
+    let asked = Asked::of(request, value);
+    let Some(objects) = Objects::beside(value).filter(|_| asked.answers != Answers::Each) else {
+        return Ok(None);
+    };
+    let filter = for_column(&objects, &asked, filter)?;
+    // The filter still says which keyring answers.
+    if value.must_run_once() || filter.must_run_once() {
+        return Ok(objects.operator(c"@>#", asked.value, filter));
+    }
+    Ok(both(asked.halves(&objects, filter, None)))
 }
 
 /// `equal_support(internal)`: for `=` between `encrypted_text` and `encrypted_text` or text.
@@ -57,22 +162,23 @@ pub fn matches_support(call: Call) -> Returned {
 /// `(c ->> 'k') = v` becomes `((c @~ filter) OR NULL) AND (c @># filter)`: `=` is NULL where the key is missing,
 /// the token match is false there.
 pub fn equal_support(call: Call) -> Returned {
-    let Some((left, right)) = two_arguments(call) else { return not_rewritten() };
-    let Some(asked) = TextSide::of(left, right).or_else(|| TextSide::of(right, left)) else {
-        return not_rewritten();
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    answered(&request, equal(&request))
+}
+
+fn equal(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
+    let Some((left, right)) = request.two_arguments().filter(|_| !request.has_loose_collation()) else {
+        return Ok(None);
     };
-    let Some(objects) = Objects::beside(asked.value) else { return not_rewritten() };
-    let filter = match asked.filter(&objects) {
-        Err(PgError::NoKeyring) => return not_rewritten(),
-        filter => filter?,
-    };
-    let rewritten = filter.and_then(|filter| asked.halves(&objects, filter));
-    Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+    let side = TextSide::of(request, left, right).or_else(|| TextSide::of(request, right, left));
+    let Some(side) = side.filter(|side| side.asked.answers != Answers::Each) else { return Ok(None) };
+    let Some(objects) = Objects::beside(side.asked.value) else { return Ok(None) };
+    Ok(side.filter(&objects)?.and_then(|filter| side.rewritten(&objects, filter)))
 }
 
 /// A text that a column has or holds, and what it is compared with.
 struct TextSide {
-    value: Expr,
+    asked: Asked,
     accessor: Accessor,
     steps: Vec<Vec<u8>>,
     text: Expr,
@@ -80,17 +186,20 @@ struct TextSide {
 
 impl TextSide {
     /// `None` where the filter would have to be made for each pair of rows, or the path for each row.
-    fn of(sealed: Expr, text: Expr) -> Option<Self> {
+    fn of(request: &SimplifyRequest, sealed: Expr, text: Expr) -> Option<Self> {
         let is_text = text.base_type() == pg_sys::TEXTOID;
         if !is_text && (text.has_columns() || text.base_type() != sealed.base_type()) {
             return None;
         }
-        if sealed.is_column() && sealed.base_type() != pg_sys::TEXTOID {
-            return Some(TextSide { value: sealed, accessor: Accessor::Whole, steps: Vec::new(), text });
+        let column = sealed.chosen_value().or_else(|| sealed.each_value()).unwrap_or(sealed);
+        if column.is_column() && sealed.base_type() != pg_sys::TEXTOID {
+            let asked = Asked::of(request, sealed);
+            return Some(TextSide { asked, accessor: Accessor::Whole, steps: Vec::new(), text });
         }
-        let (value, accessor, argument) = texts::text_part(sealed)?;
+        let (document, accessor, argument) = texts::text_part(column)?;
         let steps = texts::steps(accessor, argument.constant_datum()?)?;
-        (!value.must_run_once()).then_some(TextSide { value, accessor, steps, text })
+        let asked = Asked::of(request, document);
+        (!asked.value.must_run_once()).then_some(TextSide { asked, accessor, steps, text })
     }
 
     fn filter(&self, objects: &Objects) -> Result<Option<Expr>, PgError> {
@@ -105,7 +214,7 @@ impl TextSide {
         };
         let steps = self.steps.iter().map(Vec::as_slice).collect();
         let query = TextQuery { accessor: self.accessor, steps, text }.encode();
-        let filter = filters::make_planned(target(self.value)?, Query::Text, &[&query])?;
+        let filter = filters::make_planned(self.asked.target()?, Query::Text, &[&query])?;
         Ok(refreshed(objects, filter))
     }
 
@@ -116,14 +225,14 @@ impl TextSide {
             objects.int4_constant(self.accessor as i32),
             objects.texts_constant(array::of_texts(&steps)),
             self.text.copy(),
-            objects.int4_constant(self.value.typmod().max(0)),
+            objects.int4_constant(self.asked.keyring()),
         ];
         let types = [pg_sys::INT4OID, pg_sys::TEXTARRAYOID, self.text.base_type(), pg_sys::INT4OID];
         objects.filter_call(c"filter_text", &types, &arguments)
     }
 
-    fn halves(&self, objects: &Objects, filter: Expr) -> Option<Expr> {
-        let (narrow, exact) = two_halves(objects, self.value, filter, filter)?;
+    fn rewritten(&self, objects: &Objects, filter: Expr) -> Option<Expr> {
+        let (narrow, exact) = self.asked.halves(objects, filter, None)?;
         Some(match self.accessor {
             Accessor::Whole => narrow.and(exact),
             _ => narrow.or_null().and(exact),
@@ -168,7 +277,7 @@ fn known_question(kind: Query, arguments: &[Expr]) -> Result<Option<Vec<Vec<u8>>
 }
 
 /// The path and bounds where the planner knows all of them.
-fn known_bounds(path: Expr, low: Expr, high: Expr) -> Result<Option<Asked>, PgError> {
+fn known_bounds(path: Expr, low: Expr, high: Expr) -> Result<Option<Bounds>, PgError> {
     let known = |bound: Expr| bound.is_null_constant() || bound.constant_datum().is_some();
     let Some(path) = path.constant().filter(|_| known(low) && known(high)) else { return Ok(None) };
     let given = Given::of(low.base_type());
@@ -176,33 +285,36 @@ fn known_bounds(path: Expr, low: Expr, high: Expr) -> Result<Option<Asked>, PgEr
 }
 
 /// Path and bounds of a range.
-type Asked = (String, Given, Bound, Bound);
+type Bounds = (String, Given, Bound, Bound);
 
 /// `between_support(internal)`: `between(c, path, low, high)` becomes `(c @~ filter) AND (c @># filter)`.
 pub fn between_support(call: Call) -> Returned {
     let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
-    let arguments: Vec<Expr> = (0..4).map_while(|index| request.argument(index)).collect();
-    let [value, path, low, high] = arguments.as_slice() else { return not_rewritten() };
-    if path.constant().is_none() || arguments.iter().any(|argument| argument.must_run_once()) {
-        return not_rewritten();
-    }
-    let Some(objects) = Objects::beside(*value) else { return not_rewritten() };
-    let filter = match range_filter(&objects, *value, [*path, *low, *high]) {
-        Err(PgError::NoKeyring) => return not_rewritten(),
-        filter => filter?,
-    };
-    let rewritten = halves(&objects, *value, filter, None);
-    Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
+    answered(&request, between(&request))
 }
 
-fn range_filter(objects: &Objects, value: Expr, asked: [Expr; 3]) -> Result<Option<Expr>, PgError> {
-    let [path, low, high] = asked;
+fn between(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
+    let arguments: Vec<Expr> = (0..4).map_while(|index| request.argument(index)).collect();
+    let [value, path, low, high] = arguments.as_slice() else { return Ok(None) };
+    if path.constant().is_none() || arguments.iter().any(|argument| argument.must_run_once()) {
+        return Ok(None);
+    }
+    let asked = Asked::of(request, *value);
+    let Some(objects) = Objects::beside(*value).filter(|_| asked.answers != Answers::Each) else {
+        return Ok(None);
+    };
+    let filter = range_filter(&objects, &asked, [*path, *low, *high])?;
+    Ok(filter.and_then(|filter| both(asked.halves(&objects, filter, None))))
+}
+
+fn range_filter(objects: &Objects, asked: &Asked, bounds: [Expr; 3]) -> Result<Option<Expr>, PgError> {
+    let [path, low, high] = bounds;
     if let Some((path, given, low, high)) = known_bounds(path, low, high)? {
         let query = ranges::encode(&path, given, low, high)?;
-        return Ok(refreshed(objects, filters::make_planned(target(value)?, Query::Between, &[&query])?));
+        return Ok(refreshed(objects, filters::make_planned(asked.target()?, Query::Between, &[&query])?));
     }
     let bound_type = low.base_type();
-    let keyring = objects.int4_constant(value.typmod().max(0));
+    let keyring = objects.int4_constant(asked.keyring());
     let types = [pg_sys::TEXTOID, bound_type, bound_type, pg_sys::INT4OID];
     Ok(objects.filter_call(c"filter_between_for", &types, &[path.copy(), low.copy(), high.copy(), keyring]))
 }
@@ -233,24 +345,8 @@ fn fold(call: Call, kind: Query) -> Returned {
     Ok(Some(rewritten.map_or(pg_sys::Datum::from(0), Expr::datum)))
 }
 
-/// Both arguments of a call that may be rewritten: neither may be evaluated twice at a cost or with
-/// different results.
-fn two_arguments(call: Call) -> Option<(Expr, Expr)> {
-    let request = simplify_request(call.datum(0))?;
-    let (left, right) = (request.argument(0)?, request.argument(1)?);
-    (!left.must_run_once() && !right.must_run_once()).then_some((left, right))
-}
-
 fn not_rewritten() -> Returned {
     Ok(Some(pg_sys::Datum::from(0)))
-}
-
-/// The keyring that answers for `value`: its column's, or what the session will have chosen.
-fn target(value: Expr) -> Result<Target, PgError> {
-    match value.typmod() {
-        typmod if typmod > 0 => Ok(Target { keyring: typmod, binding: Binding::Fixed }),
-        _ => filters::session_target(),
-    }
 }
 
 /// `refresh(<constant filter>)`.
@@ -260,31 +356,34 @@ fn refreshed(objects: &Objects, filter: Vec<u8>) -> Option<Expr> {
 }
 
 /// `filter_for(query, keyring)`, with 0 for the session's keyring.
-fn filter_for(objects: &Objects, query: Expr, typmod: i32) -> Option<Expr> {
-    let keyring = objects.int4_constant(typmod.max(0));
+fn filter_for(objects: &Objects, query: Expr, keyring: i32) -> Option<Expr> {
+    let keyring = objects.int4_constant(keyring);
     objects.filter_call(c"filter_for", &[pg_sys::JSONBOID, pg_sys::INT4OID], &[query.copy(), keyring])
 }
 
 /// A filter that names no keyring, on a column that has one: the column's.
-fn for_column(objects: &Objects, value: Expr, filter: Expr) -> Result<Expr, PgError> {
-    if value.typmod() <= 0 {
-        return Ok(filter);
-    }
-    if let Some(named) = named_for_column(objects, value.typmod(), filter)? {
+fn for_column(objects: &Objects, asked: &Asked, filter: Expr) -> Result<Expr, PgError> {
+    let Answers::Column(column) = asked.answers else { return Ok(filter) };
+    if let Some(named) = named_for_column(objects, column, filter)? {
         return Ok(named);
     }
     let folded = filter.arguments_of(objects.function(c"refresh", &[objects.filter]));
     let Some(constant) = folded.and_then(|arguments| arguments.first()?.constant()) else {
-        let column = objects.int4_constant(value.typmod());
-        let types = [objects.filter, pg_sys::INT4OID];
-        return Ok(objects.filter_call(c"filter_in", &types, &[filter.copy(), column]).unwrap_or(filter));
+        return Ok(in_column(objects, column, filter));
     };
     let folded = Filter::parse(constant.bytes())?;
     if folded.binding() == Binding::Fixed {
         return Ok(filter);
     }
-    let target = Target { keyring: value.typmod(), binding: Binding::Fixed };
+    let target = Target { keyring: column, binding: Binding::Fixed };
     Ok(refreshed(objects, filters::remake(&folded, target)?).unwrap_or(filter))
+}
+
+/// `filter_in(filter, keyring)`.
+fn in_column(objects: &Objects, column: i32, filter: Expr) -> Expr {
+    let types = [objects.filter, pg_sys::INT4OID];
+    let arguments = [filter.copy(), objects.int4_constant(column)];
+    objects.filter_call(c"filter_in", &types, &arguments).unwrap_or(filter)
 }
 
 /// The functions that make filters: name, what they ask, and the type of each argument before the keyring.
@@ -319,15 +418,6 @@ fn named_for_column(objects: &Objects, column: i32, filter: Expr) -> Result<Opti
 }
 
 /// `(value @~ filter) AND (value @># filter-or-query)`.
-fn halves(objects: &Objects, value: Expr, filter: Option<Expr>, query: Option<Expr>) -> Option<Expr> {
-    let filter = filter?;
-    let (narrow, exact) = two_halves(objects, value, filter, query.unwrap_or(filter))?;
-    Some(narrow.and(exact))
-}
-
-/// `value @~ filter` and `value @># query`.
-fn two_halves(objects: &Objects, value: Expr, filter: Expr, query: Expr) -> Option<(Expr, Expr)> {
-    let narrow = objects.operator(c"@~", value.copy(), filter.copy())?;
-    let exact = objects.operator(c"@>#", value.copy(), query.copy())?;
-    Some((narrow, exact))
+fn both(halves: Option<(Expr, Expr)>) -> Option<Expr> {
+    halves.map(|(narrow, exact)| narrow.and(exact))
 }

@@ -110,9 +110,17 @@ fn recv(call: Call, kind: &Kind) -> Returned {
     })
 }
 
-/// `encrypted_*_out`: always ciphertext.
+/// `encrypted_*_out`: always ciphertext, for whoever stores or sends it; a cast through text would take it for the value.
 pub fn out(call: Call) -> Returned {
+    if let Some(target) = call.io_cast() {
+        return Err(PgError::IoCast(type_name(target)));
+    }
     Ok(Some(cstring(&text_form::encode(shown(call)?.bytes()))))
+}
+
+/// `sealed_text(encrypted_*)`: the output as a text, for who wants to keep the sealed form.
+pub fn as_sealed_text(call: Call) -> Returned {
+    Ok(Some(varlena(text_form::encode(call.varlena(0).bytes()).as_bytes()).datum()))
 }
 
 /// `encrypted_*_send`: the bytes as they are stored.

@@ -78,8 +78,8 @@ fn what_is_stored_or_computed_inside_the_server_stays_ciphertext() {
         "CREATE TABLE log (line text);
          CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (to_jsonb(NEW)::text); RETURN NEW; END $$;
          CREATE TRIGGER audit AFTER UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION audit();
-         CREATE FUNCTION in_plpgsql() RETURNS text LANGUAGE plpgsql AS $$ DECLARE r record; t text;
-            BEGIN SELECT * INTO r FROM docs; EXECUTE 'SELECT sealed FROM docs' INTO t; RETURN r::text || t; END $$;
+         CREATE FUNCTION in_plpgsql() RETURNS text LANGUAGE plpgsql AS $$ DECLARE r record; t encrypted_jsonb;
+            BEGIN SELECT * INTO r FROM docs; EXECUTE 'SELECT sealed FROM docs' INTO t; RETURN r::text || format('%s', t); END $$;
          CREATE FUNCTION in_sql(int) RETURNS SETOF docs LANGUAGE sql AS 'SELECT * FROM docs WHERE id = $1';
          CREATE TABLE texts (line text);
          UPDATE docs SET body = body",

@@ -187,6 +187,38 @@ impl Call {
         }
     }
 
+    /// The collation that the call brings.
+    pub fn collation(&self) -> pg_sys::Oid {
+        // SAFETY: as in `argument`.
+        unsafe { (*self.0).fncollation }
+    }
+
+    /// It is the database's, in which texts of different bytes differ.
+    pub fn has_default_collation(&self) -> bool {
+        self.collation() == pg_sys::DEFAULT_COLLATION_OID
+    }
+
+    /// The session's setting may choose among the values of this argument, and the planner did not ask us about it.
+    pub fn needs_choice(&self, index: usize) -> bool {
+        // SAFETY: as in `argument_expression`.
+        unsafe {
+            let info = (*self.0).flinfo;
+            !info.is_null() && super::node::needs_choice((*info).fn_expr, index)
+        }
+    }
+
+    /// The type that an I/O cast reads this output function's text as; `None` where somebody else takes the text.
+    pub fn io_cast(&self) -> Option<pg_sys::Oid> {
+        // SAFETY: as in `argument_expression`; the executor hands a cast through text its own node.
+        unsafe {
+            let info = (*self.0).flinfo;
+            if info.is_null() || (*info).fn_expr.is_null() {
+                return None;
+            }
+            super::node::io_cast((*info).fn_expr)
+        }
+    }
+
     /// The type that the function returns.
     pub fn result_type(&self) -> pg_sys::Oid {
         // SAFETY: none of our functions is called without flinfo; a syscache lookup.

@@ -192,13 +192,29 @@ impl Owned {
 
     /// jsonb's own `@>`; both are documents.
     pub fn contains(&self, query: &Owned) -> bool {
-        let argument = |owned: &Owned| pg_sys::NullableDatum { value: owned.datum(), isnull: false };
-        let mut frame = Frame { base: Default::default(), arguments: [argument(self), argument(query)] };
-        frame.base.nargs = 2;
-        // SAFETY: both are aligned jsonb datums with a 4-byte length word, and are only read; the
-        // arguments stand right behind the frame's head, as its flexible array member.
-        unsafe { pg_sys::jsonb_contains(&raw mut frame.base).value() & 0xFF != 0 }
+        // SAFETY: both are aligned jsonb datums with a 4-byte length word, and are only read.
+        let answer =
+            unsafe { call2(pg_sys::jsonb_contains, self.datum(), query.datum(), pg_sys::InvalidOid) };
+        answer.value() & 0xFF != 0
     }
+}
+
+/// Calls a function of PostgreSQL's that does not ask by whom it is called.
+///
+/// # Safety
+/// The arguments are of its types, and it does not return NULL.
+pub unsafe fn call2(
+    function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+    left: pg_sys::Datum,
+    right: pg_sys::Datum,
+    collation: pg_sys::Oid,
+) -> pg_sys::Datum {
+    let argument = |value| pg_sys::NullableDatum { value, isnull: false };
+    let mut frame = Frame { base: Default::default(), arguments: [argument(left), argument(right)] };
+    frame.base.nargs = 2;
+    frame.base.fncollation = collation;
+    // SAFETY: the caller's promise; the arguments stand right behind the frame's head, as its flexible array member.
+    unsafe { function(&raw mut frame.base) }
 }
 
 /// A `name`, cut to NAMEDATALEN - 1 bytes at a character boundary.

@@ -125,6 +125,7 @@ unsafe extern "C-unwind" fn after_analysis(
         if LITERAL_MADE.take() {
             depend_on_role(query);
         }
+        super::collate::refuse_dropped(state, query);
         if REVEAL.get() && is_for_the_client(state) {
             reveal_query(query);
         }

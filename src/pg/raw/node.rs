@@ -5,7 +5,9 @@ use std::ffi::CStr;
 
 use pgrx::{is_a, pg_sys};
 
+use super::choice;
 use super::datum::{Varlena, detoast, varlena};
+use super::origin::{self, Origin, Place};
 use crate::pg::session;
 
 /// A node of an expression tree. The tree belongs to the planner and outlives the support call.
@@ -14,8 +16,9 @@ pub struct Expr(*mut pg_sys::Node);
 
 /// A call that the planner asks to simplify.
 pub struct SimplifyRequest {
+    place: Place,
+    call: *mut pg_sys::FuncExpr,
     arguments: Vec<Expr>,
-    result_type: pg_sys::Oid,
 }
 
 /// The objects of this extension that a rewrite names.
@@ -39,7 +42,8 @@ pub fn simplify_request(request: pg_sys::Datum) -> Option<SimplifyRequest> {
             return None;
         }
         let call = (*request).fcall;
-        Some(SimplifyRequest { arguments: list((*call).args), result_type: (*call).funcresulttype })
+        let place = Place::planned((*request).root);
+        Some(SimplifyRequest { place, call, arguments: list((*call).args) })
     }
 }
 
@@ -49,9 +53,62 @@ impl SimplifyRequest {
         self.arguments.get(index).copied()
     }
 
+    /// Both arguments of a call that may be rewritten: neither may be evaluated twice at a cost or with different
+    /// results.
+    pub fn two_arguments(&self) -> Option<(Expr, Expr)> {
+        let (left, right) = (self.argument(0)?, self.argument(1)?);
+        (!left.must_run_once() && !right.must_run_once()).then_some((left, right))
+    }
+
     /// What the call returns.
     pub fn result_type(&self) -> pg_sys::Oid {
-        self.result_type
+        // SAFETY: the call belongs to the planner and outlives the request.
+        unsafe { (*self.call).funcresulttype }
+    }
+
+    /// The collation that it compares with is one where texts of different bytes may be equal.
+    pub fn has_loose_collation(&self) -> bool {
+        // SAFETY: as above; a syscache lookup.
+        unsafe {
+            let collation = (*self.call).inputcollid;
+            collation != pg_sys::InvalidOid
+                && collation != pg_sys::DEFAULT_COLLATION_OID
+                && !pg_sys::get_collation_isdeterministic(collation)
+        }
+    }
+
+    /// The session's setting chooses among the values of this expression.
+    pub fn is_chosen_among(&self, value: Expr) -> bool {
+        // SAFETY: an argument of the call, or below one.
+        unsafe { self.place.origin(value.0) == Origin::Unbound }
+    }
+
+    /// The same call where `chosen` stands around every argument among whose values the session chooses; `None` where
+    /// there is none.
+    pub fn with_choices(&self) -> Option<Expr> {
+        // SAFETY: as above; a call with other arguments of the same types.
+        unsafe {
+            let chosen: Vec<Option<Expr>> = self
+                .arguments
+                .iter()
+                .map(|argument| choice::chosen(&self.place, argument.0).map(Expr))
+                .collect();
+            if chosen.iter().all(Option::is_none) {
+                return None;
+            }
+            let arguments =
+                chosen.into_iter().zip(&self.arguments).map(|(new, old)| new.unwrap_or_else(|| old.copy()));
+            let arguments: Vec<Expr> = arguments.collect();
+            let node = pg_sys::makeFuncExpr(
+                (*self.call).funcid,
+                (*self.call).funcresulttype,
+                make_list(&arguments),
+                (*self.call).funccollid,
+                (*self.call).inputcollid,
+                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+            );
+            Some(Expr(node.cast()))
+        }
     }
 }
 
@@ -68,6 +125,28 @@ unsafe fn list(list: *mut pg_sys::List) -> Vec<Expr> {
 }
 
 impl Expr {
+    /// # Safety
+    /// A valid tree that outlives the expression.
+    pub unsafe fn of(node: *mut pg_sys::Node) -> Self {
+        Expr(node)
+    }
+
+    /// The tree itself.
+    pub fn node(self) -> *mut pg_sys::Node {
+        self.0
+    }
+
+    /// A copy of an operator's call with another first argument.
+    pub fn with_first_argument(self, argument: Expr) -> Expr {
+        let copy = self.copy();
+        // SAFETY: an OpExpr with arguments, whose list is the copy's own.
+        unsafe {
+            let arguments = (*copy.0.cast::<pg_sys::OpExpr>()).args;
+            (*(*arguments).elements).ptr_value = argument.0.cast();
+        }
+        copy
+    }
+
     /// For the result of a support function.
     pub fn datum(self) -> pg_sys::Datum {
         pg_sys::Datum::from(self.0)
@@ -166,6 +245,28 @@ impl Expr {
     pub fn base_type(self) -> pg_sys::Oid {
         // SAFETY: looks at a valid tree.
         unsafe { pg_sys::getBaseType(pg_sys::exprType(self.0)) }
+    }
+
+    /// The document that an operator of ours takes a part of or changes.
+    pub fn whole(self) -> Option<Expr> {
+        // SAFETY: looks at a valid tree.
+        unsafe { origin::whole_of(self.0).map(Expr) }
+    }
+
+    /// The value that the session's setting chooses among, where `chosen` stands around it.
+    pub fn chosen_value(self) -> Option<Expr> {
+        self.value_in(c"chosen")
+    }
+
+    /// The value in `each`.
+    pub fn each_value(self) -> Option<Expr> {
+        self.value_in(c"each")
+    }
+
+    fn value_in(self, name: &'static CStr) -> Option<Expr> {
+        let objects = Objects::beside(self)?;
+        let arguments = self.arguments_of(objects.function(name, &[self.base_type()]))?;
+        arguments.first().copied()
     }
 
     /// Function and arguments of a function or operator call.
@@ -337,6 +438,48 @@ impl Objects {
         }
     }
 
+    /// It is of one of the encrypted types.
+    pub fn is_sealed(&self, value: Expr) -> bool {
+        has_choices(value.base_type())
+    }
+
+    /// `chosen(value)`: NULL for a value that the session's setting does not choose.
+    pub fn chosen(&self, value: Expr) -> Option<Expr> {
+        self.call_on(c"chosen", value, value.base_type())
+    }
+
+    /// `each(value)`: the value, among whose kind the session's setting does not choose.
+    pub fn each(&self, value: Expr) -> Option<Expr> {
+        self.call_on(c"each", value, value.base_type())
+    }
+
+    /// `answers(value)`: false for a value that the session's setting does not choose.
+    pub fn answers(&self, value: Expr) -> Option<Expr> {
+        self.call_on(c"answers", value, pg_sys::BOOLOID)
+    }
+
+    fn call_on(&self, name: &'static CStr, value: Expr, result: pg_sys::Oid) -> Option<Expr> {
+        let base = value.base_type();
+        let function = self.function(name, &[base])?;
+        // SAFETY: the function exists with this argument type; a domain is looked at as its base type.
+        unsafe {
+            let mut argument = value.copy().0.cast::<pg_sys::Expr>();
+            if pg_sys::exprType(argument.cast()) != base {
+                let form = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+                argument = pg_sys::makeRelabelType(argument, base, -1, pg_sys::InvalidOid, form).cast();
+            }
+            let node = pg_sys::makeFuncExpr(
+                function,
+                result,
+                pg_sys::lappend(std::ptr::null_mut(), argument.cast()),
+                pg_sys::InvalidOid,
+                pg_sys::InvalidOid,
+                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+            );
+            Some(Expr(node.cast()))
+        }
+    }
+
     /// Oid of `pgseal.<name>` with these argument types.
     pub fn function(&self, name: &'static CStr, types: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
         // SAFETY: names a function by schema, name and types; missing_ok.
@@ -409,6 +552,13 @@ fn named(
     Some(oid)
 }
 
+/// This database has `chosen` for values of a type.
+pub fn has_choices(of: pg_sys::Oid) -> bool {
+    // SAFETY: names a function by schema, name and type; missing_ok.
+    named(c"chosen", &[of], || unsafe { pg_sys::LookupFuncName(qualified(c"chosen"), 1, &of, true) })
+        .is_some()
+}
+
 /// The name list `pgseal.<name>`.
 unsafe fn qualified(name: &CStr) -> *mut pg_sys::List {
     // SAFETY: String nodes over static strings.
@@ -435,7 +585,10 @@ pub unsafe fn argument(call: *mut pg_sys::Node, index: usize) -> Option<Expr> {
     unsafe {
         let arguments = if is_a(call, pg_sys::NodeTag::T_FuncExpr) {
             (*call.cast::<pg_sys::FuncExpr>()).args
-        } else if is_a(call, pg_sys::NodeTag::T_OpExpr) {
+        } else if is_a(call, pg_sys::NodeTag::T_OpExpr)
+            || is_a(call, pg_sys::NodeTag::T_DistinctExpr)
+            || is_a(call, pg_sys::NodeTag::T_NullIfExpr)
+        {
             (*call.cast::<pg_sys::OpExpr>()).args
         } else if is_a(call, pg_sys::NodeTag::T_ScalarArrayOpExpr) {
             (*call.cast::<pg_sys::ScalarArrayOpExpr>()).args
@@ -443,5 +596,41 @@ pub unsafe fn argument(call: *mut pg_sys::Node, index: usize) -> Option<Expr> {
             return None;
         };
         list(arguments).get(index).copied()
+    }
+}
+
+/// Argument `index` is a column or what a CASE looks at, not known to have a keyring, in a node that the planner asks no
+/// support function about.
+///
+/// # Safety
+/// As for [`argument`]; NULL where it is not known.
+pub unsafe fn needs_choice(call: *mut pg_sys::Node, index: usize) -> bool {
+    if call.is_null() {
+        return false;
+    }
+    // SAFETY: the tags are checked before fields are read.
+    unsafe {
+        let Some(argument) = argument(call, index).filter(|argument| argument.typmod() <= 0) else {
+            return false;
+        };
+        let mut node = argument;
+        while let Some(whole) = node.whole() {
+            node = whole;
+        }
+        is_a(node.0, pg_sys::NodeTag::T_CaseTestExpr)
+            || (node.is_column()
+                && (is_a(call, pg_sys::NodeTag::T_ScalarArrayOpExpr)
+                    || is_a(call, pg_sys::NodeTag::T_DistinctExpr)))
+    }
+}
+
+/// The target type of a cast through text.
+///
+/// # Safety
+/// A valid tree.
+pub unsafe fn io_cast(node: *mut pg_sys::Node) -> Option<pg_sys::Oid> {
+    // SAFETY: the tag is checked.
+    unsafe {
+        is_a(node, pg_sys::NodeTag::T_CoerceViaIO).then(|| (*node.cast::<pg_sys::CoerceViaIO>()).resulttype)
     }
 }

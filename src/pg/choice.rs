@@ -1,0 +1,64 @@
+//! `pgseal.keyring` chooses among the values of a column without keyring: those of other keyrings are NULL in every
+//! comparison. Nothing else is hidden by it.
+
+use super::error::PgError;
+use super::raw::call::{Call, Returned};
+use super::raw::choice::was_planned_without;
+use super::raw::hook::copies_in;
+use super::raw::node::has_choices;
+use super::{guc, session};
+use crate::core::envelope::{HEADER_BYTES, parse_head};
+
+/// The session's choice as a call site last saw it.
+#[derive(Default)]
+struct Choice {
+    generation: Option<u64>,
+    keyring: Option<i32>,
+}
+
+impl Choice {
+    fn now(&mut self) -> Result<Option<i32>, PgError> {
+        if self.generation != Some(session::generation()) {
+            self.keyring = setting()?;
+            self.generation = Some(session::generation());
+        }
+        Ok(self.keyring)
+    }
+}
+
+fn setting() -> Result<Option<i32>, PgError> {
+    guc::keyring().map(|name| session::keyring_id(&name)).transpose()
+}
+
+/// `chosen(encrypted_*)`: the value, or NULL where the session has chosen another keyring.
+pub fn chosen(call: Call) -> Returned {
+    Ok(is_chosen(call)?.then(|| call.datum(0)))
+}
+
+/// `each(encrypted_*)`: the value as it is, which stops the planner's search for what the session chooses among.
+pub fn each(call: Call) -> Returned {
+    Ok(Some(call.datum(0)))
+}
+
+/// `answers(encrypted_*)`: the same as a question; a NULL is nobody's.
+pub fn answers(call: Call) -> Returned {
+    Ok(Some((call.is_null(0) || is_chosen(call)?).into()))
+}
+
+fn is_chosen(call: Call) -> Result<bool, PgError> {
+    let (head, _) = parse_head(call.prefix(0, HEADER_BYTES).bytes())?;
+    let chosen = call.with_cache(Choice::now)?;
+    Ok(chosen.is_none_or(|chosen| chosen == head.keyring))
+}
+
+/// Refuses a comparison where nothing could say that `chosen` belongs around a value, if it matters: its plan was made while
+/// the library was not there yet, or the database does not have `chosen` before its update.
+pub fn require_seen(call: Call, index: usize, keyring: i32) -> Result<(), PgError> {
+    // What checks a constraint has no plan.
+    let blind = was_planned_without() && !copies_in() && call.needs_choice(index);
+    let old = call.argument_typmod(index) <= 0 && !has_choices(call.argument_type(index));
+    if !blind && !old || setting()?.is_none_or(|chosen| chosen == keyring) {
+        return Ok(());
+    }
+    Err(if blind { PgError::PlannedBefore } else { PgError::NotUpdated })
+}

@@ -1,0 +1,77 @@
+//! PostgreSQL drops COLLATE without a word where it takes a literal or parameter for a type without collations, as in
+//! `body = 'x' COLLATE c`: after analysis only the statement's text still has it.
+
+use std::ffi::{CStr, c_void};
+
+use pgrx::{pg_guard, pg_sys};
+
+use super::node::{Expr, Objects};
+use crate::core::sql_literal::is_collated;
+use crate::pg::error::PgError;
+
+/// Refuses a statement with such a literal.
+///
+/// # Safety
+/// `query` was made from the text of `state`.
+pub unsafe fn refuse_dropped(state: *mut pg_sys::ParseState, query: *mut pg_sys::Query) {
+    // SAFETY: the text outlives the analysis.
+    unsafe {
+        if (*state).p_sourcetext.is_null() {
+            return;
+        }
+        let mut text = CStr::from_ptr((*state).p_sourcetext).to_bytes();
+        if !text.windows(7).any(|word| word.eq_ignore_ascii_case(b"collate")) {
+            return;
+        }
+        let text = (&raw mut text).cast();
+        look(query.cast(), text);
+    }
+}
+
+/// The query that a utility statement runs, where it was analysed with it.
+unsafe fn inner(query: *mut pg_sys::Query) -> *mut pg_sys::Node {
+    // SAFETY: the tags are checked.
+    unsafe {
+        let utility = (*query).utilityStmt;
+        if utility.is_null() {
+            return utility;
+        }
+        match (*utility).type_ {
+            pg_sys::NodeTag::T_ExplainStmt => (*utility.cast::<pg_sys::ExplainStmt>()).query,
+            pg_sys::NodeTag::T_CreateTableAsStmt => (*utility.cast::<pg_sys::CreateTableAsStmt>()).query,
+            pg_sys::NodeTag::T_DeclareCursorStmt => (*utility.cast::<pg_sys::DeclareCursorStmt>()).query,
+            _ => std::ptr::null_mut(),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, text: *mut c_void) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: the walker passes nodes of the query, and the text that we gave it.
+    unsafe {
+        let location = match (*node).type_ {
+            pg_sys::NodeTag::T_Query => {
+                // A query below EXPLAIN may be a utility statement.
+                look(inner(node.cast()), text);
+                return pg_sys::query_tree_walker(node.cast(), Some(look), text, 0);
+            }
+            pg_sys::NodeTag::T_Const => (*node.cast::<pg_sys::Const>()).location,
+            pg_sys::NodeTag::T_Param => (*node.cast::<pg_sys::Param>()).location,
+            _ => return pg_sys::expression_tree_walker(node, Some(look), text),
+        };
+        let Ok(start) = usize::try_from(location) else { return false };
+        if pg_sys::exprType(node).to_u32() < pg_sys::FirstNormalObjectId
+            || !is_collated(*text.cast::<&[u8]>(), start)
+        {
+            return false;
+        }
+        // Of another extension's type, perhaps.
+        if Objects::beside(Expr::of(node)).is_some_and(|objects| objects.is_sealed(Expr::of(node))) {
+            PgError::Collate.raise();
+        }
+        false
+    }
+}

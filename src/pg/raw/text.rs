@@ -1,0 +1,45 @@
+//! PostgreSQL's own comparisons of texts, in the collation that a call brings.
+
+use pgrx::pg_sys;
+
+use super::call::Call;
+use super::datum::call2;
+
+/// A function of two texts that answers true or false.
+#[derive(Clone, Copy)]
+pub struct TextFunction(unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum);
+
+/// `text = text`.
+pub const EQUAL: TextFunction = TextFunction(pg_sys::texteq);
+/// `text < text`.
+pub const LESS: TextFunction = TextFunction(pg_sys::text_lt);
+/// `text <= text`.
+pub const LESS_OR_EQUAL: TextFunction = TextFunction(pg_sys::text_le);
+/// `text > text`.
+pub const GREATER: TextFunction = TextFunction(pg_sys::text_gt);
+/// `text >= text`.
+pub const GREATER_OR_EQUAL: TextFunction = TextFunction(pg_sys::text_ge);
+/// `text LIKE text`.
+pub const LIKE: TextFunction = TextFunction(pg_sys::textlike);
+/// `text NOT LIKE text`.
+pub const NOT_LIKE: TextFunction = TextFunction(pg_sys::textnlike);
+/// `text ILIKE text`.
+pub const ILIKE: TextFunction = TextFunction(pg_sys::texticlike);
+/// `text NOT ILIKE text`.
+pub const NOT_ILIKE: TextFunction = TextFunction(pg_sys::texticnlike);
+/// `text ~ text`.
+pub const REGEX: TextFunction = TextFunction(pg_sys::textregexeq);
+/// `text !~ text`.
+pub const NOT_REGEX: TextFunction = TextFunction(pg_sys::textregexne);
+/// `text ~* text`.
+pub const IREGEX: TextFunction = TextFunction(pg_sys::texticregexeq);
+/// `text !~* text`.
+pub const NOT_IREGEX: TextFunction = TextFunction(pg_sys::texticregexne);
+
+impl TextFunction {
+    /// Its answer in the collation of `call`.
+    pub fn boolean(self, call: Call, left: pg_sys::Datum, right: pg_sys::Datum) -> bool {
+        // SAFETY: each constant's function takes two texts, of which both datums are one, and returns a boolean.
+        unsafe { call2(self.0, left, right, call.collation()).value() & 0xFF != 0 }
+    }
+}
