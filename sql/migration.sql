@@ -45,6 +45,9 @@ DECLARE
 BEGIN
     PERFORM pgseal.migration_column(target_table, target_column);
     PERFORM pgseal.require_owner(target_table);
+    IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = target_table), 'USAGE') THEN
+        RAISE EXCEPTION 'must be owner of table %', target_table USING ERRCODE = 'insufficient_privilege';
+    END IF;
     IF NOT to_encrypted THEN
         base := CASE old_type WHEN pgseal.own_type('encrypted_jsonb') THEN 'jsonb' WHEN pgseal.own_type('encrypted_text') THEN 'text' END;
         IF base IS NULL THEN

@@ -82,13 +82,21 @@ pub fn page_values(call: Call) -> Returned {
     if !column::is_readable(relation, &column) {
         return Err(PgError::Unselectable(encoding::shown(column.to_bytes())));
     }
+    // Bytes of another column would become sealed values.
+    let Some(pages) = column::pages(relation, &column, call.result_element_type()) else {
+        return Err(PgError::Argument("the column is not of this type, or in no table".into()));
+    };
+    let page = u32::try_from(call.datum(2).value()).ok().filter(|page| *page < pages);
     let only = (!call.is_null(3)).then(|| call.int4(3));
     let mut values = Vec::new();
-    column::read_page(relation, &column, call.datum(2).value() as u32, |number, value| {
+    let mut keep = |number: u16, value: column::Value| {
         if only.is_none_or(|only| only == i32::from(number)) {
             values.resize(usize::from(number).max(values.len()), None);
             values[usize::from(number) - 1] = value.bytes();
         }
-    });
+    };
+    if let Some(page) = page {
+        column::read_page(relation, &column, page, &mut keep);
+    }
     Ok(Some(array::of_values(&values, call.result_element_type()).datum()))
 }

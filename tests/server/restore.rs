@@ -245,3 +245,18 @@ fn a_schema_without_rows_gets_a_keyring_of_its_number() {
     assert_eq!(client.one::<i64>("SELECT count(pgseal.decrypt(m)) FROM one WHERE m @> '{\"n\": 1}'"), 1);
     assert_eq!(client.one::<i32>("SELECT pgseal.import_keyring(pgseal.export_keyring('mine'))"), number);
 }
+
+#[test]
+fn pg_upgrade_takes_along_what_comes_before_our_tables() {
+    let old = Cluster::with_pgseal(&[]);
+    // Sealed literals in a CHECK and a view of a schema that pg_upgrade makes before pgseal's tables.
+    old.connect("postgres").run(
+        "SELECT pgseal.create_keyring('k'); CREATE SCHEMA app; CREATE TABLE app.t (x encrypted_text(k), CHECK (x IS DISTINCT FROM 'bad'));
+         INSERT INTO app.t VALUES ('v'); CREATE VIEW app.v AS SELECT CASE x WHEN 'v' THEN 'found' END AS f FROM app.t",
+    );
+    let same = std::env::var_os("PG_CONFIG").unwrap_or_else(|| "pg_config".into());
+    let new = old.upgraded(&same);
+    let mut client = new.connect("postgres");
+    assert_eq!(client.one::<String>("SELECT f FROM app.v"), "found");
+    assert_eq!(client.state("INSERT INTO app.t VALUES ('bad')"), "23514");
+}

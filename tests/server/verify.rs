@@ -271,3 +271,40 @@ fn an_expression_that_fails_for_a_row_does_not_end_it() {
     // What can be no better for another row ends it.
     assert_eq!(client.state("SELECT pgseal.verify('docs', 'm', 'nothing')"), "42703");
 }
+
+#[test]
+fn stored_values_are_read_for_whoever_may_select_all_of_them() {
+    let mut client = database();
+    let name: String = client.one("SELECT current_database()::text");
+    let role = format!("{name}_reader");
+    client.run(&format!(
+        "CREATE ROLE {role} LOGIN; CREATE TABLE parts (id int, secret text, m encrypted_jsonb(k)) PARTITION BY LIST (id);
+         CREATE TABLE low PARTITION OF parts DEFAULT; INSERT INTO parts SELECT id, 'plain', m FROM docs"
+    ));
+    let mut session = shared().connect_as(&role, &name);
+    let read = "SELECT cardinality(pgseal.jsonb_values('low', 'm', 0, NULL))";
+    assert_eq!(session.state(read), "42501");
+    // Through the table above the partition, the column alone.
+    client.run(&format!("GRANT SELECT (id, m) ON parts TO {role}"));
+    assert_eq!(session.one::<i32>(read), 3);
+    assert_eq!(session.one::<i64>("SELECT number_of_values FROM pgseal.key_usage('parts', 'm')"), 3);
+    client.run("ALTER TABLE parts ENABLE ROW LEVEL SECURITY");
+    assert_eq!(session.state(read), "42501");
+    client.run("ALTER TABLE parts DISABLE ROW LEVEL SECURITY");
+    // No other bytes become sealed values, and a page that is not there has none.
+    client.run(&format!("GRANT SELECT ON parts TO {role}"));
+    for (arguments, state) in [
+        ("'low', 'secret', 0, NULL", "22023"),
+        ("'parts', 'm', 0, NULL", "22023"),
+        ("'low', 'nothing', 0, NULL", "22023"),
+    ] {
+        assert_eq!(session.state(&format!("SELECT pgseal.jsonb_values({arguments})")), state, "{arguments}");
+    }
+    assert_eq!(session.state("SELECT pgseal.text_values('low', 'm', 0, NULL)"), "22023");
+    for page in ["1", "-1", "4294967296"] {
+        assert_eq!(
+            session.one::<i32>(&format!("SELECT cardinality(pgseal.jsonb_values('low', 'm', {page}, NULL))")),
+            0
+        );
+    }
+}

@@ -28,6 +28,22 @@ pub fn read_page(relation: pg_sys::Oid, column: &CStr, page: u32, read: impl FnM
     scan(relation, column, Some(page), read)
 }
 
+/// How many pages a table has whose column is of this type, or of a domain over it; `None` where it is no such table.
+pub fn pages(relation: pg_sys::Oid, column: &CStr, base: pg_sys::Oid) -> Option<u32> {
+    // SAFETY: the relation is opened and closed here; the rest are syscache lookups.
+    unsafe {
+        let table = pg_sys::table_open(relation, pg_sys::AccessShareLock as i32);
+        let number = pg_sys::get_attnum(relation, column.as_ptr());
+        let fits = (*(*table).rd_rel).relam == pg_sys::HEAP_TABLE_AM_OID
+            && number > 0
+            && pg_sys::getBaseType(pg_sys::get_atttype(relation, number)) == base;
+        let pages =
+            fits.then(|| pg_sys::RelationGetNumberOfBlocksInFork(table, pg_sys::ForkNumber::MAIN_FORKNUM));
+        pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
+        pages
+    }
+}
+
 fn scan(relation: pg_sys::Oid, column: &CStr, page: Option<u32>, mut read: impl FnMut(u16, Value)) -> bool {
     let mut short = PgMemoryContexts::new("values of a column");
     // SAFETY: the relation is opened and closed here; the tuple is read before the next is fetched, and what reading it
