@@ -70,7 +70,9 @@ CREATE FUNCTION pgseal.rotation_column(target_table regclass, target_column name
 DECLARE
     caller name := coalesce(nullif(current_setting('role'), 'none'), session_user);
 BEGIN
-    IF NOT has_column_privilege(caller, target_table, target_column, 'UPDATE') THEN
+    -- Its owner, as for VACUUM: with UPDATE alone nobody says that a table is done.
+    IF NOT has_column_privilege(caller, target_table, target_column, 'UPDATE')
+       OR NOT pg_has_role(caller, (SELECT c.relowner FROM pg_class c WHERE c.oid = target_table), 'USAGE') THEN
         RAISE EXCEPTION 'permission denied for column "%" of %', target_column, target_table USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
@@ -295,7 +297,7 @@ COMMENT ON COLUMN pgseal.rotation_progress.pids IS 'sessions that work on it';
 COMMENT ON FUNCTION pgseal.rotation_transactions() IS 'internal: transactions of this database that run now';
 COMMENT ON FUNCTION pgseal.rotation_lag() IS 'internal: bytes of WAL that a standby has not replayed yet';
 COMMENT ON FUNCTION pgseal.in_place_problem(regclass, name) IS 'why a column cannot be rotated in place, or NULL';
-COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column that the caller of reencrypt may update';
+COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column of a table that the caller of reencrypt owns';
 COMMENT ON FUNCTION pgseal.rotation_start_pass(oid, int2, int8) IS 'internal: divides a table into ranges of pages';
 COMMENT ON FUNCTION pgseal.rotation_join(regclass, name, boolean, int8) IS 'internal: starts or joins a run of reencrypt';
 COMMENT ON FUNCTION pgseal.rotation_claim(regclass, name, text) IS 'internal: a range of pages to work on';

@@ -100,6 +100,10 @@ COMMENT ON FUNCTION pgseal.other_sessions_on(regclass) IS 'internal: sessions wi
 CREATE FUNCTION pgseal.check_reencrypt(target_table regclass, target_column name, batch_size int4, max_rate float8, index boolean, rotation text)
     RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    leaf regclass;
+    problem text;
+    is_ours boolean;
 BEGIN
     PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_owner(target_table);
     IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
@@ -119,6 +123,21 @@ BEGIN
         RAISE EXCEPTION 'index must be true or false' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM pgseal.refuse_row_comparisons(target_table) WHERE rotation = 'update';
+    -- Before a run begins, which would be left as interrupted.
+    IF rotation = 'in_place' THEN
+        FOR leaf, problem, is_ours IN
+            SELECT t.leaf, pgseal.in_place_problem(t.leaf, target_column), pg_has_role(c.relowner, 'USAGE')
+              FROM unnest(pgseal.tables_of(target_table)) t (leaf) JOIN pg_class c ON c.oid = t.leaf
+        LOOP
+            IF NOT is_ours THEN
+                RAISE EXCEPTION 'only its owner may rotate % in place', leaf
+                    USING ERRCODE = 'insufficient_privilege', HINT = 'rotation => ''update'' writes new row versions.';
+            ELSIF problem IS NOT NULL THEN
+                RAISE EXCEPTION 'cannot rotate in place: %', problem
+                    USING ERRCODE = 'feature_not_supported', HINT = 'rotation => ''update'' writes new row versions.';
+            END IF;
+        END LOOP;
+    END IF;
     RETURN rotation = 'in_place';
 END $$;
 COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text) IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';

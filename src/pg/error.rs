@@ -126,7 +126,10 @@ pub enum PgError {
     /// The key is not the one it should be.
     #[error("keyring \"{0}\": {1}")]
     Commitment(String, CommitmentMismatch),
-    /// Too deep, too many tokens, too large, versions used up.
+    /// A document that no token can be made for.
+    #[error("{0}")]
+    TooDeep(JsonbError),
+    /// Too many tokens, too large, versions used up.
     #[error("{0}")]
     Limit(String),
     /// An argument of a management function.
@@ -216,6 +219,7 @@ impl PgError {
                 | PgError::UnknownKey(..)
                 | PgError::KeyState(..)
                 | PgError::Limit(_)
+                | PgError::TooDeep(_)
                 | PgError::Catalog(_)
         )
     }
@@ -256,7 +260,7 @@ impl PgError {
                 Class::Setting => Code::ERRCODE_INVALID_PARAMETER_VALUE,
                 Class::Cancelled => Code::ERRCODE_QUERY_CANCELED,
             },
-            PgError::Limit(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            PgError::Limit(_) | PgError::TooDeep(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             PgError::KeyringExists(_) => Code::ERRCODE_DUPLICATE_OBJECT,
             PgError::PreparedKeys | PgError::Unrevealed | PgError::RevealRefused => {
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED
@@ -296,6 +300,10 @@ impl PgError {
             PgError::Authentication => {
                 "The value was altered, or comes from another database. SELECT * FROM pgseal.verify(table, column) tells which rows; \
                  restore them from a backup."
+            }
+            PgError::TooDeep(_) => {
+                "Only a keyring without searchable paths takes such a document. A stored one is named, with its ctid, by \
+                 CALL pgseal.reencrypt(table, column): split it, or move it to another keyring."
             }
             PgError::Context => {
                 "Call pgseal.decrypt(value, context) with that context; a value encrypted without one takes none."
@@ -428,7 +436,7 @@ impl From<TokenError> for PgError {
 impl From<JsonbError> for PgError {
     fn from(error: JsonbError) -> Self {
         match error {
-            JsonbError::TooDeep => PgError::Limit(error.to_string()),
+            JsonbError::TooDeep => PgError::TooDeep(error),
             JsonbError::Malformed => PgError::Catalog(error.to_string()),
         }
     }

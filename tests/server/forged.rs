@@ -141,6 +141,9 @@ fn a_document_too_deep_for_new_tokens_is_left_out_and_named() {
         assert!(heard.contains(&format!("{place}: ")), "{id}: {heard}");
     }
     assert_eq!(client.one::<i64>("SELECT count(*) FROM docs WHERE pgseal.is_current(m)"), 30);
+    let error = client.error("SELECT count(*) FROM docs WHERE pgseal.between(m, '$.n', 1, 2::numeric)");
+    assert_eq!(error.code().code(), "54000");
+    assert!(error.hint().is_some_and(|hint| hint.contains("pgseal.reencrypt(table, column)")), "{error}");
     // What a trigger raises is no fault of the value.
     client.run(
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM 1 / 0; RETURN NEW; END';

@@ -121,6 +121,7 @@ fn it_is_refused_where_something_else_is_made_of_the_bytes() {
         let error = client.error(&format!("CALL pgseal.reencrypt('{table}', 'm', rotation => 'in_place')"));
         assert_eq!(error.code().code(), "0A000", "{set_up}: {error}");
         assert!(error.message().contains(named), "{set_up}: {error}");
+        assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.rotation_progress"), 0, "{set_up}");
         client.run(clean_up);
     };
     refused("CREATE INDEX i ON docs (id) INCLUDE (m)", "docs", "index public.i", "DROP INDEX i");

@@ -369,11 +369,11 @@ fn partitions_have_progress_each_for_whoever_may_select_from_them() {
     assert_eq!(client.column::<String>(progress), ["high finished 40", "low finished 10"]);
     let name: String = client.one("SELECT current_database()::text");
     let role = format!("{name}_reader");
-    client.run(&format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON low TO {role}"));
+    client.run(&format!("CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE ON low TO {role}"));
     let mut session = shared().connect_as(&role, &name);
     assert_eq!(session.column::<String>(progress), ["low finished 10"]);
     assert_eq!(session.state("SELECT FROM pgseal.rotation"), "42501");
-    // Nobody moves the state of a table that they may not update.
+    // Nobody moves the state of a table of others, not even with UPDATE.
     for call in [
         "rotation_join('low', 'm', true, 1)",
         "rotation_claim('low', 'm', '')",
