@@ -3,7 +3,8 @@
 --   psql -v table=docs -v column=metadata -v keyring=patients -v searchable='{$.patient_name,$.diagnosis}' -f by_hand.sql
 --
 -- searchable counts only where the keyring is made here. Roles other than yours need encrypt, search and decrypt on the keyring:
--- a NOTICE names those that use the column and lack it. Other NOTICEs say where the old plaintext is left.
+-- a NOTICE names those that use the column and lack it. Other NOTICEs say where the old plaintext is left. Names and operators
+-- are qualified, because the path may hold some of others; the table is looked for in it.
 \set ON_ERROR_STOP on
 \if :{?searchable}
 \else
@@ -11,7 +12,7 @@
 \endif
 
 CREATE EXTENSION IF NOT EXISTS pgseal CASCADE;
-SELECT NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.name = :'keyring') AS new_keyring \gset
+SELECT NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.name OPERATOR(pg_catalog.=) :'keyring') AS new_keyring \gset
 \if :new_keyring
   SELECT pgseal.create_keyring(:'keyring', :'searchable');
 \endif

@@ -325,7 +325,7 @@ pub fn insert_index_key(keyring: i32, key: &NewKey, policy: &Policy) -> Result<(
     )?;
     run(
         "INSERT INTO pgseal.index_key (keyring, version, state, wrapped, commitment, policy)
-         VALUES ($1, $2, 'active', $3, $4, CAST($5 AS json))",
+         VALUES ($1, $2, 'active', $3, $4, CAST($5 AS pg_catalog.json))",
         &[
             keyring.into(),
             i32::from(key.version).into(),

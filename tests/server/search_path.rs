@@ -227,6 +227,31 @@ fn traps() -> String {
     script
 }
 
+/// Temporary types and relations, which come first where the path does not say otherwise.
+fn temporary_traps() -> String {
+    let domains = [
+        "text",
+        "name",
+        "int4",
+        "int8",
+        "oid",
+        "regclass",
+        "regtype",
+        "tid",
+        "timestamptz",
+        "record",
+        "jsonb",
+    ];
+    let views = ["pg_class", "pg_proc", "pg_type", "pg_roles", "pg_depend", "pg_extension", "pg_locks"];
+    let domains = domains.map(|name| {
+        format!("CREATE DOMAIN pg_temp.{name} AS pg_catalog.text CHECK (public.spring('pg_temp.{name}'));")
+    });
+    let views = views.map(|name| {
+        format!("CREATE TEMPORARY VIEW {name} AS SELECT c.* FROM pg_catalog.{name} c WHERE public.spring('pg_temp.{name}');")
+    });
+    domains.concat() + &views.concat()
+}
+
 fn assert_not_sprung(client: &mut Client, by: &str) {
     assert!(!client.one::<bool>("SELECT is_called FROM public.sprung"), "{by}");
 }
@@ -273,12 +298,17 @@ fn nothing_that_a_search_path_holds_is_run() {
     let cluster = Cluster::start(&[]);
     let mut server = cluster.connect("postgres");
     server.run("CREATE ROLE owner LOGIN");
-    for (database, path) in [("usual", "\"$user\", public"), ("reversed", "public, pg_catalog")] {
+    for (database, path) in [
+        ("usual", "\"$user\", public"),
+        ("reversed", "public, pg_catalog"),
+        ("temporary", "pg_temp, public, pg_catalog"),
+    ] {
         server.run(&format!("CREATE DATABASE {database} OWNER owner"));
         cluster.connect(database).run("CREATE SCHEMA dba; CREATE EXTENSION vector");
         cluster.connect_as("owner", database).batch_execute(&traps()).expect("traps");
         server.run(&format!("ALTER DATABASE {database} SET search_path = {path}"));
         let mut client = cluster.connect(database);
+        client.run(&temporary_traps());
         client.run("CREATE EXTENSION pgseal SCHEMA dba");
         assert_not_sprung(&mut client, "CREATE EXTENSION");
         for call in CALLS {
