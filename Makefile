@@ -32,9 +32,10 @@ test: install lint services ## set up, lint, and run every test; those with a se
 	@if [ $(PG) != pg18 ]; then $(MAKE) --no-print-directory on-18; fi
 	@tests/setup/run_tests.sh
 
-test-long: install services ## the random comparison ten times as long (PGSEAL_SEED=number for another one), 50 kills, 10 minutes of soak, every test on PostgreSQL 17
+test-long: install services ## the random comparison ten times as long (PGSEAL_SEED=number for another one), 50 kills, 10 minutes of soak, PostgreSQL's own tests, every test on PostgreSQL 17
 	PGSEAL_KILLS=50 PGSEAL_SOAK_SECONDS=300 cargo test --no-default-features --features server-tests --test server -- --nocapture a_kill soak
 	PGSEAL_QUERIES=80 cargo test --no-default-features --features server-tests --test server -- oracle::random
+	PGSEAL_ISOLATION=yes PGSEAL_SUITE=$$(tests/setup/postgresql_suite.sh) cargo test --no-default-features --features server-tests --test server -- --nocapture postgresql_suite
 	@$(MAKE) --no-print-directory on-17
 	@tests/setup/run_tests.sh 17
 

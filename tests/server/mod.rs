@@ -28,6 +28,7 @@ mod operators;
 mod oracle;
 mod pg_regress;
 mod policy;
+mod postgresql_suite;
 mod privileges;
 mod ranges;
 mod readme;

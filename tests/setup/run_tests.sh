@@ -33,7 +33,8 @@ else
     tests/setup/released.sh
     run "Core tests, without PostgreSQL"
     [ "$(pg_major)" -ge 18 ] || PGSEAL_PG18=$(tests/setup/postgresql18.sh)
-    export PGSEAL_PG18
+    PGSEAL_SUITE=$(tests/setup/postgresql_suite.sh)
+    export PGSEAL_PG18 PGSEAL_SUITE
     run "Tests on real servers, PostgreSQL $(pg_major)" --features server-tests --test kms --test kms_aws --test kms_clouds --test server
     [ "$(pg_major)" -ge 18 ] || on_version 18
 fi
