@@ -23,12 +23,16 @@
 //! length (u32) and raw DEFLATE (RFC 1951); padded content ends in 0x80 and zeros (ISO/IEC 7816-4) up to
 //! its Padmé length. A float4 vector is its elements, IEEE 754 binary32 little-endian.
 
+use miniz_oxide::deflate::core::{
+    CompressorOxide, TDEFLFlush, TDEFLStatus, compress as deflate, create_comp_flags_from_zip_params,
+};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::Uuid;
 use super::aead::{AeadError, COMPACT_NONCE_BYTES, TAG_BYTES, Xaes256Gcm, expand_nonce};
 use super::kdf::DataKey;
+use super::memory::{self, OutOfMemory};
 use super::rng::{self, RandomError};
 
 /// First byte of every value.
@@ -107,9 +111,12 @@ pub enum SealError {
     /// More than [`MAX_CONTENT`] bytes.
     #[error("the value is larger than {MAX_CONTENT} bytes")]
     TooLarge,
+    /// No room for it.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
 }
 
-/// Why a value could not be opened. Both carry one text for all causes.
+/// Why a value could not be opened. The first two carry one text for all causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The tag or what it protects does not fit this key.
@@ -118,6 +125,9 @@ pub enum OpenError {
     /// The value is bound to a context and the caller gave none or another one.
     #[error("the value is bound to another context")]
     Context,
+    /// No room for its content.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
 }
 
 impl From<AeadError> for OpenError {
@@ -216,14 +226,14 @@ impl<'a> Envelope<'a> {
 
     /// Decrypts; the context is not looked at, see [`Opened::require_context`].
     pub fn open(&self, key: &DataKey, keyring: &Uuid) -> Result<Opened, OpenError> {
-        let mut inner = Zeroizing::new(vec![0; self.body().len()]);
+        let mut inner = Zeroizing::new(memory::zeroed(self.body().len())?);
         self.decrypt(key, keyring, &mut inner)?;
         Opened::unwrap_content(inner, self.flags())
     }
 
     /// The same for a value that was sealed to be compared, and for no other.
     pub fn open_compared(&self, key: &DataKey, keyring: &Uuid) -> Result<Opened, OpenError> {
-        let mut inner = Zeroizing::new(vec![0; self.body().len()]);
+        let mut inner = Zeroizing::new(memory::zeroed(self.body().len())?);
         self.decrypt_with(&key.filter, keyring, &mut inner)?;
         Opened::unwrap_content(inner, self.flags())
     }
@@ -254,6 +264,7 @@ impl<'a> Envelope<'a> {
     ) -> Result<(), RenewError> {
         let (start, head) = (out.len(), self.sealed_start());
         // In place from here on: growing would leave a copy of the plaintext behind.
+        out.try_reserve(self.bytes.len()).map_err(|_| SealError::from(OutOfMemory))?;
         out.resize(start + self.bytes.len(), 0);
         let (front, sealed) = out[start..].split_at_mut(head);
         front.copy_from_slice(&self.bytes[..head]);
@@ -384,7 +395,7 @@ fn seal_tagged(
     if plaintext.len() > MAX_CONTENT || tokens.len() > MAX_TOKENS {
         return Err(SealError::TooLarge);
     }
-    let compressed = options.compress.then(|| compress(plaintext)).flatten();
+    let compressed = if options.compress { compress(plaintext)? } else { None };
     let content = compressed.as_ref().map_or(plaintext, |bytes| bytes.as_slice());
     let mut flags = if head.transit { TRANSIT } else { 0 };
     flags |= if context_tag.is_some() { BOUND } else { 0 };
@@ -394,7 +405,7 @@ fn seal_tagged(
     let sealed_start = HEADER_BYTES + 8 * tokens.len();
     let room = COMPACT_NONCE_BYTES + padded_length(CONTEXT_TAG_BYTES + content.len() + 1) + TAG_BYTES;
     // One allocation: growing would leave a copy of the plaintext behind.
-    let mut out = Vec::with_capacity(sealed_start + room);
+    let mut out = memory::room(sealed_start + room)?;
     push_head(&mut out, head, flags, tokens);
     let aad = aad(&out, keyring);
     let mut nonce = rng::bytes::<COMPACT_NONCE_BYTES>()?;
@@ -540,15 +551,19 @@ fn unpad(inner: &mut Vec<u8>) -> Result<(), OpenError> {
 }
 
 /// `None` where compression does not make it shorter.
-fn compress(plaintext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    const LEVEL: u8 = 6;
-    let mut deflated = miniz_oxide::deflate::compress_to_vec(plaintext, LEVEL);
-    let mut out = Vec::with_capacity(4 + deflated.len());
-    out.extend_from_slice(&(plaintext.len() as u32).to_be_bytes());
-    out.extend_from_slice(&deflated);
-    deflated.zeroize();
-    let out = Zeroizing::new(out);
-    (out.len() < plaintext.len()).then_some(out)
+fn compress(plaintext: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, OutOfMemory> {
+    const LEVEL: i32 = 6;
+    const LENGTH_BYTES: usize = 4;
+    // Room for what is shorter, and no more.
+    let Some(length) = plaintext.len().checked_sub(1 + LENGTH_BYTES) else { return Ok(None) };
+    let mut out = Zeroizing::new(memory::zeroed(LENGTH_BYTES + length)?);
+    let (front, deflated) = out.split_at_mut(LENGTH_BYTES);
+    front.copy_from_slice(&(plaintext.len() as u32).to_be_bytes());
+    let flags = create_comp_flags_from_zip_params(LEVEL, 0, 0);
+    let done = deflate(&mut CompressorOxide::new(flags), plaintext, deflated, TDEFLFlush::Finish);
+    let (TDEFLStatus::Done, _, length) = done else { return Ok(None) };
+    out.truncate(LENGTH_BYTES + length);
+    Ok(Some(out))
 }
 
 fn decompress(stored: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
@@ -558,7 +573,7 @@ fn decompress(stored: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         return Err(OpenError::Authentication);
     }
     // One buffer of the final size: growing would leave copies of the plaintext behind.
-    let mut inflated = Zeroizing::new(vec![0; length]);
+    let mut inflated = Zeroizing::new(memory::zeroed(length)?);
     let chunks = std::iter::once(deflated);
     let written = miniz_oxide::inflate::decompress_slice_iter_to_slice(&mut inflated, chunks, false, true);
     (written == Ok(length)).then_some(inflated).ok_or(OpenError::Authentication)

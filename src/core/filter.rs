@@ -23,12 +23,15 @@ use super::aead::{COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
 use super::between::Between;
 use super::envelope::{FORMAT, FormatError, HEADER_BYTES, OpenError, SUITE};
 use super::kdf::DataKey;
+use super::memory::{self, OutOfMemory};
 use super::token::{MAX_LEAVES, QueryLeaf, Tokenizer, marker};
 
 /// Content code of a filter.
 pub const CONTENT: u8 = 5;
 /// Conditions that one filter narrows by, at most; the recheck answers the rest.
 pub const MAX_GROUPS: usize = MAX_LEAVES;
+/// Documents of one "contains one of these" that it narrows by, at most.
+pub const MAX_ALTERNATIVES: usize = 16 * MAX_KEYS;
 /// Keys over all groups, at most.
 pub const MAX_KEYS: usize = 1024;
 
@@ -196,7 +199,10 @@ pub struct Parts<'a> {
 pub fn seal(key: &DataKey, uuid: &Uuid, parts: &Parts<'_>) -> Result<Vec<u8>, OpenError> {
     let mut flags = if parts.binding == Binding::Session { SESSION } else { 0 };
     flags |= if parts.nulls { NULLS } else { 0 };
-    let mut out = vec![FORMAT, SUITE, flags, CONTENT];
+    let groups: usize = parts.groups.iter().map(|group| 2 + 8 * group.len()).sum();
+    let sealed = COMPACT_NONCE_BYTES + parts.query.len() + TAG_BYTES;
+    let mut out = memory::room(HEADER_BYTES + groups + sealed)?;
+    out.extend_from_slice(&[FORMAT, SUITE, flags, CONTENT]);
     out.extend_from_slice(&parts.keyring.to_be_bytes());
     for number in [parts.data_version, parts.index_version, parts.groups.len() as u16] {
         out.extend_from_slice(&number.to_be_bytes());
@@ -209,7 +215,7 @@ pub fn seal(key: &DataKey, uuid: &Uuid, parts: &Parts<'_>) -> Result<Vec<u8>, Op
     let aad = aad(parts.keyring, parts.data_version, parts.kind, uuid);
     let nonce = key.synthetic_nonce(NONCE_DOMAIN, &aad, parts.query);
     out.extend_from_slice(&nonce);
-    let mut body = Zeroizing::new(parts.query.to_vec());
+    let mut body = Zeroizing::new(memory::copy(parts.query)?);
     let tag = key.filter.seal(&expand_nonce(&nonce), &aad, &mut body)?;
     out.extend_from_slice(&body);
     out.extend_from_slice(&tag);
@@ -300,12 +306,13 @@ impl<'a> Filter<'a> {
     }
 
     /// The same query for values of every keyring: no groups.
-    pub fn for_every_keyring(&self) -> Vec<u8> {
-        let mut out = self.bytes[..HEADER_BYTES].to_vec();
+    pub fn for_every_keyring(&self) -> Result<Vec<u8>, OutOfMemory> {
+        let mut out = memory::room(HEADER_BYTES + self.bytes.len() - self.sealed_start)?;
+        out.extend_from_slice(&self.bytes[..HEADER_BYTES]);
         out[2] |= EVERY_KEYRING;
         out[12..14].fill(0);
         out.extend_from_slice(&self.bytes[self.sealed_start..]);
-        out
+        Ok(out)
     }
 
     /// Decrypts the query.
@@ -318,7 +325,7 @@ impl<'a> Filter<'a> {
             return Err(OpenError::Authentication);
         };
         let aad = aad(self.keyring(), self.data_version(), self.query, uuid);
-        let mut query = Zeroizing::new(vec![0; body.len()]);
+        let mut query = Zeroizing::new(memory::zeroed(body.len())?);
         key.filter.open(&expand_nonce(nonce), &aad, body, tag, &mut query)?;
         Ok(query)
     }
@@ -330,14 +337,14 @@ impl<'a> Filter<'a> {
 }
 
 /// Joins the documents of a [`Query::ContainsAny`].
-pub fn join_documents(documents: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+pub fn join_documents(documents: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, OutOfMemory> {
     let length = documents.iter().map(|document| 4 + document.len()).sum();
-    let mut joined = Zeroizing::new(Vec::with_capacity(length));
+    let mut joined = Zeroizing::new(memory::room(length)?);
     for document in documents {
         joined.extend_from_slice(&(document.len() as u32).to_be_bytes());
         joined.extend_from_slice(document);
     }
-    joined
+    Ok(joined)
 }
 
 /// What [`join_documents`] joined.

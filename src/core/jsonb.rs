@@ -3,6 +3,7 @@
 //! Only the little-endian form is read; it is the same in every PostgreSQL version since 9.4.
 
 use super::canonical::{Kind, NumberError, number};
+use super::memory::OutOfMemory;
 
 /// Containers inside one another, at most.
 pub const MAX_DEPTH: usize = 1024;
@@ -39,6 +40,9 @@ pub enum JsonbError {
     /// More than [`MAX_DEPTH`] containers inside one another.
     #[error("the document is nested more than {MAX_DEPTH} levels deep")]
     TooDeep,
+    /// No room for a path in it.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
 }
 
 impl From<NumberError> for JsonbError {
@@ -171,6 +175,7 @@ impl<'a, F> Walker<'a, F> {
         let parent = self.path.len();
         for _ in 0..count {
             let (STRING, key) = keys.next()? else { return Err(JsonbError::Malformed.into()) };
+            self.path.try_reserve(5 + key.len()).map_err(|_| JsonbError::from(OutOfMemory))?;
             push_key(&mut self.path, key);
             self.keys.push(key);
             let (kind, data) = values.next()?;

@@ -10,6 +10,7 @@ pub mod fold;
 pub mod iso8601;
 pub mod jsonb;
 pub mod kdf;
+pub mod memory;
 pub mod policy;
 pub mod range;
 pub mod rng;

@@ -16,6 +16,8 @@ pub const FULL_BITS: u8 = 63;
 
 /// How a stored policy names [`Reading::Iso8601`].
 const ISO: &str = "iso8601";
+/// Text of a path with its options: a key of [`MAX_PATH_BYTES`], each byte escaped, fits.
+const MAX_TEXT_BYTES: usize = 8 * MAX_PATH_BYTES;
 const MIN_BITS: u8 = 8;
 const MAX_SPREAD: u16 = 64;
 
@@ -28,6 +30,9 @@ pub enum PolicyError {
     /// The options of a path cannot be used.
     #[error("{0}")]
     Option(&'static str),
+    /// More text than any path that can be searchable needs.
+    #[error("a path has more than {MAX_TEXT_BYTES} bytes")]
+    TooLong,
     /// Too many paths.
     #[error("more than {MAX_PATHS} searchable paths")]
     TooManyPaths,
@@ -176,6 +181,7 @@ impl PathRule {
 
     /// A path as users write it, alone or in a JSON object with options.
     fn declared(text: &str) -> Result<Self, PolicyError> {
+        require_length(text)?;
         if !text.trim_start().starts_with('{') {
             return Self::parse(text);
         }
@@ -235,12 +241,17 @@ impl PathRule {
 
 /// The object keys of a path without wildcards, as a range filter names it.
 pub fn plain_path(text: &str) -> Result<Vec<Vec<u8>>, PolicyError> {
+    require_length(text)?;
     let keys = PathRule::parse(text)?.steps.into_iter().map(|step| match step {
         Step::Key(key) => Some(key),
         _ => None,
     });
     keys.collect::<Option<_>>()
         .ok_or_else(|| PolicyError::Path(text.to_owned(), "a wildcard cannot be asked about"))
+}
+
+fn require_length(text: &str) -> Result<(), PolicyError> {
+    (text.len() <= MAX_TEXT_BYTES).then_some(()).ok_or(PolicyError::TooLong)
 }
 
 fn bounded(value: &Value, low: u64, high: u64) -> Option<u64> {

@@ -6,7 +6,8 @@
 use zeroize::Zeroizing;
 
 use super::canonical::{Kind, printed_number};
-use super::jsonb::path_bytes;
+use super::jsonb::{MAX_DEPTH, path_bytes};
+use super::memory::{self, OutOfMemory};
 use super::policy::Policy;
 use super::token::QueryLeaf;
 
@@ -47,9 +48,9 @@ pub struct TextQuery<'a> {
 
 impl<'a> TextQuery<'a> {
     /// The plaintext of a filter.
-    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, OutOfMemory> {
         let steps: usize = self.steps.iter().map(|step| 4 + step.len()).sum();
-        let mut out = Zeroizing::new(Vec::with_capacity(5 + steps + self.text.len()));
+        let mut out = Zeroizing::new(memory::room(5 + steps + self.text.len())?);
         out.push(self.accessor as u8);
         out.extend_from_slice(&(self.steps.len() as u32).to_be_bytes());
         for step in &self.steps {
@@ -57,7 +58,7 @@ impl<'a> TextQuery<'a> {
             out.extend_from_slice(step);
         }
         out.extend_from_slice(self.text);
-        out
+        Ok(out)
     }
 
     /// Reads what [`TextQuery::encode`] wrote; `None` for anything else.
@@ -125,6 +126,10 @@ impl<'a> TextQuery<'a> {
     }
 
     fn path_readings(&self) -> Option<Vec<Vec<Option<&'a [u8]>>>> {
+        // Nothing is searchable so deep.
+        if self.steps.len() > MAX_DEPTH {
+            return None;
+        }
         let mut readings = vec![Vec::new()];
         for step in &self.steps {
             let as_position = is_position(step).then(|| with_step(&readings, None));
@@ -181,7 +186,7 @@ mod tests {
     #[test]
     fn the_sealed_form_reads_back_and_cut_bytes_are_refused() {
         let query = path(&["a", "", "0"], "x");
-        let encoded = query.encode();
+        let encoded = query.encode().unwrap();
         assert!(TextQuery::decode(&encoded) == Some(query));
         for end in 0..encoded.len() - 1 {
             assert!(TextQuery::decode(&encoded[..end]).is_none(), "{end}");

@@ -14,6 +14,7 @@ use super::envelope::{MAX_TOKENS, TOKEN_BIT};
 use super::fold::fold;
 use super::jsonb::{JsonbError, Leaf, path_bytes, walk};
 use super::kdf::IndexKey;
+use super::memory::{self, OutOfMemory};
 use super::policy::{FULL_BITS, MAX_PATH_BYTES, PathRule, Policy, SCHEME};
 use super::range::{Bounds, Bucket, Scalar, bucket_bytes};
 use super::rng::{self, RandomError};
@@ -35,6 +36,9 @@ pub enum TokenError {
     /// No salt could be drawn.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// No room for what is hashed.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
 }
 
 /// One index key version with its policy.
@@ -87,7 +91,8 @@ impl Tokenizer<'_> {
         finish(tokens)
     }
 
-    /// Every token that a document holding `leaf` may carry, or `None` when the policy leaves its path out.
+    /// Every token that a document holding `leaf` may carry. `None`, which only widens a filter, when the policy leaves its
+    /// path out or there is no memory.
     pub fn query(&self, leaf: &QueryLeaf) -> Option<Vec<u64>> {
         let folded = leaf.folded;
         let keys: Vec<&[u8]> = leaf.keys.iter().map(Vec::as_slice).collect();
@@ -98,18 +103,19 @@ impl Tokenizer<'_> {
         }
         let mut message = Vec::new();
         if let Some(bucket) = finest_bucket(rule, &leaf) {
-            return Some(vec![self.bucket(leaf.keys, bucket, &mut message)]);
+            return Some(vec![self.bucket(leaf.keys, bucket, &mut message).ok()?]);
         }
-        Some((0..rule.spread).map(|salt| self.token(rule, &leaf, salt, &mut message)).collect())
+        (0..rule.spread).map(|salt| self.token(rule, &leaf, salt, &mut message).ok()).collect()
     }
 
     /// For each searchable scalar of a document: the declared path, and a number that equal values share.
-    pub fn values(&self, document: &[u8]) -> Result<Vec<(String, u64)>, TokenError> {
+    pub fn values(&self, document: &[u8]) -> Result<Vec<(&str, u64)>, TokenError> {
         let mut values = Vec::new();
         let mut message = Vec::new();
         walk(document, |leaf| {
             if let Some(rule) = self.rule(&leaf) {
-                values.push((rule.path().to_owned(), self.prf(leaf.kind, &[], 0, leaf.value, &mut message)));
+                let number = self.prf(leaf.kind, &[], 0, leaf.value, &mut message)?;
+                memory::push(&mut values, (rule.path(), number))?;
             }
             Ok::<(), TokenError>(())
         })?;
@@ -120,9 +126,11 @@ impl Tokenizer<'_> {
         let Some(rule) = self.rule(leaf) else { return Ok(()) };
         match buckets(rule, leaf) {
             Some(buckets) => {
-                out.extend(buckets.into_iter().map(|bucket| self.bucket(leaf.keys, bucket, message)));
+                for bucket in buckets {
+                    out.push(self.bucket(leaf.keys, bucket, message)?);
+                }
             }
-            None => out.push(self.token(rule, leaf, random_salt(rule.spread)?, message)),
+            None => out.push(self.token(rule, leaf, random_salt(rule.spread)?, message)?),
         }
         // Bounds memory before duplicates are dropped.
         if out.len() > 8 * MAX_TOKENS {
@@ -149,41 +157,55 @@ impl Tokenizer<'_> {
         let rule = (keys_bytes(keys) <= MAX_PATH_BYTES).then(|| self.policy.rule_for(keys)).flatten()?;
         let range = rule.range.as_ref().filter(|range| range.domain == bounds.domain)?;
         let mut message = Vec::new();
-        Some(range.cover(bounds).into_iter().map(|bucket| self.bucket(keys, bucket, &mut message)).collect())
+        range.cover(bounds).into_iter().map(|bucket| self.bucket(keys, bucket, &mut message).ok()).collect()
     }
 
     /// Arrays on the way are left out: a range is asked about the keys alone.
-    fn bucket(&self, keys: &[&[u8]], bucket: Bucket, message: &mut Vec<u8>) -> u64 {
-        TOKEN_BIT | self.prf(Kind::Bucket, &path_of_keys(keys), 0, &bucket_bytes(bucket), message)
+    fn bucket(&self, keys: &[&[u8]], bucket: Bucket, message: &mut Vec<u8>) -> Result<u64, OutOfMemory> {
+        Ok(TOKEN_BIT | self.prf(Kind::Bucket, &path_of_keys(keys), 0, &bucket_bytes(bucket), message)?)
     }
 
-    fn token(&self, rule: &PathRule, leaf: &Leaf<'_>, salt: u16, message: &mut Vec<u8>) -> u64 {
+    fn token(
+        &self,
+        rule: &PathRule,
+        leaf: &Leaf<'_>,
+        salt: u16,
+        message: &mut Vec<u8>,
+    ) -> Result<u64, OutOfMemory> {
         let folded;
         let value = match rule.casefold && leaf.kind == Kind::String {
             true => {
-                folded = fold(leaf.value);
+                folded = fold(leaf.value)?;
                 &folded
             }
             false => leaf.value,
         };
-        let value = self.prf(leaf.kind, leaf.path, salt, value, message);
+        let value = self.prf(leaf.kind, leaf.path, salt, value, message)?;
         if rule.bits == FULL_BITS {
-            return TOKEN_BIT | value;
+            return Ok(TOKEN_BIT | value);
         }
-        let path = self.prf(Kind::Path, leaf.path, 0, &[], message);
+        let path = self.prf(Kind::Path, leaf.path, 0, &[], message)?;
         let kept = (1 << rule.bits) - 1;
-        TOKEN_BIT | (path & !kept) | (value & kept)
+        Ok(TOKEN_BIT | (path & !kept) | (value & kept))
     }
 
-    fn prf(&self, kind: Kind, path: &[u8], salt: u16, value: &[u8], message: &mut Vec<u8>) -> u64 {
+    fn prf(
+        &self,
+        kind: Kind,
+        path: &[u8],
+        salt: u16,
+        value: &[u8],
+        message: &mut Vec<u8>,
+    ) -> Result<u64, OutOfMemory> {
         message.clear();
+        message.try_reserve(12 + path.len() + value.len()).map_err(|_| OutOfMemory)?;
         message.extend_from_slice(&[SCHEME, kind as u8]);
         message.extend_from_slice(&(path.len() as u32).to_be_bytes());
         message.extend_from_slice(path);
         message.extend_from_slice(&salt.to_be_bytes());
         message.extend_from_slice(&(value.len() as u32).to_be_bytes());
         message.extend_from_slice(value);
-        self.key.prf(message)
+        Ok(self.key.prf(message))
     }
 }
 

@@ -10,6 +10,7 @@ use super::raw::in_place::Refused;
 use crate::core::envelope::{FormatError, OpenError, RenewError, SealError};
 use crate::core::jsonb::JsonbError;
 use crate::core::kdf::CommitmentMismatch;
+use crate::core::memory::OutOfMemory;
 use crate::core::policy::PolicyError;
 use crate::core::rng::RandomError;
 use crate::core::text_form::TextFormError;
@@ -37,7 +38,7 @@ pub enum PgError {
     SealedText(FormatError),
     /// Characters that are not base64.
     #[error("malformed ciphertext: {0}")]
-    TextForm(#[from] TextFormError),
+    TextForm(TextFormError),
     /// Binary input or stored bytes that are no sealed value.
     #[error("malformed ciphertext: {0}")]
     Sealed(#[from] FormatError),
@@ -126,6 +127,9 @@ pub enum PgError {
     /// The key is not the one it should be.
     #[error("keyring \"{0}\": {1}")]
     Commitment(String, CommitmentMismatch),
+    /// The system gave no memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// A document that no token can be made for.
     #[error("{0}")]
     TooDeep(JsonbError),
@@ -260,6 +264,7 @@ impl PgError {
                 Class::Setting => Code::ERRCODE_INVALID_PARAMETER_VALUE,
                 Class::Cancelled => Code::ERRCODE_QUERY_CANCELED,
             },
+            PgError::OutOfMemory(_) => Code::ERRCODE_OUT_OF_MEMORY,
             PgError::Limit(_) | PgError::TooDeep(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             PgError::KeyringExists(_) => Code::ERRCODE_DUPLICATE_OBJECT,
             PgError::PreparedKeys | PgError::Unrevealed | PgError::RevealRefused => {
@@ -396,11 +401,21 @@ impl PgError {
     }
 }
 
+impl From<TextFormError> for PgError {
+    fn from(error: TextFormError) -> Self {
+        match error {
+            TextFormError::Base64 => PgError::TextForm(error),
+            TextFormError::OutOfMemory(error) => error.into(),
+        }
+    }
+}
+
 impl From<OpenError> for PgError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Authentication => PgError::Authentication,
             OpenError::Context => PgError::Context,
+            OpenError::OutOfMemory(error) => error.into(),
         }
     }
 }
@@ -418,6 +433,7 @@ impl From<SealError> for PgError {
     fn from(error: SealError) -> Self {
         match error {
             SealError::Random(error) => error.into(),
+            SealError::OutOfMemory(error) => error.into(),
             SealError::TooLarge => PgError::Limit(error.to_string()),
         }
     }
@@ -428,6 +444,7 @@ impl From<TokenError> for PgError {
         match error {
             TokenError::Document(error) => error.into(),
             TokenError::Random(error) => error.into(),
+            TokenError::OutOfMemory(error) => error.into(),
             TokenError::TooMany => PgError::Limit(error.to_string()),
         }
     }
@@ -438,6 +455,7 @@ impl From<JsonbError> for PgError {
         match error {
             JsonbError::TooDeep => PgError::TooDeep(error),
             JsonbError::Malformed => PgError::Catalog(error.to_string()),
+            JsonbError::OutOfMemory(error) => error.into(),
         }
     }
 }

@@ -18,9 +18,10 @@ use super::values::{self, Kind};
 use crate::core::between::Between;
 use crate::core::envelope::{Content, FormatError, parse_head};
 use crate::core::filter::{
-    self, Binding, Filter, Groups, Parts, Query, QueryVersion, any_group, groups, join_documents, leaf_group,
-    range_group,
+    self, Binding, Filter, Groups, MAX_ALTERNATIVES, Parts, Query, QueryVersion, any_group, groups,
+    join_documents, leaf_group, range_group,
 };
+use crate::core::memory::{self, OutOfMemory};
 use crate::core::policy::Policy;
 use crate::core::range::Reading;
 use crate::core::text_query::TextQuery;
@@ -54,7 +55,9 @@ impl Remembered {
             self.inputs.clear();
             self.output = make()?;
             self.now = Some(session::now());
-            self.inputs = inputs.iter().map(|input| Zeroizing::new(input.to_vec())).collect();
+            // Without memory for them they are looked at anew.
+            let copies = inputs.iter().map(|input| memory::copy(input).map(Zeroizing::new));
+            self.inputs = copies.collect::<Result<_, _>>()?;
         }
         Ok(self.output.as_deref())
     }
@@ -88,7 +91,7 @@ fn seal(target: Target, kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgE
     let joined;
     let query = match kind {
         Query::ContainsAny => {
-            joined = join_documents(documents);
+            joined = join_documents(documents)?;
             &joined
         }
         _ => documents.first().copied().unwrap_or_default(),
@@ -156,6 +159,9 @@ fn query_groups(keyring: &Keyring, kind: Query, documents: &[&[u8]]) -> Result<G
     if kind == Query::Between {
         return Ok(range_group(keyring.id, &versions, &between(documents)?));
     }
+    if documents.len() > MAX_ALTERNATIVES {
+        return Ok(Groups::new());
+    }
     let mut leaves =
         documents.iter().map(|document| query_leaves(document)).collect::<Result<Vec<_>, _>>()?;
     if kind == Query::Casefold {
@@ -179,7 +185,7 @@ fn make_for_session(kind: Query, documents: &[&[u8]]) -> Result<Vec<u8>, PgError
     let made = make(session_target()?, kind, documents)?;
     match session::keyring_for_search()? {
         Some(_) => Ok(made),
-        None => Ok(Filter::parse(&made)?.for_every_keyring()),
+        None => Ok(Filter::parse(&made)?.for_every_keyring()?),
     }
 }
 
@@ -235,11 +241,11 @@ pub fn filter_any(call: Call) -> Returned {
     if call.is_null(0) {
         return Ok(None);
     }
-    let elements = array::documents(call.datum(0));
-    let documents: Vec<&[u8]> =
-        elements.iter().map(|element| element.as_ref().map_or(&[][..], Varlena::bytes)).collect();
+    let elements = array::documents(call.datum(0))?;
+    let bytes = elements.iter().map(|element| element.as_ref().map_or(&[][..], Varlena::bytes));
+    let documents = memory::collect(bytes)?;
     let named = call.optional_text(1)?;
-    let joined = join_documents(&documents);
+    let joined = join_documents(&documents)?;
     remember(call, &[&named_key(&named), &joined], || {
         make_named(named.as_deref(), Query::ContainsAny, &documents)
     })
@@ -277,7 +283,7 @@ fn renew(bytes: &[u8]) -> Result<Option<Vec<u8>>, PgError> {
         Binding::Fixed => Some(filter.keyring()),
         Binding::Session => session::keyring_for_search()?,
     };
-    let Some(keyring) = chosen else { return Ok(Some(filter.for_every_keyring())) };
+    let Some(keyring) = chosen else { return Ok(Some(filter.for_every_keyring()?)) };
     if keyring == filter.keyring() && !filter.every_keyring() {
         require_asking(&filter)?;
         if session::keyring(keyring)?.newest_index() == filter.index_version() {
@@ -292,15 +298,15 @@ fn require_asking(filter: &Filter<'_>) -> Result<(), PgError> {
     let keyring = session::keyring(filter.keyring())?;
     session::require_search(&keyring, |policy| {
         let query = open_query(filter)?;
-        is_declared(filter.query(), &asked(filter, &query), policy)
+        is_declared(filter.query(), &asked(filter, &query)?, policy)
     })
 }
 
 /// The documents of an opened query.
-fn asked<'a>(filter: &Filter<'_>, query: &'a [u8]) -> Vec<&'a [u8]> {
+fn asked<'a>(filter: &Filter<'_>, query: &'a [u8]) -> Result<Vec<&'a [u8]>, OutOfMemory> {
     match filter.query() {
-        Query::ContainsAny => filter::split_documents(query).collect(),
-        _ => vec![query],
+        Query::ContainsAny => memory::collect(filter::split_documents(query)),
+        _ => Ok(vec![query]),
     }
 }
 
@@ -322,7 +328,7 @@ pub fn filter_in_column(call: Call) -> Returned {
 /// The same query for another keyring or newer index keys.
 pub fn remake(filter: &Filter<'_>, target: Target) -> Result<Vec<u8>, PgError> {
     let query = open_query(filter)?;
-    make(target, filter.query(), &asked(filter, &query))
+    make(target, filter.query(), &asked(filter, &query)?)
 }
 
 fn open_query(filter: &Filter<'_>) -> Result<Zeroizing<Vec<u8>>, PgError> {
@@ -403,7 +409,7 @@ impl OpenDocument {
         match located.bare_length() {
             Some(length) => self.document.fill(length, |room| located.open_into(room)),
             None => {
-                self.document = Owned::new(located.open()?.datum()?.bytes());
+                self.document = Owned::new(located.open()?.datum()?.bytes())?;
                 Ok(())
             }
         }
@@ -419,19 +425,19 @@ impl OpenFilter {
         let query = open_query(filter)?;
         self.bytes.clear();
         self.question = match filter.query() {
-            Query::Contains => Question::Contains(vec![Owned::new(&query)], Some(false)),
+            Query::Contains => Question::Contains(vec![Owned::new(&query)?], Some(false)),
             Query::ContainsAny => {
-                let documents = filter::split_documents(&query).filter(|document| !document.is_empty());
-                Question::Contains(
-                    documents.map(Owned::new).collect(),
-                    (!filter.has_nulls()).then_some(false),
-                )
+                let mut documents = Vec::new();
+                for document in filter::split_documents(&query).filter(|document| !document.is_empty()) {
+                    memory::push(&mut documents, Owned::new(document)?)?;
+                }
+                Question::Contains(documents, (!filter.has_nulls()).then_some(false))
             }
-            Query::Text => Question::Text(TextAt::new(&text_query(&[&query])?)),
-            Query::Casefold => Question::Casefold(jsonb::casefolded(&Owned::new(&query))),
+            Query::Text => Question::Text(TextAt::new(&text_query(&[&query])?)?),
+            Query::Casefold => Question::Casefold(jsonb::casefolded(&Owned::new(&query)?)?),
             Query::Between => Question::Between(between(&[&query])?),
         };
-        self.bytes = bytes.to_vec();
+        self.bytes = memory::copy(bytes)?;
         Ok(())
     }
 
@@ -453,7 +459,7 @@ impl OpenFilter {
                 if contained { Some(true) } else { *otherwise }
             }
             Question::Text(text) => text.equals(document),
-            Question::Casefold(query) => Some(jsonb::casefolded(document).contains(query)),
+            Question::Casefold(query) => Some(jsonb::casefolded(document)?.contains(query)),
             Question::Between(between) => Some(between.holds(document.bytes(), self.value.reading(between))?),
         })
     }

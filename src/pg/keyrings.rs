@@ -7,12 +7,14 @@ use super::catalog::{self, KeyRow, Keyring, NewKey};
 use super::error::PgError;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
+use super::raw::datum::varlena;
 use super::raw::xact;
-use super::session::{self, Privilege};
+use super::session::{self, MAX_NAME_BYTES, Privilege};
 use super::values::{self, JSONB};
 use super::{guc, kms};
 use crate::core::Uuid;
 use crate::core::kdf::{DataKey, IndexKey};
+use crate::core::memory;
 use crate::core::policy::Policy;
 use crate::core::rng;
 use crate::core::secret::RootKey;
@@ -22,8 +24,6 @@ use crate::kms::KmsError;
 
 /// Name of the wrapping key where `create_keyring` is given none.
 const DEFAULT_KMS_KEY: &str = "pgseal";
-/// A keyring's name is an identifier: NAMEDATALEN - 1.
-const MAX_NAME_BYTES: usize = 63;
 
 /// `create_keyring(name text, searchable text[], kms_key text, kms_endpoint text [, id int4])`.
 pub fn create_keyring(call: Call) -> Returned {
@@ -169,11 +169,13 @@ pub fn searchable_values(call: Call) -> Returned {
     let value = values::open_for(call.varlena(0).bytes(), &JSONB, Privilege::Decrypt)?;
     let (row, policy) = value.keyring.active_index()?;
     let key = session::index_key(&value.keyring, row)?;
-    let found = Tokenizer { key: &key, policy }.values(value.datum()?.bytes())?;
+    let tokenizer = Tokenizer { key: &key, policy };
+    let found = tokenizer.values(value.datum()?.bytes())?;
     let shown = found.iter().filter(|(path, _)| !policy.hides_frequency(path));
-    let texts: Vec<String> = shown.map(|(path, number)| format!("{path}\n{number:x}")).collect();
-    let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
-    Ok(Some(array::of_texts(&texts).datum()))
+    let texts = shown.map(|(path, number)| varlena(format!("{path}\n{number:x}").as_bytes()).datum());
+    let mut datums = memory::room(found.len())?;
+    datums.extend(texts);
+    Ok(Some(array::of_text_datums(&mut datums).datum()))
 }
 
 /// `set_searchable(keyring text, searchable text[])`: a new index key, with these searchable paths.

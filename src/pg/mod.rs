@@ -33,8 +33,8 @@ pgrx::pg_module_magic!();
 
 /// Keys and tokens pass through libraries' buffers: none leaves a copy in freed memory.
 #[global_allocator]
-static MEMORY: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
-    zeroizing_alloc::ZeroAlloc(std::alloc::System);
+static MEMORY: zeroizing_alloc::ZeroAlloc<raw::memory::WithRoom> =
+    zeroizing_alloc::ZeroAlloc(raw::memory::WithRoom);
 
 pgrx::extension_sql_file!("../../sql/catalog.sql", name = "catalog", bootstrap);
 pgrx::extension_sql_file!("../../sql/types.sql", name = "types", requires = ["catalog"]);

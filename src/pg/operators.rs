@@ -81,7 +81,7 @@ pub fn contains(call: Call) -> Returned {
     choice::require_seen(call, 0, parse_head(value.bytes())?.0.keyring)?;
     call.with_cache(|open: &mut OpenDocument| {
         open.load(value.bytes(), &JSONB, |policy| Ok(policy.declares(query.bytes())?))?;
-        Ok(Some(open.document.contains(&Owned::new(query.bytes())).into()))
+        Ok(Some(open.document.contains(&Owned::new(query.bytes())?).into()))
     })
 }
 

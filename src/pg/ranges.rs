@@ -13,6 +13,7 @@ use super::values::JSONB;
 use crate::core::between::Between;
 use crate::core::canonical;
 use crate::core::filter::Query;
+use crate::core::memory::{self, OutOfMemory};
 use crate::core::range::{Bounds, Decimal, Domain, Scalar};
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL counts from.
@@ -106,17 +107,17 @@ fn remember_range(
 ) -> Returned {
     let path = call.varlena(0);
     let (low, high) = (argument(call, 1), argument(call, 2));
-    let inputs = [keyring, path.bytes(), &as_it_is(given, low), &as_it_is(given, high)];
+    let inputs = [keyring, path.bytes(), &as_it_is(given, low)?, &as_it_is(given, high)?];
     filters::remember(call, &inputs, || make(&encode(&call.text(0)?, given, low, high)?))
 }
 
 /// The bytes of a bound; an open end has none.
-fn as_it_is(given: Given, bound: Bound) -> Vec<u8> {
-    match (bound, given) {
+fn as_it_is(given: Given, bound: Bound) -> Result<Vec<u8>, OutOfMemory> {
+    Ok(match (bound, given) {
         (None, _) => Vec::new(),
         (Some(datum), Given::Times) => datum.value().to_be_bytes().to_vec(),
-        (Some(datum), Given::Numbers | Given::Texts) => detoast(datum).bytes().to_vec(),
-    }
+        (Some(datum), Given::Numbers | Given::Texts) => memory::copy(detoast(datum).bytes())?,
+    })
 }
 
 /// The type that bounds come as.

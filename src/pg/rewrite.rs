@@ -15,6 +15,7 @@ use super::raw::encoding::utf8;
 use super::raw::node::{Expr, Objects, SimplifyRequest, simplify_request};
 use super::{session, texts};
 use crate::core::filter::{Binding, Filter, Query};
+use crate::core::memory;
 use crate::core::text_query::{Accessor, TextQuery};
 
 /// A value that something is asked about.
@@ -197,7 +198,7 @@ impl TextSide {
             return Some(TextSide { asked, accessor: Accessor::Whole, steps: Vec::new(), text });
         }
         let (document, accessor, argument) = texts::text_part(column)?;
-        let steps = texts::steps(accessor, argument.constant_datum()?)?;
+        let steps = texts::steps(accessor, argument.constant_datum()?).ok()??;
         let asked = Asked::of(request, document);
         (!asked.value.must_run_once()).then_some(TextSide { asked, accessor, steps, text })
     }
@@ -213,7 +214,7 @@ impl TextSide {
             }
         };
         let steps = self.steps.iter().map(Vec::as_slice).collect();
-        let query = TextQuery { accessor: self.accessor, steps, text }.encode();
+        let query = TextQuery { accessor: self.accessor, steps, text }.encode()?;
         let filter = filters::make_planned(self.asked.target()?, Query::Text, &[&query])?;
         Ok(refreshed(objects, filter))
     }
@@ -268,12 +269,11 @@ fn known_question(kind: Query, arguments: &[Expr]) -> Result<Option<Vec<Vec<u8>>
     }
     let Some(asked) = arguments.first().and_then(|argument| argument.constant()) else { return Ok(None) };
     if kind != Query::ContainsAny {
-        return Ok(Some(vec![asked.bytes().to_vec()]));
+        return Ok(Some(vec![memory::copy(asked.bytes())?]));
     }
-    let documents = array::documents(asked.datum());
-    let bytes =
-        |document: &Option<Varlena>| document.map(|document| document.bytes().to_vec()).unwrap_or_default();
-    Ok(Some(documents.iter().map(bytes).collect()))
+    let documents = array::documents(asked.datum())?;
+    let copy = |document: &Option<Varlena>| memory::copy(document.as_ref().map_or(&[][..], Varlena::bytes));
+    Ok(Some(documents.iter().map(copy).collect::<Result<_, _>>()?))
 }
 
 /// The path and bounds where the planner knows all of them.

@@ -56,6 +56,9 @@ impl Ids {
     }
 }
 
+/// A keyring's name is an identifier: NAMEDATALEN - 1.
+pub const MAX_NAME_BYTES: usize = 63;
+
 thread_local! {
     static SESSION: Session = Session {
         stale: Cell::new(false),
@@ -287,6 +290,10 @@ pub fn keyring_label(id: i32) -> String {
 
 /// A keyring's id by name.
 pub fn keyring_id(name: &str) -> Result<i32, PgError> {
+    // No keyring has a longer name, and no message needs to quote it.
+    if name.len() > MAX_NAME_BYTES {
+        return Err(PgError::UnknownKeyring(name[..name.floor_char_boundary(MAX_NAME_BYTES)].into()));
+    }
     let tables = tables()?;
     if let Some(id) = SESSION.with(|session| session.names.borrow().get(name).copied()) {
         return Ok(id);

@@ -14,6 +14,7 @@ use super::session::{Looking, Privilege};
 use super::values::{self, OpenValue, TEXT};
 use crate::core::envelope::parse_head;
 use crate::core::filter::Query;
+use crate::core::memory::{self, OutOfMemory};
 use crate::core::policy::Policy;
 use crate::core::text_query::{Accessor, TextQuery};
 
@@ -27,14 +28,15 @@ pub struct TextAt {
 
 impl TextAt {
     /// Keeps a copy of the query.
-    pub fn new(query: &TextQuery<'_>) -> Self {
+    pub fn new(query: &TextQuery<'_>) -> Result<Self, OutOfMemory> {
         let argument = match query.accessor {
-            Accessor::Field => Owned::new(query.steps.first().copied().unwrap_or_default()),
-            Accessor::Path => Owned::new(array::of_texts(&query.steps).bytes()),
+            Accessor::Field => Owned::new(query.steps.first().copied().unwrap_or_default())?,
+            Accessor::Path => Owned::new(array::of_texts(&query.steps).bytes())?,
             Accessor::Element | Accessor::Whole => Owned::default(),
         };
-        let steps = query.steps.iter().map(|step| step.to_vec()).collect();
-        TextAt { accessor: query.accessor, steps, argument, text: Zeroizing::new(query.text.to_vec()) }
+        let steps = copies(query.steps.iter().copied())?;
+        let text = Zeroizing::new(memory::copy(query.text)?);
+        Ok(TextAt { accessor: query.accessor, steps, argument, text })
     }
 
     /// The value is the text.
@@ -44,7 +46,7 @@ impl TextAt {
 
     /// Is the text there searchable?
     pub fn is_declared(&self, policy: &Policy) -> Result<bool, PgError> {
-        let steps = self.steps.iter().map(Vec::as_slice).collect();
+        let steps = memory::collect(self.steps.iter().map(Vec::as_slice))?;
         Ok(TextQuery { accessor: self.accessor, steps, text: &self.text }.is_declared(policy))
     }
 
@@ -76,22 +78,29 @@ pub fn functions(accessor: Accessor) -> (Function, Function) {
 
 /// How the operators that look into a document take their argument apart; `None` for a path that is NULL
 /// somewhere or no list.
-pub fn steps(accessor: Accessor, argument: pg_sys::Datum) -> Option<Vec<Vec<u8>>> {
-    match accessor {
+pub fn steps(accessor: Accessor, argument: pg_sys::Datum) -> Result<Option<Vec<Vec<u8>>>, OutOfMemory> {
+    Ok(match accessor {
         Accessor::Whole => Some(Vec::new()),
-        Accessor::Field => Some(vec![detoast(argument).bytes().to_vec()]),
+        Accessor::Field => Some(vec![memory::copy(detoast(argument).bytes())?]),
         Accessor::Element => Some(vec![(argument.value() as i32).to_string().into_bytes()]),
         Accessor::Path => {
             let steps = array::steps(argument)?;
-            Some(steps.iter().map(|step| step.bytes().to_vec()).collect())
+            steps.map(|steps| copies(steps.iter().map(Varlena::bytes))).transpose()?
         }
-    }
+    })
+}
+
+fn copies<'a>(mut steps: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Vec<u8>>, OutOfMemory> {
+    steps.try_fold(Vec::new(), |mut copies, step| {
+        memory::push(&mut copies, memory::copy(step)?)?;
+        Ok(copies)
+    })
 }
 
 /// Is what the operator reads searchable?
 pub fn is_declared(accessor: Accessor, argument: pg_sys::Datum, policy: &Policy) -> Result<bool, PgError> {
-    let Some(steps) = steps(accessor, argument) else { return Ok(false) };
-    let steps = steps.iter().map(Vec::as_slice).collect();
+    let Some(steps) = steps(accessor, argument)? else { return Ok(false) };
+    let steps = memory::collect(steps.iter().map(Vec::as_slice))?;
     Ok(TextQuery { accessor, steps, text: &[] }.is_declared(policy))
 }
 
@@ -151,7 +160,7 @@ pub fn text_part(expression: Expr) -> Option<(Expr, Accessor, Expr)> {
 /// calls; keyring 0 is the session's.
 pub fn filter_text(call: Call) -> Returned {
     let value = call.varlena(2);
-    remember_text(call, value.bytes(), || Ok(encode_argument(call, value.bytes())))
+    remember_text(call, value.bytes(), || encode_argument(call, value.bytes()))
 }
 
 /// `filter_text(accessor int4, steps text[], value encrypted_text, keyring int4)`.
@@ -159,7 +168,7 @@ pub fn filter_sealed_text(call: Call) -> Returned {
     let value = call.varlena(2);
     remember_text(call, value.bytes(), || {
         let value = open_literal(value.bytes())?;
-        Ok(encode_argument(call, value.content()))
+        encode_argument(call, value.content())
     })
 }
 
@@ -178,8 +187,9 @@ fn remember_text(
     filters::remember(call, &inputs, || filters::make_numbered(keyring, Query::Text, &[&encode()?]))
 }
 
-fn encode_argument(call: Call, text: &[u8]) -> Zeroizing<Vec<u8>> {
+fn encode_argument(call: Call, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, PgError> {
     let accessor = Accessor::from_code(call.int4(0) as u8).unwrap_or(Accessor::Path);
-    let steps = array::steps(call.datum(1)).unwrap_or_default();
-    TextQuery { accessor, steps: steps.iter().map(Varlena::bytes).collect(), text }.encode()
+    let steps = array::steps(call.datum(1))?.unwrap_or_default();
+    let steps = memory::collect(steps.iter().map(Varlena::bytes))?;
+    Ok(TextQuery { accessor, steps, text }.encode()?)
 }

@@ -14,14 +14,15 @@ use super::guc;
 use super::raw::array;
 use super::raw::call::{Call, Returned};
 use super::raw::datum::{
-    Varlena, cstring, from_text, jsonb_from_text, jsonb_to_text, name, type_name, varlena,
+    Varlena, cstring, fill_cstring, fill_varlena, from_text, jsonb_from_text, jsonb_to_text, name, type_name,
+    varlena,
 };
 use super::raw::encoding::c_text;
 use super::raw::hook;
 use super::session::{self, Allowed, Privilege};
 use super::values::{self, JSONB, Kind, OpenValue, TEXT};
 use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, Options, parse_head};
-use crate::core::text_form;
+use crate::core::{memory, text_form};
 
 /// `encrypted_jsonb_in(cstring, oid, int4)`.
 pub fn jsonb_in(call: Call) -> Returned {
@@ -57,7 +58,7 @@ fn seal_input(content: Content, plaintext: &[u8], typmod: i32) -> Returned {
 
 /// jsonb's own errors quote the document, which would put it into the server log.
 fn parse_json(text: &CStr) -> Result<Varlena, PgError> {
-    PgTryBuilder::new(|| Ok(jsonb_from_text(text)))
+    PgTryBuilder::new(|| Ok(Call::without_quotation(|| jsonb_from_text(text))))
         .catch_when(Code::ERRCODE_INVALID_TEXT_REPRESENTATION, |_| Err(PgError::Json))
         .catch_when(Code::ERRCODE_UNTRANSLATABLE_CHARACTER, |_| Err(PgError::Json))
         .execute()
@@ -104,9 +105,9 @@ pub fn text_recv(call: Call) -> Returned {
 fn recv(call: Call, kind: &Kind) -> Returned {
     let (bytes, typmod) = (call.message(), call.int4(2));
     Call::without_context(|| {
-        let envelope = Envelope::parse(&bytes)?;
+        let envelope = Envelope::parse(bytes)?;
         accept_sealed(call, &envelope.head(), kind, PgError::OtherContent)?;
-        for_column(varlena(&bytes), kind, envelope.head(), typmod)
+        for_column(varlena(bytes), kind, envelope.head(), typmod)
     })
 }
 
@@ -115,12 +116,20 @@ pub fn out(call: Call) -> Returned {
     if let Some(target) = call.io_cast() {
         return Err(PgError::IoCast(type_name(target)));
     }
-    Ok(Some(cstring(&text_form::encode(shown(call)?.bytes()))))
+    let value = shown(call)?;
+    let length = text_form::text_bytes(value.bytes().len());
+    Ok(Some(fill_cstring(length, |room| text_form::encode(value.bytes(), room))))
 }
 
 /// `sealed_text(encrypted_*)`: the output as a text, for who wants to keep the sealed form.
 pub fn as_sealed_text(call: Call) -> Returned {
-    Ok(Some(varlena(text_form::encode(call.varlena(0).bytes()).as_bytes()).datum()))
+    let value = call.varlena(0);
+    let length = text_form::text_bytes(value.bytes().len());
+    let Ok(text) = fill_varlena(length, |room| {
+        text_form::encode(value.bytes(), room);
+        Ok::<(), std::convert::Infallible>(())
+    });
+    Ok(Some(text.datum()))
 }
 
 /// `encrypted_*_send`: the bytes as they are stored.
@@ -203,7 +212,7 @@ fn for_any_column(value: Varlena, kind: &Kind, head: Head) -> Returned {
 
 fn seal_anew(opened: &OpenValue, head: Head, keyring: i32) -> Returned {
     let content = if head.content == Content::Text { Content::Text } else { Content::Jsonb };
-    let plaintext = Zeroizing::new(opened.datum()?.bytes().to_vec());
+    let plaintext = Zeroizing::new(memory::copy(opened.datum()?.bytes())?);
     Ok(Some(values::seal(keyring, content, &plaintext, false, Options::default())?.datum()))
 }
 
@@ -315,7 +324,7 @@ pub fn decrypt_as(call: Call) -> Returned {
 
 /// Reads a text as the input function of a type does; the error does not quote it.
 pub fn read_as(text: &CStr, of: pg_sys::Oid) -> Result<pg_sys::Datum, PgError> {
-    let read = PgTryBuilder::new(|| Ok(from_text(text, of)));
+    let read = PgTryBuilder::new(|| Ok(Call::without_quotation(|| from_text(text, of))));
     let read = UNREADABLE.into_iter().fold(read, |read, code| {
         read.catch_when(code, move |_| Err(PgError::Unreadable(type_name(of), code)))
     });

@@ -26,6 +26,7 @@ mod memory;
 mod migrate;
 mod operators;
 mod oracle;
+mod out_of_memory;
 mod pg_regress;
 mod policy;
 mod postgresql_suite;

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 
 use super::datum::{Varlena, detoast, varlena};
 use super::encoding::utf8;
+use crate::core::memory::{self, OutOfMemory};
 use crate::pg::error::PgError;
 
 /// The strings of a cstring[] (type modifiers).
@@ -34,6 +35,11 @@ pub fn cstrings(array: pg_sys::Datum) -> Result<Vec<String>, PgError> {
 /// A text[] of these elements, in the current memory context.
 pub fn of_texts(elements: &[&[u8]]) -> Varlena {
     let mut datums: Vec<pg_sys::Datum> = elements.iter().map(|text| varlena(text).datum()).collect();
+    of_text_datums(&mut datums)
+}
+
+/// The same of texts that are datums already.
+pub fn of_text_datums(datums: &mut [pg_sys::Datum]) -> Varlena {
     // SAFETY: each datum is a text; the array is a copy of them.
     unsafe {
         let array = pg_sys::construct_array(
@@ -90,32 +96,36 @@ pub fn of_int8s(numbers: &[i64]) -> Varlena {
 }
 
 /// The elements of a text[] as bytes; `None` where one is NULL or it has more than one dimension.
-pub fn steps(array: pg_sys::Datum) -> Option<Vec<Varlena>> {
+pub fn steps(array: pg_sys::Datum) -> Result<Option<Vec<Varlena>>, OutOfMemory> {
     // SAFETY: the datum is an array.
-    let dimensions =
-        unsafe { (*pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>()).ndim };
+    let dimensions = unsafe { (*detoast(array).datum().cast_mut_ptr::<pg_sys::ArrayType>()).ndim };
     if dimensions > 1 {
-        return None;
+        return Ok(None);
     }
-    elements(array, pg_sys::TEXTOID).into_iter().collect()
+    let mut steps = Vec::new();
+    for element in elements(array, pg_sys::TEXTOID) {
+        let Some(step) = element else { return Ok(None) };
+        memory::push(&mut steps, step)?;
+    }
+    Ok(Some(steps))
 }
 
 /// The elements of a text[] argument; NULL elements are `None`.
 pub fn texts(array: pg_sys::Datum) -> Result<Vec<Option<String>>, PgError> {
     let elements = elements(array, pg_sys::TEXTOID);
-    elements.into_iter().map(|element| element.map(|text| utf8(text.bytes())).transpose()).collect()
+    elements.map(|element| element.map(|text| utf8(text.bytes())).transpose()).collect()
 }
 
 /// The elements of a jsonb[] argument; NULL elements are `None`.
-pub fn documents(array: pg_sys::Datum) -> Vec<Option<Varlena>> {
-    elements(array, pg_sys::JSONBOID)
+pub fn documents(array: pg_sys::Datum) -> Result<Vec<Option<Varlena>>, OutOfMemory> {
+    memory::collect(elements(array, pg_sys::JSONBOID))
 }
 
-fn elements(array: pg_sys::Datum, element_type: pg_sys::Oid) -> Vec<Option<Varlena>> {
+fn elements(array: pg_sys::Datum, element_type: pg_sys::Oid) -> impl Iterator<Item = Option<Varlena>> {
     let mut count = 0;
     // SAFETY: the datum is an array of the given variable-length, int-aligned type.
     unsafe {
-        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let array = detoast(array).datum().cast_mut_ptr::<pg_sys::ArrayType>();
         let (mut values, mut nulls) = (std::ptr::null_mut(), std::ptr::null_mut());
         pg_sys::deconstruct_array(
             array,
@@ -127,6 +137,6 @@ fn elements(array: pg_sys::Datum, element_type: pg_sys::Oid) -> Vec<Option<Varle
             &mut nulls,
             &mut count,
         );
-        (0..count as usize).map(|at| (!*nulls.add(at)).then(|| detoast(*values.add(at)))).collect()
+        (0..count as usize).map(move |at| (!*nulls.add(at)).then(|| detoast(*values.add(at))))
     }
 }

@@ -1,12 +1,13 @@
 //! How PostgreSQL calls our functions (fmgr.h, version-1 convention).
 
 use std::any::TypeId;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::datum::{Varlena, detoast, prefix};
 use super::encoding;
+use super::memory;
 use super::node::Expr;
 use crate::pg::error::PgError;
 
@@ -44,6 +45,7 @@ pub(crate) use sql_functions;
 /// # Safety
 /// `fcinfo` is the frame that fmgr passed to the C symbol.
 pub unsafe fn run(fcinfo: pg_sys::FunctionCallInfo, body: fn(Call) -> Returned) -> pg_sys::Datum {
+    let _running = memory::begin();
     match body(Call(fcinfo)) {
         Ok(Some(datum)) => datum,
         Ok(None) => {
@@ -52,6 +54,36 @@ pub unsafe fn run(fcinfo: pg_sys::FunctionCallInfo, body: fn(Call) -> Returned) 
             pg_sys::Datum::from(0)
         }
         Err(error) => error.raise(),
+    }
+}
+
+unsafe extern "C-unwind" {
+    // utils/elog.h, of which the bindings leave these out.
+    fn geterrcode() -> c_int;
+    fn errmsg(format: *const c_char, ...) -> c_int;
+    fn errdetail(format: *const c_char, ...) -> c_int;
+}
+
+/// SQLSTATE class 22, data exceptions: the lowest 12 bits are the class.
+const DATA_EXCEPTION: c_int = pgrx::PgSqlErrorCode::ERRCODE_DATA_EXCEPTION as c_int & 0xFFF;
+
+unsafe extern "C-unwind" fn drop_quotation(_: *mut c_void) {
+    // SAFETY: PostgreSQL calls it for the error that it is about to raise, which these functions change.
+    unsafe {
+        if geterrcode() & 0xFFF == DATA_EXCEPTION {
+            errmsg(c"the text is not valid".as_ptr());
+            errdetail(c"".as_ptr());
+        }
+    }
+}
+
+/// Puts the list of context callbacks back.
+struct ContextEnd(*mut pg_sys::ErrorContextCallback);
+
+impl Drop for ContextEnd {
+    fn drop(&mut self) {
+        // SAFETY: what it was before.
+        unsafe { pg_sys::error_context_stack = self.0 }
     }
 }
 
@@ -138,20 +170,39 @@ impl Call {
         }
     }
 
+    /// Runs what may refuse a text with an error that quotes it: the quotation, as long as the text, goes before anybody
+    /// copies it.
+    pub fn without_quotation<T>(work: impl FnOnce() -> T) -> T {
+        // SAFETY: the callback stands on the stack as long as it is in PostgreSQL's list, whatever ends `work`.
+        unsafe {
+            let mut quiet = pg_sys::ErrorContextCallback {
+                previous: pg_sys::error_context_stack,
+                callback: Some(drop_quotation),
+                arg: std::ptr::null_mut(),
+            };
+            let _ended = ContextEnd(quiet.previous);
+            pg_sys::error_context_stack = &raw mut quiet;
+            work()
+        }
+    }
+
     /// A cstring argument, as input functions get it.
     pub fn cstring(&self, index: usize) -> &CStr {
         // SAFETY: an input function's first argument is a NUL-terminated string that outlives the call.
-        unsafe { CStr::from_ptr(self.datum(index).cast_mut_ptr()) }
+        let text = unsafe { CStr::from_ptr(self.datum(index).cast_mut_ptr()) };
+        memory::expect(text.count_bytes());
+        text
     }
 
     /// The rest of the message that a receive function gets as its first argument.
-    pub fn message(&self) -> Vec<u8> {
+    pub fn message(&self) -> &[u8] {
         let buffer = self.pointer::<pg_sys::StringInfoData>(0);
         // SAFETY: fmgr passes the message, with cursor <= len.
         unsafe {
             let length = (*buffer).len - (*buffer).cursor;
             let start = pg_sys::pq_getmsgbytes(buffer, length).cast::<u8>();
-            std::slice::from_raw_parts(start, length as usize).to_vec()
+            memory::expect(length as usize);
+            std::slice::from_raw_parts(start, length as usize)
         }
     }
 

@@ -6,6 +6,8 @@ use pgrx::{direct_function_call_as_datum, pg_sys, varlena};
 use zeroize::Zeroizing;
 
 use super::encoding::shown_c;
+use super::memory;
+use crate::core::memory::{OutOfMemory, room};
 use crate::pg::counters::{self, Counter};
 
 /// A detoasted variable-length datum. Points into the argument or into a palloc'd copy; either lives
@@ -32,13 +34,17 @@ pub fn detoast(datum: pg_sys::Datum) -> Varlena {
     unsafe {
         let pointer: *mut pg_sys::varlena = datum.cast_mut_ptr();
         // The usual case, without the cost of a guarded call.
-        if varlena::varatt_is_4b_u(pointer) {
-            return Varlena(pointer);
-        }
-        if varlena::varatt_is_1b_e(pointer) {
-            counters::count(Counter::ValuesFetched);
-        }
-        Varlena(pg_sys::pg_detoast_datum(pointer))
+        let whole = match varlena::varatt_is_4b_u(pointer) {
+            true => Varlena(pointer),
+            false => {
+                if varlena::varatt_is_1b_e(pointer) {
+                    counters::count(Counter::ValuesFetched);
+                }
+                Varlena(pg_sys::pg_detoast_datum(pointer))
+            }
+        };
+        memory::expect(whole.bytes().len());
+        whole
     }
 }
 
@@ -80,12 +86,15 @@ pub fn fill_varlena<E>(length: usize, fill: impl FnOnce(&mut [u8]) -> Result<(),
 
 /// A new cstring in the current memory context; `text` holds no NUL.
 pub fn cstring(text: &str) -> pg_sys::Datum {
-    let total = text.len() + 1;
-    // SAFETY: palloc gives `total` writable bytes.
+    fill_cstring(text.len(), |room| room.copy_from_slice(text.as_bytes()))
+}
+
+/// A new cstring of `length` bytes that `fill` writes, none of them NUL, in the current memory context.
+pub fn fill_cstring(length: usize, fill: impl FnOnce(&mut [u8])) -> pg_sys::Datum {
+    // SAFETY: palloc0 has written every byte that `fill` may see, and the NUL behind them.
     unsafe {
-        let pointer = pg_sys::palloc(total).cast::<u8>();
-        std::ptr::copy_nonoverlapping(text.as_ptr(), pointer, text.len());
-        *pointer.add(text.len()) = 0;
+        let pointer = pg_sys::palloc0(length + 1).cast::<u8>();
+        fill(std::slice::from_raw_parts_mut(pointer, length));
         pg_sys::Datum::from(pointer)
     }
 }
@@ -149,22 +158,26 @@ pub struct Owned(Zeroizing<Vec<u64>>);
 
 impl Owned {
     /// A datum with a copy of these bytes behind its length word.
-    pub fn new(content: &[u8]) -> Self {
+    pub fn new(content: &[u8]) -> Result<Self, OutOfMemory> {
         let mut owned = Owned::default();
-        let Ok(()) = owned.fill(content.len(), |room| {
+        owned.fill(content.len(), |room| {
             room.copy_from_slice(content);
-            Ok::<(), std::convert::Infallible>(())
-        });
-        owned
+            Ok::<(), OutOfMemory>(())
+        })?;
+        Ok(owned)
     }
 
     /// Takes another content of `length` bytes that `fill` writes, in the same room where it fits.
-    pub fn fill<E>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn fill<E: From<OutOfMemory>>(
+        &mut self,
+        length: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let total = length + pg_sys::VARHDRSZ;
         let words = total.div_ceil(size_of::<u64>());
         if self.0.capacity() < words {
             // Growing in place could leave a copy of the content before behind.
-            self.0 = Zeroizing::new(Vec::with_capacity(words));
+            self.0 = Zeroizing::new(room(words)?);
         }
         self.0.clear();
         self.0.resize(words, 0);

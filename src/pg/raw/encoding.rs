@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use pgrx::pg_sys;
 
+use crate::core::memory;
 use crate::pg::error::PgError;
 
 /// This database's encoding is UTF8.
@@ -24,12 +25,15 @@ pub fn is_valid(text: &[u8]) -> bool {
 
 /// The text, where it is UTF-8.
 pub fn utf8(text: &[u8]) -> Result<String, PgError> {
-    std::str::from_utf8(text).map(str::to_owned).map_err(|_| PgError::Encoding)
+    String::from_utf8(memory::copy(text)?).map_err(|_| PgError::Encoding)
 }
 
 /// The text with a NUL behind it; PostgreSQL's own never has one inside.
 pub fn c_text(text: &[u8]) -> Result<CString, PgError> {
-    CString::new(text).map_err(|_| PgError::Encoding)
+    let mut ended = memory::room(text.len() + 1)?;
+    ended.extend_from_slice(text);
+    ended.push(0);
+    CString::from_vec_with_nul(ended).map_err(|_| PgError::Encoding)
 }
 
 /// A name for messages: roles and databases are shared by databases of several encodings. What is not UTF-8 is shown byte

@@ -4,6 +4,8 @@ use pgrx::{direct_function_call_as_datum, pg_sys};
 
 use super::datum::{Owned, Varlena, detoast, varlena};
 use crate::core::fold::fold;
+use crate::core::memory::OutOfMemory;
+use crate::pg::error::PgError;
 
 /// A jsonb function of two arguments: the document and what to look for.
 #[derive(Clone, Copy)]
@@ -59,11 +61,14 @@ unsafe extern "C-unwind" fn fold_string(
 ) -> *mut pg_sys::varlena {
     // SAFETY: PostgreSQL passes a string of the document with its length.
     let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length as usize) };
-    varlena(&fold(text)).datum().cast_mut_ptr()
+    match fold(text) {
+        Ok(folded) => varlena(&folded).datum().cast_mut_ptr(),
+        Err(error) => PgError::from(error).raise(),
+    }
 }
 
 /// A copy of the document with all strings, but no keys, case-folded.
-pub fn casefolded(document: &Owned) -> Owned {
+pub fn casefolded(document: &Owned) -> Result<Owned, OutOfMemory> {
     // SAFETY: the datum is a jsonb; the guard turns a PostgreSQL error into a panic, as pgrx's own bindings do.
     let folded = unsafe {
         pg_sys::ffi::pg_guard_ffi_boundary(|| {

@@ -18,6 +18,7 @@ pub mod hook;
 pub mod in_place;
 pub mod jsonb;
 pub mod lock;
+pub mod memory;
 pub mod node;
 pub mod origin;
 pub mod pages;

@@ -1,0 +1,48 @@
+//! Buffers as large as an input: where the system has no memory for one, it is an error like any other.
+
+/// The system gave no memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("out of memory")]
+pub struct OutOfMemory;
+
+/// An empty buffer with room for exactly so many items.
+pub fn room<T>(items: usize) -> Result<Vec<T>, OutOfMemory> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(items).map_err(|_| OutOfMemory)?;
+    Ok(room)
+}
+
+/// So many zeros.
+pub fn zeroed(bytes: usize) -> Result<Vec<u8>, OutOfMemory> {
+    let mut zeroed = room(bytes)?;
+    zeroed.resize(bytes, 0);
+    Ok(zeroed)
+}
+
+/// A copy of these items.
+pub fn copy<T: Copy>(items: &[T]) -> Result<Vec<T>, OutOfMemory> {
+    let mut copy = room(items.len())?;
+    copy.extend_from_slice(items);
+    Ok(copy)
+}
+
+/// What an iterator gives.
+pub fn collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, OutOfMemory> {
+    let mut all = Vec::new();
+    items.into_iter().try_for_each(|item| push(&mut all, item))?;
+    Ok(all)
+}
+
+/// Adds bytes.
+pub fn append(bytes: &mut Vec<u8>, more: &[u8]) -> Result<(), OutOfMemory> {
+    bytes.try_reserve(more.len()).map_err(|_| OutOfMemory)?;
+    bytes.extend_from_slice(more);
+    Ok(())
+}
+
+/// Adds an item.
+pub fn push<T>(items: &mut Vec<T>, item: T) -> Result<(), OutOfMemory> {
+    items.try_reserve(1).map_err(|_| OutOfMemory)?;
+    items.push(item);
+    Ok(())
+}
