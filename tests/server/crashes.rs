@@ -126,7 +126,8 @@ fn argument(of: &str, value: &str) -> String {
 }
 
 /// What may answer about a value whatever it holds: it reads no more than header and tokens, or judges it.
-const BYTES_ONLY: [&str; 10] = [
+const BYTES_ONLY: [&str; 13] = [
+    "answers",
     "check_value",
     "encrypted_jsonb_out",
     "encrypted_jsonb_send",
@@ -137,6 +138,8 @@ const BYTES_ONLY: [&str; 10] = [
     "is_current",
     "key_version",
     "keyring_id",
+    "reseal_problem",
+    "sealed_text",
 ];
 
 /// Calls every C function that takes the type, whose column `t.v` holds a value of the other one.
