@@ -172,7 +172,12 @@ fn a_killed_backend_or_server_loses_nothing() {
         wait_for_progress(&mut client, done + 50);
         std::thread::sleep(Duration::from_millis(37 * (round % 6)));
         if round % 2 == 0 {
+            let restarts =
+                || cluster.log().matches("all server processes terminated; reinitializing").count();
+            let before = restarts();
             run(Command::new("kill").args(["-9", &pid.to_string()]));
+            // Until the server has noticed, it still takes connections, and ends them then.
+            wait_for("the restart", Duration::from_secs(60), || restarts() > before);
         } else {
             cluster.kill();
             cluster.start_again();
