@@ -469,7 +469,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.settled_place(int4, int4, boolean) IS 'internal: the same, once nothing can bring such a value back';
 
-CREATE FUNCTION pgseal.retire_key(keyring text, version int4, except_foreign boolean DEFAULT false) RETURNS void
+CREATE FUNCTION pgseal.retire_key(keyring text, version int4, except_foreign boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
@@ -507,6 +507,13 @@ BEGIN
     UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire_key.version;
 END $$;
 
+-- A function of its own, so that an update keeps what was granted on it.
+CREATE FUNCTION pgseal.retire_key(keyring text, version int4) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgseal.retire_key(keyring, version, false);
+END $$;
+
 CREATE FUNCTION pgseal.refuse_prepared() RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -532,5 +539,6 @@ COMMENT ON FUNCTION pgseal.rewrite_pages(regclass, int2, int8, int8, boolean) IS
 COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same for a column by name';
 COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text) IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';
 COMMENT ON FUNCTION pgseal.key_usage(regclass, name) IS 'how many values of a column each key version has';
-COMMENT ON FUNCTION pgseal.retire_key(text, int4, boolean) IS 'refuse a data key version from now on, after making sure that no value needs it; with except_foreign foreign tables are not asked about';
+COMMENT ON FUNCTION pgseal.retire_key(text, int4) IS 'refuse a data key version from now on, after making sure that no value needs it';
+COMMENT ON FUNCTION pgseal.retire_key(text, int4, boolean) IS 'the same; with except_foreign foreign tables are not asked about';
 COMMENT ON FUNCTION pgseal.refuse_prepared() IS 'internal: refuses while a transaction is prepared';
