@@ -1,1 +1,2635 @@
 -- From 0.2.0 to 0.3.0.
+
+-- Nothing that a schema in the path holds has a say in what this script does.
+SET LOCAL search_path = pg_catalog, pg_temp;
+ALTER TABLE pgseal.data_key DROP CONSTRAINT data_key_keyring_fkey;
+ALTER TABLE pgseal.index_key DROP CONSTRAINT index_key_keyring_fkey;
+-- A role by its number, written as its name; a restore keeps the name of a role that is missing.
+CREATE TYPE pgseal.grantee;
+CREATE FUNCTION pgseal.grantee_in(cstring) RETURNS pgseal.grantee
+    AS 'MODULE_PATHNAME', 'pgseal_grantee_in' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_in(cstring) IS 'I/O';
+CREATE FUNCTION pgseal.grantee_out(pgseal.grantee) RETURNS cstring
+    AS 'MODULE_PATHNAME', 'pgseal_grantee_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_out(pgseal.grantee) IS 'I/O';
+CREATE TYPE pgseal.grantee (INPUT = pgseal.grantee_in, OUTPUT = pgseal.grantee_out, LIKE = bytea);
+COMMENT ON TYPE pgseal.grantee IS 'internal: a role, which need not be here yet; - is PUBLIC';
+-- For the primary key.
+CREATE CAST (pgseal.grantee AS bytea) WITHOUT FUNCTION AS IMPLICIT;
+COMMENT ON CAST (pgseal.grantee AS bytea) IS 'internal: as it is stored';
+CREATE FUNCTION pgseal.grantee_of(oid) RETURNS pgseal.grantee
+    AS 'MODULE_PATHNAME', 'pgseal_grantee_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_of(oid) IS 'internal: cast from the number of a role';
+CREATE CAST (oid AS pgseal.grantee) WITH FUNCTION pgseal.grantee_of(oid) AS ASSIGNMENT;
+COMMENT ON CAST (oid AS pgseal.grantee) IS 'internal: from the number of a role';
+CREATE CAST (regrole AS pgseal.grantee) WITH FUNCTION pgseal.grantee_of(oid) AS ASSIGNMENT;
+COMMENT ON CAST (regrole AS pgseal.grantee) IS 'internal: from a role';
+CREATE FUNCTION pgseal.grantee_number(pgseal.grantee) RETURNS oid
+    AS 'MODULE_PATHNAME', 'pgseal_grantee_number' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_number(pgseal.grantee) IS 'internal: cast to the number of a role';
+CREATE CAST (pgseal.grantee AS oid) WITH FUNCTION pgseal.grantee_number(pgseal.grantee) AS IMPLICIT;
+COMMENT ON CAST (pgseal.grantee AS oid) IS 'internal: the number of the role, 4294967295 where it is missing';
+CREATE FUNCTION pgseal.grantee_equal(pgseal.grantee, pgseal.grantee) RETURNS boolean
+    AS 'byteaeq' LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.grantee_equal(pgseal.grantee, pgseal.grantee) IS 'internal: implementation of = operator';
+-- With casts to bytea and to oid PostgreSQL could not choose.
+CREATE OPERATOR pg_catalog.= (LEFTARG = pgseal.grantee, RIGHTARG = pgseal.grantee, FUNCTION = pgseal.grantee_equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (pgseal.grantee, pgseal.grantee) IS 'internal: the same role';
+CREATE FUNCTION pgseal.is_missing(pgseal.grantee) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_is_missing' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.is_missing(pgseal.grantee) IS 'internal: was the role missing when its privileges were restored?';
+ALTER TABLE pgseal.privilege DROP CONSTRAINT privilege_keyring_fkey;
+-- Its body depends on the column; it is made anew below.
+CREATE OR REPLACE FUNCTION pgseal.migration_roles(target_table regclass, target_column name, new_type text) RETURNS SETOF text
+    LANGUAGE sql STABLE RETURN NULL::text;
+-- What dropped roles had stays under their numbers.
+ALTER TABLE pgseal.privilege ALTER COLUMN role TYPE pgseal.grantee USING pgseal.grantee_of(role);
+
+COMMENT ON TABLE pgseal.privilege IS 'what roles may do with a keyring; role - is PUBLIC; what waits for a role that a restore did not find is for the role that gets the name';
+-- A dropped role would be dumped as a number, which may be another role elsewhere.
+SELECT pg_catalog.pg_extension_config_dump('pgseal.privilege', 'WHERE pgseal.is_missing(role) OR role = 0 OR role IN (SELECT oid FROM pg_catalog.pg_roles)');
+-- STABLE, so that no cast through text is folded: it is refused where it runs.
+CREATE OR REPLACE FUNCTION pgseal.encrypted_jsonb_out(@extschema@.encrypted_jsonb) RETURNS cstring
+    AS 'MODULE_PATHNAME', 'pgseal_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE OR REPLACE FUNCTION pgseal.encrypted_text_out(@extschema@.encrypted_text) RETURNS cstring
+    AS 'MODULE_PATHNAME', 'pgseal_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION pgseal.sealed_text(value @extschema@.encrypted_jsonb) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_sealed_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.sealed_text(@extschema@.encrypted_jsonb) IS 'the ciphertext as text, as clients and dumps get it; needs no key';
+CREATE FUNCTION pgseal.sealed_text(value @extschema@.encrypted_text) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_sealed_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.sealed_text(@extschema@.encrypted_text) IS 'the ciphertext as text, as clients and dumps get it; needs no key';
+-- What the planner puts around a column without keyring, for pgseal.keyring as it is when the statement runs.
+CREATE FUNCTION pgseal.chosen_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_chosen_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.chosen_support(internal) IS 'planner support: a part of a document is chosen with the document';
+CREATE FUNCTION pgseal.chosen(@extschema@.encrypted_jsonb) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_chosen' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED SUPPORT pgseal.chosen_support;
+COMMENT ON FUNCTION pgseal.chosen(@extschema@.encrypted_jsonb) IS 'internal: the value, or NULL where pgseal.keyring names another keyring';
+CREATE FUNCTION pgseal.chosen(@extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_chosen' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED SUPPORT pgseal.chosen_support;
+COMMENT ON FUNCTION pgseal.chosen(@extschema@.encrypted_text) IS 'internal: the value, or NULL where pgseal.keyring names another keyring';
+CREATE FUNCTION pgseal.each(@extschema@.encrypted_jsonb) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_each' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.each(@extschema@.encrypted_jsonb) IS 'internal: the value, where columns with and without keyring come together';
+CREATE FUNCTION pgseal.each(@extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_each' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.each(@extschema@.encrypted_text) IS 'internal: the value, where columns with and without keyring come together';
+CREATE FUNCTION pgseal.answers(@extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_answers' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.answers(@extschema@.encrypted_jsonb) IS 'internal: false where pgseal.keyring names another keyring than the value''s';
+CREATE FUNCTION pgseal.answers(@extschema@.encrypted_text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_answers' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.answers(@extschema@.encrypted_text) IS 'internal: false where pgseal.keyring names another keyring than the value''s';
+CREATE OR REPLACE FUNCTION pgseal.matches(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_matches' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.matches_support;
+-- Below a policy a LEAKPROOF condition runs before the policy does: through the index, and in the counts of EXPLAIN ANALYZE.
+CREATE FUNCTION pgseal.use_leakproof(wanted boolean) RETURNS int4
+    LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    one regprocedure;
+    changed int4 := 0;
+BEGIN
+    FOR one IN
+        SELECT p.oid FROM pg_proc p
+         WHERE p.pronamespace = 'pgseal'::regnamespace AND p.proname = 'token_match' AND p.proleakproof <> wanted ORDER BY 1
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s %s', one, CASE WHEN wanted THEN 'LEAKPROOF' ELSE 'NOT LEAKPROOF' END);
+        changed := changed + 1;
+    END LOOP;
+    RETURN changed;
+END $$;
+
+COMMENT ON FUNCTION pgseal.use_leakproof(boolean) IS 'let row-level security use the token index (true), or keep the counts of EXPLAIN ANALYZE from telling of hidden rows (false); for superusers; returns how many functions changed';
+CREATE FUNCTION pgseal.operator_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_operator_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.operator_support(internal) IS 'planner support: the session''s choice of keyring';
+CREATE OR REPLACE FUNCTION pgseal.key_exists(@extschema@.encrypted_jsonb, text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exists' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+CREATE OR REPLACE FUNCTION pgseal.any_key_exists(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exists_any' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+CREATE OR REPLACE FUNCTION pgseal.all_keys_exist(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exists_all' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+CREATE OR REPLACE FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_differ_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+CREATE OR REPLACE FUNCTION pgseal.differ(@extschema@.encrypted_text, text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_differ_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+CREATE OR REPLACE FUNCTION pgseal.differ(text, @extschema@.encrypted_text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+ALTER OPERATOR @extschema@.= (@extschema@.encrypted_text, @extschema@.encrypted_text) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.= (@extschema@.encrypted_text, text) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.= (text, @extschema@.encrypted_text) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.<> (@extschema@.encrypted_text, text) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.|| (text, @extschema@.encrypted_jsonb) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.|| (text, @extschema@.encrypted_text) SET SCHEMA pg_catalog;
+ALTER OPERATOR @extschema@.|| (@extschema@.encrypted_text, text) SET SCHEMA pg_catalog;
+CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
+COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
+CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
+COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
+-- PostgreSQL's own are written with $1::text, the explicit cast: dynamic SQL of audit triggers would store plaintext.
+CREATE FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN pg_catalog.quote_literal(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_jsonb) IS 'the ciphertext as a literal';
+CREATE FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN pg_catalog.quote_literal(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_text) IS 'the ciphertext as a literal';
+CREATE FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN pg_catalog.quote_nullable(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_jsonb) IS 'the ciphertext as a literal, or NULL';
+CREATE FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN pg_catalog.quote_nullable(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_text) IS 'the ciphertext as a literal, or NULL';
+-- Patterns and order on the decrypted text, for each row, in the collation that the other side brings; they tell more than equality,
+-- so they need decrypt.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['text_lt', 'text_le', 'text_gt', 'text_ge',
+                                'text_like', 'text_not_like', 'text_ilike', 'text_not_ilike',
+                                'text_regex', 'text_not_regex', 'text_iregex', 'text_not_iregex']
+    LOOP
+        EXECUTE format('CREATE OR REPLACE FUNCTION pgseal.%1$I(%2$s.encrypted_text, text) RETURNS boolean
+            AS ''MODULE_PATHNAME'', ''pgseal_%1$s'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+            SUPPORT pgseal.operator_support', name, '@extschema@');
+    END LOOP;
+END $$;
+
+CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low text, high text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.between_support;
+CREATE FUNCTION pgseal.filter_between(path text, low text, high text, keyring text DEFAULT NULL) RETURNS @extschema@.encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED
+    SUPPORT pgseal.filter_between_support;
+CREATE FUNCTION pgseal.filter_between_for(text, text, text, int4) RETURNS @extschema@.encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_between_texts_for' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, text, text) IS 'the same for bounds without a type: numbers where they read as such, else times';
+COMMENT ON FUNCTION pgseal.filter_between(text, text, text, text) IS 'the same for bounds without a type';
+COMMENT ON FUNCTION pgseal.filter_between_for(text, text, text, int4) IS 'internal: the filter of a rewritten between with parameters';
+-- jsonb's own functions of these names, which some frameworks call: with pgseal in the search_path. In the schema of the types they
+-- would make calls with nothing but literals ambiguous. Whole documents are looked at: they need decrypt.
+CREATE OR REPLACE FUNCTION pgseal.jsonb_exists(@extschema@.encrypted_jsonb, text) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_exists(pgseal.decrypt($1), $2);
+CREATE OR REPLACE FUNCTION pgseal.jsonb_exists_any(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_exists_any(pgseal.decrypt($1), $2);
+CREATE OR REPLACE FUNCTION pgseal.jsonb_exists_all(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_exists_all(pgseal.decrypt($1), $2);
+CREATE OR REPLACE FUNCTION pgseal.jsonb_path_exists(@extschema@.encrypted_jsonb, jsonpath, jsonb DEFAULT '{}', boolean DEFAULT false) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_path_exists(pgseal.decrypt($1), $2, $3, $4);
+CREATE OR REPLACE FUNCTION pgseal.jsonb_path_match(@extschema@.encrypted_jsonb, jsonpath, jsonb DEFAULT '{}', boolean DEFAULT false) RETURNS boolean
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_path_match(pgseal.decrypt($1), $2, $3, $4);
+-- Without defaults, or a call with fewer arguments could mean both.
+CREATE FUNCTION pgseal.create_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text, int4) IS 'the same with the id that the types of a schema name which was restored without rows';
+-- Privileges that were restored before their role was there become the role's that has the name now; those of dropped roles go.
+CREATE FUNCTION pgseal.settle_privileges() RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt)
+    SELECT w.keyring, w.role::oid, w.encrypt, w.search, w.decrypt FROM pgseal.privilege w
+     WHERE pgseal.is_missing(w.role) AND w.role IN (SELECT r.oid FROM pg_roles r)
+    ON CONFLICT ON CONSTRAINT privilege_pkey DO UPDATE
+        SET encrypt = p.encrypt OR excluded.encrypt, search = p.search OR excluded.search, decrypt = p.decrypt OR excluded.decrypt;
+    DELETE FROM pgseal.privilege p
+     WHERE p.role <> 0 AND pgseal.is_missing(p.role) = EXISTS (SELECT FROM pg_roles r WHERE r.oid = p.role);
+END $$;
+
+COMMENT ON FUNCTION pgseal.settle_privileges() IS 'internal: privileges go to roles that were missing when they were restored; those of dropped roles go';
+CREATE OR REPLACE FUNCTION pgseal.grant_keyring(keyring text, role text, privileges text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    grantee oid := CASE lower(role) WHEN 'public' THEN 0 ELSE quote_ident(role)::regrole::oid END;
+    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
+    unknown text := (SELECT p FROM unnest(privileges) p WHERE p IS NULL OR p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
+BEGIN
+    IF id IS NULL THEN
+        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+    END IF;
+    IF unknown IS NOT NULL OR array_position(privileges, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'unknown privilege "%"', unknown
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
+    END IF;
+    PERFORM pgseal.settle_privileges();
+    INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt)
+    VALUES (id, grantee, 'encrypt' = ANY (privileges), 'search' = ANY (privileges), 'decrypt' = ANY (privileges))
+    ON CONFLICT ON CONSTRAINT privilege_pkey DO UPDATE
+        SET encrypt = p.encrypt OR excluded.encrypt, search = p.search OR excluded.search, decrypt = p.decrypt OR excluded.decrypt;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgseal.revoke_keyring(keyring text, role text, privileges text[] DEFAULT ARRAY['encrypt', 'search', 'decrypt']) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    grantee pgseal.grantee := CASE lower(role) WHEN 'public' THEN '-' ELSE quote_ident(role) END;
+    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
+    unknown text := (SELECT p FROM unnest(privileges) p WHERE p IS NULL OR p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
+BEGIN
+    IF id IS NULL THEN
+        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+    END IF;
+    -- What is misspelt would stay granted.
+    IF unknown IS NOT NULL OR privileges IS NULL OR array_position(privileges, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'unknown privilege "%"', unknown
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
+    END IF;
+    PERFORM pgseal.settle_privileges();
+    UPDATE pgseal.privilege p
+       SET encrypt = p.encrypt AND NOT 'encrypt' = ANY (privileges),
+           search = p.search AND NOT 'search' = ANY (privileges),
+           decrypt = p.decrypt AND NOT 'decrypt' = ANY (privileges)
+     WHERE p.keyring = id AND p.role = grantee;
+    IF NOT FOUND AND pgseal.is_missing(grantee) THEN
+        RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object';
+    END IF;
+    DELETE FROM pgseal.privilege p WHERE pgseal.is_missing(p.role) AND NOT (p.encrypt OR p.search OR p.decrypt);
+END $$;
+
+CREATE OR REPLACE VIEW pgseal.keyrings AS
+    SELECT k.name, k.id, k.is_default, k.kms_endpoint, k.kms_key,
+           d.version AS data_key_version, i.version AS index_key_version,
+           ARRAY(SELECT CASE WHEN (SELECT count(*) FROM pg_catalog.json_object_keys(p)) = 1 THEN p ->> 'path' ELSE p::text END
+                   FROM pg_catalog.json_array_elements(i.policy -> 'paths') p) AS searchable,
+           k.created
+      FROM pgseal.keyring k
+      LEFT JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
+      LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active';
+
+CREATE OR REPLACE VIEW pgseal.keys AS
+    SELECT k.name AS keyring, 'data' AS purpose, d.version, d.state, d.created, d.retired
+      FROM pgseal.data_key d JOIN pgseal.keyring k ON k.id = d.keyring
+    UNION ALL
+    SELECT k.name, 'index', i.version, i.state, i.created, i.retired
+      FROM pgseal.index_key i JOIN pgseal.keyring k ON k.id = i.keyring;
+
+CREATE OR REPLACE FUNCTION pgseal.check_searchable(target_table regclass, target_column name, sample_size int4 DEFAULT 10000)
+    RETURNS TABLE (path text, number_of_values int8, distinct_values int8, commonest_share float8)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgseal.require_owner(target_table);
+    FOR path, number_of_values, distinct_values, commonest_share IN SELECT r.* FROM jsonb_to_recordset(pgseal.confined(format(
+        'SELECT coalesce(jsonb_agg(q ORDER BY q.p), ''[]'') FROM (SELECT split_part(v, E''\n'', 1) AS p, sum(n)::int8 AS n, count(*) AS d, max(n)::float8 / sum(n)::float8 AS s
+           FROM (SELECT v, count(*) AS n
+                   FROM (SELECT %1$I AS c FROM %2$s WHERE %1$I IS NOT NULL LIMIT %3$s) s, unnest(pgseal.searchable_values(s.c)) v
+                  GROUP BY 1) counted
+          GROUP BY 1) q', target_column, target_table, greatest(sample_size, 0)))::jsonb) r (p text, n int8, d int8, s float8)
+    LOOP
+        IF number_of_values >= 100 AND (distinct_values < 16 OR commonest_share > 0.5) THEN
+            RAISE NOTICE 'searchable path % has % different values, the commonest % %% of all: who sees the tokens can tell which is which',
+                path, distinct_values, round(100 * commonest_share::numeric)
+                USING HINT = format('Declare it with several tokens for each value, %s, or not at all.',
+                                    json_build_object('path', path, 'spread', 8));
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+CREATE OR REPLACE VIEW pgseal.rotation_worker AS
+    SELECT DISTINCT w.relation, w.attnum, w.pid
+      FROM (SELECT relation, attnum, pid, call_started FROM pgseal.rotation
+            UNION ALL
+            SELECT relation, attnum, pid, call_started FROM pgseal.rotation_range) w
+      JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid
+     -- NULL where the reader may not see what the other session runs.
+     WHERE (a.query_start = w.call_started AND a.state = 'active') IS NOT FALSE;
+
+CREATE OR REPLACE VIEW pgseal.rotation_progress WITH (security_barrier) AS
+    SELECT r.relation::regclass AS table_name, a.attname AS column_name,
+           CASE WHEN r.stuck THEN 'stuck' WHEN r.finished IS NOT NULL THEN 'finished'
+                WHEN w.pids IS NULL THEN 'interrupted' ELSE 'running' END AS state,
+           r.pass, p.pages_done, p.pages, r.rows_before + p.rows_done AS rows_done,
+           pg_catalog.round((r.rows_before + p.rows_done - r.rows_then) / s.seconds, 1) AS rows_per_second,
+           CASE WHEN r.finished IS NULL THEN
+               pg_catalog.make_interval(secs => ((p.pages - p.pages_done) * s.seconds / nullif(p.pages_done - r.pages_then, 0))::float8)
+           END AS remaining,
+           r.started, p.updated, r.finished, CASE WHEN r.finished IS NULL THEN w.pids END AS pids
+      FROM pgseal.rotation r
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = r.relation AND a.attnum = r.attnum AND NOT a.attisdropped
+     CROSS JOIN LATERAL (
+           SELECT coalesce(pg_catalog.sum(g.end_page - g.first_page), 0)::int8 AS pages,
+                  coalesce(pg_catalog.sum(g.next_page - g.first_page), 0)::int8 AS pages_done,
+                  coalesce(pg_catalog.sum(g.rows_done), 0)::int8 AS rows_done,
+                  coalesce(pg_catalog.max(g.updated), r.measured_since) AS updated
+             FROM pgseal.rotation_range g WHERE g.relation = r.relation AND g.attnum = r.attnum) p
+     CROSS JOIN LATERAL (SELECT nullif(greatest(extract(epoch FROM p.updated - r.measured_since), 0), 0) AS seconds) s
+     CROSS JOIN LATERAL (SELECT pg_catalog.array_agg(w.pid) AS pids FROM pgseal.rotation_worker w
+                          WHERE w.relation = r.relation AND w.attnum = r.attnum) w
+     WHERE pg_catalog.has_any_column_privilege(r.relation, 'SELECT, UPDATE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+-- These run as the owner of the tables above; the role that counts is the one that called reencrypt.
+CREATE OR REPLACE FUNCTION pgseal.rotation_column(target_table regclass, target_column name) RETURNS int2
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    caller name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+BEGIN
+    -- Its owner, as for VACUUM: with UPDATE alone nobody says that a table is done.
+    IF NOT has_column_privilege(caller, target_table, target_column, 'UPDATE')
+       OR NOT pg_has_role(caller, (SELECT c.relowner FROM pg_class c WHERE c.oid = target_table), 'USAGE') THEN
+        RAISE EXCEPTION 'permission denied for column "%" of %', target_column, target_table USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+END $$;
+
+-- Joins the run of this column that is not finished, or starts one; returns what it aims at.
+CREATE OR REPLACE FUNCTION pgseal.rotation_join(target_table regclass, target_column name, with_index boolean, step int8) RETURNS text
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number int2 := pgseal.rotation_column(target_table, target_column);
+    only_keyring int4 := (SELECT coalesce(nullif(a.atttypmod, -1), nullif(t.typtypmod, -1))
+                            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                           WHERE a.attrelid = target_table AND a.attnum = number);
+    new_goal text := (SELECT hashtextextended(string_agg(concat_ws(':', k.id, d.version, CASE WHEN rotation_join.with_index THEN i.version END),
+                                                         ',' ORDER BY k.id), 0)
+                        FROM pgseal.keyring k
+                        JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
+                        JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active'
+                       WHERE only_keyring IS NULL OR k.id = only_keyring);
+    run pgseal.rotation;
+BEGIN
+    new_goal := concat(new_goal, CASE WHEN rotation_join.with_index THEN ' with index' END);
+    -- Tables that are gone. Whoever holds such a row is not waited for.
+    DELETE FROM pgseal.rotation r USING (
+        SELECT g.relation, g.attnum FROM pgseal.rotation g
+         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = g.relation) FOR UPDATE SKIP LOCKED) gone
+     WHERE r.relation = gone.relation AND r.attnum = gone.attnum;
+    DELETE FROM pgseal.rotation_range r USING (
+        SELECT g.relation, g.attnum, g.first_page FROM pgseal.rotation_range g
+         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = g.relation) FOR UPDATE SKIP LOCKED) gone
+     WHERE r.relation = gone.relation AND r.attnum = gone.attnum AND r.first_page = gone.first_page;
+    INSERT INTO pgseal.rotation (relation, attnum, with_index, goal, finished)
+    VALUES (target_table, number, rotation_join.with_index, '', clock_timestamp()) ON CONFLICT DO NOTHING;
+    SELECT * INTO run FROM pgseal.rotation r WHERE r.relation = target_table AND r.attnum = number FOR UPDATE;
+    IF run.finished IS NULL AND run.with_index <> rotation_join.with_index
+       AND EXISTS (SELECT FROM pgseal.rotation_worker w
+                    WHERE w.relation = target_table AND w.attnum = number AND w.pid <> pg_backend_pid()) THEN
+        RAISE EXCEPTION 'reencrypt of % with index => % is running', target_table, run.with_index USING ERRCODE = 'object_in_use';
+    END IF;
+    IF run.finished IS NOT NULL OR run.goal <> new_goal THEN
+        DELETE FROM pgseal.rotation r WHERE r.relation = target_table AND r.attnum = number;
+        INSERT INTO pgseal.rotation (relation, attnum, with_index, goal)
+        VALUES (target_table, number, rotation_join.with_index, new_goal);
+        PERFORM pgseal.rotation_start_pass(target_table, number, step);
+        RETURN new_goal;
+    END IF;
+    -- Rows may have come back to pages that were done before an interruption: one more pass looks at them.
+    UPDATE pgseal.rotation r
+       SET pass_again = true, measured_since = clock_timestamp(), pid = pg_backend_pid(), call_started = statement_timestamp(),
+           rows_then = r.rows_before + g.rows_done, pages_then = g.pages_done
+      FROM (SELECT coalesce(sum(rows_done), 0) AS rows_done, coalesce(sum(next_page - first_page), 0) AS pages_done
+              FROM pgseal.rotation_range WHERE relation = target_table AND attnum = number) g
+     WHERE r.relation = target_table AND r.attnum = number;
+    RETURN new_goal;
+END $$;
+
+-- Sessions whose transactions are among these and have not ended; NULL when none is left.
+CREATE FUNCTION pgseal.rotation_sessions(transactions text[]) RETURNS int4[]
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT array_agg(l.pid) FROM pg_locks l WHERE l.locktype = 'virtualxid' AND l.virtualtransaction = ANY (transactions);
+END;
+
+COMMENT ON FUNCTION pgseal.rotation_sessions(text[]) IS 'internal: sessions whose transactions are among these and have not ended';
+CREATE FUNCTION pgseal.report_rotation(leaf regclass, target_column name) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    progress pgseal.rotation_progress;
+BEGIN
+    SELECT * INTO progress FROM pgseal.rotation_progress p WHERE p.table_name = leaf AND p.column_name = target_column;
+    RAISE NOTICE '%: pass %, page % of %, % rows re-encrypted, % rows/s, % remaining', leaf, progress.pass,
+        progress.pages_done, progress.pages, progress.rows_done, progress.rows_per_second,
+        coalesce(date_trunc('second', progress.remaining)::text, 'unknown time');
+END $$;
+
+COMMENT ON FUNCTION pgseal.report_rotation(regclass, name) IS 'internal: a NOTICE that says how far reencrypt is';
+-- Why values of a column must not be rewritten where they are: something else is made from their bytes.
+CREATE OR REPLACE FUNCTION pgseal.in_place_problem(target_table regclass, target_column name) RETURNS text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgseal.encrypted_column(target_table, target_column);
+    RETURN (SELECT p.problem FROM (
+        SELECT format('%s is not an ordinary table', c.oid::regclass) FROM pg_class c LEFT JOIN pg_am m ON m.oid = c.relam
+         WHERE c.oid = target_table AND (c.relkind <> 'r' OR c.relpersistence = 't' OR m.amname <> 'heap')
+        UNION ALL
+        SELECT format('index %s stores the column or something made from it', i.indexrelid::regclass)
+          FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = target_column
+         WHERE i.indrelid = target_table
+           AND (a.attnum = ANY (i.indkey::int2[]) AND m.amname <> 'gin'
+                OR (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+                   -- A whole row leaves no dependency on its columns.
+                   AND (pg_get_indexdef(i.indexrelid) LIKE '%.*%'
+                        OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                                      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = target_table AND d.refobjsubid = a.attnum)))
+        UNION ALL
+        SELECT format('column %I of %s is generated', g.attname, target_table) FROM pg_attribute g
+         WHERE g.attrelid = target_table AND g.attgenerated <> '' AND NOT g.attisdropped
+        UNION ALL
+        SELECT format('constraint %I of %s looks at the column', o.conname, target_table)
+          FROM pg_constraint o JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attname = target_column
+         WHERE o.conrelid = target_table AND o.contype IN ('c', 'x') AND (o.conkey && ARRAY[0, a.attnum]::int2[] OR o.conkey IS NULL)
+        UNION ALL
+        SELECT format('%s is partitioned by an expression', k.partrelid::regclass)
+          FROM pg_partition_ancestors(target_table) f JOIN pg_partitioned_table k ON k.partrelid = f.relid
+         WHERE k.partexprs IS NOT NULL
+    ) p (problem) LIMIT 1);
+END $$;
+
+COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column of a table that the caller of reencrypt owns';
+-- Columns that can hold values, plainly (scalar names the type), or in arrays, composites and ranges; blind says why one cannot be read.
+CREATE OR REPLACE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4, blind text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH RECURSIVE base (oid) AS (
+        SELECT t.oid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_type t ON t.oid = d.objid
+         WHERE d.classid = 'pg_type'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+           AND e.extname = 'pgseal' AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
+    ), carrier (oid, scalar) AS (
+        SELECT base.oid, base.oid::regtype::text FROM base
+        UNION
+        SELECT t.oid, CASE WHEN t.typbasetype = c.oid THEN c.scalar END
+          FROM carrier c JOIN pg_type t
+            ON t.typbasetype = c.oid OR t.typelem = c.oid
+            OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = c.oid AND NOT a.attisdropped))
+            OR EXISTS (SELECT FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid) AND r.rngsubtype = c.oid)
+    ) SELECT r.oid::regclass, a.attname, k.scalar, a.atttypmod,
+             CASE WHEN r.relkind = 'f' THEN 'foreign table'
+                  WHEN r.relpersistence = 't' AND r.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session' END
+        FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN carrier k ON k.oid = a.atttypid
+       WHERE r.relkind IN ('r', 'm', 'f') AND r.relispopulated AND a.attnum > 0 AND NOT a.attisdropped
+       ORDER BY 1, 2
+$$;
+
+-- What an owner's triggers, CHECKs and functions of indexes do, they do as whoever works on the table.
+CREATE FUNCTION pgseal.require_owner(target_table regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    other record;
+BEGIN
+    SELECT c.oid::regclass AS relation, c.relowner::regrole AS owner INTO other
+      FROM (SELECT target_table UNION SELECT l.leaf FROM pgseal.leaves(target_table) l UNION SELECT p.relid FROM pg_partition_tree(target_table) p) t (relation)
+      JOIN pg_class c ON c.oid = t.relation WHERE NOT pg_has_role(c.relowner, current_user, 'USAGE') ORDER BY 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION '% belongs to %, whose triggers and functions would run with the privileges of %', other.relation, other.owner, quote_ident(current_user)
+            USING ERRCODE = 'insufficient_privilege', HINT = format('SET ROLE %s first: a role that needs its privileges on the keyring.', other.owner);
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgseal.require_owner(regclass) IS 'internal: refuses to run an owner''s code with more privileges than the owner has';
+-- For everybody: it runs as its caller, with fewer rights than without it.
+CREATE FUNCTION pgseal.confined(statement text, start tid DEFAULT NULL, stop tid DEFAULT NULL) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_confined' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.confined(text, tid, tid) IS 'internal: runs a statement whose triggers and functions cannot go back from SET ROLE';
+-- For whoever may select all rows. Read without the planner and the executor: no code of the table's owner runs.
+CREATE FUNCTION pgseal.jsonb_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_jsonb[]
+    AS 'MODULE_PATHNAME', 'pgseal_page_values' LANGUAGE C STABLE PARALLEL UNSAFE;
+CREATE FUNCTION pgseal.text_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_text[]
+    AS 'MODULE_PATHNAME', 'pgseal_page_values' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.jsonb_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
+COMMENT ON FUNCTION pgseal.text_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
+-- Expressions as the parser left them: pg_depend does not tell whether a row is used as a whole.
+CREATE FUNCTION pgseal.expression_trees() RETURNS TABLE (class oid, id oid, tree text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT t.class, t.id, t.tree FROM (
+        SELECT 'pg_rewrite'::regclass::oid, oid, concat(ev_qual, ev_action) FROM pg_rewrite
+        UNION ALL SELECT 'pg_policy'::regclass, oid, concat(polqual, polwithcheck) FROM pg_policy
+        UNION ALL SELECT 'pg_constraint'::regclass, oid, conbin::text FROM pg_constraint
+        UNION ALL SELECT 'pg_trigger'::regclass, oid, tgqual::text FROM pg_trigger
+        UNION ALL SELECT 'pg_attrdef'::regclass, oid, adbin::text FROM pg_attrdef
+        UNION ALL SELECT 'pg_class'::regclass, indexrelid, concat(indexprs, indpred) FROM pg_index
+        UNION ALL SELECT 'pg_proc'::regclass, oid, concat(prosqlbody, proargdefaults) FROM pg_proc
+        UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, stxexprs::text FROM pg_statistic_ext
+    ) t (class, id, tree) WHERE t.id >= 16384 AND t.tree <> ''
+$$;
+
+COMMENT ON FUNCTION pgseal.expression_trees() IS 'internal: expressions that the catalogs keep, as the parser left them';
+CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
+CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, index boolean) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
+CREATE FUNCTION pgseal.retire_alone() RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_retire_alone' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.retire_alone() IS 'internal: false while another session retires a key';
+-- How many pages hold about so many rows.
+CREATE OR REPLACE FUNCTION pgseal.pages_of_rows(target_table regclass, number_of_rows float8) RETURNS int8
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rows_of_page float8 := (SELECT c.reltuples / nullif(c.relpages, 0) FROM pg_class c WHERE c.oid = target_table AND c.reltuples >= 0);
+BEGIN
+    IF rows_of_page IS NULL THEN
+        rows_of_page := pgseal.confined(format('SELECT count(*) / 8.0 FROM ONLY %s WHERE ctid < $1', target_table), '(8,0)'::tid);
+    END IF;
+    RETURN greatest(1, number_of_rows / greatest(1, rows_of_page))::int8;
+END $$;
+
+-- Values of these pages renewed in place, left for UPDATE, and stored out of line; then pages that are in use all the time. As
+-- the caller, who must own the table: the C function looks at everything itself.
+CREATE OR REPLACE FUNCTION pgseal.rewrite_pages_of(target_table regclass, target_column name, first_page int8, end_page int8, index boolean) RETURNS int8[]
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT pgseal.rewrite_pages(target_table, a.attnum, first_page, end_page, index)
+              FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+END $$;
+
+-- What procedures that commit work with: they keep their caller's search_path, and look no name or operator up in it.
+CREATE FUNCTION pgseal.in_seconds(seconds int4) RETURNS timestamptz
+    LANGUAGE sql VOLATILE RETURN clock_timestamp() + make_interval(secs => seconds);
+COMMENT ON FUNCTION pgseal.in_seconds(int4) IS 'internal: a moment from now on';
+CREATE FUNCTION pgseal.is_past(moment timestamptz) RETURNS boolean
+    LANGUAGE sql VOLATILE RETURN moment <= clock_timestamp();
+COMMENT ON FUNCTION pgseal.is_past(timestamptz) IS 'internal: has the moment come?';
+CREATE FUNCTION pgseal.seconds_since(moment timestamptz) RETURNS numeric
+    LANGUAGE sql VOLATILE RETURN round(extract(epoch FROM clock_timestamp() - moment), 1);
+COMMENT ON FUNCTION pgseal.seconds_since(timestamptz) IS 'internal: how long ago a moment was';
+CREATE FUNCTION pgseal.start_of_page(page int8) RETURNS tid
+    LANGUAGE sql IMMUTABLE RETURN format('(%s,0)', page)::tid;
+COMMENT ON FUNCTION pgseal.start_of_page(int8) IS 'internal: below all rows of a page, above those of the page before';
+CREATE FUNCTION pgseal.tables_of(target_table regclass) RETURNS regclass[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(SELECT l.leaf FROM pgseal.leaves(target_table) l WHERE l.relkind = 'r')
+$$;
+COMMENT ON FUNCTION pgseal.tables_of(regclass) IS 'internal: the ordinary tables that store the rows of a table';
+CREATE FUNCTION pgseal.other_sessions_on(target_table regclass) RETURNS int4[]
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT array_agg(DISTINCT l.pid) FROM pg_locks l WHERE l.relation = target_table AND l.pid <> pg_backend_pid();
+END;
+
+COMMENT ON FUNCTION pgseal.other_sessions_on(regclass) IS 'internal: sessions with a lock on a table';
+-- Refuses what cannot be re-encrypted; is it to be done in place?
+CREATE FUNCTION pgseal.check_reencrypt(target_table regclass, target_column name, batch_size int4, max_rate float8, index boolean, rotation text)
+    RETURNS boolean
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    leaf regclass;
+    problem text;
+    is_ours boolean;
+BEGIN
+    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_owner(target_table);
+    IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
+        RAISE EXCEPTION '% is not a table', target_table
+            USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
+    END IF;
+    IF rotation IS NULL OR rotation NOT IN ('in_place', 'update') THEN
+        RAISE EXCEPTION 'rotation must be in_place or update' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF batch_size < 1 THEN
+        RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF max_rate <= 0 OR max_rate = 'NaN' THEN
+        RAISE EXCEPTION 'max_rate must be more than 0 rows a second' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF index IS NULL THEN
+        RAISE EXCEPTION 'index must be true or false' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM pgseal.refuse_row_comparisons(target_table) WHERE rotation = 'update';
+    -- Before a run begins, which would be left as interrupted.
+    IF rotation = 'in_place' THEN
+        FOR leaf, problem, is_ours IN
+            SELECT t.leaf, pgseal.in_place_problem(t.leaf, target_column), pg_has_role(c.relowner, 'USAGE')
+              FROM unnest(pgseal.tables_of(target_table)) t (leaf) JOIN pg_class c ON c.oid = t.leaf
+        LOOP
+            IF NOT is_ours THEN
+                RAISE EXCEPTION 'only its owner may rotate % in place', leaf
+                    USING ERRCODE = 'insufficient_privilege', HINT = 'rotation => ''update'' writes new row versions.';
+            ELSIF problem IS NOT NULL THEN
+                RAISE EXCEPTION 'cannot rotate in place: %', problem
+                    USING ERRCODE = 'feature_not_supported', HINT = 'rotation => ''update'' writes new row versions.';
+            END IF;
+        END LOOP;
+    END IF;
+    RETURN rotation = 'in_place';
+END $$;
+
+COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text) IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';
+CREATE FUNCTION pgseal.rows_to_reencrypt(leaf regclass, target_column name, index boolean) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    some_left boolean;
+BEGIN
+    some_left := pgseal.confined(format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L)
+        AND pgseal.reseal_problem(%2$I, %3$L) IS NULL)', leaf, target_column, index));
+    RETURN some_left;
+END $$;
+
+COMMENT ON FUNCTION pgseal.rows_to_reencrypt(regclass, name, boolean) IS 'internal: has the column a value that is not current and can be renewed?';
+CREATE FUNCTION pgseal.report_unreadable(leaf regclass, target_column name, index boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    listed text[] := pgseal.confined(format('SELECT array_agg(format(%1$L, u.ctid, u.problem)) FROM (
+        SELECT t.ctid, pgseal.reseal_problem(t.%3$I, %4$L) AS problem FROM ONLY %2$s t WHERE NOT pgseal.is_current(t.%3$I, %4$L)) u
+        WHERE u.problem IS NOT NULL', '%s: %s', leaf, target_column, index));
+BEGIN
+    IF cardinality(listed) > 0 THEN
+        RAISE WARNING '% rows of % stay as they were, because column % cannot be encrypted anew: %', cardinality(listed), leaf,
+            quote_ident(target_column), array_to_string(listed[:10], ', ') || CASE WHEN cardinality(listed) > 10 THEN ' ...' ELSE '' END
+            USING HINT = 'All others are done. Restore, change or delete these rows, by their ctid; retire_key refuses as long as they are there.';
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgseal.report_unreadable(regclass, name, boolean) IS 'internal: a warning of rows that reencrypt left out';
+-- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
+-- and operators too, is qualified.
+CREATE OR REPLACE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
+        max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update')
+    LANGUAGE plpgsql AS $$
+DECLARE
+    leaf pg_catalog.regclass;
+    leaves pg_catalog.regclass[];
+    goal pg_catalog.text;
+    claim pg_catalog.record;
+    step pg_catalog.int8;
+    step_by_update pg_catalog.int8;
+    by_update boolean;
+    rows_left boolean;
+    in_place boolean;
+    changed pg_catalog.int8;
+    total pg_catalog.int8 := 0;
+    total_in_place pg_catalog.int8 := 0;
+    started pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+    due pg_catalog.timestamptz := started;
+    report_due pg_catalog.timestamptz := pgseal.in_seconds(5);
+    notice_due pg_catalog.timestamptz := started;
+    page_notice_due pg_catalog.timestamptz := started;
+    statement pg_catalog.text;
+    left_out pg_catalog.text;
+    done pg_catalog.int8[];
+    waited_for pg_catalog.text[];
+    waited_after pg_catalog.int4;
+    refused pg_catalog.text;
+    careful boolean := false;
+    met_unreadable boolean;
+    sessions pg_catalog.int4[];
+BEGIN
+    PERFORM pgseal.require_autocommit('pgseal.reencrypt');
+    in_place := pgseal.check_reencrypt(target_table, target_column, batch_size, max_rate, index, rotation);
+    -- A row costs so much less in place that the commit would cost more.
+    batch_size := coalesce(batch_size, CASE WHEN in_place THEN 20000 ELSE 1000 END);
+    leaves := pgseal.tables_of(target_table);
+    -- Where this is not the default, every update of another session would end the run with an error.
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    FOREACH leaf IN ARRAY leaves LOOP
+        statement := pg_catalog.format(
+            'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L)
+              WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
+            leaf, target_column, index);
+        left_out := pg_catalog.format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index);
+        step := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
+        -- UPDATE locks the rows of its batch, and writes them to every index.
+        step_by_update := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
+        by_update := true;
+        met_unreadable := false;
+        goal := pgseal.rotation_join(leaf, target_column, index, step);
+        COMMIT AND CHAIN;
+        waited_for := CASE WHEN in_place THEN pgseal.rotation_transactions() END;
+        LOOP
+            -- Whoever has read old bytes may write them back: a pass that finds none counts only if it began after their end.
+            LOOP
+                sessions := pgseal.rotation_sessions(waited_for);
+                EXIT WHEN sessions IS NULL;
+                IF pgseal.is_past(notice_due) THEN
+                    notice_due := pgseal.in_seconds(5);
+                    RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %', sessions;
+                END IF;
+                PERFORM pg_catalog.pg_sleep(0.02);
+                COMMIT AND CHAIN;
+            END LOOP;
+            waited_for := NULL;
+            claim := pgseal.rotation_claim(leaf, target_column, goal);
+            EXIT WHEN claim.state OPERATOR(pg_catalog.=) 'finished';
+            IF claim.state OPERATOR(pg_catalog.=) 'superseded' THEN
+                waited_after := NULL;
+                goal := pgseal.rotation_join(leaf, target_column, index, step);
+                COMMIT AND CHAIN;
+                CONTINUE;
+            END IF;
+            IF claim.state OPERATOR(pg_catalog.=) 'pass done' AND in_place AND NOT claim.nothing_done AND waited_after IS NULL THEN
+                waited_after := claim.pass;
+                waited_for := pgseal.rotation_transactions();
+                COMMIT AND CHAIN;
+                CONTINUE;
+            END IF;
+            IF claim.state OPERATOR(pg_catalog.=) 'pass done' THEN
+                -- Rows that an UPDATE or a CLUSTER moves from before a pass to behind it escape it, but not one snapshot.
+                rows_left := claim.nothing_done AND pgseal.rows_to_reencrypt(leaf, target_column, index);
+                IF NOT pgseal.rotation_end_pass(leaf, target_column, claim.pass, step, rows_left) THEN
+                    COMMIT AND CHAIN;
+                    RAISE EXCEPTION 'rows of % do not stay re-encrypted', leaf
+                        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
+                END IF;
+                COMMIT AND CHAIN;
+                waited_after := NULL;
+                CONTINUE;
+            END IF;
+            claim.end_page := least(claim.next_page OPERATOR(pg_catalog.+) CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
+            due := greatest(due, pg_catalog.clock_timestamp());
+            waited_after := NULL;
+            done := ARRAY[0, 1, 0];
+            IF in_place THEN
+                refused := NULL;
+                BEGIN
+                    done := pgseal.rewrite_pages_of(leaf, target_column, claim.next_page, claim.end_page, index);
+                EXCEPTION WHEN object_in_use THEN
+                    refused := SQLERRM;
+                END;
+                -- A key that is newer than what the run waited for: whoever has a snapshot from before it must not meet its bytes.
+                IF refused IS NOT NULL THEN
+                    IF pgseal.is_past(notice_due) THEN
+                        notice_due := pgseal.in_seconds(5);
+                        RAISE NOTICE 'waiting: %', refused;
+                    END IF;
+                    COMMIT AND CHAIN;
+                    PERFORM pg_catalog.pg_sleep(0.02);
+                    COMMIT AND CHAIN;
+                    CONTINUE;
+                END IF;
+                total_in_place := total_in_place OPERATOR(pg_catalog.+) done[1];
+                IF done[4] IS NOT NULL AND pgseal.is_past(page_notice_due) THEN
+                    page_notice_due := pgseal.in_seconds(5);
+                    RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done[4]
+                        USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.', pgseal.other_sessions_on(leaf));
+                END IF;
+            END IF;
+            by_update := done[2] OPERATOR(pg_catalog.>) 0 OR done[3] OPERATOR(pg_catalog.>) 0 OR done[4] IS NOT NULL;
+            BEGIN
+                changed := 0;
+                IF by_update THEN
+                    changed := pgseal.confined(pg_catalog.concat(statement, CASE WHEN careful THEN left_out END), pgseal.start_of_page(claim.next_page), pgseal.start_of_page(claim.end_page));
+                END IF;
+                changed := changed OPERATOR(pg_catalog.+) done[1];
+                PERFORM pgseal.rotation_advance(leaf, target_column, claim.first_page, claim.end_page, changed);
+                careful := false;
+            EXCEPTION WHEN deadlock_detected THEN
+                -- The other transaction goes on; this batch is done again after it.
+                changed := done[1];
+            WHEN data_exception OR program_limit_exceeded OR undefined_object OR object_not_in_prerequisite_state OR data_corrupted THEN
+                IF careful THEN
+                    RAISE;
+                END IF;
+                -- Perhaps of one value: the batch is done again without those that cannot be read.
+                careful := true;
+                met_unreadable := true;
+                changed := done[1];
+            END;
+            COMMIT AND CHAIN;
+            total := total OPERATOR(pg_catalog.+) changed;
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.in_seconds(5);
+                PERFORM pgseal.report_rotation(leaf, target_column);
+            END IF;
+            WHILE in_place AND pgseal.rotation_lag() OPERATOR(pg_catalog.>) 67108864 LOOP
+                PERFORM pg_catalog.pg_sleep(0.05);
+                COMMIT AND CHAIN;
+            END LOOP;
+            due := due OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
+            WHILE NOT pgseal.is_past(due) LOOP
+                PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
+                -- A snapshot that sleeps would keep VACUUM from removing what it still sees.
+                COMMIT AND CHAIN;
+            END LOOP;
+        END LOOP;
+        IF met_unreadable THEN
+            PERFORM pgseal.report_unreadable(leaf, target_column, index);
+            COMMIT AND CHAIN;
+        END IF;
+    END LOOP;
+    -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
+    -- In place no token changes.
+    IF (NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total)
+        AND pgseal.encrypted_column(target_table, target_column) OPERATOR(pg_catalog.=) pgseal.own_type('encrypted_jsonb') THEN
+        BEGIN
+            PERFORM pgseal.check_searchable(target_table, target_column);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE NOTICE 'how many values the searchable paths of % have was not looked at: %', target_table, SQLERRM;
+        END;
+    END IF;
+    RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column), pgseal.seconds_since(started);
+    IF in_place THEN
+        RAISE NOTICE '% of them in place, % by UPDATE (out of line, other tokens, or in use)',
+            total_in_place, total OPERATOR(pg_catalog.-) total_in_place;
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgseal.key_usage(target_table regclass, target_column name)
+    RETURNS TABLE (keyring text, key_version int4, index_key_version int4, number_of_values int8)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    type name := CASE pgseal.encrypted_column(target_table, target_column) WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END;
+    unseen text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c WHERE c.relkind IN ('f', 'v')
+                       AND (c.oid = target_table OR c.oid IN (SELECT l.leaf FROM pgseal.leaves(target_table) l)));
+BEGIN
+    IF unseen IS NOT NULL THEN
+        RAISE EXCEPTION 'rows of % are stored elsewhere', unseen USING ERRCODE = 'wrong_object_type', HINT = 'Name the table that has them.';
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT coalesce(k.name::text, u.id::text), u.data, u.index, u.n
+           FROM (SELECT pgseal.keyring_id(v) AS id, pgseal.key_version(v) AS data, pgseal.index_key_version(v) AS index, count(*) AS n
+                   FROM pgseal.leaves($1) l CROSS JOIN LATERAL generate_series(0, pg_relation_size(l.leaf) / current_setting(''block_size'')::int8 - 1) page
+                  CROSS JOIN LATERAL unnest(pgseal.%s_values(l.leaf, $2, page, NULL)) v WHERE v IS NOT NULL GROUP BY 1, 2, 3) u
+           LEFT JOIN pgseal.keyring k ON k.id = u.id ORDER BY 1, 2, 3', type) USING target_table, target_column::text;
+END $$;
+
+-- What the sessions of this database run now: a statement may commit and go on. The start tells one statement from the next.
+CREATE FUNCTION pgseal.running_statements() RETURNS TABLE (pid int4, statement text, hidden boolean)
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT a.pid, concat_ws(' ', a.pid, a.backend_start, a.query_start), a.state IS NOT DISTINCT FROM 'disabled'
+      FROM pg_stat_activity a
+     WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.state NOT LIKE 'idle%'
+       AND a.backend_type NOT IN ('autovacuum worker', 'parallel worker') AND a.backend_type NOT LIKE 'logical replication%'
+       AND (a.backend_type <> 'walsender' OR a.query NOT LIKE 'START_REPLICATION%')
+$$;
+
+COMMENT ON FUNCTION pgseal.running_statements() IS 'internal: what other sessions of this database run now';
+-- A procedure keeps its variables and loops when it commits. Refuses where the statement waits for this one, or does not show
+-- when it ends.
+CREATE FUNCTION pgseal.wait_for_statements() RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text[] := ARRAY(SELECT r.statement FROM pgseal.running_statements() r);
+    sessions int4[];
+    hidden boolean;
+    stuck int4;
+    notice_due timestamptz := clock_timestamp();
+BEGIN
+    LOOP
+        PERFORM pg_stat_clear_snapshot();
+        SELECT array_agg(r.pid), bool_or(r.hidden) INTO sessions, hidden
+          FROM pgseal.running_statements() r WHERE r.statement = ANY (before);
+        EXIT WHEN sessions IS NULL;
+        IF hidden THEN
+            RAISE EXCEPTION 'cannot see whether the statements of sessions % have ended', sessions
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set track_activities = on, or end these sessions.';
+        END IF;
+        stuck := (SELECT s.pid FROM unnest(sessions) s (pid)
+                   WHERE pg_backend_pid() = ANY (pg_blocking_pids(s.pid)) OR s.pid IN (SELECT w.pid FROM pgseal.rotation_worker w) LIMIT 1);
+        IF stuck IS NOT NULL THEN
+            RAISE EXCEPTION 'session % waits, or may wait, for this transaction, which has to wait for its statement', stuck
+                USING ERRCODE = 'object_in_use', HINT = 'Let it end first, pgseal.reencrypt for one.';
+        END IF;
+        IF notice_due <= clock_timestamp() THEN
+            notice_due := clock_timestamp() + interval '5 seconds';
+            RAISE NOTICE 'waiting for statements that may hold old values: sessions %', sessions;
+        END IF;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+
+COMMENT ON FUNCTION pgseal.wait_for_statements() IS 'internal: waits for every statement that runs now';
+-- The first place that holds a value sealed under a data key version, or that cannot be looked at. Nobody's lock is waited for
+-- for long.
+CREATE FUNCTION pgseal.find_key(keyring_id int4, key_version int4, except_foreign boolean DEFAULT false) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '5s' AS $$
+DECLARE
+    place record;
+    locked regclass;
+BEGIN
+    FOR place IN SELECT * FROM pgseal.value_columns() LOOP
+        CONTINUE WHEN except_foreign AND place.blind = 'foreign table';
+        IF place.blind IS NOT NULL THEN
+            RETURN format('cannot look into %s %s', place.blind, place.relation);
+        END IF;
+        locked := place.relation;
+        IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname)) found (line)
+                    WHERE starts_with(line, format('%s %s ', keyring_id, key_version))) THEN
+            RETURN format('column %I of %s', place.attname, place.relation);
+        END IF;
+    END LOOP;
+    locked := NULL;
+
+    -- Literals that the parser sealed long ago.
+    RETURN (SELECT d.object FROM pgseal.definitions() d WHERE pgseal.text_holds_key(d.definition, keyring_id, key_version) LIMIT 1);
+EXCEPTION WHEN lock_not_available THEN
+    RETURN format('cannot look into %s, which sessions %s have locked', coalesce(locked::text, 'views of tables'),
+        ARRAY(SELECT DISTINCT l.pid FROM pg_locks l
+               WHERE l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation = coalesce(locked, l.relation) AND l.pid <> pg_backend_pid()
+                 AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())));
+END $$;
+
+COMMENT ON FUNCTION pgseal.find_key(int4, int4, boolean) IS 'internal: a place that holds a value of a data key version, or NULL';
+-- Whatever may hold old values in memory and write them later has ended. Twice, because what started during the first wait may
+-- have read values that were replaced since.
+CREATE FUNCTION pgseal.settled_place(keyring_id int4, key_version int4, except_foreign boolean) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    place text;
+BEGIN
+    FOR round IN 1..2 LOOP
+        PERFORM pgseal.refuse_prepared();
+        PERFORM pgseal.wait_for_transactions();
+        PERFORM pgseal.wait_for_statements();
+        place := pgseal.find_key(keyring_id, key_version, except_foreign);
+        IF place IS NOT NULL THEN
+            RETURN place;
+        END IF;
+    END LOOP;
+    PERFORM pgseal.exclude_writers(keyring_id, key_version);
+    PERFORM pgseal.refuse_prepared();
+    RETURN pgseal.find_key(keyring_id, key_version, except_foreign);
+END $$;
+
+COMMENT ON FUNCTION pgseal.settled_place(int4, int4, boolean) IS 'internal: the same, once nothing can bring such a value back';
+CREATE FUNCTION pgseal.retire_key(keyring text, version int4, except_foreign boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
+    state text := (SELECT d.state FROM pgseal.data_key d WHERE d.keyring = id AND d.version = retire_key.version);
+    place text;
+BEGIN
+    IF id IS NULL THEN
+        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+    END IF;
+    IF state IS NULL THEN
+        RAISE EXCEPTION 'keyring "%" has no data key version %', keyring, version USING ERRCODE = 'undefined_object';
+    END IF;
+    IF state <> 'decrypt-only' THEN
+        RAISE EXCEPTION 'data key version % of keyring "%" is %', version, keyring, state
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = CASE state WHEN 'active' THEN 'SELECT pgseal.rotate_key(...) makes a newer one active.' ELSE 'It is retired already.' END;
+    END IF;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'retire_key must see what other transactions commit while it waits'
+            USING ERRCODE = 'active_sql_transaction', HINT = 'Run it in a transaction with isolation level READ COMMITTED.';
+    END IF;
+    IF NOT pgseal.retire_alone() THEN
+        RAISE EXCEPTION 'another retire_key is running' USING ERRCODE = 'object_in_use';
+    END IF;
+
+    PERFORM pgseal.refuse_registered(id, version);
+    place := pgseal.settled_place(id, version, coalesce(except_foreign, false));
+    IF place IS NOT NULL THEN
+        RAISE EXCEPTION 'data key version % of keyring "%" is still in use: %', version, keyring, place
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'CALL pgseal.reencrypt(table, column) replaces it in a column; REFRESH a materialized view; '
+                      'set a DEFAULT again; VACUUM FULL stores what rows from before a column was added lack. Rows of foreign tables are '
+                      'elsewhere: look there, then leave them out with except_foreign => true.';
+    END IF;
+    UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire_key.version;
+END $$;
+
+-- A function of its own, so that an update keeps what was granted on it.
+CREATE OR REPLACE FUNCTION pgseal.retire_key(keyring text, version int4) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgseal.retire_key(keyring, version, false);
+END $$;
+
+COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same for a column by name';
+COMMENT ON FUNCTION pgseal.retire_key(text, int4, boolean) IS 'the same; with except_foreign foreign tables are not asked about';
+CREATE OR REPLACE VIEW pgseal.stat AS
+    SELECT pgseal.counter('values_sealed') AS values_sealed,
+           pgseal.counter('values_decrypted') AS values_decrypted,
+           pgseal.counter('values_fetched') AS values_fetched,
+           pgseal.counter('filters_made') AS filters_made,
+           pgseal.counter('kms_calls') AS kms_calls,
+           pgseal.counter('kms_failures') AS kms_failures,
+           pgseal.counter('kms_microseconds') / 1000.0 AS kms_milliseconds,
+           pgseal.counter('shared_key_hits') AS shared_key_hits,
+           pgseal.shared_keys_held() AS shared_keys;
+
+-- As the library has it: current_setting would believe what a role said before the library was loaded.
+CREATE FUNCTION pgseal.kms_endpoint() RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_kms_endpoint' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.kms_endpoint() IS 'internal: the setting pgseal.kms_endpoint';
+CREATE OR REPLACE FUNCTION pgseal.check_kms(keyring text, OUT kms_endpoint text, OUT kms_key text, OUT works boolean,
+        OUT milliseconds numeric, OUT problem text, OUT hint text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    started timestamptz := clock_timestamp();
+    found text[] := pgseal.kms_problem(keyring);
+BEGIN
+    milliseconds := round(1000 * extract(epoch FROM clock_timestamp() - started), 1);
+    SELECT coalesce(k.kms_endpoint, pgseal.kms_endpoint()), k.kms_key INTO kms_endpoint, kms_key
+      FROM pgseal.keyring k WHERE k.name = keyring;
+    works := cardinality(found) = 0;
+    problem := found[1];
+    hint := nullif(found[2], '');
+END $$;
+
+CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, format_type(a.atttypid, a.atttypmod))
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+     WHERE a.atttypmod = keyring_id AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
+       AND a.atttypid IN (SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                           WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal')
+     LIMIT 1
+$$;
+
+COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column that is bound to a keyring, or NULL';
+CREATE OR REPLACE FUNCTION pgseal.drop_keyring(keyring text, force boolean DEFAULT false) RETURNS void
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    dropped record;
+    bound text;
+    place text;
+    key_version int4;
+BEGIN
+    SELECT k.id, k.kms_key, coalesce(k.kms_endpoint, pgseal.kms_endpoint()) AS endpoint INTO dropped
+      FROM pgseal.keyring k WHERE k.name = keyring FOR UPDATE;
+    IF dropped IS NULL THEN
+        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+    END IF;
+    IF NOT force THEN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'drop_keyring must see what other transactions commit while it waits'
+                USING ERRCODE = 'active_sql_transaction', HINT = 'Run it in a transaction with isolation level READ COMMITTED.';
+        END IF;
+        bound := pgseal.bound_column(dropped.id);
+        FOR key_version IN SELECT d.version FROM pgseal.data_key d WHERE d.keyring = dropped.id ORDER BY 1 LOOP
+            PERFORM pgseal.refuse_registered(dropped.id, key_version);
+            place := coalesce(place, CASE WHEN bound IS NULL THEN pgseal.settled_place(dropped.id, key_version, false)
+                                          ELSE pgseal.find_key(dropped.id, key_version) END);
+        END LOOP;
+        -- Once more, because a table may have been committed while transactions were waited for.
+        place := coalesce(place, bound, pgseal.bound_column(dropped.id));
+        IF place IS NOT NULL THEN
+            RAISE EXCEPTION 'keyring "%" is still in use: %', keyring, place
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Drop or re-encrypt what uses it first. drop_keyring(keyring, force => true) gives its values up: nothing reads them again.';
+        END IF;
+    END IF;
+    DELETE FROM pgseal.privilege p WHERE p.keyring = dropped.id;
+    DELETE FROM pgseal.data_key d WHERE d.keyring = dropped.id;
+    DELETE FROM pgseal.index_key i WHERE i.keyring = dropped.id;
+    DELETE FROM pgseal.keyring k WHERE k.id = dropped.id;
+    RAISE NOTICE 'keyring "%" is gone from this database, but backups, WAL and replicas still hold its wrapped keys', keyring
+        USING HINT = format('Only the KMS can make every copy unreadable: destroy the key "%s" at %s, if no other keyring uses it.',
+                            dropped.kms_key, coalesce(dropped.endpoint, 'its KMS'));
+END $$;
+
+-- A column moves to another type beside its old self: a second column, a trigger that fills it for every writer, batches for
+-- the rows that are there, a comparison of every row, and a swap of the names under a short lock. What is half done is found
+-- again by the names of the second column, the trigger and its function, which follow from the old column's number.
+CREATE OR REPLACE FUNCTION pgseal.migration_column(target_table regclass, target_column name) RETURNS name
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number int2 := (SELECT a.attnum FROM pg_attribute a
+                     WHERE a.attrelid = target_table AND a.attname = target_column AND a.attnum > 0 AND NOT a.attisdropped);
+BEGIN
+    IF number IS NULL THEN
+        RAISE EXCEPTION 'column "%" of % does not exist', target_column, target_table USING ERRCODE = 'undefined_column';
+    END IF;
+    -- By its comment where a dump and restore have given the columns other numbers.
+    RETURN coalesce((SELECT a.attname FROM pg_attribute a
+                      WHERE a.attrelid = target_table AND NOT a.attisdropped AND a.attname ~ '^pgseal_new_\d+$'
+                        AND col_description(a.attrelid, a.attnum) = format('column %I in its new type, while pgseal fills it', target_column)),
+                    format('pgseal_new_%s', number));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgseal.migration_started(target_table regclass, target_column name) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target_table AND NOT a.attisdropped
+                      AND a.attname = pgseal.migration_column(target_table, target_column));
+-- The table and its partitions.
+CREATE OR REPLACE FUNCTION pgseal.migration_tables(target_table regclass) RETURNS SETOF regclass
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT target_table UNION SELECT relid FROM pg_partition_tree(target_table);
+END;
+
+CREATE OR REPLACE FUNCTION pgseal.own_type(base name) RETURNS oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT t.oid FROM pg_type t
+              JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+              JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+             WHERE e.extname = 'pgseal' AND t.typname = base);
+
+-- The type that the column is to get. Fails where the role lacks a privilege, or the KMS does not answer, before anything is changed.
+CREATE OR REPLACE FUNCTION pgseal.migration_type(target_table regclass, target_column name, keyring text, to_encrypted boolean) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old_type oid := (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column AND NOT a.attisdropped);
+    base text;
+BEGIN
+    PERFORM pgseal.migration_column(target_table, target_column);
+    PERFORM pgseal.require_owner(target_table);
+    IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = target_table), 'USAGE') THEN
+        RAISE EXCEPTION 'must be owner of table %', target_table USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF NOT to_encrypted THEN
+        base := CASE old_type WHEN pgseal.own_type('encrypted_jsonb') THEN 'jsonb' WHEN pgseal.own_type('encrypted_text') THEN 'text' END;
+        IF base IS NULL THEN
+            RAISE EXCEPTION 'column "%" of % is not encrypted but of type %', target_column, target_table, old_type::regtype
+                USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
+        END IF;
+        -- One value shows whether the KMS answers; a table may be empty, and then only the grants can tell.
+        PERFORM pgseal.confined(format('SELECT count(pgseal.decrypt(v)) FROM (SELECT %1$I FROM %2$s WHERE %1$I IS NOT NULL LIMIT 1) one (v)', target_column, target_table));
+        IF current_setting('is_superuser') <> 'on' AND NOT EXISTS (
+            SELECT FROM pgseal.privilege g JOIN pg_attribute a ON a.attrelid = target_table AND a.attname = target_column
+             WHERE g.decrypt AND (g.keyring = a.atttypmod OR a.atttypmod < 0) AND (g.role = 0 OR pg_has_role(g.role, 'USAGE'))) THEN
+            RAISE EXCEPTION 'no decrypt privilege on the keyring of column "%" of %', target_column, target_table
+                USING ERRCODE = 'insufficient_privilege', HINT = 'SELECT pgseal.grant_keyring(keyring, role, ARRAY[''decrypt'']).';
+        END IF;
+        RETURN base;
+    END IF;
+    base := CASE WHEN old_type = 'jsonb'::regtype THEN 'encrypted_jsonb'
+                 WHEN old_type IN ('text'::regtype, 'varchar'::regtype) THEN 'encrypted_text' END;
+    IF base IS NULL THEN
+        RAISE EXCEPTION 'column "%" of % is of type %', target_column, target_table, old_type::regtype
+            USING ERRCODE = 'wrong_object_type', HINT = 'encrypt_column takes jsonb, text and varchar. ALTER COLUMN ... TYPE jsonb first, where it is json.';
+    END IF;
+    -- Both privileges are needed: every row is read back.
+    RETURN (SELECT format_type(pgseal.own_type(base), pgseal.keyring_id(probe.value)) FROM (SELECT pgseal.encrypt('{}'::jsonb, keyring) AS value OFFSET 0) probe
+             WHERE pgseal.decrypt(probe.value) = '{}');
+END $$;
+
+CREATE OR REPLACE FUNCTION pgseal.text_names(text, name) RETURNS boolean
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN $1 ~* ('\m' || regexp_replace($2, '(\W)', '\\\1', 'g') || '\M');
+-- An object as a person names it.
+CREATE FUNCTION pgseal.describe(class oid, id oid, part int4) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN CASE WHEN class = 'pg_rewrite'::regclass
+           THEN (SELECT format('%s %s', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE format('rule %I of', w.rulename) END, c.oid::regclass)
+                   FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class WHERE w.oid = id)
+           ELSE pg_describe_object(class, id, part) END;
+
+COMMENT ON FUNCTION pgseal.describe(oid, oid, int4) IS 'internal: the name of an object';
+-- The types whose values hold rows of a table or its partitions: arrays, domains, composites, ranges, nested to any depth.
+CREATE FUNCTION pgseal.row_types(target_table regclass) RETURNS SETOF oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH RECURSIVE made (oid) AS (
+        SELECT c.reltype FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t
+        UNION
+        SELECT t.oid FROM made m JOIN pg_type t
+            ON t.typbasetype = m.oid OR t.typelem = m.oid
+            OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = m.oid AND NOT a.attisdropped))
+            OR EXISTS (SELECT FROM pg_range r WHERE r.rngsubtype = m.oid AND t.oid IN (r.rngtypid, r.rngmultitypid))
+    ) SELECT oid FROM made
+$$;
+
+COMMENT ON FUNCTION pgseal.row_types(regclass) IS 'internal: types whose values hold rows of a table';
+-- What uses the rows of a table whole: stored rows would lose the column, expressions and functions find another type in it.
+CREATE FUNCTION pgseal.row_dependents(target_table regclass) RETURNS SETOF text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH made AS MATERIALIZED (SELECT t AS oid FROM pgseal.row_types(target_table) t)
+    SELECT pgseal.describe(d.classid, d.objid, d.objsubid) FROM pg_depend d JOIN made m ON d.refobjid = m.oid
+     WHERE d.refclassid = 'pg_type'::regclass AND d.deptype IN ('n', 'a')
+       AND NOT (d.classid = 'pg_type'::regclass AND d.objid IN (SELECT oid FROM made))
+       -- A composite type counts where it is used, a range's constructors with the range.
+       AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND c.relkind = 'c'))
+       AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i' AND i.refobjid IN (SELECT oid FROM made))
+    UNION
+    SELECT pgseal.describe(e.class, e.id, 0) FROM pgseal.expression_trees() e
+     WHERE e.class <> 'pg_trigger'::regclass
+       AND e.tree ~ (SELECT format(':varattno 0 :vartype (%s) ', string_agg(c.reltype::text, '|'))
+                       FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t)
+$$;
+
+COMMENT ON FUNCTION pgseal.row_dependents(regclass) IS 'internal: what uses the rows of a table whole';
+-- What is left of a trigger's code without comments, literals, single columns, and comparisons that take every type.
+CREATE FUNCTION pgseal.whole_rows(code text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    pattern text;
+BEGIN
+    code := regexp_replace(code, '--[^\n]*|/\*.*?\*/', ' ', 'g');
+    code := regexp_replace(code, '''[^'']*''', '''''', 'g');
+    FOREACH pattern IN ARRAY ARRAY[
+        '\(?\m(old|new)(\.\*)?\)?\s*\*(<>|=)\s*\(?(old|new)(\.\*)?\M\)?',
+        'to_jsonb\s*\(\s*(old|new)(\.\*)?\s*\)(\s*-\s*''''(::text)?)*\)?\s*(is\s+(not\s+)?distinct\s+from|<>|!=|=)\s*\(?to_jsonb\s*\(\s*(old|new)(\.\*)?\s*\)',
+        '\mreturn\s+\(?(coalesce\s*\(\s*)?(old|new)\M(\s*,\s*(old|new)\s*\))?(?!\s*\.)',
+        '\m(old|new)\s*\.\s*("[^"]+"|\w+)'
+    ] LOOP
+        code := regexp_replace(code, pattern, ' ', 'gi');
+    END LOOP;
+    RETURN code;
+END $$;
+
+COMMENT ON FUNCTION pgseal.whole_rows(text) IS 'internal: code of a trigger without what does no harm to encrypted columns';
+-- Triggers of a table and their functions that use OLD or NEW whole. Comparisons fail, because ciphertext has no equality of its own.
+CREATE FUNCTION pgseal.row_triggers(target_table regclass)
+    RETURNS TABLE (object text, compares boolean, of_trigger boolean, function oid)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT DISTINCT u.object, u.code ~* '\m(old|new)\M(\.\*)?\s*\)*\s*(is\s+(not\s+)?distinct\s+from|<>|!=|=)|(distinct\s+from|<>|!=|(?<!:)=)\s*(row\s*)?\(*\s*(old|new)\M|\mexcept\M',
+           u.of_trigger, u.function
+      FROM (
+        SELECT format('trigger %I of %s', t.tgname, t.tgrelid::regclass), pgseal.whole_rows(substring(pg_get_triggerdef(t.oid), ' WHEN (\(.*\)) EXECUTE ')), true, NULL::oid
+          FROM pg_trigger t WHERE t.tgrelid IN (SELECT pgseal.migration_tables(target_table)) AND t.tgqual IS NOT NULL
+        UNION ALL
+        SELECT format('function %s', p.oid::regprocedure),
+               concat(pgseal.whole_rows(p.prosrc), CASE WHEN concat(t.tgoldtable, t.tgnewtable) <> '' AND regexp_replace(p.prosrc, 'count\(\*\)', '', 'gi') ~ '\*' THEN ' new' END),
+               false, p.oid
+          FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
+         WHERE t.tgrelid IN (SELECT pgseal.migration_tables(target_table)) AND NOT t.tgisinternal
+           AND l.lanname = 'plpgsql' AND t.tgname NOT LIKE '~pgseal\_new\_%'
+      ) u (object, code, of_trigger, function)
+     WHERE u.code ~* '\m(old|new)\M'
+$$;
+
+COMMENT ON FUNCTION pgseal.row_triggers(regclass) IS 'internal: triggers of a table that use whole rows, and whether they compare them';
+CREATE FUNCTION pgseal.comparison_hint() RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN 'compares whole rows, which fails with an encrypted column: compare named columns, OLD.* *<> NEW.* (bytes) or to_jsonb(OLD) IS DISTINCT FROM to_jsonb(NEW)';
+COMMENT ON FUNCTION pgseal.comparison_hint() IS 'internal: what to write in place of a comparison of rows';
+CREATE FUNCTION pgseal.refuse_row_comparisons(target_table regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found text := (SELECT string_agg(r.object, ', ') FROM pgseal.row_triggers(target_table) r WHERE r.of_trigger AND r.compares);
+BEGIN
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION 'rows of % cannot be updated: %', target_table, found
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'It ' || pgseal.comparison_hint() || '.';
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgseal.refuse_row_comparisons(regclass) IS 'internal: an error where a trigger would make every UPDATE fail';
+-- Functions that name the column or the table: PostgreSQL does not record what a function's text names.
+CREATE FUNCTION pgseal.naming_functions(target_table regclass, target_column name) RETURNS SETOF text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT format('function %s%s', f.id::regprocedure, CASE WHEN r.compares THEN ': ' || pgseal.comparison_hint() WHEN r.function IS NOT NULL THEN ': uses whole rows'
+                  WHEN NOT f.names_column THEN ': names the table, whose columns change their order' END)
+      FROM (SELECT p.oid, pgseal.text_names(p.prosrc, target_column),
+                   EXISTS (SELECT FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t WHERE pgseal.text_names(p.prosrc, c.relname)),
+                   EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgrelid IN (SELECT pgseal.migration_tables(target_table)))
+              FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+             WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal')
+               AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgname LIKE '~pgseal\_new\_%')
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+           ) f (id, names_column, names_table, is_trigger)
+      LEFT JOIN pgseal.row_triggers(target_table) r ON r.function = f.id
+     WHERE f.names_table OR (f.is_trigger AND f.names_column) OR r.function IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION pgseal.naming_functions(regclass, name) IS 'internal: functions whose text names a column or its table';
+-- What would be lost, or cannot be done, at one of a table's partitions or the table itself.
+CREATE FUNCTION pgseal.table_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    own_trigger name := '~' || pgseal.migration_column(target_table, target_column);
+    main pg_attribute;
+    here pg_attribute;
+BEGIN
+    SELECT * INTO main FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column;
+    SELECT * INTO here FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = target_column;
+    IF (SELECT c.relkind = 'f' FROM pg_class c WHERE c.oid = relation) THEN
+        RETURN NEXT format('foreign table %s', relation);
+    END IF;
+    IF row_security_active(relation) THEN
+        RETURN NEXT format('row-level security of %s hides rows from this role', relation);
+    END IF;
+    IF here.attgenerated <> '' THEN
+        RETURN NEXT format('column %I of %s is generated', target_column, relation);
+    END IF;
+    IF here.attcollation NOT IN (0, 'pg_catalog."default"'::regcollation) THEN
+        RETURN NEXT format('column %I of %s has the collation %s, which encrypted_text cannot honour: ALTER COLUMN ... TYPE text COLLATE "default" where that will do',
+                           target_column, relation, here.attcollation::regcollation);
+    END IF;
+    IF here.attnotnull AND NOT main.attnotnull THEN
+        RETURN NEXT format('column %I is NOT NULL in the partition %s only', target_column, relation);
+    END IF;
+    IF relation <> target_table AND (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = here.attrelid AND d.adnum = here.attnum)
+        IS DISTINCT FROM (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = main.attrelid AND d.adnum = main.attnum) THEN
+        RETURN NEXT format('column %I has a DEFAULT of its own in the partition %s', target_column, relation);
+    END IF;
+    IF EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = relation
+                  AND (here.attnum = ANY (p.partattrs) OR (p.partexprs IS NOT NULL AND strpos(pg_get_partkeydef(relation), target_column) > 0))) THEN
+        RETURN NEXT format('partition key of %s', relation);
+    END IF;
+    -- Views, policies, constraints, triggers, generated columns, statistics, publications' column lists, SQL functions.
+    RETURN QUERY
+        SELECT DISTINCT pgseal.describe(d.classid, d.objid, d.objsubid)
+          FROM pg_depend d
+         WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = relation AND d.refobjsubid = here.attnum
+           AND NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (SELECT FROM pg_attrdef f WHERE f.oid = d.objid AND f.adrelid = relation AND f.adnum = here.attnum))
+           AND NOT (d.classid = 'pg_class'::regclass AND d.objsubid = 0
+                    AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'I', 't')))
+           AND NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'n'));
+    RETURN QUERY
+        SELECT format('rule %I of %s changes what an UPDATE does', w.rulename, relation) FROM pg_rewrite w WHERE w.ev_class = relation AND w.ev_type = '2';
+    RETURN QUERY
+        SELECT format('index %s, which cannot be built on ciphertext: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+         WHERE i.indrelid = relation
+           AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                          AND d.refobjid = relation AND d.refobjsubid = here.attnum)
+           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+           AND (m.amname <> 'gin' OR i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
+                OR (relation <> target_table AND NOT c.relispartition)
+                OR here.atttypid NOT IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')));
+    RETURN QUERY
+        SELECT format('index %s: one index of the column is built anew, this is another: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+          FROM pg_index i WHERE i.indrelid = relation AND i.indkey[0] = here.attnum
+           AND EXISTS (SELECT FROM pg_index o WHERE o.indrelid = relation AND o.indkey[0] = here.attnum AND o.indexrelid < i.indexrelid);
+    RETURN QUERY
+        SELECT format('trigger %I of %s runs after the trigger that encrypts: rename it', t.tgname, relation)
+          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 3 = 3
+           AND t.tgname::text COLLATE "C" > own_trigger::text COLLATE "C";
+    RETURN QUERY
+        SELECT format('trigger %I of %s has the column among its arguments', t.tgname, relation)
+          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgname <> own_trigger
+           AND target_column::text = ANY (string_to_array(encode(t.tgargs, 'escape'), '\000'));
+END $$;
+
+COMMENT ON FUNCTION pgseal.table_obstacles(regclass, name, regclass) IS 'internal: what of one table or partition keeps a column from being encrypted or decrypted';
+-- What stands in the way, one line each.
+CREATE OR REPLACE FUNCTION pgseal.migration_obstacles(target_table regclass, target_column name) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    relation pg_class;
+BEGIN
+    SELECT * INTO relation FROM pg_class c WHERE c.oid = target_table;
+    IF relation.relkind NOT IN ('r', 'p') OR relation.reloftype <> 0 THEN
+        RETURN NEXT format('%s is not an ordinary or partitioned table', target_table);
+        RETURN;
+    END IF;
+    IF relation.relispartition THEN
+        RETURN NEXT format('%s is a partition: name the partitioned table', target_table);
+    END IF;
+    IF EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = target_table OR i.inhparent = target_table) AND relation.relkind = 'r'
+        AND NOT relation.relispartition
+    THEN
+        RETURN NEXT format('%s has part in inheritance', target_table);
+    END IF;
+    IF NOT has_schema_privilege(relation.relnamespace, 'CREATE') THEN
+        RETURN NEXT format('the role may not create a trigger function in schema %s', relation.relnamespace::regnamespace);
+    END IF;
+    RETURN QUERY SELECT o FROM pgseal.migration_tables(target_table) t, pgseal.table_obstacles(target_table, target_column, t) o;
+    RETURN QUERY SELECT o FROM pgseal.row_dependents(target_table) o WHERE o NOT LIKE 'function %';
+    RETURN QUERY SELECT concat_ws(' ', r.object, CASE WHEN r.compares THEN pgseal.comparison_hint() ELSE 'uses whole rows' END)
+                   FROM pgseal.row_triggers(target_table) r WHERE r.of_trigger;
+    RETURN QUERY SELECT format('publication %I: its subscribers need column %I too', p.pubname, new_column)
+        FROM pg_publication p WHERE p.puballtables OR EXISTS (SELECT FROM pg_publication_tables t
+            JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relname = t.tablename AND c.relnamespace = n.oid
+           WHERE t.pubname = p.pubname AND c.oid IN (SELECT pgseal.migration_tables(target_table)));
+    RETURN QUERY
+        SELECT f.function FROM (SELECT pgseal.naming_functions(target_table, target_column)
+                                UNION ALL SELECT o || ': takes, returns or uses whole rows' FROM pgseal.row_dependents(target_table) o WHERE o LIKE 'function %') f (function);
+END $$;
+
+-- The old index to be replaced, and what is to be typed for it; no row where nothing is left to do.
+CREATE OR REPLACE FUNCTION pgseal.migration_commands(target_table regclass, target_column name) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    new_index name := format('%s_of_%s', new_column, target_table::oid);
+    method text := (SELECT CASE a.atttypid WHEN pgseal.own_type('encrypted_text') THEN 'hash' ELSE 'gin' END FROM pg_attribute a
+                     WHERE a.attrelid = target_table AND a.attname = target_column);
+    relation pg_class;
+    part record;
+    options text;
+    valid boolean;
+BEGIN
+    SELECT c.* INTO relation FROM pg_class c WHERE c.oid = target_table;
+    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                    WHERE i.indrelid = target_table AND a.attname = target_column) THEN
+        RETURN;
+    END IF;
+    valid := (SELECT i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = target_table AND c.relname = new_index);
+    IF valid THEN
+        RETURN;
+    END IF;
+    SELECT concat(CASE method WHEN 'gin' THEN ' WITH (' || array_to_string(c.reloptions, ', ') || ')' END,
+                  (SELECT format(' TABLESPACE %I', s.spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace)) INTO options
+      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+     WHERE i.indrelid = target_table AND a.attname = target_column ORDER BY c.oid LIMIT 1;
+    IF relation.relkind = 'r' THEN
+        IF NOT valid THEN
+            RETURN NEXT format('DROP INDEX CONCURRENTLY %s.%I', relation.relnamespace::regnamespace, new_index);
+        END IF;
+        RETURN NEXT format('CREATE INDEX CONCURRENTLY %I ON %s USING %s (%I)%s', new_index, target_table, method, new_column, options);
+        RETURN;
+    END IF;
+    -- PostgreSQL builds no index of a partitioned table concurrently: its partitions', one by one.
+    IF valid IS NULL THEN
+        RETURN NEXT format('CREATE INDEX %I ON ONLY %s USING %s (%I)%s', new_index, target_table, method, new_column, options);
+    END IF;
+    FOR part IN
+        SELECT t.relid, t.isleaf, c.relnamespace::regnamespace AS schema, p.relnamespace::regnamespace AS parent_schema, format('%s_%s', new_index, t.relid::oid) AS index,
+               CASE t.parentrelid WHEN target_table THEN new_index ELSE format('%s_%s', new_index, t.parentrelid::oid) END AS parent_index
+          FROM pg_partition_tree(target_table) t JOIN pg_class c ON c.oid = t.relid JOIN pg_class p ON p.oid = t.parentrelid
+         WHERE t.relid <> target_table ORDER BY t.level, t.relid
+    LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM pg_class c JOIN pg_inherits h ON h.inhrelid = c.oid WHERE c.relname = part.index);
+        RETURN NEXT format('CREATE INDEX %s %I ON %s%s USING %s (%I)%s', CASE WHEN part.isleaf THEN 'CONCURRENTLY' END, part.index,
+                           CASE WHEN NOT part.isleaf THEN 'ONLY ' END, part.relid, method, new_column, options);
+        RETURN NEXT format('ALTER INDEX %s.%I ATTACH PARTITION %s.%I', part.parent_schema, part.parent_index, part.schema, part.index);
+    END LOOP;
+END $$;
+
+CREATE FUNCTION pgseal.refuse_other_owner(relation oid) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = relation), current_user, 'USAGE') THEN
+        RAISE EXCEPTION '% has another owner since the migration of its column began', relation::regclass
+            USING ERRCODE = 'insufficient_privilege', HINT = 'SELECT pgseal.abandon_migration(table, column), and begin again.';
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgseal.refuse_other_owner(oid) IS 'internal: keeps the trigger of a migration from working for another owner than its own';
+CREATE OR REPLACE FUNCTION pgseal.start_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    function text := (SELECT format('%s.%I', c.relnamespace::regnamespace, format('%s_of_%s', new_column, target_table::oid)) FROM pg_class c WHERE c.oid = target_table);
+BEGIN
+    EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', target_table, new_column, new_type);
+    EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target_table, new_column, format('column %I in its new type, while pgseal fills it', target_column));
+    -- SECURITY DEFINER, so that no writer fails who lacks encrypt before the swap; nobody else can make a trigger of it. A later owner
+    -- of the table could have it run code, by the column's types.
+    EXECUTE format('CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L', function,
+        format('BEGIN PERFORM pgseal.refuse_other_owner(TG_RELID); NEW.%1$I := %2$s; RETURN NEW; END', new_column,
+               format(CASE WHEN to_encrypted THEN 'NEW.%I' ELSE 'pgseal.decrypt(NEW.%I)' END, target_column)));
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s() FROM PUBLIC', function);
+    EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()', '~' || new_column, target_table, function);
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', target_table, '~' || new_column);
+    IF (SELECT a.attnotnull FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column) THEN
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (%2$I IS NOT NULL) NOT VALID', target_table, new_column);
+    END IF;
+END $$;
+
+-- Changes with whatever is done to the triggers, so that none was switched off for a while.
+CREATE OR REPLACE FUNCTION pgseal.migration_trigger(target_table regclass, target_column name) RETURNS text
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT string_agg(format('%s %s', t.oid, t.xmin), ' ' ORDER BY t.oid) FROM pg_trigger t
+             WHERE t.tgrelid IN (SELECT pgseal.migration_tables(target_table)) AND t.tgenabled = 'A'
+               AND t.tgname = '~' || pgseal.migration_column(target_table, target_column)
+            HAVING count(*) = (SELECT count(*) FROM pgseal.migration_tables(target_table)));
+
+-- Privileges, comment, security labels and settings of the old column go to the new one, in one table or partition.
+CREATE FUNCTION pgseal.carry_over(relation regclass, old_column name, new_column name) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old pg_attribute;
+    alter_column text := format('ALTER TABLE ONLY %s ALTER COLUMN %I ', relation, new_column);
+    options text;
+    acl record;
+    label record;
+BEGIN
+    SELECT * INTO old FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = old_column;
+    FOR acl IN SELECT x.privilege_type, x.is_grantable, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END AS grantee FROM aclexplode(old.attacl) x LOOP
+        EXECUTE format('GRANT %s (%I) ON %s TO %s %s', acl.privilege_type, new_column, relation, acl.grantee, CASE WHEN acl.is_grantable THEN 'WITH GRANT OPTION' END);
+    END LOOP;
+    EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', relation, new_column, col_description(relation, old.attnum));
+    FOR label IN SELECT l.provider, l.label FROM pg_seclabel l WHERE l.classoid = 'pg_class'::regclass AND l.objoid = relation AND l.objsubid = old.attnum LOOP
+        EXECUTE format('SECURITY LABEL FOR %I ON COLUMN %s.%I IS %L', label.provider, relation, new_column, label.label);
+    END LOOP;
+    IF old.attstattarget >= 0 THEN
+        EXECUTE alter_column || format('SET STATISTICS %s', old.attstattarget);
+    END IF;
+    IF old.attstorage <> (SELECT t.typstorage FROM pg_type t WHERE t.oid = old.atttypid) THEN
+        EXECUTE alter_column || format('SET STORAGE %s', CASE old.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END);
+    END IF;
+    IF old.attcompression <> '' THEN
+        EXECUTE alter_column || format('SET COMPRESSION %s', CASE old.attcompression WHEN 'l' THEN 'lz4' ELSE 'pglz' END);
+    END IF;
+    options := (SELECT string_agg(o, ', ') FROM unnest(old.attoptions) o WHERE o LIKE 'n\_distinct%');
+    IF options IS NOT NULL THEN
+        EXECUTE alter_column || format('SET (%s)', options);
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgseal.carry_over(regclass, name, name) IS 'internal: what belongs to the old column goes to the new one';
+CREATE OR REPLACE FUNCTION pgseal.finish_migration(target_table regclass, target_column name, to_encrypted boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    -- Not by its name: the table may have moved to another schema or come from a dump.
+    function text := (SELECT t.tgfoid::regprocedure FROM pg_trigger t WHERE t.tgrelid = target_table AND t.tgname = '~' || new_column);
+    old pg_attribute;
+    default_value text;
+    new_type oid;
+    old_index name;
+    index_comment text;
+    new_index name := format('%s_of_%s', new_column, target_table::oid);
+BEGIN
+    SELECT * INTO old FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column;
+    default_value := (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = target_table AND d.adnum = old.attnum);
+    SELECT c.relname, obj_description(c.oid, 'pg_class') INTO old_index, index_comment FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+     WHERE i.indrelid = target_table AND i.indkey[0] = old.attnum ORDER BY c.oid LIMIT 1;
+    PERFORM pgseal.carry_over(t, target_column, new_column) FROM pgseal.migration_tables(target_table) t;
+    EXECUTE format('DROP TRIGGER %I ON %s', '~' || new_column, target_table);
+    EXECUTE format('DROP FUNCTION %s', function);
+    EXECUTE format('ALTER TABLE %s DROP COLUMN %I', target_table, target_column);
+    EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', target_table, new_column, target_column);
+    new_type := (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+    IF old.attnotnull THEN
+        PERFORM pgseal.confined(format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', target_table, target_column));
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', target_table, new_column);
+    END IF;
+    IF default_value IS NOT NULL THEN
+        -- A literal that was sealed when it was typed; nothing else is evaluated, for it may call a function.
+        IF default_value ~ format('^''pgseal:[^'']*''::(%s)(\(\d+\))?$', replace(concat_ws('|', pgseal.own_type('encrypted_jsonb')::regtype, pgseal.own_type('encrypted_text')::regtype), '.', '\.')) THEN
+            EXECUTE format('SELECT quote_literal(pgseal.decrypt(%s)::text)', default_value) INTO default_value;
+        ELSE
+            default_value := format('(%s)::%s', default_value, CASE WHEN 'jsonb'::regtype IN (old.atttypid, new_type) THEN 'jsonb' ELSE 'text' END);
+        END IF;
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', target_table, target_column, default_value);
+    END IF;
+    IF old_index IS NOT NULL THEN
+        EXECUTE format('ALTER INDEX %s.%I RENAME TO %I',
+                       (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table), new_index, old_index);
+        EXECUTE format('COMMENT ON INDEX %s.%I IS %L', (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table), old_index, index_comment);
+    END IF;
+END $$;
+
+-- Who will be refused once the column is encrypted.
+CREATE OR REPLACE FUNCTION pgseal.migration_roles(target_table regclass, target_column name, new_type text) RETURNS SETOF text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT format('%s (%s)', r.rolname, concat_ws(', ',
+               CASE WHEN writes AND NOT coalesce(encrypts, false) THEN 'encrypt' END, CASE WHEN reads AND NOT coalesce(decrypts, false) THEN 'decrypt' END))
+      FROM pg_roles r
+      CROSS JOIN LATERAL (SELECT has_column_privilege(r.oid, target_table, target_column, 'INSERT, UPDATE'),
+                                 has_column_privilege(r.oid, target_table, target_column, 'SELECT')) p (writes, reads)
+      CROSS JOIN LATERAL (SELECT bool_or(g.encrypt), bool_or(g.decrypt) FROM pgseal.privilege g
+                           WHERE g.keyring = substring(new_type FROM '\((\d+)\)$')::int4
+                             AND (g.role = 0 OR pg_has_role(r.oid, g.role, 'USAGE'))) k (encrypts, decrypts)
+     WHERE NOT r.rolsuper AND r.rolname !~ '^pg_'
+       AND ((writes AND NOT coalesce(encrypts, false)) OR (reads AND NOT coalesce(decrypts, false)))
+     ORDER BY 1;
+END;
+
+-- What a migration would do, or, where one is half done, whether it can go on: before anything is changed.
+CREATE FUNCTION pgseal.prepare_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean,
+        batch_size int4, dry_run boolean, ignore text[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_column name := pgseal.migration_column(target_table, target_column);
+    is_started boolean := pgseal.migration_started(target_table, target_column);
+    found_type text;
+    one text;
+BEGIN
+    IF batch_size IS NULL OR batch_size < 1 THEN
+        RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT is_started THEN
+        PERFORM pgseal.check_migration(target_table, target_column, ignore);
+    END IF;
+    IF to_encrypted THEN
+        FOR one IN SELECT pgseal.migration_roles(target_table, target_column, new_type) LOOP
+            RAISE NOTICE 'role % uses the column and has no such privilege on the keyring', one
+                USING HINT = 'SELECT pgseal.grant_keyring(keyring, role, ARRAY[...]) before the names are swapped.';
+        END LOOP;
+    END IF;
+    IF is_started THEN
+        found_type := (SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = new_column);
+        IF found_type <> new_type AND NOT new_type LIKE '%.' || found_type THEN
+            RAISE EXCEPTION 'column "%" of % is on its way to type %', target_column, target_table, found_type
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Go on with that keyring, or SELECT pgseal.abandon_migration(table, column).';
+        END IF;
+        IF pgseal.migration_trigger(target_table, target_column) IS NULL THEN
+            RAISE EXCEPTION 'the trigger "%" of % is missing or switched off', '~' || new_column, target_table
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT pgseal.abandon_migration(table, column), and begin again.';
+        END IF;
+    END IF;
+    IF NOT dry_run THEN
+        RETURN;
+    END IF;
+    IF is_started THEN
+        RAISE NOTICE 'going on with what an earlier call began';
+    ELSE
+        RAISE NOTICE 'add column % of type %, and a trigger that fills it for every writer', quote_ident(new_column), new_type;
+    END IF;
+    RAISE NOTICE 'fill about % rows in committed batches of about %',
+        (SELECT sum(greatest(c.reltuples, 0)) FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t WHERE c.relkind = 'r'), batch_size;
+    FOR one IN SELECT pgseal.migration_commands(target_table, target_column) LOOP
+        RAISE NOTICE 'wait for you to run: %', one;
+    END LOOP;
+    RAISE NOTICE 'compare every row, then drop %, and give the new column its name, NOT NULL and DEFAULT; it will be the last column',
+        format('%s.%I', target_table, target_column);
+END $$;
+
+COMMENT ON FUNCTION pgseal.prepare_migration(regclass, name, text, boolean, int4, boolean, text[]) IS 'internal: what a migration would do, and whether it can';
+-- Under the lock: the second column and its trigger, where no other session has made them.
+CREATE FUNCTION pgseal.begin_migration(target_table regclass, target_column name, new_column name, new_type text, to_encrypted boolean, ignore text[])
+    RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pgseal.migration_started(target_table, target_column) OR pgseal.migration_column(target_table, target_column) <> new_column THEN
+        RAISE EXCEPTION 'another session migrates column "%" of %, or has done it', target_column, target_table
+            USING ERRCODE = 'object_in_use', HINT = 'Where it has ended before the swap, call again: it goes on where it was.';
+    END IF;
+    PERFORM pgseal.check_migration(target_table, target_column, ignore);
+    PERFORM pgseal.start_migration(target_table, target_column, new_type, to_encrypted);
+END $$;
+
+COMMENT ON FUNCTION pgseal.begin_migration(regclass, name, name, text, boolean, text[]) IS 'internal: start_migration, unless another session has done it';
+-- Have some pages the same values in both columns?
+CREATE FUNCTION pgseal.compare_columns(leaf regclass, target_column name, new_column name, to_encrypted boolean, start tid, stop tid) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    differing text;
+BEGIN
+    differing := pgseal.confined(format(
+        'SELECT CASE WHEN count(*) > 0 THEN format(''%%s rows of %%s do not have the same value in both columns, the first at %%s'', count(*), %4$L, min(ctid)) END FROM ONLY %1$s WHERE ctid >= $1 AND ctid < $2
+            AND (%2$s)::text COLLATE "C" IS DISTINCT FROM (%3$s)::text COLLATE "C"', leaf,
+        format(CASE WHEN to_encrypted THEN '%I' ELSE 'pgseal.decrypt(%I)' END, target_column),
+        format(CASE WHEN to_encrypted THEN 'pgseal.decrypt(%I)' ELSE '%I' END, new_column), leaf), start, stop);
+    IF differing IS NOT NULL THEN
+        RAISE EXCEPTION '%', differing
+            USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Call again, if a partition was attached meanwhile. Does a trigger keep rows from being updated?';
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgseal.compare_columns(regclass, name, name, boolean, tid, tid) IS 'internal: an error where the two columns of a migration differ in some pages';
+-- Rather too few pages where nobody has counted the rows yet.
+CREATE FUNCTION pgseal.pages_of_batch(leaf regclass, batch_size int4) RETURNS int8
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT greatest(1, batch_size / greatest(1, CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages ELSE 50 END::int8))
+              FROM pg_class c WHERE c.oid = leaf);
+
+COMMENT ON FUNCTION pgseal.pages_of_batch(regclass, int4) IS 'internal: how many pages of a table hold about so many rows, rather too few';
+CREATE FUNCTION pgseal.pages_of(leaf regclass) RETURNS int8
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+    RETURN pg_relation_size(leaf) / current_setting('block_size')::int8;
+COMMENT ON FUNCTION pgseal.pages_of(regclass) IS 'internal: how many pages a table has';
+CREATE FUNCTION pgseal.is_constrained(target_table regclass, new_column name) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = target_table AND c.conname = new_column);
+COMMENT ON FUNCTION pgseal.is_constrained(regclass, name) IS 'internal: is there a constraint that stands for NOT NULL of the old column?';
+-- The swap, where the trigger has been at work all the time.
+CREATE FUNCTION pgseal.end_migration(target_table regclass, target_column name, to_encrypted boolean, trigger_before text, ignore text[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF trigger_before IS DISTINCT FROM pgseal.migration_trigger(target_table, target_column) OR trigger_before IS NULL THEN
+        RAISE EXCEPTION 'the trigger "%" of % was changed meanwhile', '~' || pgseal.migration_column(target_table, target_column), target_table
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Nothing was swapped. SELECT pgseal.abandon_migration(table, column), and begin again.';
+    END IF;
+    PERFORM pgseal.check_migration(target_table, target_column, ignore);
+    PERFORM pgseal.finish_migration(target_table, target_column, to_encrypted);
+END $$;
+
+COMMENT ON FUNCTION pgseal.end_migration(regclass, name, boolean, text, text[]) IS 'internal: finish_migration, unless something was changed meanwhile';
+CREATE FUNCTION pgseal.report_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean, total int8, started timestamptz)
+    RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name text := format('%s.%I', target_table, target_column);
+BEGIN
+    RAISE NOTICE '% is of type % now, after % rows in % s; it is the last column of its table', name, new_type, total, pgseal.seconds_since(started)
+        USING HINT = 'INSERT and COPY without a list of columns follow the new order. ANALYZE ' || target_table || ' makes statistics anew; the old column''s are gone.';
+    IF NOT to_encrypted THEN
+        RETURN;
+    END IF;
+    RAISE NOTICE 'rows of % hold the old plaintext on disk, invisibly, until they are written anew', target_table
+        USING HINT = 'VACUUM FULL ' || target_table || ' rewrites them under a lock, pg_repack without one; then VACUUM pg_catalog.pg_statistic for dead statistics.';
+    RAISE NOTICE 'WAL, its archive, replicas that lag, older backups and dumps hold the old plaintext too'
+        USING HINT = 'Take a new base backup after VACUUM FULL, and let the older ones expire or destroy them.';
+    IF EXISTS (SELECT FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+                WHERE d.adrelid = target_table AND a.attname = target_column) THEN
+        RAISE NOTICE 'the DEFAULT of % is plaintext in the catalog, and is sealed for each row', name;
+    END IF;
+END $$;
+
+COMMENT ON FUNCTION pgseal.report_migration(regclass, name, text, boolean, int8, timestamptz) IS 'internal: NOTICEs at the end of a migration';
+-- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
+-- and operators too, is qualified.
+CREATE OR REPLACE PROCEDURE pgseal.migrate_column(target_table regclass, target_column name, new_type text, to_encrypted boolean,
+        batch_size int4, dry_run boolean, ignore text[])
+    LANGUAGE plpgsql AS $$
+DECLARE
+    new_column pg_catalog.name := pgseal.migration_column(target_table, target_column);
+    leaf pg_catalog.regclass;
+    is_filled boolean := false;
+    fill pg_catalog.text;
+    page pg_catalog.int8;
+    pages pg_catalog.int8;
+    step pg_catalog.int8;
+    changed pg_catalog.int8;
+    total pg_catalog.int8 := 0;
+    trigger_before pg_catalog.text;
+    commands pg_catalog.text[];
+    started pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+    report_due pg_catalog.timestamptz := pgseal.in_seconds(5);
+BEGIN
+    PERFORM pgseal.prepare_migration(target_table, target_column, new_type, to_encrypted, batch_size, dry_run, ignore);
+    IF dry_run THEN
+        RETURN;
+    END IF;
+
+    -- Where this is not the default, an update of another session would end the run, and what is read under the last lock be old.
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    IF NOT pgseal.migration_started(target_table, target_column) THEN
+        FOR attempt IN 1..30 LOOP
+            EXIT WHEN pgseal.lock_for_migration(target_table);
+            IF attempt OPERATOR(pg_catalog.=) 30 THEN
+                RAISE EXCEPTION '% is in use all the time', target_table
+                    USING ERRCODE = 'lock_not_available', HINT = 'Nothing was changed. pg_locks shows who holds it; call again.';
+            END IF;
+            COMMIT AND CHAIN;
+            PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
+        END LOOP;
+        PERFORM pgseal.begin_migration(target_table, target_column, new_column, new_type, to_encrypted, ignore);
+        COMMIT AND CHAIN;
+    END IF;
+
+    -- Once to fill, once to compare.
+    LOOP
+        -- Again for each job: one may have been attached, with rows that its trigger has not seen.
+        FOREACH leaf IN ARRAY pgseal.tables_of(target_table) LOOP
+            -- The trigger fills it.
+            fill := pg_catalog.format(
+                'UPDATE ONLY %1$s SET %2$I = NULL
+                  WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND %3$I IS NOT NULL AND %2$I IS NULL',
+                leaf, new_column, target_column);
+            step := pgseal.pages_of_batch(leaf, batch_size);
+            page := 0;
+            pages := pgseal.pages_of(leaf);
+            WHILE page OPERATOR(pg_catalog.<) pages LOOP
+                IF is_filled THEN
+                    PERFORM pgseal.compare_columns(leaf, target_column, new_column, to_encrypted,
+                        pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
+                ELSE
+                    changed := pgseal.confined(fill, pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
+                    total := total OPERATOR(pg_catalog.+) changed;
+                END IF;
+                COMMIT AND CHAIN;
+                page := page OPERATOR(pg_catalog.+) step;
+                -- Rows that were updated meanwhile are behind: the trigger filled them, but they are to be compared.
+                IF is_filled THEN
+                    pages := pgseal.pages_of(leaf);
+                END IF;
+                IF pgseal.is_past(report_due) THEN
+                    report_due := pgseal.in_seconds(5);
+                    RAISE NOTICE '%: %, page % of %', leaf, CASE WHEN is_filled THEN 'verify' ELSE 'fill' END, least(page, pages), pages;
+                END IF;
+            END LOOP;
+        END LOOP;
+        EXIT WHEN is_filled;
+        is_filled := true;
+        commands := ARRAY(SELECT pgseal.migration_commands(target_table, target_column));
+        IF commands[1] IS NOT NULL THEN
+            RAISE NOTICE '% rows of %.% filled; its index is still to be built, which PostgreSQL does not do concurrently inside a procedure',
+                total, target_table, pg_catalog.quote_ident(target_column)
+                USING HINT = pg_catalog.format(E'Run this, then call again:\n%s;', pg_catalog.array_to_string(commands, E';\n'));
+            RETURN;
+        END IF;
+        trigger_before := pgseal.migration_trigger(target_table, target_column);
+    END LOOP;
+
+    IF pgseal.is_constrained(target_table, new_column) THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', target_table, new_column);
+        COMMIT AND CHAIN;
+    END IF;
+    FOR attempt IN 1..30 LOOP
+        EXIT WHEN pgseal.lock_for_migration(target_table);
+        IF attempt OPERATOR(pg_catalog.=) 30 THEN
+            RAISE EXCEPTION '% is in use all the time', target_table
+                USING ERRCODE = 'lock_not_available', HINT = 'All rows are filled. pg_locks shows who holds the table; call again for the swap.';
+        END IF;
+        COMMIT AND CHAIN;
+        PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
+    END LOOP;
+    PERFORM pgseal.end_migration(target_table, target_column, to_encrypted, trigger_before, ignore);
+    COMMIT AND CHAIN;
+    PERFORM pgseal.report_migration(target_table, target_column, new_type, to_encrypted, total, started);
+END $$;
+
+CREATE OR REPLACE FUNCTION pgseal.exported_keys(exported json, purpose text)
+    RETURNS TABLE (version int4, state text, wrapped bytea, commitment bytea, created timestamptz, retired timestamptz, policy json)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT r.version, r.state, decode(r.wrapped, 'hex'), decode(r.commitment, 'hex'), r.created, r.retired, r.policy
+      FROM json_to_recordset(exported -> (purpose || '_keys'))
+        AS r (version int4, state text, wrapped text, commitment text, created timestamptz, retired timestamptz, policy json);
+END;
+
+-- What is wrong with it by itself, before this database is looked at; NULL if nothing.
+CREATE OR REPLACE FUNCTION pgseal.exported_problem(exported json) RETURNS text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    purpose text;
+    sound boolean;
+BEGIN
+    IF (exported ->> 'pgseal_keyring')::int4 IS DISTINCT FROM 1 THEN
+        RETURN 'it is no keyring of format 1';
+    END IF;
+    -- The id stands in every value, and comes from the uuid's first four bytes.
+    IF ('x' || left((exported ->> 'uuid')::uuid::text, 8))::bit(32)::int4 & 2147483647 IS DISTINCT FROM (exported ->> 'id')::int4 THEN
+        RETURN 'its id does not belong to its uuid';
+    END IF;
+    IF (exported ->> 'uuid')::uuid IS NULL OR (exported ->> 'id')::int4 = 0 THEN
+        RETURN 'its id or uuid is missing';
+    END IF;
+    IF json_typeof(exported -> 'name') IS DISTINCT FROM 'string' OR octet_length(exported ->> 'name') NOT BETWEEN 1 AND 63
+        OR exported ->> 'name' ~ '^[-+]?[0-9]+$' THEN
+        RETURN 'its name is missing or no name of a keyring';
+    END IF;
+    IF json_typeof(exported -> 'kms_key') IS DISTINCT FROM 'string' OR exported ->> 'kms_key' = ''
+        OR coalesce(json_typeof(exported -> 'kms_endpoint'), 'null') NOT IN ('null', 'string') THEN
+        RETURN 'its KMS key or endpoint is missing or no text';
+    END IF;
+    FOREACH purpose IN ARRAY ARRAY['data', 'index'] LOOP
+        SELECT count(*) FILTER (WHERE k.state = 'active') = 1
+               AND max(k.version) = max(k.version) FILTER (WHERE k.state = 'active')
+               AND count(DISTINCT k.version) = count(*) AND max(k.version) = count(*)
+               AND bool_and(coalesce(k.version BETWEEN 1 AND 65535 AND k.state IN ('active', 'decrypt-only', 'retired', 'destroyed')
+                                     AND octet_length(k.commitment) = 32 AND (k.wrapped IS NOT NULL OR k.state = 'destroyed')
+                                     AND (k.policy IS NOT NULL) = (purpose = 'index'), false))
+          INTO sound FROM pgseal.exported_keys(exported, purpose) k;
+        IF sound IS NOT TRUE THEN
+            RETURN format('its %s keys are incomplete', purpose);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+EXCEPTION WHEN data_exception THEN
+    RETURN 'a field is not of the right kind';
+END $$;
+
+CREATE FUNCTION pgseal.check_active_keys(keyring_id int4) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_check_active_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.check_active_keys(int4) IS 'internal: an error unless the KMS unwraps a keyring''s active keys, and its policies can be read';
+CREATE OR REPLACE FUNCTION pgseal.import_keyring(exported json) RETURNS int4
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    problem text := pgseal.exported_problem(exported);
+    new_id int4;
+    new_uuid uuid;
+    endpoint text;
+    found pgseal.keyring;
+    purpose text;
+    versions int4[];
+    newest int4;
+    importer text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+BEGIN
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION 'the keyring cannot be imported: %', problem USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    new_id := exported ->> 'id';
+    new_uuid := exported ->> 'uuid';
+    endpoint := exported ->> 'kms_endpoint';
+    LOCK TABLE pgseal.keyring, pgseal.data_key, pgseal.index_key IN SHARE ROW EXCLUSIVE MODE;
+
+    -- All refusals come before the first change.
+    SELECT k.* INTO found FROM pgseal.keyring k WHERE k.id = new_id OR k.uuid = new_uuid;
+    IF found.id IS NOT NULL AND found.uuid <> new_uuid THEN
+        RAISE EXCEPTION 'id % belongs to keyring "%" here, which is another one', new_id, found.name
+            USING ERRCODE = 'duplicate_object', HINT = 'Values of both cannot be in one database. Nothing was changed.';
+    END IF;
+    IF EXISTS (SELECT FROM pgseal.keyring k WHERE k.name = exported ->> 'name' AND k.uuid <> new_uuid) THEN
+        RAISE EXCEPTION 'keyring "%" exists here, and is another one', exported ->> 'name'
+            USING ERRCODE = 'duplicate_object', HINT = 'Change the name in the exported JSON: values do not depend on it. Nothing was changed.';
+    END IF;
+    IF found.id IS NULL AND endpoint IS NOT NULL AND current_setting('is_superuser') <> 'on'
+        AND endpoint IS DISTINCT FROM pgseal.kms_endpoint()
+        AND NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.kms_endpoint = endpoint) THEN
+        RAISE EXCEPTION 'a KMS endpoint that is new here is for superusers to name'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'The server''s credentials go there.';
+    END IF;
+    FOREACH purpose IN ARRAY ARRAY['data', 'index'] LOOP
+        versions := ARRAY(
+            SELECT e.version FROM pgseal.exported_keys(exported, purpose) e
+              JOIN (SELECT d.version, d.commitment, NULL::json AS policy FROM pgseal.data_key d WHERE d.keyring = new_id AND purpose = 'data'
+                    UNION ALL
+                    SELECT i.version, i.commitment, i.policy FROM pgseal.index_key i WHERE i.keyring = new_id AND purpose = 'index') h
+                ON h.version = e.version
+             WHERE h.commitment <> e.commitment OR h.policy::jsonb IS DISTINCT FROM e.policy::jsonb ORDER BY 1);
+        IF versions <> '{}' THEN
+            RAISE EXCEPTION '% key version % of keyring "%" is another key here', purpose, versions[1], found.name
+                USING ERRCODE = 'duplicate_object', HINT = 'Both databases made new keys since they parted. Nothing was changed.';
+        END IF;
+    END LOOP;
+
+    IF found.id IS NULL THEN
+        INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
+        VALUES (new_id, new_uuid, exported ->> 'name', endpoint, exported ->> 'kms_key', NOT EXISTS (SELECT FROM pgseal.keyring));
+        INSERT INTO pgseal.privilege (keyring, role, encrypt, search, decrypt) VALUES (new_id, quote_ident(importer)::regrole, true, true, true);
+    END IF;
+    -- A key that only decrypts there does so here too; retiring one is for retire_key, which looks at the rows that are here.
+    newest := coalesce((SELECT max(d.version) FROM pgseal.data_key d WHERE d.keyring = new_id), 0);
+    UPDATE pgseal.data_key d SET state = 'decrypt-only' FROM pgseal.exported_keys(exported, 'data') e
+     WHERE d.keyring = new_id AND d.state = 'active' AND e.state = 'active' AND e.version > d.version;
+    INSERT INTO pgseal.data_key (keyring, version, state, wrapped, commitment, created, retired)
+    SELECT new_id, e.version, CASE WHEN e.state = 'active' AND e.version < newest THEN 'decrypt-only' ELSE e.state END,
+           e.wrapped, e.commitment, coalesce(e.created, now()), e.retired
+      FROM pgseal.exported_keys(exported, 'data') e
+     WHERE NOT EXISTS (SELECT FROM pgseal.data_key d WHERE d.keyring = new_id AND d.version = e.version);
+    newest := coalesce((SELECT max(i.version) FROM pgseal.index_key i WHERE i.keyring = new_id), 0);
+    UPDATE pgseal.index_key i SET state = 'decrypt-only' FROM pgseal.exported_keys(exported, 'index') e
+     WHERE i.keyring = new_id AND i.state = 'active' AND e.state = 'active' AND e.version > i.version;
+    INSERT INTO pgseal.index_key (keyring, version, state, wrapped, commitment, policy, created, retired)
+    SELECT new_id, e.version, CASE WHEN e.state = 'active' AND e.version < newest THEN 'decrypt-only' ELSE e.state END,
+           e.wrapped, e.commitment, e.policy, coalesce(e.created, now()), e.retired
+      FROM pgseal.exported_keys(exported, 'index') e
+     WHERE NOT EXISTS (SELECT FROM pgseal.index_key i WHERE i.keyring = new_id AND i.version = e.version);
+    -- Before anything is sealed under them; an error takes the import back.
+    PERFORM pgseal.check_active_keys(new_id);
+    RETURN new_id;
+END $$;
+
+-- What a backup needs that is taken now. The endpoint is the server's where a keyring has none of its own.
+CREATE OR REPLACE FUNCTION pgseal.backup_manifest()
+    RETURNS TABLE (keyring name, uuid uuid, purpose text, version int4, kms_endpoint text, kms_key text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT k.name, k.uuid, v.purpose, v.version, coalesce(k.kms_endpoint, pgseal.kms_endpoint()), k.kms_key
+      FROM pgseal.keyring k
+      JOIN (SELECT d.keyring, 'data' AS purpose, d.version, d.state FROM pgseal.data_key d
+            UNION ALL SELECT i.keyring, 'index', i.version, i.state FROM pgseal.index_key i) v ON v.keyring = k.id
+     WHERE v.state IN ('active', 'decrypt-only')
+     ORDER BY 1, 3, 4;
+END;
+
+-- Verdicts on the values of some pages. Where PostgreSQL itself cannot read them, the pages are halved until the
+-- row is found.
+CREATE OR REPLACE FUNCTION pgseal.check_pages(leaf regclass, first_page int8, end_page int8, checked text)
+    RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    middle int8 := (first_page + end_page) / 2;
+    start tid := format('(%s,0)', first_page);
+    stop tid := format('(%s,0)', end_page);
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT v, count(*), array_agg(c ORDER BY c) FILTER (WHERE v[1] <> ''authentic'')
+           FROM (SELECT ctid AS c, %s AS v FROM ONLY %s WHERE ctid >= $1 AND ctid < $2) s WHERE v IS NOT NULL GROUP BY v',
+        checked, leaf) USING start, stop;
+EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error OR data_exception OR cardinality_violation OR plpgsql_error THEN
+    IF end_page - first_page > 1 THEN
+        RETURN QUERY SELECT * FROM pgseal.check_pages(leaf, first_page, middle, checked);
+        RETURN QUERY SELECT * FROM pgseal.check_pages(leaf, middle, end_page, checked);
+    ELSE
+        RETURN QUERY SELECT * FROM pgseal.check_rows(leaf, first_page, checked);
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgseal.check_rows(leaf regclass, page int8, checked text)
+    RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    place tid;
+BEGIN
+    BEGIN
+        EXECUTE format('SELECT FROM ONLY %s WHERE ctid >= $1 AND ctid < $2', leaf)
+            USING format('(%s,0)', page)::tid, format('(%s,0)', page + 1)::tid;
+    EXCEPTION WHEN data_corrupted OR internal_error THEN
+        RETURN QUERY SELECT ARRAY['corrupt', '', '', 'the whole page: ' || SQLERRM], NULL::int8,
+                            ARRAY[format('(%s,0)', page)::tid];
+        RETURN;
+    END;
+    -- No page has more rows than fit with empty ones.
+    FOR item IN 1 .. current_setting('block_size')::int4 / 28 LOOP
+        place := format('(%s,%s)', page, item);
+        BEGIN
+            EXECUTE format('SELECT %s FROM ONLY %s WHERE ctid = $1', checked, leaf) INTO verdict USING place;
+        EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
+            verdict := ARRAY['corrupt', '', '', SQLERRM];
+        WHEN data_exception OR cardinality_violation OR plpgsql_error THEN
+            -- Without its message, which may quote a value.
+            verdict := ARRAY['unreadable', '', '', format('the expression for the context fails with SQLSTATE %s', SQLSTATE)];
+        END;
+        IF verdict IS NOT NULL THEN
+            number_of_values := 1;
+            places := CASE WHEN verdict[1] <> 'authentic' THEN ARRAY[place] END;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END $$;
+
+-- The same without an expression, of one page: for other roles than the owner too.
+CREATE FUNCTION pgseal.check_stored(leaf regclass, target_column name, base oid, page int8)
+    RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    stored text := format('pgseal.%s_values(%L, %L, $1, $2)', CASE base WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END, leaf, target_column);
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT s.v, count(*), array_agg(s.c ORDER BY s.c) FILTER (WHERE s.v[1] <> ''authentic'')
+           FROM (SELECT format(''(%%s,%%s)'', $1, u.i)::tid, pgseal.check_value(u.v, NULL, false) FROM unnest(%s) WITH ORDINALITY u (v, i)) s (c, v)
+          WHERE s.v IS NOT NULL GROUP BY s.v', stored) USING page, NULL::int4;
+EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error OR program_limit_exceeded THEN
+    BEGIN
+        EXECUTE format('SELECT %s', stored) USING page, 0;
+    EXCEPTION WHEN data_corrupted OR internal_error THEN
+        RETURN QUERY SELECT ARRAY['corrupt', '', '', 'the whole page: ' || SQLERRM], NULL::int8, ARRAY[format('(%s,0)', page)::tid];
+        RETURN;
+    END;
+    -- No page has more rows than fit with empty ones.
+    FOR item IN 1 .. current_setting('block_size')::int4 / 28 LOOP
+        BEGIN
+            EXECUTE format('SELECT pgseal.check_value((%s)[$2], NULL, false)', stored) INTO verdict USING page, item;
+        EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
+            verdict := ARRAY['corrupt', '', '', SQLERRM];
+        END;
+        IF verdict IS NOT NULL THEN
+            number_of_values := 1;
+            places := CASE WHEN verdict[1] <> 'authentic' THEN ARRAY[format('(%s,%s)', page, item)::tid] END;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END $$;
+
+COMMENT ON FUNCTION pgseal.check_stored(regclass, name, oid, int8) IS 'internal: verdicts on the values of a page, without an expression for the context';
+-- One snapshot for all of it. row_security: an error rather than a count of some rows only.
+CREATE OR REPLACE FUNCTION pgseal.verify(target_table regclass, target_column name, context text DEFAULT NULL, max_listed int4 DEFAULT 1000)
+    RETURNS TABLE (result text, number_of_values int8, keyring text, key_version int4, finding text, relation regclass, row_ctid tid)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+#variable_conflict use_column
+DECLARE
+    base regtype := pgseal.encrypted_column(target_table, target_column)::regtype;
+    checked text := format('pgseal.check_value(%I::%s, (%s)::text, %L)', target_column, base, coalesce(context, 'NULL'), context IS NOT NULL);
+    bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+    denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, quote_ident(current_user)::regrole));
+    tally jsonb := '{}';
+    listed int4 := 0;
+    here record;
+    found record;
+    place tid;
+    pages int8;
+    total int8 := 0;
+    reported timestamptz := clock_timestamp();
+BEGIN
+    IF denied IS NOT NULL THEN
+        RAISE EXCEPTION 'permission denied for keyring "%": decrypt privilege needed', denied USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    -- An expression is run by the executor, and with it what the owner has made of the table.
+    PERFORM pgseal.require_owner(target_table) WHERE context IS NOT NULL;
+    FOR here IN SELECT * FROM pgseal.leaves(target_table) LOOP
+        IF here.relkind NOT IN ('r', 'm') THEN
+            RETURN QUERY SELECT 'not checked', NULL::int8, NULL::text, NULL::int4, 'its rows are on another server', here.leaf, NULL::tid;
+            CONTINUE;
+        END IF;
+        pages := pg_relation_size(here.leaf) / current_setting('block_size')::int8;
+        FOR page IN 0 .. pages - 1 BY 256 LOOP
+            FOR found IN
+                SELECT c.* FROM pgseal.check_pages(here.leaf, page, least(page + 256, pages), checked) c WHERE context IS NOT NULL
+                UNION ALL
+                SELECT c.* FROM generate_series(page, least(page + 256, pages) - 1) p CROSS JOIN LATERAL pgseal.check_stored(here.leaf, target_column, base, p) c
+                 WHERE context IS NULL
+            LOOP
+                total := total + coalesce(found.number_of_values, 0);
+                FOREACH place IN ARRAY coalesce(found.places, '{}') LOOP
+                    EXIT WHEN listed >= max_listed;
+                    listed := listed + 1;
+                    RETURN QUERY SELECT d.result, CASE WHEN found.number_of_values > 0 THEN 1::int8 END, d.keyring, d.key_version, d.finding, here.leaf, place
+                                   FROM pgseal.read_verdict(found.verdict) d;
+                    found.number_of_values := found.number_of_values - 1;
+                END LOOP;
+                IF found.number_of_values > 0 THEN
+                    tally := tally || jsonb_build_object(found.verdict::text,
+                        found.number_of_values + coalesce((tally ->> found.verdict::text)::int8, 0));
+                END IF;
+            END LOOP;
+            IF clock_timestamp() - reported > interval '5 seconds' THEN
+                reported := clock_timestamp();
+                RAISE NOTICE '%: page % of %, % values checked, % of them listed as not authentic',
+                    here.leaf, least(page + 256, pages), pages, total, listed;
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN QUERY SELECT d.result, t.value::int8, d.keyring, d.key_version, d.finding, NULL::regclass, NULL::tid
+                   FROM jsonb_each_text(tally) t CROSS JOIN LATERAL pgseal.read_verdict(t.key::text[]) d
+                  ORDER BY d.result, d.keyring, d.key_version, d.finding;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgseal.audit_values() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+    found record;
+BEGIN
+    FOR place IN SELECT * FROM pgseal.value_columns() LOOP
+        object := format('column %I of %s', place.attname, place.relation);
+        IF place.blind IS NOT NULL THEN
+            RETURN QUERY SELECT 'unknown', object, format('values in a %s were not looked at', place.blind), 'audit it where they are';
+            CONTINUE;
+        END IF;
+        BEGIN
+            FOR found IN
+                SELECT nullif(f[1], '')::int4 AS keyring, nullif(f[2], '')::int4 AS data, nullif(f[3], '')::int4 AS index, f[4] = '1' AS transit, f[5] AS n
+                  FROM unnest(pgseal.column_keys(place.relation, place.attname)) l (line), string_to_array(line, ' ') f
+            LOOP
+                RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
+                    FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
+                        CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = place.relation AND c.relkind = 'm')
+                        THEN format('REFRESH MATERIALIZED VIEW %s', place.relation)
+                        WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
+                        ELSE 'UPDATE these rows with values sealed anew' END) f;
+                IF found.transit THEN
+                    RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
+                        'declare the keyring on the column, as in encrypted_jsonb(keyring), or send typed parameters; then CALL pgseal.reencrypt';
+                END IF;
+            END LOOP;
+        EXCEPTION WHEN lock_not_available THEN
+            RETURN QUERY SELECT 'unknown', object, format('values were not looked at: sessions %s have locked the table', pgseal.other_sessions_on(place.relation)),
+                'audit it when they have ended';
+        END;
+    END LOOP;
+    BEGIN
+        RETURN QUERY SELECT f.severity, d.object, f.finding, f.what_to_do
+            FROM pgseal.definitions() d CROSS JOIN LATERAL (SELECT DISTINCT * FROM pgseal.quoted_values(d.definition)) q
+            CROSS JOIN LATERAL pgseal.audit_key(q.keyring_id, q.key_version, NULL, 'a sealed literal', 'define it anew') f;
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN QUERY SELECT 'unknown', 'definitions', 'literals in definitions were not looked at: somebody has locked a table below a view', 'audit again';
+    END;
+END $$;
+
+-- A restore that left rows out: nothing but this keeps the tables of keys together.
+CREATE FUNCTION pgseal.audit_orphans() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT 'critical', format('table pgseal.%s', o.name), format('it has rows of a keyring %s, which does not exist', o.keyring),
+           'restore the rows of pgseal.keyring from the dump that the others came from'
+      FROM (SELECT 'data_key' AS name, d.keyring FROM pgseal.data_key d UNION SELECT 'index_key', i.keyring FROM pgseal.index_key i
+            UNION SELECT 'privilege', p.keyring FROM pgseal.privilege p) o
+     WHERE NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.id = o.keyring)
+    UNION ALL
+    SELECT 'critical', format('keyring %I', k.name), format('it has no active %s key', o.purpose),
+           format('restore the rows of pgseal.%s_key from the dump that the keyring came from', o.purpose)
+      FROM pgseal.keyring k CROSS JOIN (VALUES ('data'), ('index')) o (purpose)
+     WHERE NOT EXISTS (SELECT FROM pgseal.data_key d WHERE d.keyring = k.id AND d.state = 'active' AND o.purpose = 'data')
+       AND NOT EXISTS (SELECT FROM pgseal.index_key i WHERE i.keyring = k.id AND i.state = 'active' AND o.purpose = 'index')
+    UNION ALL
+    SELECT 'warning', format('keyring %I', k.name),
+           CASE WHEN p.role IN (SELECT r.oid FROM pg_roles r) THEN format('its restored privileges are those of role %s, made since', p.role)
+                ELSE format('its restored privileges wait for a role %s, whoever makes it', p.role) END,
+           format('SELECT pgseal.revoke_keyring(%L, %L), or let pgseal.grant_keyring confirm them', k.name, p.role)
+      FROM pgseal.privilege p JOIN pgseal.keyring k ON k.id = p.keyring
+     WHERE pgseal.is_missing(p.role);
+END;
+
+COMMENT ON FUNCTION pgseal.audit_orphans() IS 'internal: findings on rows that a restore left out; see audit';
+CREATE OR REPLACE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT * FROM pgseal.audit_orphans()
+    UNION ALL
+    SELECT 'critical', format('keyring %I', k.name), 'its wrapping key is a file on this server: whoever can read it can read the data',
+           'create a keyring at a KMS (pgseal.kms_endpoint) and re-encrypt into it'
+      FROM pgseal.keyring k WHERE coalesce(k.kms_endpoint, pgseal.kms_endpoint()) LIKE 'file:%'
+    UNION ALL
+    SELECT 'warning', format('keyring %I', k.keyring), format('its %s key version %s is %s days old', k.purpose, k.version, extract(day FROM now() - k.created)),
+           format('SELECT pgseal.%s(%L), then CALL pgseal.reencrypt for its columns', CASE k.purpose WHEN 'data' THEN 'rotate_key' ELSE 'rotate_index_key' END, k.keyring)
+      FROM pgseal.keys k WHERE k.state = 'active' AND k.created < now() - max_key_age
+    UNION ALL
+    SELECT CASE WHEN p.role = 0 THEN 'critical' ELSE 'info' END, format('keyring %I', k.name),
+           CASE WHEN p.role = 0 THEN 'every role can decrypt' ELSE format('role %s can decrypt%s', p.role,
+               (SELECT ', and so can ' || string_agg(r.rolname, ', ' ORDER BY r.rolname) FROM pg_roles r
+                 WHERE r.oid <> p.role AND NOT r.rolsuper AND pg_has_role(r.oid, p.role, 'USAGE'))) END,
+           format('SELECT pgseal.revoke_keyring(%L, %L) where it should not', k.name, CASE WHEN p.role = 0 THEN 'public' ELSE pg_get_userbyid(p.role) END)
+      FROM pgseal.privilege p JOIN pgseal.keyring k ON k.id = p.keyring
+     WHERE p.decrypt AND (p.role = 0 OR p.role IN (SELECT r.oid FROM pg_roles r))
+    UNION ALL
+    SELECT 'info', 'superusers', format('%s can decrypt everything', string_agg(r.rolname, ', ' ORDER BY r.rolname)), 'let no application log in as one'
+      FROM pg_roles r WHERE r.rolsuper AND r.rolcanlogin AND EXISTS (SELECT FROM pgseal.keyring) HAVING count(*) > 0
+    UNION ALL
+    SELECT 'warning', format('column %I of %s', a.attname, a.attrelid::regclass), format('it is stored in plaintext (%s) beside an embedding', format_type(a.atttypid, a.atttypmod)),
+           'store it as encrypted_jsonb or encrypted_text, if it is confidential'
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
+       AND EXISTS (SELECT FROM pg_type b WHERE b.oid = coalesce(nullif(t.typelem, 0), nullif(t.typbasetype, 0), t.oid)
+                     AND (b.typcategory = 'S' OR b.oid IN ('json'::regtype, 'jsonb'::regtype, 'xml'::regtype)))
+       AND EXISTS (SELECT FROM pg_attribute v JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = v.atttypid AND d.deptype = 'e'
+                     JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'vector'
+                    WHERE v.attrelid = a.attrelid AND NOT v.attisdropped)
+    UNION ALL
+    SELECT 'warning', format('column %I of %I.%I', s.attname, s.schemaname, s.tablename),
+           format('one searchable value is in %s %% of the rows: its token tells which rows', round(100 * f.share)),
+           'declare its path with "spread" (pgseal.set_searchable), or not at all; pgseal.check_searchable names the path'
+      FROM pgseal.value_columns() v
+      JOIN pg_class c ON c.oid = v.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = v.attname
+      CROSS JOIN LATERAL (SELECT max(u.share)::numeric AS share
+          FROM unnest(s.most_common_elems::text::int8[], (s.most_common_elem_freqs)[:cardinality(s.most_common_elems::text::int8[])]) u (token, share)
+         WHERE u.token < 0) f
+     WHERE v.scalar IS NOT NULL AND f.share > 0.5 AND c.reltuples >= 100
+    UNION ALL
+    SELECT 'warning', d.object, 'it has a constant for an encrypted value, which the catalog keeps in plaintext',
+           'take the value from a table or a setting, or make the constant a parameter'
+      FROM pgseal.definitions() d
+     WHERE pgseal.compares_plaintext(d.definition, d.whole)
+       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.class AND e.objid = d.id AND e.deptype = 'e')
+       AND (EXISTS (SELECT FROM pg_depend r JOIN pgseal.value_columns() v ON r.refclassid = 'pg_class'::regclass AND r.refobjid = v.relation
+                      JOIN pg_attribute a ON a.attrelid = v.relation AND a.attname = v.attname
+                     WHERE r.classid = d.class AND r.objid = d.id AND r.refobjsubid = a.attnum)
+            OR (d.class = 'pg_proc'::regclass AND EXISTS (SELECT FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation
+                    WHERE d.definition ~ ('\m' || regexp_replace(c.relname, '(\W)', '\\\1', 'g') || '\M')
+                      AND d.definition ~ ('\m' || regexp_replace(v.attname, '(\W)', '\\\1', 'g') || '\M'))))
+    UNION ALL
+    SELECT 'warning', format('role %I', r.rolname), 'it may write to an encrypted column, and pgseal.accept_sealed is on: it can store a sealed value that it got elsewhere',
+           format('ALTER ROLE %I SET pgseal.accept_sealed = off; its application must not set it back', r.rolname)
+      FROM pg_roles r
+     WHERE r.rolcanlogin AND NOT r.rolsuper
+       AND EXISTS (SELECT FROM pgseal.value_columns() v WHERE has_any_column_privilege(r.oid, v.relation, 'INSERT, UPDATE'))
+       AND coalesce((SELECT split_part(c, '=', 2) FROM pg_db_role_setting s, unnest(s.setconfig) c
+                      WHERE c LIKE 'pgseal.accept\_sealed=%' AND s.setrole IN (0, r.oid)
+                        AND s.setdatabase IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+                      ORDER BY s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1),
+                    (SELECT s.reset_val FROM pg_settings s WHERE s.name = 'pgseal.accept_sealed'), 'on') <> 'off'
+$$;
+
+-- What evaluates encrypted values, directly or through views, operators and functions, as pg_depend and the text of functions tell;
+-- plaintext where it decrypts. Bytes alone, as key_version reads them, count for nothing.
+CREATE FUNCTION pgseal.evaluations() RETURNS TABLE (class oid, id oid, plaintext boolean)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH RECURSIVE sealed (types) AS (SELECT ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')]),
+    evaluates (class, id, plaintext) AS (
+        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'reveal')
+          FROM sealed s, pg_proc p JOIN pg_language l ON l.oid = p.prolang
+          LEFT JOIN (pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'pgseal')
+            ON e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e' AND e.refclassid = 'pg_extension'::regclass
+         WHERE CASE WHEN e.objid IS NOT NULL
+               THEN p.proargtypes::oid[] && s.types AND p.provolatile <> 'i' AND p.proname NOT IN ('coerce', 'reseal', 'is_current')
+               ELSE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
+                    AND (p.proargtypes::oid[] && s.types OR p.prosrc ~* '\mdecrypt\M') END
+        UNION
+        SELECT n.class, n.id, e.plaintext FROM evaluates e CROSS JOIN LATERAL (
+            SELECT d.classid, d.objid FROM pg_depend d
+             WHERE d.refclassid = e.class AND d.refobjid = e.id AND d.deptype IN ('n', 'a', 'i')
+               AND d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_class'::regclass, 'pg_constraint'::regclass,
+                                 'pg_attrdef'::regclass, 'pg_statistic_ext'::regclass)
+               -- Not whatever stands beside it in a table.
+               AND (e.class <> 'pg_class'::regclass OR (d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass)
+                        AND EXISTS (SELECT FROM pg_class c WHERE c.oid = e.id AND c.relkind IN ('v', 'm'))))
+            UNION ALL
+            SELECT 'pg_class'::regclass, w.ev_class FROM pg_rewrite w WHERE e.class = 'pg_rewrite'::regclass AND w.oid = e.id AND w.ev_type = '1'
+        ) n (class, id)
+    ) SELECT v.class, v.id, bool_or(v.plaintext) FROM evaluates v
+       WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = v.class AND d.objid = v.id AND d.deptype = 'e') GROUP BY 1, 2
+$$;
+
+COMMENT ON FUNCTION pgseal.evaluations() IS 'internal: objects that evaluate encrypted values; see audit';
+-- Copies of decrypted values, and what a restore evaluates while the keys may not be there.
+CREATE FUNCTION pgseal.audit_evaluations() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT k.severity, CASE WHEN e.class = 'pg_attrdef'::regclass THEN format('generated column %I of %s', a.attname, a.attrelid::regclass)
+                            WHEN c.relkind = 'p' THEN format('partition key of %s', c.oid::regclass)
+                            WHEN o.contypid <> 0 THEN format('constraint %I of domain %s', o.conname, o.contypid::regtype) ELSE pgseal.describe(e.class, e.id, 0) END,
+           k.finding, k.what_to_do
+      FROM pgseal.evaluations() e
+      LEFT JOIN pg_class c ON e.class = 'pg_class'::regclass AND c.oid = e.id
+      LEFT JOIN (pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum) ON e.class = 'pg_attrdef'::regclass AND f.oid = e.id
+      LEFT JOIN pg_constraint o ON e.class = 'pg_constraint'::regclass AND o.oid = e.id
+      LEFT JOIN pg_proc p ON e.class = 'pg_proc'::regclass AND p.oid = e.id
+      LEFT JOIN pg_rewrite w ON e.class = 'pg_rewrite'::regclass AND w.oid = e.id
+      CROSS JOIN LATERAL (VALUES
+        ('critical', c.relkind = 'm' AND e.plaintext, 'it stores decrypted values, and a restore needs the KMS to fill it',
+            'leave the column encrypted in its query, and decrypt where it is read'),
+        ('critical', c.relkind IN ('i', 'I'), 'it stores what it makes from decrypted values',
+            'drop it; a GIN index on the column itself holds tokens of searchable paths'),
+        ('critical', c.relkind = 'p', 'partitions are chosen by what it makes from decrypted values; a restore does so while rows load',
+            'partition by another column'),
+        ('critical', a.attgenerated <> '', 'it stores what it makes from decrypted values; a restore evaluates it while rows load', 'drop it, or make it a view''s column'),
+        ('critical', e.class = 'pg_statistic_ext'::regclass, 'ANALYZE stores what it makes from decrypted values', 'DROP STATISTICS'),
+        ('warning', w.ev_type <> '1' AND e.plaintext, 'it may write decrypted values to another table', 'write the column as it is'),
+        ('warning', p.provolatile = 'i', 'it is marked IMMUTABLE but evaluates encrypted values: plans and indexes keep its results', 'mark it STABLE'),
+        ('warning', o.contype = 'c' AND (o.convalidated OR o.contypid <> 0), 'a restore evaluates it while rows load, when the keys may not be there yet',
+            CASE WHEN o.contypid <> 0 THEN 'make it a constraint of the tables, NOT VALID'
+            WHEN o.conrelid <> 0 THEN format('ALTER TABLE %s DROP CONSTRAINT %I, and ADD it NOT VALID: it holds for new rows, and a dump has it behind the rows', o.conrelid::regclass, o.conname) END)
+      ) k (severity, applies, finding, what_to_do)
+     WHERE k.applies
+    UNION ALL
+    SELECT DISTINCT 'warning', r.object, pgseal.comparison_hint(), 'every UPDATE of the table fails until then'
+      FROM (SELECT DISTINCT v.relation FROM pgseal.value_columns() v) v CROSS JOIN LATERAL pgseal.row_triggers(v.relation) r WHERE r.compares
+$$;
+
+COMMENT ON FUNCTION pgseal.audit_evaluations() IS 'internal: findings on what evaluates encrypted values; see audit';
+-- What needs a key runs with the caller's privileges; the rest reads catalogs and headers of values only.
+CREATE OR REPLACE FUNCTION pgseal.audit(max_key_age interval DEFAULT '1 year', sample_size int4 DEFAULT 10000)
+    RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+BEGIN
+    RETURN QUERY
+        SELECT f.* FROM (SELECT * FROM pgseal.audit_catalogs(max_key_age) UNION ALL SELECT * FROM pgseal.audit_values() UNION ALL SELECT * FROM pgseal.audit_evaluations()
+                         UNION ALL SELECT * FROM pgseal.audit_settings()) f
+         ORDER BY array_position(ARRAY['critical', 'warning', 'unknown', 'info'], f.severity), f.object, f.finding;
+    FOR place IN
+        SELECT v.*, pg_has_role(c.relowner, current_user, 'USAGE') AS is_ours FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation
+         WHERE v.scalar LIKE '%encrypted_jsonb' AND v.blind IS NULL
+    LOOP
+        -- A query may run functions of the owner, of expression indexes for one, and must not give them more than the owner has.
+        IF NOT place.is_ours THEN
+            RETURN QUERY SELECT 'unknown', format('column %I of %s', place.attname, place.relation),
+                                'values of its searchable paths were not counted: querying it may run functions of its owner as whoever audits',
+                                format('as its owner: SELECT * FROM pgseal.check_searchable(%L, %L)', place.relation, place.attname);
+            CONTINUE;
+        END IF;
+        BEGIN
+            RETURN QUERY
+                SELECT 'warning', format('column %I of %s', place.attname, place.relation),
+                       format('searchable path %s has %s different values in %s, the commonest %s %% of all: who sees the tokens can tell which is which',
+                              c.path, c.distinct_values, c.number_of_values, round(100 * c.commonest_share::numeric)),
+                       'declare it with "spread" (pgseal.set_searchable), or not at all'
+                  FROM pgseal.check_searchable(place.relation, place.attname, sample_size) c
+                 WHERE c.number_of_values >= 100 AND (c.distinct_values < 16 OR c.commonest_share > 0.5);
+        EXCEPTION WHEN OTHERS THEN
+            RETURN QUERY SELECT 'unknown', format('column %I of %s', place.attname, place.relation),
+                                'how many values its searchable paths have could not be counted: ' || SQLERRM, 'call audit as a role with SELECT and decrypt';
+        END;
+    END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgseal.evidence(target_table regclass, contexts jsonb DEFAULT '{}', canaries text[] DEFAULT '{}', checkpoint boolean DEFAULT false)
+    RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+    place record;
+    verified jsonb := '[]';
+    usage jsonb := '{}';
+    scanned jsonb := '{"done": false, "why": "no canaries were given"}';
+    started timestamptz := clock_timestamp();
+    lsn pg_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END;
+BEGIN
+    IF EXISTS (SELECT FROM unnest(canaries) c WHERE coalesce(octet_length(c), 0) < 4) THEN
+        RAISE EXCEPTION 'a canary needs at least 4 bytes: shorter ones are found by chance' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF cardinality(canaries) > 0 AND NOT checkpoint THEN
+        RAISE EXCEPTION 'what is in memory only is not on disk yet' USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Pass checkpoint => true: it runs CHECKPOINT, which writes all that is pending to disk.';
+    END IF;
+    -- A misspelt one would pass for checked.
+    PERFORM pgseal.encrypted_column(target_table, c::name) FROM jsonb_object_keys(contexts) c;
+    FOR place IN
+        SELECT a.attname, d.refobjid IS NOT NULL AS known
+          FROM pg_attribute a CROSS JOIN LATERAL (
+                WITH RECURSIVE base (oid, typbasetype) AS (
+                    SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
+                    UNION ALL SELECT t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype
+                ) SELECT base.oid FROM base WHERE base.typbasetype = 0) b
+          JOIN pg_type t ON t.oid = b.oid AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
+          JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = b.oid AND d.deptype = 'e'
+          JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgseal'
+         WHERE a.attrelid = target_table AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+    LOOP
+        verified := verified || pgseal.verified(target_table, place.attname, contexts ->> place.attname::text);
+        usage := usage || jsonb_build_object(place.attname, (SELECT coalesce(jsonb_agg(to_jsonb(u)), '[]') FROM pgseal.key_usage(target_table, place.attname) u));
+    END LOOP;
+    IF verified = '[]' THEN
+        RAISE EXCEPTION '% has no encrypted column', target_table USING ERRCODE = 'wrong_object_type';
+    END IF;
+    IF cardinality(canaries) > 0 THEN
+        scanned := pgseal.scan_for(target_table, canaries) || '{"done": true}';
+    END IF;
+    -- jsonb puts shorter names first: verify leads.
+    RETURN jsonb_build_object(
+        'verify', verified,
+        'subject', jsonb_build_object('table', target_table::text, 'database', current_database(), 'role', current_user,
+            'started', started, 'ended', clock_timestamp(),
+            'system_identifier', (SELECT c.system_identifier::text FROM pg_control_system() c),
+            'lsn', lsn,
+            'in_recovery', pg_is_in_recovery(), 'server_version', current_setting('server_version'),
+            'pgseal_version', (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'pgseal')),
+        'file_scan', scanned,
+        'algorithms', jsonb_build_object('format', 1, 'encryption', 'XAES-256-GCM (C2SP), 192-bit nonce',
+            'authenticated', 'header, keyring uuid, tokens and content', 'search_tokens', 'HMAC-SHA-256, truncated to 64 bits',
+            'key_derivation', 'HKDF-SHA-256'),
+        'wrapped_keys', (SELECT coalesce(jsonb_agg(jsonb_build_object('keyring', k.keyring, 'purpose', k.purpose, 'version', k.version, 'state', k.state,
+                'created', k.created, 'retired', k.retired, 'kms_key', r.kms_key,
+                'kms_endpoint', coalesce(r.kms_endpoint, pgseal.kms_endpoint())) ORDER BY k.keyring, k.purpose, k.version), '[]')
+              FROM pgseal.keys k JOIN pgseal.keyring r ON r.name = k.keyring
+             WHERE k.keyring::text IN (SELECT u ->> 'keyring' FROM jsonb_each(usage) c, jsonb_array_elements(c.value) u)),
+        'values_by_key', usage,
+        'how_to_repeat', jsonb_build_array(
+            format('SELECT pgseal.evidence(%L%s, canaries => ..., checkpoint => true)', target_table, CASE WHEN contexts <> '{}' THEN format(', %L', contexts) END),
+            format('SELECT * FROM pgseal.verify(%L, ...)', target_table),
+            'as a superuser, or for all but file_scan as a role with SELECT and decrypt'),
+        'not_looked_at', jsonb_build_array(
+            'columns of this table that are not encrypted, embeddings among them', 'encrypted values inside arrays, composites and ranges', 'other tables',
+            'WAL, archived WAL, backups, dumps and replicas', 'server logs, temporary files, swap and core dumps',
+            'the free space that the file system keeps of deleted files', 'what the KMS does with its key',
+            'values as they were before: authentic means unchanged since sealed, not newest')
+          || CASE WHEN cardinality(canaries) > 0 THEN jsonb_build_array('copies of a canary that are compressed, encoded otherwise, or cut by a page or TOAST chunk',
+                'parts of canaries, and every string that is no canary') ELSE jsonb_build_array('the files on disk') END);
+END $$;
+
+-- PostgreSQL gives pg_write_all_data, and whoever default privileges name, rights on every table: these are written by pgseal's
+-- functions, which run as the owner, by a restore and by superusers.
+CREATE FUNCTION pgseal.refuse_writes() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE') THEN
+        RAISE EXCEPTION 'permission denied for table %', TG_TABLE_NAME
+            USING ERRCODE = 'insufficient_privilege', HINT = 'The functions of pgseal write it, such as pgseal.grant_keyring(keyring, role, privileges).';
+    END IF;
+    RETURN NULL;
+END $$;
+
+COMMENT ON FUNCTION pgseal.refuse_writes() IS 'internal: refuses writes that no function of pgseal does';
+DO $$
+DECLARE
+    guarded regclass;
+BEGIN
+    FOR guarded IN
+        SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_class c ON c.oid = d.objid
+         WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal' AND c.relkind = 'r'
+    LOOP
+        EXECUTE format('CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s
+            FOR EACH STATEMENT EXECUTE FUNCTION pgseal.refuse_writes()', guarded);
+        -- Whatever session_replication_role is.
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER guard', guarded);
+    END LOOP;
+END $$;
+
+DROP FUNCTION pgseal.find_key(int4, int4);
+-- As after CREATE EXTENSION, whatever ALTER DEFAULT PRIVILEGES gives. What was granted or revoked since then stays, but for rights to
+-- write the tables. An object that nobody granted anything on gets its grants again, so that dumps know them as the extension's.
+DO $$
+DECLARE
+    change text;
+BEGIN
+    FOR change IN
+        WITH own AS (
+            SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+             WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal'
+        ), object (kind, letter, classid, objid, name, schema, owner, acl) AS (
+            SELECT 'SCHEMA', 'n'::"char", 'pg_namespace'::regclass, n.oid, n.oid::regnamespace::text, n.oid, n.nspowner, n.nspacl
+              FROM pg_namespace n WHERE n.nspname = 'pgseal'
+            UNION ALL
+            SELECT 'TABLE', 'r', own.classid, c.oid, c.oid::regclass::text, c.relnamespace, c.relowner, c.relacl
+              FROM pg_class c JOIN own ON own.classid = 'pg_class'::regclass AND own.objid = c.oid WHERE c.relkind IN ('r', 'v')
+            UNION ALL
+            SELECT 'ROUTINE', 'f', own.classid, p.oid, p.oid::regprocedure::text, p.pronamespace, p.proowner, p.proacl
+              FROM pg_proc p JOIN own ON own.classid = 'pg_proc'::regclass AND own.objid = p.oid
+            UNION ALL
+            SELECT 'TYPE', 'T', own.classid, t.oid, t.oid::regtype::text, t.typnamespace, t.typowner, t.typacl
+              FROM pg_type t JOIN own ON own.classid = 'pg_type'::regclass AND own.objid = t.oid WHERE t.typtype = 'b' AND t.typelem = 0
+        ), present (classid, objid, grantee, privilege) AS (
+            SELECT o.classid, o.objid, a.grantee, a.privilege_type
+              FROM object o CROSS JOIN LATERAL aclexplode(coalesce(o.acl, acldefault(o.letter, o.owner))) a WHERE a.grantee <> o.owner
+        ), usual (classid, objid, grantee, privilege) AS (
+            SELECT o.classid, o.objid, a.grantee, a.privilege_type
+              FROM object o JOIN pg_default_acl d ON d.defaclrole = o.owner AND d.defaclobjtype = o.letter AND d.defaclnamespace IN (0, o.schema)
+             CROSS JOIN LATERAL aclexplode(d.defaclacl) a
+            UNION ALL
+            SELECT o.classid, o.objid, a.grantee, a.privilege_type FROM object o CROSS JOIN LATERAL aclexplode(acldefault(o.letter, o.owner)) a
+             WHERE NOT EXISTS (SELECT FROM pg_default_acl d WHERE d.defaclrole = o.owner AND d.defaclobjtype = o.letter AND d.defaclnamespace = 0)
+        ), at_first (classid, objid, grantee, privilege) AS (
+            SELECT o.classid, o.objid, a.grantee, a.privilege_type
+              FROM object o JOIN pg_init_privs i ON i.classoid = o.classid AND i.objoid = o.objid AND i.objsubid = 0
+             CROSS JOIN LATERAL aclexplode(i.initprivs) a
+            UNION ALL
+            SELECT u.* FROM usual u
+             WHERE NOT EXISTS (SELECT FROM pg_init_privs i WHERE i.classoid = u.classid AND i.objoid = u.objid AND i.objsubid = 0)
+        ), listed (name, reason) AS (VALUES
+            ('encrypt', 'asks for the privilege itself'),
+            ('decrypt', 'asks for the privilege itself'),
+            ('filter', 'asks for the privilege itself'),
+            ('filter_any', 'asks for the privilege itself'),
+            ('filter_casefold', 'asks for the privilege itself'),
+            ('filter_between', 'asks for the privilege itself'),
+            ('between', 'asks for the privilege itself'),
+            ('check_searchable', 'reads with the caller''s rights'),
+            ('jsonb_exists', 'decrypts as the caller'),
+            ('jsonb_exists_any', 'decrypts as the caller'),
+            ('jsonb_exists_all', 'decrypts as the caller'),
+            ('jsonb_path_exists', 'decrypts as the caller'),
+            ('jsonb_path_match', 'decrypts as the caller'),
+            ('key_version', 'reads a header'),
+            ('index_key_version', 'reads a header'),
+            ('keyring_id', 'reads a header'),
+            ('sealed_text', 'gives what every client gets'),
+            ('quote_literal', 'gives what every client gets'),
+            ('quote_nullable', 'gives what every client gets'),
+            ('key_usage', 'reads headers with the caller''s rights'),
+            ('set_kms_token', 'for the session alone'),
+            ('export_keyring', 'reads tables that everybody may read'),
+            ('backup_manifest', 'reads tables that everybody may read'),
+            ('reencrypt', 'acts with the caller''s rights'),
+            ('in_place_problem', 'reads the catalogs'),
+            ('encrypt_column', 'for owners of tables, with their rights'),
+            ('decrypt_column', 'for owners of tables, with their rights'),
+            ('abandon_migration', 'for owners of tables, with their rights'),
+            ('migration_obstacles', 'reads the catalogs'),
+            ('verify', 'asks for the privilege, reads with the caller''s rights'),
+            ('evidence', 'asks for the privilege, reads with the caller''s rights'),
+
+            ('reveal', 'a rewritten query calls it as its role'),
+            ('filter_for', 'a rewritten query calls it as its role'),
+            ('filter_in', 'a rewritten query calls it as its role'),
+            ('filter_text', 'a rewritten query calls it as its role'),
+            ('filter_between_for', 'a rewritten query calls it as its role'),
+            ('refresh', 'a rewritten query calls it as its role'),
+            ('chosen', 'a rewritten query calls it as its role'),
+            ('each', 'a rewritten query calls it as its role'),
+            ('answers', 'a rewritten query calls it as its role'),
+            ('searchable_values', 'check_searchable calls it; asks for the privilege'),
+            ('check_value', 'verify calls it; asks for the privilege'),
+            ('check_pages', 'verify calls it'),
+            ('check_stored', 'verify calls it'),
+            ('jsonb_values', 'verify calls it; for those who may select all rows'),
+            ('text_values', 'verify calls it; for those who may select all rows'),
+            ('check_rows', 'verify calls it'),
+            ('leaves', 'verify and reencrypt call it; reads the catalogs'),
+            ('read_verdict', 'verify calls it'),
+            ('may_decrypt', 'verify calls it; reads tables that everybody may read'),
+            ('verified', 'evidence calls it'),
+            ('scan_for', 'evidence calls it; reading files takes more rights'),
+            ('scan_files', 'evidence calls it; reading files takes more rights'),
+            ('encrypted_column', 'many call it; reads the catalogs'),
+            ('own_type', 'many call it; reads the catalogs'),
+            ('grantee_of', 'a cast'),
+            ('grantee_number', 'a cast'),
+            ('is_missing', 'pg_dump calls it'),
+            ('kms_endpoint', 'backup_manifest and evidence call it; SHOW tells as much'),
+            ('require_autocommit', 'procedures call it'),
+            ('require_owner', 'many call it'),
+            ('confined', 'many call it; a statement gets no more rights than its caller''s'),
+            ('value_columns', 'audit calls it; reads the catalogs'),
+            ('in_seconds', 'procedures call it'),
+            ('is_past', 'procedures call it'),
+            ('seconds_since', 'procedures call it'),
+            ('start_of_page', 'procedures call it'),
+            ('tables_of', 'procedures call it'),
+            ('other_sessions_on', 'reencrypt calls it; pg_locks shows as much'),
+            ('check_reencrypt', 'reencrypt calls it'),
+            ('rows_to_reencrypt', 'reencrypt calls it'),
+            ('pages_of_rows', 'reencrypt calls it'),
+            ('reseal', 'reencrypt calls it; asks for nothing, since the plaintext stays inside'),
+            ('reseal_problem', 'reencrypt calls it; says no more than reseal'),
+            ('report_unreadable', 'reencrypt calls it'),
+            ('is_current', 'reencrypt calls it; reads a header'),
+            ('rewrite_pages_of', 'reencrypt calls it'),
+            ('rewrite_pages', 'reencrypt calls it; refuses all but owners of the table'),
+            ('rotation_column', 'reencrypt calls it'),
+            ('rotation_start_pass', 'reencrypt calls it'),
+            ('rotation_join', 'reencrypt calls it; runs as its owner, for owners of the table'),
+            ('rotation_claim', 'reencrypt calls it; runs as its owner, for owners of the table'),
+            ('rotation_advance', 'reencrypt calls it; runs as its owner, for owners of the table'),
+            ('rotation_end_pass', 'reencrypt calls it; runs as its owner, for owners of the table'),
+            ('rotation_transactions', 'reencrypt calls it; pg_locks shows as much'),
+            ('rotation_sessions', 'reencrypt calls it; pg_locks shows as much'),
+            ('rotation_lag', 'reencrypt calls it'),
+            ('report_rotation', 'reencrypt calls it'),
+            ('prepare_migration', 'encrypt_column calls it'),
+            ('begin_migration', 'encrypt_column calls it'),
+            ('start_migration', 'encrypt_column calls it'),
+            ('compare_columns', 'encrypt_column calls it'),
+            ('pages_of', 'encrypt_column calls it'),
+            ('pages_of_batch', 'encrypt_column calls it'),
+            ('is_constrained', 'encrypt_column calls it'),
+            ('end_migration', 'encrypt_column calls it'),
+            ('finish_migration', 'encrypt_column calls it'),
+            ('report_migration', 'encrypt_column calls it'),
+            ('migrate_column', 'encrypt_column calls it'),
+            ('migration_column', 'encrypt_column calls it'),
+            ('migration_started', 'encrypt_column and the scripts call it'),
+            ('migration_commands', 'encrypt_column and the scripts call it'),
+            ('migration_tables', 'encrypt_column calls it'),
+            ('migration_type', 'encrypt_column calls it'),
+            ('migration_roles', 'encrypt_column calls it'),
+            ('migration_trigger', 'encrypt_column calls it'),
+            ('check_migration', 'encrypt_column calls it'),
+            ('lock_for_migration', 'encrypt_column calls it'),
+            ('refuse_other_owner', 'encrypt_column makes a trigger of it'),
+            ('carry_over', 'encrypt_column calls it'),
+            ('comparison_hint', 'encrypt_column calls it'),
+            ('describe', 'encrypt_column calls it; reads the catalogs'),
+            ('expression_trees', 'encrypt_column calls it; reads the catalogs'),
+            ('naming_functions', 'encrypt_column calls it; reads the catalogs'),
+            ('refuse_row_comparisons', 'encrypt_column calls it; reads the catalogs'),
+            ('row_dependents', 'encrypt_column calls it; reads the catalogs'),
+            ('row_triggers', 'encrypt_column calls it; reads the catalogs'),
+            ('row_types', 'encrypt_column calls it; reads the catalogs'),
+            ('table_obstacles', 'encrypt_column calls it; reads the catalogs'),
+            ('text_names', 'encrypt_column calls it'),
+            ('whole_rows', 'encrypt_column calls it')
+        ), wanted (classid, objid, grantee, privilege) AS (
+            SELECT o.classid, o.objid, 0::oid, 'USAGE' FROM object o WHERE o.kind IN ('SCHEMA', 'TYPE')
+            UNION ALL
+            SELECT o.classid, o.objid, CASE c.relname WHEN 'stat' THEN 'pg_monitor'::regrole::oid ELSE 0 END, 'SELECT'
+              FROM object o JOIN pg_class c ON c.oid = o.objid
+             WHERE o.kind = 'TABLE' AND c.relname IN ('keyring', 'data_key', 'index_key', 'privilege', 'manifest', 'keyrings', 'keys', 'rotation_progress', 'stat')
+            UNION ALL
+            SELECT o.classid, o.objid, 'pg_monitor'::regrole, 'EXECUTE' FROM object o JOIN pg_proc p ON p.oid = o.objid
+             WHERE o.kind = 'ROUTINE' AND p.proname IN ('counter', 'shared_keys_held', 'check_kms', 'kms_problem', 'audit_values', 'audit_evaluations',
+                                                        'audit_settings', 'audit_catalogs', 'audit')
+            UNION ALL
+            SELECT o.classid, o.objid, 0, 'EXECUTE' FROM object o JOIN pg_proc p ON p.oid = o.objid
+             WHERE o.kind = 'ROUTINE'
+               AND (p.proname IN (SELECT l.name FROM listed l)
+                    -- What types, casts, operators and indexes are made of.
+                    OR p.oid IN (SELECT o.oprcode FROM pg_operator o UNION SELECT o.oprrest FROM pg_operator o UNION SELECT o.oprjoin FROM pg_operator o
+                                 UNION SELECT c.castfunc FROM pg_cast c UNION SELECT a.amproc FROM pg_amproc a UNION SELECT p.prosupport FROM pg_proc p
+                                 UNION SELECT unnest(ARRAY[t.typinput, t.typoutput, t.typreceive, t.typsend, t.typmodin, t.typmodout, t.typanalyze, t.typsubscript]) FROM pg_type t))
+        )
+        SELECT format('REVOKE %s ON %s %s FROM %s CASCADE', p.privilege, o.kind, o.name,
+                      CASE p.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(p.grantee)) END)
+          FROM present p JOIN object o USING (classid, objid)
+         WHERE NOT EXISTS (SELECT FROM wanted w WHERE w = p)
+           AND (EXISTS (SELECT FROM usual u WHERE u = p) OR EXISTS (SELECT FROM at_first f WHERE f = p)
+                OR o.kind = 'TABLE' AND p.privilege <> 'SELECT' OR o.kind = 'SCHEMA' AND p.privilege = 'CREATE')
+        UNION ALL
+        SELECT format('GRANT %s ON %s %s TO %s', w.privilege, o.kind, o.name,
+                      CASE w.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(w.grantee)) END)
+          FROM wanted w JOIN object o USING (classid, objid)
+         WHERE NOT EXISTS (SELECT FROM at_first f WHERE f = w)
+            OR EXISTS (SELECT FROM present p WHERE p = w)
+           AND NOT EXISTS (SELECT FROM pg_init_privs i WHERE i.classoid = w.classid AND i.objoid = w.objid AND i.objsubid = 0)
+           AND NOT EXISTS (SELECT FROM present p
+                            WHERE p.classid = w.classid AND p.objid = w.objid AND NOT EXISTS (SELECT FROM usual u WHERE u = p))
+    LOOP
+        EXECUTE change;
+    END LOOP;
+END $$;
