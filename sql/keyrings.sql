@@ -1,11 +1,10 @@
 CREATE FUNCTION pgseal.create_keyring(name text, searchable text[] DEFAULT '{}', kms_key text DEFAULT NULL, kms_endpoint text DEFAULT NULL) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
--- Without defaults, or a call with fewer arguments could mean both.
-CREATE FUNCTION pgseal.create_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
+CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text, int4) IS 'the same with the id that the types of a schema name which was restored without rows';
+COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4) IS 'make a keyring with the id that the types of a schema name which was restored without rows';
 CREATE FUNCTION pgseal.set_default_keyring(name text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_set_default_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;

@@ -193,10 +193,10 @@ CREATE OR REPLACE FUNCTION pgseal.jsonb_path_exists(@extschema@.encrypted_jsonb,
 CREATE OR REPLACE FUNCTION pgseal.jsonb_path_match(@extschema@.encrypted_jsonb, jsonpath, jsonb DEFAULT '{}', boolean DEFAULT false) RETURNS boolean
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_path_match(pgseal.decrypt($1), $2, $3, $4);
 -- Without defaults, or a call with fewer arguments could mean both.
-CREATE FUNCTION pgseal.create_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
+CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text, int4) IS 'the same with the id that the types of a schema name which was restored without rows';
+COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4) IS 'make a keyring with the id that the types of a schema name which was restored without rows';
 -- Privileges that were restored before their role was there become the role's that has the name now; those of dropped roles go.
 CREATE FUNCTION pgseal.settle_privileges() RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -943,11 +943,11 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION pgseal.settled_place(int4, int4, boolean) IS 'internal: the same, once nothing can bring such a value back';
-CREATE FUNCTION pgseal.retire_key(keyring text, version int4, except_foreign boolean) RETURNS void
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION pgseal.retire(keyring text, version int4, except_foreign boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
-    state text := (SELECT d.state FROM pgseal.data_key d WHERE d.keyring = id AND d.version = retire_key.version);
+    state text := (SELECT d.state FROM pgseal.data_key d WHERE d.keyring = id AND d.version = retire.version);
     place text;
 BEGIN
     IF id IS NULL THEN
@@ -976,20 +976,26 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'CALL pgseal.reencrypt(table, column) replaces it in a column; REFRESH a materialized view; '
                       'set a DEFAULT again; VACUUM FULL stores what rows from before a column was added lack. Rows of foreign tables are '
-                      'elsewhere: look there, then leave them out with except_foreign => true.';
+                      'elsewhere: look there, then SELECT pgseal.retire_key_except_foreign(...).';
     END IF;
-    UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire_key.version;
+    UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire.version;
 END $$;
 
--- A function of its own, so that an update keeps what was granted on it.
 CREATE OR REPLACE FUNCTION pgseal.retire_key(keyring text, version int4) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pgseal.retire_key(keyring, version, false);
+    PERFORM pgseal.retire(keyring, version, false);
+END $$;
+
+CREATE FUNCTION pgseal.retire_key_except_foreign(keyring text, version int4) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgseal.retire(keyring, version, true);
 END $$;
 
 COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same for a column by name';
-COMMENT ON FUNCTION pgseal.retire_key(text, int4, boolean) IS 'the same; with except_foreign foreign tables are not asked about';
+COMMENT ON FUNCTION pgseal.retire_key_except_foreign(text, int4) IS 'the same without asking about foreign tables, whose rows are elsewhere';
+COMMENT ON FUNCTION pgseal.retire(text, int4, boolean) IS 'internal: retire_key and retire_key_except_foreign';
 CREATE OR REPLACE VIEW pgseal.stat AS
     SELECT pgseal.counter('values_sealed') AS values_sealed,
            pgseal.counter('values_decrypted') AS values_decrypted,

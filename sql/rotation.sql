@@ -469,11 +469,11 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.settled_place(int4, int4, boolean) IS 'internal: the same, once nothing can bring such a value back';
 
-CREATE FUNCTION pgseal.retire_key(keyring text, version int4, except_foreign boolean) RETURNS void
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION pgseal.retire(keyring text, version int4, except_foreign boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
-    state text := (SELECT d.state FROM pgseal.data_key d WHERE d.keyring = id AND d.version = retire_key.version);
+    state text := (SELECT d.state FROM pgseal.data_key d WHERE d.keyring = id AND d.version = retire.version);
     place text;
 BEGIN
     IF id IS NULL THEN
@@ -502,16 +502,21 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'CALL pgseal.reencrypt(table, column) replaces it in a column; REFRESH a materialized view; '
                       'set a DEFAULT again; VACUUM FULL stores what rows from before a column was added lack. Rows of foreign tables are '
-                      'elsewhere: look there, then leave them out with except_foreign => true.';
+                      'elsewhere: look there, then SELECT pgseal.retire_key_except_foreign(...).';
     END IF;
-    UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire_key.version;
+    UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire.version;
 END $$;
 
--- A function of its own, so that an update keeps what was granted on it.
 CREATE FUNCTION pgseal.retire_key(keyring text, version int4) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pgseal.retire_key(keyring, version, false);
+    PERFORM pgseal.retire(keyring, version, false);
+END $$;
+
+CREATE FUNCTION pgseal.retire_key_except_foreign(keyring text, version int4) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgseal.retire(keyring, version, true);
 END $$;
 
 CREATE FUNCTION pgseal.refuse_prepared() RETURNS void
@@ -540,5 +545,6 @@ COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean)
 COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text) IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';
 COMMENT ON FUNCTION pgseal.key_usage(regclass, name) IS 'how many values of a column each key version has';
 COMMENT ON FUNCTION pgseal.retire_key(text, int4) IS 'refuse a data key version from now on, after making sure that no value needs it';
-COMMENT ON FUNCTION pgseal.retire_key(text, int4, boolean) IS 'the same; with except_foreign foreign tables are not asked about';
+COMMENT ON FUNCTION pgseal.retire_key_except_foreign(text, int4) IS 'the same without asking about foreign tables, whose rows are elsewhere';
+COMMENT ON FUNCTION pgseal.retire(text, int4, boolean) IS 'internal: retire_key and retire_key_except_foreign';
 COMMENT ON FUNCTION pgseal.refuse_prepared() IS 'internal: refuses while a transaction is prepared';

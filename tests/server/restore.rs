@@ -234,8 +234,9 @@ fn a_schema_without_rows_gets_a_keyring_of_its_number() {
     let number: i32 =
         client.one("SELECT atttypmod FROM pg_attribute WHERE attrelid = 'one'::regclass AND attname = 'm'");
     assert_eq!(client.state("INSERT INTO one VALUES ('{}'::jsonb)"), "42704");
-    let create =
-        |number: i32| format!("SELECT pgseal.create_keyring('mine', ARRAY['$.n'], NULL, NULL, {number})");
+    let create = |number: i32| {
+        format!("SELECT pgseal.create_numbered_keyring('mine', ARRAY['$.n'], NULL, NULL, {number})")
+    };
     for wrong in [0, -5] {
         assert_eq!(client.state(&create(wrong)), "22023", "{wrong}");
     }

@@ -242,7 +242,7 @@ fn what_cannot_be_looked_into_is_named() {
     client.run("CREATE FOREIGN TABLE far (m encrypted_jsonb(k)) SERVER remote");
     client.run(ROTATE);
     assert_eq!(client.state("SELECT pgseal.retire_key('k', 3)"), "55000");
-    client.run("SELECT pgseal.retire_key('k', 3, except_foreign => true)");
+    client.run("SELECT pgseal.retire_key_except_foreign('k', 3)");
     client.run("DROP FOREIGN TABLE far");
 
     let mut other = beside(&mut client);
