@@ -78,6 +78,7 @@ CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG =
 CREATE OPERATOR @extschema@.#- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.delete_path);
 
 -- No HASHES and no MERGES: ciphertext has neither a hash nor an order.
+-- In pg_catalog, so that every search_path finds the ones that IS DISTINCT FROM, CASE and the like imply.
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
     COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
 CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
@@ -90,6 +91,25 @@ CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = 
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
 CREATE OPERATOR pg_catalog.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+-- Dumps of 0.2.0 name these.
+CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal; for dumps of 0.2.0';
+CREATE OPERATOR @extschema@.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal; for dumps of 0.2.0';
+CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, text) IS 'equal; for dumps of 0.2.0';
+CREATE OPERATOR @extschema@.= (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR @extschema@.= (text, @extschema@.encrypted_text) IS 'equal; for dumps of 0.2.0';
+CREATE OPERATOR @extschema@.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, text) IS 'not equal; for dumps of 0.2.0';
+CREATE OPERATOR @extschema@.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) IS 'not equal; for dumps of 0.2.0';
 
 -- Operators that would compare or show something else than meant: refused, with what to write instead.
 -- Without the ones with text, anynonarray || text would decrypt through the explicit cast.

@@ -124,12 +124,30 @@ CREATE OR REPLACE FUNCTION pgseal.differ(@extschema@.encrypted_text, text) RETUR
 CREATE OR REPLACE FUNCTION pgseal.differ(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
-ALTER OPERATOR @extschema@.= (@extschema@.encrypted_text, @extschema@.encrypted_text) SET SCHEMA pg_catalog;
-ALTER OPERATOR @extschema@.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) SET SCHEMA pg_catalog;
-ALTER OPERATOR @extschema@.= (@extschema@.encrypted_text, text) SET SCHEMA pg_catalog;
-ALTER OPERATOR @extschema@.= (text, @extschema@.encrypted_text) SET SCHEMA pg_catalog;
-ALTER OPERATOR @extschema@.<> (@extschema@.encrypted_text, text) SET SCHEMA pg_catalog;
-ALTER OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) SET SCHEMA pg_catalog;
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
+CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal';
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, text) IS 'equal';
+CREATE OPERATOR pg_catalog.= (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (text, @extschema@.encrypted_text) IS 'equal';
+CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, text) IS 'not equal';
+CREATE OPERATOR pg_catalog.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (text, @extschema@.encrypted_text) IS 'not equal';
+COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal; for dumps of 0.2.0';
+COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal; for dumps of 0.2.0';
+COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, text) IS 'equal; for dumps of 0.2.0';
+COMMENT ON OPERATOR @extschema@.= (text, @extschema@.encrypted_text) IS 'equal; for dumps of 0.2.0';
+COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, text) IS 'not equal; for dumps of 0.2.0';
+COMMENT ON OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) IS 'not equal; for dumps of 0.2.0';
 ALTER OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) SET SCHEMA pg_catalog;
 ALTER OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb) SET SCHEMA pg_catalog;
 ALTER OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb) SET SCHEMA pg_catalog;

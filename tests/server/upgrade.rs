@@ -176,6 +176,32 @@ fn a_database_of_each_release_is_read_before_and_after_the_update_and_rotates() 
     }
 }
 
+/// What a database of a release may hold that names our operators.
+const DEFINITIONS: &str = "CREATE VIEW same AS SELECT id FROM docs WHERE t = 'one' AND t <> 'two' AND m ->> 'name' IN ('n4', 'n5');
+    CREATE VIEW joined AS SELECT d.id, m || '{\"more\": 1}' AS m FROM docs d JOIN (VALUES ('one')) v (text) ON d.t = v.text OR v.text <> d.t;
+    CREATE FUNCTION found() RETURNS int8 LANGUAGE sql RETURN (SELECT count(*) FROM docs WHERE m @> '{\"name\": \"n4\"}' AND t <> 'one');
+    ALTER TABLE docs ADD CHECK (t <> 'forbidden');
+    CREATE POLICY named ON docs USING (m ->> 'name' <> 'hidden')";
+
+#[test]
+fn what_a_release_has_defined_restores_into_this_version() {
+    for version in VERSIONS {
+        let cluster = server(version);
+        let mut client = cluster.connect("postgres");
+        client.run("CREATE DATABASE copy");
+        client.run(&format!("CREATE EXTENSION pgseal VERSION '{version}' CASCADE"));
+        restore(&cluster, "postgres", version);
+        client.run(DEFINITIONS);
+        let dump = run(cluster.program("pg_dump", "postgres").arg("postgres"));
+        let done = cluster.psql("copy", &[""; 0], &dump);
+        assert!(done.status.success(), "{version}: {}", String::from_utf8_lossy(&done.stderr));
+        let mut copy = cluster.connect("copy");
+        assert_readable(&mut copy);
+        assert_eq!(copy.one::<i64>("SELECT count(*) FROM same"), 0);
+        assert_eq!(copy.one::<i64>("SELECT found()"), 6);
+    }
+}
+
 #[test]
 fn a_dump_of_each_release_restores_into_this_version() {
     for version in VERSIONS {
