@@ -160,6 +160,24 @@ fn a_set_operation_that_writes_in_with_writes_as_without_it() {
 }
 
 #[test]
+fn what_with_hands_to_a_write_is_never_revealed() {
+    let mut client = database();
+    client.run("CREATE TABLE kept (v text)");
+    for with in [
+        "w AS (SELECT concat(sealed ->> 'a') AS v FROM docs)",
+        "w AS MATERIALIZED (SELECT format('%s', sealed) AS v FROM docs)",
+        "u AS (SELECT to_jsonb(d)::text AS v FROM docs d), w AS (SELECT v FROM u)",
+        "w AS (SELECT v FROM (SELECT row(body)::text AS v FROM docs) q)",
+    ] {
+        let write = "INSERT INTO kept SELECT v FROM w RETURNING 1";
+        assert_eq!(client.state(&format!("WITH {with}, k AS ({write}) SELECT count(*) FROM k")), "0A000");
+        client.run(&format!("WITH {with} {write}"));
+    }
+    let sealed = "SELECT count(*) FROM kept WHERE v LIKE '%pgseal:%' AND v NOT LIKE '%canary%'";
+    assert_eq!(client.one::<i64>(sealed), 4);
+}
+
+#[test]
 fn a_rule_beside_the_statement_does_not_stop_returning() {
     let mut client = database();
     client.run("CREATE TABLE log (line text)");

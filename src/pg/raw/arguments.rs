@@ -10,7 +10,8 @@ use super::hook::{cells, make, revealed};
 /// The queries around an expression, the innermost last.
 type Around = Vec<*mut pg_sys::Query>;
 
-/// Reveals what is handed to functions anywhere in a SELECT. What it writes in WITH stays as it is.
+/// Reveals what is handed to functions anywhere in a SELECT. What it writes in WITH stays as it is, and so does what stands
+/// in WITH beside it, which it may write.
 ///
 /// # Safety
 /// A finished query, which is the caller's to change.
@@ -55,7 +56,8 @@ unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, context: *mut c_void) 
             let query = node.cast::<pg_sys::Query>();
             if (*query).commandType == pg_sys::CmdType::CMD_SELECT {
                 around.push(query);
-                pg_sys::query_tree_walker(query, Some(walk), context, 0);
+                let flags = if (*query).hasModifyingCTE { pg_sys::QTW_IGNORE_CTE_SUBQUERIES } else { 0 };
+                pg_sys::query_tree_walker(query, Some(walk), context, flags as i32);
                 (*context.cast::<Around>()).pop();
             }
             return false;
