@@ -188,3 +188,21 @@ fn a_parameter_alone_is_planned_with_an_extension_that_was_made_again() {
     fresh.run("PREPARE q (jsonb) AS SELECT id FROM t WHERE m @> $1");
     assert_eq!(fresh.column::<i32>(r#"EXECUTE q ('{"a": "x"}')"#), [1]);
 }
+
+#[test]
+fn queries_in_with_that_name_the_one_before_twice_are_planned() {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k'); CREATE TABLE texts (x encrypted_text)");
+    client.run("INSERT INTO texts VALUES ('v')");
+    for (twice, asks) in [
+        ("SELECT coalesce(a.x, b.x) AS x FROM {} a, {} b", "x IS DISTINCT FROM 'w'"),
+        ("SELECT CASE WHEN a.x IS NULL THEN b.x ELSE a.x END AS x FROM {} a, {} b", "x IN ('v', 'w')"),
+        ("SELECT * FROM (SELECT x FROM {} UNION ALL SELECT x FROM {}) u LIMIT 1", "x = 'v'"),
+    ] {
+        let steps: String = (1..=60)
+            .map(|step| format!(", w{step} AS ({})", twice.replace("{}", &format!("w{}", step - 1))))
+            .collect();
+        let sql = format!("WITH w0 AS (SELECT x FROM texts){steps} SELECT count(*) FROM w60 WHERE {asks}");
+        assert_eq!(client.one::<i64>(&sql), 1, "{asks}");
+    }
+}

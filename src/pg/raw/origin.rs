@@ -1,6 +1,10 @@
 //! Where the values of an expression come from, by the statement and not by its plan (nodes/parsenodes.h): only values
 //! of a column without keyring are chosen among by the session's setting.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use pgrx::pg_sys;
 
 use super::hook::cells;
@@ -40,12 +44,19 @@ pub struct Place {
     appended: *mut pg_sys::List,
     /// What the test of an IN (SELECT ...) compares with.
     tested: *mut pg_sys::Query,
+    /// Columns of subqueries that the running look has been at: queries in WITH can name each other many times over.
+    seen: Rc<RefCell<HashMap<(*mut pg_sys::Query, i32), Origin>>>,
 }
 
 impl Place {
     /// In no query.
     pub fn outside() -> Self {
-        Place { queries: Vec::new(), appended: std::ptr::null_mut(), tested: std::ptr::null_mut() }
+        Place {
+            queries: Vec::new(),
+            appended: std::ptr::null_mut(),
+            tested: std::ptr::null_mut(),
+            seen: Rc::default(),
+        }
     }
 
     /// In the query that is being planned.
@@ -84,7 +95,7 @@ impl Place {
     /// In the query `level`, counted from the outermost.
     fn at(&self, level: usize) -> Place {
         let queries = self.queries[..=level].to_vec();
-        Place { queries, ..Place::outside() }
+        Place { queries, seen: self.seen.clone(), ..Place::outside() }
     }
 
     /// In a query inside the query `level`.
@@ -103,6 +114,8 @@ impl Place {
     /// # Safety
     /// `node` stands in this place and all are valid trees.
     pub unsafe fn origin(&self, node: *mut pg_sys::Node) -> Origin {
+        // The tree may have changed since the last look.
+        self.seen.borrow_mut().clear();
         // SAFETY: the caller's promise.
         unsafe { self.look(node, DEPTH) }
     }
@@ -255,9 +268,19 @@ impl Place {
 
     /// Column `number` of what the innermost query returns.
     unsafe fn output(&self, number: i32, depth: u8) -> Origin {
+        let Some(query) = self.queries.last().copied() else { return Origin::Other };
+        if let Some(origin) = self.seen.borrow().get(&(query, number)) {
+            return *origin;
+        }
+        // SAFETY: as in `look`.
+        let origin = unsafe { self.output_of(query, number, depth) };
+        self.seen.borrow_mut().insert((query, number), origin);
+        origin
+    }
+
+    unsafe fn output_of(&self, query: *mut pg_sys::Query, number: i32, depth: u8) -> Origin {
         // SAFETY: as in `look`.
         unsafe {
-            let Some(query) = self.queries.last().copied() else { return Origin::Other };
             if !(*query).setOperations.is_null() {
                 return self.branches((*query).setOperations, number, depth);
             }
