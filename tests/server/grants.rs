@@ -10,7 +10,7 @@ const TABLES: [&str; 7] =
     ["keyring", "data_key", "index_key", "privilege", "manifest", "rotation", "rotation_range"];
 
 /// Who may do what with each object of the extension.
-const GRANTS: &str = "WITH own AS (SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+pub const GRANTS: &str = "WITH own AS (SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
                                     WHERE d.deptype = 'e' AND e.extname = 'pgseal'),
     object (name, acl) AS (
         SELECT nspname::text, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace WHERE nspname = 'pgseal'
@@ -24,22 +24,24 @@ const GRANTS: &str = "WITH own AS (SELECT d.classid, d.objid FROM pg_depend d JO
                   a.grantee::regrole)
       FROM object o, aclexplode(o.acl) a GROUP BY o.name, a.grantee ORDER BY 1";
 
+/// Databases and what ALTER DEFAULT PRIVILEGES says in each, of the roles app and other.
+pub const DEFAULTS: [(&str, &str); 3] = [
+    ("generous", "GRANT ALL ON TABLES TO PUBLIC, app; ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO app;
+        ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO app WITH GRANT OPTION; ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO app;
+        ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC, app"),
+    ("strict", "REVOKE ALL ON FUNCTIONS FROM PUBLIC; ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC;
+        ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO other"),
+    ("mixed", "GRANT SELECT, TRIGGER ON TABLES TO other; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TYPES TO app WITH GRANT OPTION"),
+];
+
 #[test]
 fn default_privileges_give_nothing() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut server = cluster.connect("postgres");
     let usual = server.column::<String>(GRANTS);
     server.run("CREATE ROLE app; CREATE ROLE other");
-    let defaults = [
-        ("generous", "GRANT ALL ON TABLES TO PUBLIC, app; ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO app;
-            ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO app WITH GRANT OPTION; ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO app;
-            ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC, app"),
-        ("strict", "REVOKE ALL ON FUNCTIONS FROM PUBLIC; ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC;
-            ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO other"),
-        ("mixed", "GRANT SELECT, TRIGGER ON TABLES TO other; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
-            ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TYPES TO app WITH GRANT OPTION"),
-    ];
-    for (database, default) in defaults {
+    for (database, default) in DEFAULTS {
         server.run(&format!("CREATE DATABASE {database}"));
         let mut client = cluster.connect(database);
         client.run(&format!(

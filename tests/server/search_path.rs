@@ -167,7 +167,7 @@ const OTHER: [&str; 13] = ["+", "-", "*", "/", "||", "->", "->>", "#>", "#>>", "
 
 /// Objects that the owner of a database may make in its schema public: operators for every two types, a function beside each of
 /// PostgreSQL's own, types and catalogs of the same names. Each notes that it was called.
-fn traps() -> String {
+pub fn traps() -> String {
     let mut script = String::from(
         "SET search_path = pg_catalog; SET check_function_bodies = off;
          CREATE SEQUENCE public.sprung; GRANT ALL ON SEQUENCE public.sprung TO PUBLIC;
@@ -228,7 +228,7 @@ fn traps() -> String {
 }
 
 /// Temporary types and relations, which come first where the path does not say otherwise.
-fn temporary_traps() -> String {
+pub fn temporary_traps() -> String {
     let domains = [
         "text",
         "name",
@@ -252,12 +252,12 @@ fn temporary_traps() -> String {
     domains.concat() + &views.concat()
 }
 
-fn assert_not_sprung(client: &mut Client, by: &str) {
+pub fn assert_not_sprung(client: &mut Client, by: &str) {
     assert!(!client.one::<bool>("SELECT is_called FROM public.sprung"), "{by}");
 }
 
 /// What a superuser calls, on a table of his own.
-const CALLS: [&str; 33] = [
+pub const CALLS: [&str; 33] = [
     "SELECT pgseal.create_keyring('a', ARRAY['$.n'])",
     "SELECT pgseal.create_keyring('b', '{}')",
     "SELECT pgseal.grant_keyring('a', 'public', '{search}')",

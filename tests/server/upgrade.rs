@@ -3,10 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::support::{Cluster, Sql, run};
+use postgres::Client;
+
+use super::grants::{DEFAULTS, GRANTS};
+use super::search_path::{CALLS, assert_not_sprung, temporary_traps, traps};
+use crate::support::{Cluster, Sql, run, wait_for};
 
 /// Add lines, never change one: what is released stays as it was.
 const RELEASED: [(&str, &str); 7] = [
@@ -213,4 +219,263 @@ fn a_dump_of_each_release_restores_into_this_version() {
         assert_readable(&mut client);
         assert_rotates(&mut client);
     }
+}
+
+/// A database of its own, with a release in the schema public.
+fn database(cluster: &Cluster, name: &str, version: &str) -> Client {
+    cluster.connect("postgres").run(&format!("CREATE DATABASE {name}"));
+    let mut client = cluster.connect(name);
+    client.run(&format!("CREATE EXTENSION pgseal VERSION '{version}' CASCADE"));
+    client
+}
+
+#[test]
+fn default_privileges_give_nothing_to_an_update() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut server = cluster.connect("postgres");
+    let usual = server.column::<String>(GRANTS).join("\n");
+    server.run("CREATE ROLE app; CREATE ROLE other");
+    for version in VERSIONS {
+        for (database, defaults) in DEFAULTS {
+            let install = format!("CREATE EXTENSION pgseal VERSION '{version}'");
+            let defaults = format!("ALTER DEFAULT PRIVILEGES {defaults}");
+            for (time, statements) in [("always", [&defaults, &install]), ("later", [&install, &defaults])] {
+                server.run(&format!("DROP DATABASE IF EXISTS {database}"));
+                server.run(&format!("CREATE DATABASE {database}"));
+                let mut client = cluster.connect(database);
+                client.run("CREATE EXTENSION vector");
+                statements.iter().for_each(|statement| client.run(statement));
+                client.run("ALTER EXTENSION pgseal UPDATE");
+                assert_same(
+                    &client.column::<String>(GRANTS).join("\n"),
+                    &usual,
+                    &format!("{version}, {database}, {time}"),
+                );
+            }
+        }
+    }
+}
+
+/// What a database's administrator may have changed in 0.2.0, each way that ends elsewhere.
+const ADMINISTRATION: &str = "GRANT EXECUTE ON FUNCTION pgseal.rotate_key(text) TO app WITH GRANT OPTION;
+    SET ROLE app; GRANT EXECUTE ON FUNCTION pgseal.rotate_key(text) TO other; RESET ROLE;
+    GRANT EXECUTE ON FUNCTION pgseal.retire_key(text, int4), pgseal.create_keyring(text, text[], text, text), pgseal.check_kms(text) TO app;
+    GRANT EXECUTE ON FUNCTION pgseal.flush_keys() TO PUBLIC;
+    REVOKE EXECUTE ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) FROM PUBLIC;
+    GRANT EXECUTE ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) TO app;
+    REVOKE EXECUTE ON FUNCTION pgseal.audit(interval, int4) FROM pg_monitor;
+    GRANT SELECT ON pgseal.stat, pgseal.rotation TO app;
+    REVOKE SELECT ON pgseal.keys FROM PUBLIC;
+    REVOKE USAGE ON SCHEMA pgseal FROM PUBLIC; GRANT USAGE ON SCHEMA pgseal TO app, other";
+
+#[test]
+fn what_was_granted_and_revoked_stays_in_an_update_and_its_dump() {
+    let cluster = Cluster::start(&[]);
+    cluster.connect("postgres").run("CREATE ROLE app; CREATE ROLE other");
+    cluster.connect("postgres").run("CREATE DATABASE restored");
+    let mut fresh = database(&cluster, "fresh", env!("CARGO_PKG_VERSION"));
+    fresh.run(ADMINISTRATION);
+    let expected = fresh.column::<String>(GRANTS).join("\n");
+    let mut updated = database(&cluster, "updated", "0.2.0");
+    updated.run(ADMINISTRATION);
+    updated.run("ALTER EXTENSION pgseal UPDATE");
+    assert_same(&updated.column::<String>(GRANTS).join("\n"), &expected, "0.2.0");
+    let dump = cluster.pg_dump("postgres", &["-d", "updated"]);
+    let done = cluster.psql("restored", &[""; 0], &String::from_utf8_lossy(&dump.stdout));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let restored = cluster.connect("restored").column::<String>(GRANTS).join("\n");
+    assert_same(&restored, &expected, "its dump");
+}
+
+#[test]
+fn rights_to_write_the_tables_are_taken_away() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut server = cluster.connect("postgres");
+    let usual = server.column::<String>(GRANTS).join("\n");
+    server.run("CREATE ROLE app; CREATE ROLE other");
+    let mut client = database(&cluster, "updated", "0.2.0");
+    client.run(
+        "GRANT INSERT, UPDATE ON pgseal.privilege TO app WITH GRANT OPTION; GRANT TRIGGER ON pgseal.data_key TO PUBLIC;
+         SET ROLE app; GRANT INSERT ON pgseal.privilege TO other; RESET ROLE; GRANT CREATE ON SCHEMA pgseal TO other",
+    );
+    client.run("ALTER EXTENSION pgseal UPDATE");
+    assert_same(&client.column::<String>(GRANTS).join("\n"), &usual, "0.2.0");
+}
+
+#[test]
+fn privileges_on_keyrings_stay() {
+    let cluster = Cluster::start(&[]);
+    let mut server = cluster.connect("postgres");
+    server.run(
+        "CREATE ROLE reader LOGIN; CREATE ROLE \"Odd -\" LOGIN; CREATE ROLE gone; CREATE ROLE nobody LOGIN",
+    );
+    let mut client = database(&cluster, "updated", "0.2.0");
+    client.run(
+        "SELECT pgseal.create_keyring('a', '{$}'), pgseal.create_keyring('b');
+         SELECT pgseal.grant_keyring('a', 'reader', '{search,decrypt}'), pgseal.grant_keyring('a', 'Odd -', '{encrypt}'),
+                pgseal.grant_keyring('b', 'gone', '{decrypt}'), pgseal.grant_keyring('b', 'public', '{encrypt}');
+         CREATE TABLE docs (t encrypted_text(a)); INSERT INTO docs VALUES ('secret'); GRANT SELECT, INSERT ON docs TO PUBLIC; DROP ROLE gone",
+    );
+    let given = "SELECT format('%s %s %s %s %s', keyring, role::oid, encrypt, search, decrypt) FROM pgseal.privilege ORDER BY 1";
+    let before = client.column::<String>(given);
+    assert_eq!(before.len(), 6);
+    let (mut reader, mut nobody) =
+        (cluster.connect_as("reader", "updated"), cluster.connect_as("nobody", "updated"));
+    let found = "SELECT pgseal.decrypt(t) FROM docs WHERE t = 'secret'";
+    assert_eq!(reader.one::<String>(found), "secret");
+    client.run("ALTER EXTENSION pgseal UPDATE");
+    assert_eq!(client.column::<String>(given), before);
+    for mut session in [reader, cluster.connect_as("reader", "updated")] {
+        assert_eq!(session.one::<String>(found), "secret");
+        assert_eq!(session.state("INSERT INTO docs VALUES ('x')"), "42501");
+    }
+    cluster.connect_as("Odd -", "updated").run("INSERT INTO docs VALUES ('x')");
+    assert_eq!(nobody.state(found), "42501");
+    client.run("SELECT pgseal.revoke_keyring('a', 'reader'), pgseal.revoke_keyring('a', 'Odd -')");
+    assert_eq!(cluster.connect_as("reader", "updated").state(found), "42501");
+    assert_eq!(cluster.connect_as("Odd -", "updated").state("INSERT INTO docs VALUES ('x')"), "42501");
+}
+
+#[test]
+fn an_update_runs_nothing_that_a_search_path_holds() {
+    let cluster = Cluster::start(&[]);
+    let mut server = cluster.connect("postgres");
+    server.run("CREATE ROLE owner LOGIN");
+    for (database, path) in [
+        ("usual", "\"$user\", public"),
+        ("reversed", "public, pg_catalog"),
+        ("temporary", "pg_temp, public, pg_catalog"),
+    ] {
+        server.run(&format!("CREATE DATABASE {database} OWNER owner"));
+        cluster.connect(database).run(
+            "CREATE SCHEMA dba; CREATE EXTENSION vector; CREATE EXTENSION pgseal VERSION '0.2.0' SCHEMA dba;
+             SELECT pgseal.create_keyring('old'), pgseal.grant_keyring('old', 'owner', '{encrypt,search,decrypt}')",
+        );
+        cluster.connect_as("owner", database).batch_execute(&traps()).expect("traps");
+        server.run(&format!("ALTER DATABASE {database} SET search_path = {path}"));
+        let mut client = cluster.connect(database);
+        client.run(&temporary_traps());
+        client.run("ALTER EXTENSION pgseal UPDATE");
+        assert_not_sprung(&mut client, "ALTER EXTENSION");
+        for call in CALLS {
+            client.run(call);
+            assert_not_sprung(&mut client, call);
+        }
+    }
+}
+
+#[test]
+fn what_an_old_install_took_from_the_search_path_is_made_anew() {
+    let cluster = Cluster::start(&[]);
+    let mut client = cluster.connect("postgres");
+    client.run(
+        "CREATE EXTENSION vector; CREATE SEQUENCE sprung;
+         CREATE FUNCTION spring(int8, numeric) RETURNS numeric LANGUAGE sql AS 'SELECT nextval(''public.sprung'')::numeric';
+         CREATE OPERATOR / (LEFTARG = int8, RIGHTARG = numeric, FUNCTION = spring);
+         CREATE EXTENSION pgseal VERSION '0.2.0'; TABLE pgseal.stat",
+    );
+    assert!(client.one::<bool>("SELECT is_called FROM sprung"));
+    client.run("ALTER EXTENSION pgseal UPDATE; ALTER SEQUENCE sprung RESTART; TABLE pgseal.stat");
+    assert_not_sprung(&mut client, "a view");
+}
+
+/// How many values a role decrypts, and what it finds by a filter, a comparison and a part.
+const SEARCH: &str = "SELECT ARRAY[count(pgseal.decrypt(m)), count(*) FILTER (WHERE t <> 'x'), count(*) FILTER (WHERE m ->> 'name' = 'n4')]
+    FROM docs WHERE m @> '{\"name\": \"n4\"}'";
+
+#[test]
+fn sessions_go_on_while_another_updates() {
+    let cluster = server("0.2.0");
+    let mut client = cluster.connect("postgres");
+    client.run("CREATE EXTENSION pgseal VERSION '0.2.0' CASCADE");
+    restore(&cluster, "postgres", "0.2.0");
+    client.run(
+        "CREATE ROLE reader LOGIN; CREATE ROLE nobody LOGIN; GRANT SELECT ON public.docs TO reader, nobody;
+         SELECT pgseal.grant_keyring('released', 'reader', '{search,decrypt}')",
+    );
+    let mut reader = cluster.connect_as("reader", "postgres");
+    let mut nobody = cluster.connect_as("nobody", "postgres");
+    let mut watcher = cluster.connect("postgres");
+    let search = reader.prepare(SEARCH).expect("a statement");
+    let decrypt = "SELECT count(pgseal.decrypt(m)) FROM docs";
+    nobody.run("PREPARE versions AS SELECT count(DISTINCT pgseal.key_version(m)) FROM docs");
+    let go_on = |reader: &mut Client, nobody: &mut Client| {
+        assert_eq!(reader.one::<i64>(decrypt), 54);
+        assert_eq!(nobody.one::<i64>("EXECUTE versions"), 2);
+        assert_eq!(nobody.state(decrypt), "42501");
+    };
+    let found =
+        |reader: &mut Client| reader.query_one(&search, &[]).expect("an answer").get::<_, Vec<i64>>(0);
+    assert_eq!(found(&mut reader), [6, 6, 6]);
+    for end in ["ROLLBACK", "COMMIT"] {
+        go_on(&mut reader, &mut nobody);
+        client.run("BEGIN; ALTER EXTENSION pgseal UPDATE");
+        assert_readable(&mut client);
+        // What looks at the tables of keys waits for the update's end.
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| found(&mut reader));
+            let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            wait_for("a lock or the answer", Duration::from_secs(60), || {
+                waiting.is_finished() || watcher.one::<i64>(waits) == 1
+            });
+            client.run(end);
+            assert_eq!(waiting.join().expect("a thread"), [6, 6, 6], "{end}");
+        });
+        go_on(&mut reader, &mut nobody);
+        assert_readable(&mut client);
+    }
+    assert_readable(&mut cluster.connect("postgres"));
+}
+
+#[test]
+fn what_0_2_0_began_is_ended_by_this_version() {
+    let cluster = Cluster::start(&[]);
+    let mut client = database(&cluster, "updated", "0.2.0");
+    // Rows in the middle stop both.
+    client.run(
+        "SELECT pgseal.create_keyring('k', '{$.n}');
+         CREATE TABLE filled (id int PRIMARY KEY, m jsonb, copy jsonb);
+         CREATE TABLE abandoned (id int PRIMARY KEY, m jsonb, copy jsonb);
+         CREATE TABLE rotated (id int PRIMARY KEY, m encrypted_jsonb(k), copy jsonb);
+         INSERT INTO filled SELECT i, jsonb_build_object('n', i), jsonb_build_object('n', i) FROM generate_series(1, 900) i;
+         INSERT INTO abandoned TABLE filled;
+         INSERT INTO rotated TABLE filled;
+         CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''stopped''; END';
+         SELECT pgseal.rotate_key('k')",
+    );
+    for table in ["filled", "abandoned", "rotated"] {
+        client.run(&format!(
+            "CREATE TRIGGER stop BEFORE UPDATE ON {table} FOR EACH ROW WHEN (OLD.id = 600) EXECUTE FUNCTION stop()"
+        ));
+    }
+    for begun in [
+        "CALL pgseal.encrypt_column('filled', 'm', 'k', batch_size => 50)",
+        "CALL pgseal.encrypt_column('abandoned', 'm', 'k', batch_size => 50)",
+        "CALL pgseal.reencrypt('rotated', 'm', batch_size => 50)",
+    ] {
+        assert!(client.error(begun).message().contains("stopped"), "{begun}");
+    }
+    assert!(client.one::<i64>("SELECT count(pgseal_new_2) FROM filled") > 0);
+    assert_eq!(client.one::<i64>("SELECT count(DISTINCT pgseal.key_version(m)) FROM rotated"), 2);
+    client.run("ALTER EXTENSION pgseal UPDATE");
+    // Writers are still covered.
+    for table in ["filled", "abandoned", "rotated"] {
+        client.run(&format!("DROP TRIGGER stop ON {table}; UPDATE {table} SET m = '{{\"n\": 0}}', copy = '{{\"n\": 0}}' WHERE id IN (3, 800)"));
+    }
+    client.run("CALL pgseal.encrypt_column('filled', 'm', 'k')");
+    client.run("SELECT pgseal.abandon_migration('abandoned', 'm')");
+    client.run("CALL pgseal.reencrypt('rotated', 'm')");
+    for (table, value) in
+        [("filled", "pgseal.decrypt(m)"), ("abandoned", "m"), ("rotated", "pgseal.decrypt(m)")]
+    {
+        assert_eq!(
+            client.one::<i64>(&format!("SELECT count(*) FROM {table} WHERE {value} = copy")),
+            900,
+            "{table}"
+        );
+    }
+    let left = "SELECT count(*) FROM pg_attribute WHERE attname LIKE 'pgseal_new%' AND NOT attisdropped";
+    assert_eq!(client.one::<i64>(left), 0);
+    assert_eq!(client.column::<i32>("SELECT DISTINCT pgseal.key_version(m) FROM rotated"), [2]);
+    client.run("SELECT pgseal.retire_key('k', 1)");
 }
