@@ -124,24 +124,20 @@ CREATE OR REPLACE FUNCTION pgseal.differ(@extschema@.encrypted_text, text) RETUR
 CREATE OR REPLACE FUNCTION pgseal.differ(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
+-- No HASHES and no MERGES: ciphertext has neither a hash nor an order.
+-- In pg_catalog, so that every search_path finds the ones that IS DISTINCT FROM, CASE and the like imply.
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
     COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
 CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
-COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal';
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.equal,
     COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, text) IS 'equal';
 CREATE OPERATOR pg_catalog.= (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
     COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
-COMMENT ON OPERATOR pg_catalog.= (text, @extschema@.encrypted_text) IS 'equal';
 CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
-COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, text) IS 'not equal';
 CREATE OPERATOR pg_catalog.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
-COMMENT ON OPERATOR pg_catalog.<> (text, @extschema@.encrypted_text) IS 'not equal';
 COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal; for dumps of 0.2.0';
 COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal; for dumps of 0.2.0';
 COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, text) IS 'equal; for dumps of 0.2.0';
@@ -187,6 +183,12 @@ BEGIN
     END LOOP;
 END $$;
 
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal';
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, text) IS 'equal';
+COMMENT ON OPERATOR pg_catalog.= (text, @extschema@.encrypted_text) IS 'equal';
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, text) IS 'not equal';
+COMMENT ON OPERATOR pg_catalog.<> (text, @extschema@.encrypted_text) IS 'not equal';
 CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low text, high text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.between_support;
@@ -210,7 +212,6 @@ CREATE OR REPLACE FUNCTION pgseal.jsonb_path_exists(@extschema@.encrypted_jsonb,
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_path_exists(pgseal.decrypt($1), $2, $3, $4);
 CREATE OR REPLACE FUNCTION pgseal.jsonb_path_match(@extschema@.encrypted_jsonb, jsonpath, jsonb DEFAULT '{}', boolean DEFAULT false) RETURNS boolean
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_path_match(pgseal.decrypt($1), $2, $3, $4);
--- Without defaults, or a call with fewer arguments could mean both.
 CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
@@ -2482,10 +2483,12 @@ BEGIN
         ), present (classid, objid, grantee, privilege) AS (
             SELECT o.classid, o.objid, a.grantee, a.privilege_type
               FROM object o CROSS JOIN LATERAL aclexplode(coalesce(o.acl, acldefault(o.letter, o.owner))) a WHERE a.grantee <> o.owner
-        ), usual (classid, objid, grantee, privilege) AS (
+        ), defaults (classid, objid, grantee, privilege) AS (
             SELECT o.classid, o.objid, a.grantee, a.privilege_type
               FROM object o JOIN pg_default_acl d ON d.defaclrole = o.owner AND d.defaclobjtype = o.letter AND d.defaclnamespace IN (0, o.schema)
              CROSS JOIN LATERAL aclexplode(d.defaclacl) a
+        ), usual (classid, objid, grantee, privilege) AS (
+            SELECT d.* FROM defaults d
             UNION ALL
             SELECT o.classid, o.objid, a.grantee, a.privilege_type FROM object o CROSS JOIN LATERAL aclexplode(acldefault(o.letter, o.owner)) a
              WHERE NOT EXISTS (SELECT FROM pg_default_acl d WHERE d.defaclrole = o.owner AND d.defaclobjtype = o.letter AND d.defaclnamespace = 0)
@@ -2642,7 +2645,10 @@ BEGIN
                       CASE p.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(p.grantee)) END)
           FROM present p JOIN object o USING (classid, objid)
          WHERE NOT EXISTS (SELECT FROM wanted w WHERE w = p)
-           AND (EXISTS (SELECT FROM usual u WHERE u = p) OR EXISTS (SELECT FROM at_first f WHERE f = p)
+           AND (EXISTS (SELECT FROM at_first f WHERE f = p)
+                OR EXISTS (SELECT FROM defaults d WHERE d = p) AND NOT (o.kind = 'ROUTINE' AND p.grantee = 0)
+                OR o.kind = 'ROUTINE' AND p.grantee = 0
+               AND NOT EXISTS (SELECT FROM pg_init_privs i WHERE i.classoid = p.classid AND i.objoid = p.objid AND i.objsubid = 0)
                 OR o.kind = 'TABLE' AND p.privilege <> 'SELECT' OR o.kind = 'SCHEMA' AND p.privilege = 'CREATE')
         UNION ALL
         SELECT format('GRANT %s ON %s %s TO %s', w.privilege, o.kind, o.name,
