@@ -158,6 +158,7 @@ BEGIN
             ('rewrite_pages_of', 'reencrypt calls it'),
             ('rewrite_pages', 'reencrypt calls it; refuses all but owners of the table'),
             ('rotation_column', 'reencrypt calls it'),
+            ('runs_for_an_owner', 'reencrypt calls it'),
             ('rotation_start_pass', 'reencrypt calls it'),
             ('rotation_join', 'reencrypt calls it; runs as its owner, for owners of the table'),
             ('rotation_claim', 'reencrypt calls it; runs as its owner, for owners of the table'),

@@ -148,6 +148,7 @@ sql_functions! {
     pgseal_require_autocommit => rotation::require_autocommit;
     pgseal_exclude_writers => rotation::exclude_writers;
     pgseal_retire_alone => rotation::retire_alone;
+    pgseal_runs_for_an_owner => rotation::runs_for_an_owner;
     pgseal_wait_for_transactions => rotation::wait_for_transactions;
     pgseal_may_become => rotation::may_become;
     pgseal_text_holds_key => places::text_holds_key;

@@ -80,7 +80,7 @@ fn policy_argument(call: Call, index: usize) -> Result<Policy, PgError> {
 /// The server's credentials go to the endpoint, so a new one is for superusers to name, not for those who may only
 /// create keyrings.
 fn require_known_endpoint(endpoint: &str) -> Result<(), PgError> {
-    let trusted = xact::is_superuser(xact::outer_role())
+    let trusted = xact::is_superuser(xact::outer_role()) && !xact::runs_for_an_owner()
         || guc::kms_endpoint().as_deref() == Some(endpoint)
         || catalog::is_endpoint_in_use(endpoint)?;
     if trusted { Ok(()) } else { Err(PgError::NewEndpoint) }
@@ -240,6 +240,9 @@ pub fn rewrap_keys(call: Call) -> Returned {
 pub fn check_active_keys(call: Call) -> Returned {
     session::forget();
     let keyring = session::keyring(call.int4(0))?;
+    if keyring.kms_endpoint.is_some() && xact::runs_for_an_owner() {
+        return Err(PgError::NewEndpoint);
+    }
     match unwrap_active(&keyring) {
         Err(PgError::Kms(_, error)) if is_silent(&error) && xact::is_superuser(xact::outer_role()) => {
             warning!(

@@ -57,6 +57,11 @@ pub fn retire_alone(_: Call) -> Returned {
     Ok(Some(lock::retire_alone().into()))
 }
 
+/// `runs_for_an_owner()`: whoever began the statement has no say in what runs now.
+pub fn runs_for_an_owner(_: Call) -> Returned {
+    Ok(Some(xact::runs_for_an_owner().into()))
+}
+
 /// `wait_for_transactions()`: waits for every transaction that runs now; returns how many there were.
 pub fn wait_for_transactions(_: Call) -> Returned {
     let running = lock::running_transactions();

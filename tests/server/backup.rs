@@ -327,6 +327,34 @@ fn a_new_endpoint_is_for_superusers_whatever_a_role_set_before() {
 }
 
 #[test]
+fn a_superuser_who_looks_after_a_table_lends_its_owner_no_endpoint() {
+    let first = site();
+    let second = other(&first, true);
+    let mut client = second.connect("postgres");
+    client.run("CREATE EXTENSION pgseal CASCADE; CREATE ROLE key_admin LOGIN; GRANT CREATE ON SCHEMA public TO key_admin;
+        GRANT EXECUTE ON FUNCTION pgseal.import_keyring(json), pgseal.create_keyring(text, text[], text, text) TO key_admin");
+    let mut elsewhere = export(&mut first.connect("postgres"));
+    elsewhere["kms_endpoint"] = json!("vault+https://elsewhere.example/transit");
+    let create =
+        "SELECT pgseal.create_keyring('e', kms_endpoint => 'vault+https://elsewhere.example/transit')";
+    let mut admin = second.connect_as("key_admin", "postgres");
+    for call in [import(&elsewhere), create.to_owned()] {
+        admin.run(&format!(
+            "CREATE TABLE trap (i int); INSERT INTO trap VALUES (1);
+             CREATE FUNCTION spring(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $f$ BEGIN
+                IF session_user <> 'key_admin' THEN EXECUTE $c${call}$c$; END IF; RETURN $1; END $f$;
+             CREATE INDEX trapped ON trap (spring(i)); CREATE MATERIALIZED VIEW shown AS SELECT spring(1)"
+        ));
+        for care in ["ANALYZE trap", "REINDEX INDEX trapped", "REFRESH MATERIALIZED VIEW shown"] {
+            let refused = client.error(care);
+            assert!(refused.message().contains("new KMS endpoint"), "{care}: {refused:?}");
+        }
+        admin.run("DROP TABLE trap; DROP MATERIALIZED VIEW shown; DROP FUNCTION spring");
+    }
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.keyring"), 0);
+}
+
+#[test]
 fn who_may_export_and_import() {
     let first = site();
     let second = other(&first, true);

@@ -498,6 +498,30 @@ fn what_was_done_is_shown_to_monitors_only() {
 }
 
 #[test]
+fn runs_of_reencrypt_are_not_for_code_that_a_superuser_sets_off() {
+    let mut client = fresh_database();
+    let role = format!("meddler_{}", client.one::<String>("SELECT current_database()::text"));
+    client.run("SELECT pgseal.create_keyring('k'); CREATE TABLE docs (m encrypted_jsonb(k))");
+    client.run(&format!("CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}"));
+    for call in [
+        "pgseal.rotation_join('docs', 'm', true, 10)",
+        "pgseal.rotation_claim('docs', 'm', '')",
+        "pgseal.rotation_advance('docs', 'm', 0, 1, 1)",
+        "pgseal.rotation_end_pass('docs', 'm', 1, 10, false)",
+    ] {
+        client.run(&format!(
+            "SET ROLE {role}; CREATE TABLE trap (i int); INSERT INTO trap VALUES (1);
+             CREATE FUNCTION spring(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $f$ BEGIN
+                IF current_setting('role') <> '{role}' THEN PERFORM {call}; END IF; RETURN $1; END $f$;
+             CREATE INDEX ON trap (spring(i)); RESET ROLE"
+        ));
+        assert_eq!(client.state("ANALYZE trap"), NO, "{call}");
+        client.run("DROP TABLE trap; DROP FUNCTION spring");
+    }
+    client.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+#[test]
 fn looking_at_a_table_runs_no_function_of_its_owner_as_somebody_else() {
     let mut client = fresh_database();
     let role = format!("trapper_{}", client.one::<String>("SELECT current_database()::text"));

@@ -24,6 +24,15 @@ pub fn outer_role() -> pg_sys::Oid {
     unsafe { pg_sys::GetOuterUserId() }
 }
 
+/// Runs code of a table's owner, whoever began the statement: below VACUUM, ANALYZE, REINDEX and the like, and below foreign
+/// keys. SECURITY DEFINER alone does not count, since our own functions have it.
+pub fn runs_for_an_owner() -> bool {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: both are written.
+    unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut context) };
+    context & !(pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32) != 0
+}
+
 /// Is the role a superuser?
 pub fn is_superuser(role: pg_sys::Oid) -> bool {
     // SAFETY: a syscache lookup inside a transaction.
