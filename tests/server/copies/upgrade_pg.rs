@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use postgres::Client;
 
-use super::in_place::check_files;
+use crate::server::rotation::in_place::check_files;
 use crate::support::{Cluster, Sql, major_version};
 
 const ROWS: i64 = 600;

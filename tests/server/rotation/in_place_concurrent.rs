@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use super::in_place::{
+use crate::server::rotation::in_place::{
     CALL, OLD, Stopping, WRONG, beside, check_files, database, document, reading_time, scan, set_up, start,
 };
 use crate::support::{Cluster, Sql, wait_for};

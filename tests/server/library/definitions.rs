@@ -5,7 +5,7 @@ use crate::support::{Cluster, Sql};
 
 /// Every symbol that SQL can name.
 fn symbols() -> Vec<&'static str> {
-    let exports = include_str!("../../src/pg/exports.rs");
+    let exports = include_str!("../../../src/pg/exports.rs");
     exports.lines().filter_map(|line| line.trim().split_once(" => ")).map(|(symbol, _)| symbol).collect()
 }
 

@@ -75,7 +75,7 @@ impl Site {
 #[test]
 fn the_key_ceremony() {
     let site = Site::new();
-    let printed = site.follow(include_str!("../runbooks/key-ceremony.md"));
+    let printed = site.follow(include_str!("../../runbooks/key-ceremony.md"));
     assert!(printed.contains("works        | t"), "{printed}");
     // The secret is nowhere but in its file.
     let secret = std::fs::read_to_string(site.cluster.socket_dir().join("secret-id")).unwrap();
@@ -85,23 +85,23 @@ fn the_key_ceremony() {
 #[test]
 fn the_revocation_drill() {
     let site = Site::with_documents("");
-    let printed = site.follow(include_str!("../runbooks/revocation-drill.md"));
+    let printed = site.follow(include_str!("../../runbooks/revocation-drill.md"));
     assert!(printed.contains("works   | f"), "{printed}");
 }
 
 #[test]
 fn the_kms_lost_and_restored() {
     let site = Site::with_documents("exportable=true allow_plaintext_backup=true");
-    let printed = site.follow(include_str!("../runbooks/kms-lost.md"));
+    let printed = site.follow(include_str!("../../runbooks/kms-lost.md"));
     assert!(printed.contains("there is no such key"), "{printed}");
 }
 
 #[test]
 fn an_encrypted_backup() {
     let site = Site::with_documents("");
-    site.cluster.write("encrypted-backup", include_str!("../runbooks/encrypted-backup.sh"));
+    site.cluster.write("encrypted-backup", include_str!("../../runbooks/encrypted-backup.sh"));
     site.run("chmod 700 /etc/pgseal/encrypted-backup");
-    let printed = site.follow(include_str!("../runbooks/encrypted-backup.md"));
+    let printed = site.follow(include_str!("../../runbooks/encrypted-backup.md"));
     assert!(printed.contains("base.tar.age"), "{printed}");
     // Neither the backup nor what lies beside it tells the key or a row.
     let found = "for secret in AGE-SECRET-KEY pgseal: PG_VERSION; do ! grep -rqa \"$secret\" /etc/pgseal/monday /etc/pgseal/wal; done";
@@ -111,7 +111,7 @@ fn an_encrypted_backup() {
 #[test]
 fn leaving_pgseal() {
     let site = Site::with_documents("");
-    let printed = site.follow(include_str!("../runbooks/leaving.md"));
+    let printed = site.follow(include_str!("../../runbooks/leaving.md"));
     assert!(printed.contains("metadata"), "{printed}");
     assert_eq!(site.cluster.connect("postgres").state("SELECT 'x'::encrypted_jsonb"), "42704");
 }
@@ -119,20 +119,20 @@ fn leaving_pgseal() {
 #[test]
 fn failover_to_a_standby() {
     let site = Site::with_documents("");
-    let printed = site.follow(include_str!("../runbooks/failover.md"));
+    let printed = site.follow(include_str!("../../runbooks/failover.md"));
     assert!(printed.contains("works   | t"), "{printed}");
 }
 
 #[test]
 fn the_keyring_tables_lost_and_restored() {
     let site = Site::with_documents("");
-    let printed = site.follow(include_str!("../runbooks/keyrings-lost.md"));
+    let printed = site.follow(include_str!("../../runbooks/keyrings-lost.md"));
     assert!(printed.contains("does not exist") || printed.contains("unknown keyring"), "{printed}");
 }
 
 #[test]
 fn the_order_of_a_restore_after_a_disaster() {
     let site = Site::with_documents("exportable=true allow_plaintext_backup=true");
-    let printed = site.follow(include_str!("../runbooks/restore-order.md"));
+    let printed = site.follow(include_str!("../../runbooks/restore-order.md"));
     assert!(printed.contains("patients|data|1|"), "{printed}");
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use postgres::Client;
 
-use super::in_place::{beside, document, name, set_up};
+use crate::server::rotation::in_place::{beside, document, name, set_up};
 use crate::support::{Sql, fresh_database, shared};
 
 /// An envelope of this data key version, with zeros for nonce, ciphertext and tag.

@@ -109,7 +109,7 @@ fn tables_refuse_writes_of_others() {
 
 /// The names that the script gives to every role, each with its reason.
 fn listed() -> Vec<String> {
-    let script = include_str!("../../sql/privileges.sql");
+    let script = include_str!("../../../sql/privileges.sql");
     let list = script
         .split("listed (name, reason) AS (VALUES")
         .nth(1)

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use postgres::Client;
 
-use super::in_place::{CALL, OLD, Stopping, WRONG, beside, database, document, set_up, start};
+use crate::server::rotation::in_place::{
+    CALL, OLD, Stopping, WRONG, beside, database, document, set_up, start,
+};
 use crate::support::{Cluster, Sql, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
-use super::in_place::Stopping;
-use super::oracle::Random;
+use crate::server::rotation::in_place::Stopping;
+use crate::server::search::oracle::Random;
 use crate::support::{Cluster, Sql};
 
 const CLIENTS: u64 = 8;

@@ -8,7 +8,9 @@ use postgres::Client;
 use postgres::error::DbError;
 use postgres::types::ToSql;
 
-use super::values::{AsBytes, copy_bytes, copy_text, one, refused, run, text_of, two_keyrings, with_state};
+use crate::server::values::types::{
+    AsBytes, copy_bytes, copy_text, one, refused, run, text_of, two_keyrings, with_state,
+};
 use crate::support::{AsText, Sql as _, fresh_database, shared};
 
 /// Stands in every document here and in no error.

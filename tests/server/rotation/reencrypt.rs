@@ -159,7 +159,7 @@ fn a_cancelled_run_goes_on_where_it_was() {
 fn a_killed_backend_or_server_loses_nothing() {
     let cluster = Cluster::with_pgseal(&["fsync = on"]);
     let mut client = cluster.connect("postgres");
-    let kills = super::in_place::kills().max(6);
+    let kills = crate::server::rotation::in_place::kills().max(6);
     let rows = 170 * kills as i64;
     set_up(&mut client, rows as usize);
     let mut done = 0;

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use postgres::Client;
 
-use super::grants::{DEFAULTS, GRANTS};
-use super::search_path::{CALLS, assert_not_sprung, temporary_traps, traps};
+use crate::server::keys::grants::{DEFAULTS, GRANTS};
+use crate::server::keys::search_path::{CALLS, assert_not_sprung, temporary_traps, traps};
 use crate::support::{Cluster, Sql, run, wait_for};
 
 /// Add lines, never change one: what is released stays as it was.

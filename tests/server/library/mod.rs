@@ -1,0 +1,8 @@
+//! The library itself and its papers.
+
+mod crashes;
+mod definitions;
+mod out_of_memory;
+mod postgresql_suite;
+mod readme;
+mod smoke;

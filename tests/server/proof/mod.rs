@@ -1,0 +1,5 @@
+//! What an auditor is shown.
+
+mod audit;
+mod evidence;
+mod verify;

@@ -1,0 +1,10 @@
+//! New keys for old values, and encrypting a column.
+
+mod forged;
+pub mod in_place;
+mod in_place_concurrent;
+mod in_place_snapshots;
+mod migrate;
+mod reencrypt;
+mod retire;
+mod soak;

@@ -1,0 +1,11 @@
+//! Searching gives what plain jsonb gives, through the same plans.
+
+mod collations;
+mod contexts;
+mod operators;
+pub mod oracle;
+mod pg_regress;
+mod policy;
+mod ranges;
+mod row_security;
+mod stats;
