@@ -5,17 +5,17 @@ use std::rc::Rc;
 use pgrx::datum::DatumWithOid;
 use pgrx::{Spi, pg_sys, spi};
 
-use super::error::PgError;
-use super::grantees::Grantee;
-use super::raw::encoding::c_text;
-use super::raw::table::{Key, Row, Since, read};
-use super::raw::xact;
 use crate::core::Uuid;
 use crate::core::kdf::Commitment;
 use crate::core::policy::Policy;
 use crate::core::range::Reading;
 use crate::keys::context::Purpose;
 use crate::keys::state::{KeyState, next_version};
+use crate::pg::error::PgError;
+use crate::pg::keyrings::grantees::Grantee;
+use crate::pg::raw::encoding::c_text;
+use crate::pg::raw::table::{Key, Row, Since, read};
+use crate::pg::raw::xact;
 
 /// Oids of the tables and their primary key indexes, as they are in this database.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use std::cell::Cell;
 
-use super::error::PgError;
-use super::raw::call::{Call, Returned};
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
 
 /// What is counted.
 #[derive(Clone, Copy)]

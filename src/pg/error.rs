@@ -6,7 +6,6 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, spi};
 
-use super::raw::in_place::Refused;
 use crate::core::envelope::{FormatError, OpenError, RenewError, SealError};
 use crate::core::jsonb::JsonbError;
 use crate::core::kdf::CommitmentMismatch;
@@ -17,6 +16,7 @@ use crate::core::text_form::TextFormError;
 use crate::core::token::TokenError;
 use crate::keys::state::{UnknownState, VersionsUsedUp};
 use crate::kms::{Class, KmsError};
+use crate::pg::raw::heap_page::Refused;
 
 /// Leaves backtraces to Rust's own panics: errors of PostgreSQL and of ours pass through panics as well. After pgrx has
 /// set its hook, hence from `_PG_init`.

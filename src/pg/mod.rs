@@ -1,33 +1,16 @@
 //! The PostgreSQL side: types, casts, operators, the planner, GIN and the catalog.
 
 pub mod catalog;
-pub mod choice;
 pub mod counters;
-pub mod decrypt_log;
-pub mod documents;
 pub mod error;
 pub mod exports;
-pub mod filters;
-pub mod gin;
-pub mod grantees;
-pub mod guc;
-pub mod in_place;
 pub mod keyrings;
-pub mod kms;
-pub mod operators;
-pub mod places;
-pub mod ranges;
 pub mod raw;
-pub mod reveal;
-pub mod rewrite;
 pub mod rotation;
+pub mod search;
 pub mod session;
-pub mod shared_keys;
-pub mod stats;
-pub mod texts;
-pub mod types;
+pub mod settings;
 pub mod values;
-pub mod verify;
 
 pgrx::pg_module_magic!();
 
@@ -60,17 +43,17 @@ pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requi
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     error::quiet_backtraces();
-    raw::hook::install();
-    raw::plan::install();
+    raw::reveal::install();
+    raw::hnsw_cost::install();
     raw::unbound::install();
     raw::choice::install();
     raw::statement::install();
-    guc::define();
+    settings::define();
     raw::xact::watch_relations();
     raw::xact::watch_roles();
     raw::xact::watch_transactions();
-    if raw::xact::is_preloading() && guc::shared_keys() > 0 {
-        raw::shmem::request(guc::shared_keys());
+    if raw::xact::is_preloading() && settings::shared_keys() > 0 {
+        raw::shmem::request(settings::shared_keys());
         raw::worker::register();
     }
 }

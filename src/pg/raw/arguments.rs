@@ -5,7 +5,7 @@ use std::ffi::c_void;
 
 use pgrx::{is_a, pg_guard, pg_sys};
 
-use super::hook::{cells, make, revealed};
+use super::reveal::{cells, make, revealed};
 
 /// The queries around an expression, the innermost last.
 type Around = Vec<*mut pg_sys::Query>;

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::hook::{cells, make};
 use super::node::{Expr, Objects};
 use super::origin::{Origin, Place, whole_of};
+use super::reveal::{cells, make};
 use super::xact;
 use crate::pg::session;
 

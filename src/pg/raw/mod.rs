@@ -4,6 +4,7 @@
 //! longjmps becomes a Rust panic, unwinds through our frames and is raised again at the boundary.
 #![allow(unsafe_code, reason = "PostgreSQL's interface is C; each block says why it is sound")]
 
+pub mod analyze;
 pub mod arguments;
 pub mod array;
 pub mod call;
@@ -14,19 +15,18 @@ pub mod confine;
 pub mod datum;
 pub mod encoding;
 pub mod gin;
-pub mod hook;
-pub mod in_place;
+pub mod heap_page;
+pub mod hnsw_cost;
 pub mod jsonb;
 pub mod lock;
+pub mod locked_memory;
 pub mod memory;
 pub mod node;
 pub mod origin;
-pub mod pages;
-pub mod plan;
+pub mod reveal;
 pub mod role;
 pub mod shmem;
 pub mod statement;
-pub mod stats;
 pub mod table;
 pub mod text;
 pub mod timer;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use pgrx::pg_sys;
 
-use super::hook::cells;
+use super::reveal::cells;
 
 /// Statements may nest deeper; what is further away than this counts as computed.
 const DEPTH: u8 = 100;

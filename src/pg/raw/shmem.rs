@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::pages::{self, PAGE};
+use super::locked_memory::{self, PAGE};
 use crate::keys::shared::Slot;
 
 /// At the start of the area.
@@ -67,7 +67,7 @@ unsafe extern "C-unwind" fn on_startup() {
         if !found {
             std::ptr::write_bytes(start, 0, bytes());
         }
-        pages::hold(start, bytes());
+        locked_memory::hold(start, bytes());
         AREA.store(start.cast(), Ordering::Release);
         LOCK.store(&raw mut (*pg_sys::GetNamedLWLockTranche(NAME.as_ptr())).lock, Ordering::Release);
     }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use pgrx::{pg_guard, pg_sys};
 
 use super::encoding::shown_c;
-use super::hook;
+use super::reveal;
 
 static PREVIOUS_END: OnceLock<pg_sys::ExecutorEnd_hook_type> = OnceLock::new();
 
@@ -28,7 +28,7 @@ unsafe extern "C-unwind" fn on_end(query: *mut pg_sys::QueryDesc) {
     // SAFETY: PostgreSQL passes a query that has run; it is handed on as it came. An error may jump over this frame,
     // which holds nothing to drop.
     unsafe {
-        let inside = hook::in_spi() || is_in_sql_function((*query).plannedstmt);
+        let inside = reveal::in_spi() || is_in_sql_function((*query).plannedstmt);
         match PREVIOUS_END.get() {
             Some(Some(previous)) => previous(query),
             _ => standard_ExecutorEnd(query),
@@ -41,7 +41,7 @@ unsafe extern "C-unwind" fn on_end(query: *mut pg_sys::QueryDesc) {
 
 #[pg_guard]
 extern "C-unwind" fn statement_ended() {
-    crate::pg::decrypt_log::statement_ended();
+    crate::pg::session::decrypt_log::statement_ended();
 }
 
 /// A function in SQL runs the statement, below one that the client sent. Hooks around running a query would tell too, but
@@ -52,7 +52,8 @@ unsafe fn is_in_sql_function(statement: *mut pg_sys::PlannedStmt) -> bool {
     // SAFETY: the active portal outlives the call, its statements while they run; none is NULL.
     unsafe {
         let portal = pg_sys::ActivePortal;
-        let mut statements = (!portal.is_null()).then(|| hook::cells((*portal).stmts)).into_iter().flatten();
+        let mut statements =
+            (!portal.is_null()).then(|| reveal::cells((*portal).stmts)).into_iter().flatten();
         let mut runs = false;
         let foreign = statements.all(|own: *mut pg_sys::PlannedStmt| {
             runs = true;

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use pgrx::{is_a, pg_guard, pg_sys};
 
-use super::hook::cells;
+use super::reveal::cells;
 use super::xact;
 
 /// What was installed before us.

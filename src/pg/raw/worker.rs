@@ -26,7 +26,7 @@ pub fn register() {
 pub extern "C-unwind" fn pgseal_expire_shared_keys(_argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     loop {
-        let next = crate::pg::shared_keys::expire();
+        let next = crate::pg::session::shared_keys::expire();
         if !BackgroundWorker::wait_latch(Some(next.max(LEAST))) {
             return;
         }

@@ -209,7 +209,7 @@ pub fn define_token_setting(name: &'static CStr, setting: &'static GucSetting<bo
 
 unsafe extern "C-unwind" fn token_assigned(given: bool, _: *mut std::ffi::c_void) {
     if !given {
-        crate::pg::kms::token_taken();
+        crate::pg::session::kms::token_taken();
     }
 }
 

@@ -5,13 +5,13 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-use super::error::PgError;
-use super::raw::array;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::varlena;
-use super::raw::{column, confine, encoding};
 use crate::core::envelope::{HEADER_BYTES, Head, parse_head};
 use crate::core::text_form;
+use crate::pg::error::PgError;
+use crate::pg::raw::array;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::varlena;
+use crate::pg::raw::{column, confine, encoding};
 
 /// `column_keys(regclass, column text)`: a line "keyring data-key index-key transit count" for each key, the first four
 /// empty for malformed values. Of arrays, composites and ranges the values that their text quotes.

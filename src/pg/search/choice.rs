@@ -1,13 +1,14 @@
 //! `pgseal.keyring` chooses among the values of a column without keyring: those of other keyrings are NULL in every
 //! comparison. Nothing else is hidden by it.
 
-use super::error::PgError;
-use super::raw::call::{Call, Returned};
-use super::raw::choice::was_planned_without;
-use super::raw::hook::copies_in;
-use super::raw::node::has_choices;
-use super::{guc, session};
 use crate::core::envelope::{HEADER_BYTES, parse_head};
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::choice::was_planned_without;
+use crate::pg::raw::node::has_choices;
+use crate::pg::raw::reveal::copies_in;
+use crate::pg::session;
+use crate::pg::settings;
 
 /// The session's choice as a call site last saw it.
 #[derive(Default)]
@@ -27,7 +28,7 @@ impl Choice {
 }
 
 fn setting() -> Result<Option<i32>, PgError> {
-    guc::keyring().map(|name| session::keyring_id(&name)).transpose()
+    settings::keyring().map(|name| session::keyring_id(&name)).transpose()
 }
 
 /// `chosen(encrypted_*)`: the value, or NULL where the session has chosen another keyring.

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use pgrx::log;
 
-use super::catalog::Keyring;
-use super::guc;
-use super::raw::{statement, xact};
+use crate::pg::catalog::Keyring;
+use crate::pg::raw::{statement, xact};
+use crate::pg::settings;
 
 /// What one statement has decrypted of one keyring for one role.
 struct Use {
@@ -27,7 +27,7 @@ thread_local! {
 
 /// A value is about to be decrypted.
 pub fn record(keyring: &Keyring, version: u16) {
-    if !guc::logs_decrypts() {
+    if !settings::logs_decrypts() {
         return;
     }
     let known = USES.with_borrow_mut(|uses| {

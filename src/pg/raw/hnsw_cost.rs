@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::encoding::shown_c;
-use super::hook::cells;
+use super::reveal::cells;
 use super::xact;
 use crate::core::scan_cost::IterativeScan;
 

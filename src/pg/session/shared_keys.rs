@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use super::catalog::{KeyRow, Keyring};
-use super::counters::{self, Counter};
-use super::error::PgError;
-use super::raw::call::{Call, Returned};
-use super::raw::{shmem, xact};
-use super::{guc, kms};
 use crate::core::secret::RootKey;
 use crate::keys::cache::{Clock, SystemClock};
 use crate::keys::context::Purpose;
 use crate::keys::shared::{self, KeyId};
+use crate::pg::catalog::{KeyRow, Keyring};
+use crate::pg::counters::{self, Counter};
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::{shmem, xact};
+use crate::pg::session::kms;
+use crate::pg::settings;
 
 fn id(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> KeyId {
     KeyId { database: xact::database(), keyring: keyring.id, purpose, version: row.version }
@@ -23,7 +24,7 @@ pub fn find(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Option<(RootKe
     if kms::has_token() {
         return None;
     }
-    let (now, ttl) = (SystemClock.now(), guc::key_cache_ttl());
+    let (now, ttl) = (SystemClock.now(), settings::key_cache_ttl());
     let id = id(keyring, row, purpose);
     let found = shmem::read(|slots| shared::find(slots, &id, &row.commitment, now, ttl)).flatten();
     if found.is_some() {
@@ -60,7 +61,7 @@ pub fn flush() {
 
 /// Wipes what is too old; how long until the next key is, or the next one could be.
 pub fn expire() -> Duration {
-    let (now, ttl) = (SystemClock.now(), guc::key_cache_ttl());
+    let (now, ttl) = (SystemClock.now(), settings::key_cache_ttl());
     let oldest = shmem::write(|slots| shared::expire(slots, now, ttl)).flatten();
     ttl.saturating_sub(oldest.unwrap_or_default())
 }

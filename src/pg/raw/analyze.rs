@@ -8,10 +8,10 @@ use pgrx::{pg_guard, pg_sys, varlena};
 
 use super::call::Call;
 use super::datum::{Varlena, detoast, prefix};
-use super::hook::cells;
+use super::reveal::cells;
 use crate::core::filter::{Binding, Filter};
 use crate::core::stats::KeyFrequencies;
-use crate::pg::stats::Sample;
+use crate::pg::search::selectivity::Sample;
 
 /// Slot of the commonest keys: the only one that is filled.
 const SLOT: usize = 0;

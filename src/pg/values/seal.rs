@@ -2,19 +2,19 @@
 
 use std::rc::Rc;
 
-use super::catalog::Keyring;
-use super::counters::{self, Counter};
-use super::decrypt_log;
-use super::error::PgError;
-use super::raw::call::Call;
-use super::raw::datum::{Varlena, fill_varlena, jsonb_from_text, type_id_name, varlena};
-use super::raw::encoding;
-use super::session::{self, Allowed, Looking, Privilege};
 use crate::core::envelope::{self, Content, Envelope, Head, Opened, Options};
 use crate::core::jsonb::all_strings;
 use crate::core::policy::Policy;
 use crate::core::token::Tokenizer;
 use crate::keys::cache::HeldDataKey;
+use crate::pg::catalog::Keyring;
+use crate::pg::counters::{self, Counter};
+use crate::pg::error::PgError;
+use crate::pg::raw::call::Call;
+use crate::pg::raw::datum::{Varlena, fill_varlena, jsonb_from_text, type_id_name, varlena};
+use crate::pg::raw::encoding;
+use crate::pg::session::decrypt_log;
+use crate::pg::session::{self, Allowed, Looking, Privilege};
 
 /// What distinguishes the two types.
 pub struct Kind {

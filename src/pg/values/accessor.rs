@@ -3,20 +3,20 @@
 use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
-use super::error::PgError;
-use super::filters;
-use super::raw::array;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::{Owned, Varlena, detoast};
-use super::raw::jsonb::{self, Function};
-use super::raw::node::{Expr, Objects};
-use super::session::{Looking, Privilege};
-use super::values::{self, OpenValue, TEXT};
 use crate::core::envelope::parse_head;
 use crate::core::filter::Query;
 use crate::core::memory::{self, OutOfMemory};
 use crate::core::policy::Policy;
 use crate::core::text_query::{Accessor, TextQuery};
+use crate::pg::error::PgError;
+use crate::pg::raw::array;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::{Owned, Varlena, detoast};
+use crate::pg::raw::jsonb::{self, Function};
+use crate::pg::raw::node::{Expr, Objects};
+use crate::pg::search::filters;
+use crate::pg::session::{Looking, Privilege};
+use crate::pg::values::seal::{self, OpenValue, TEXT};
 
 /// A text query with its accessor's argument ready for jsonb's own functions.
 pub struct TextAt {
@@ -130,11 +130,11 @@ impl Side {
         let (head, _) = parse_head(bytes)?;
         match self {
             // Sealed for this statement: the role has typed or sent it.
-            Side::Literal if head.transit => values::open_literal(bytes),
-            Side::Part => values::open_for(bytes, &TEXT, Privilege::Search),
+            Side::Literal if head.transit => seal::open_literal(bytes),
+            Side::Part => seal::open_for(bytes, &TEXT, Privilege::Search),
             _ => {
                 let declared = |policy: &Policy| Ok(policy.covers_scalar(&[], 0));
-                values::locate_to_look(bytes, &TEXT, looking, declared)?.open()
+                seal::locate_to_look(bytes, &TEXT, looking, declared)?.open()
             }
         }
     }

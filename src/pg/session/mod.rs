@@ -3,6 +3,10 @@
 //! A change of our tables anywhere sets a flag; the next look-up then forgets everything. Nothing is held
 //! borrowed while PostgreSQL or the KMS is called.
 
+pub mod decrypt_log;
+pub mod kms;
+pub mod shared_keys;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -11,10 +15,6 @@ use std::time::Duration;
 use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
-use super::catalog::{KeyRow, Keyring, PrivilegeRow, Tables};
-use super::error::PgError;
-use super::raw::{hook, lock, pages, shmem, timer, xact};
-use super::{decrypt_log, guc, kms, shared_keys};
 use crate::core::filter::Binding;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::policy::Policy;
@@ -23,6 +23,10 @@ use crate::core::secret::{RootKey, wipe_stack};
 use crate::keys::cache::{Cache, Clock, Guard, HeldDataKey, HeldIndexKey, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
 use crate::kms::KmsError;
+use crate::pg::catalog::{KeyRow, Keyring, PrivilegeRow, Tables};
+use crate::pg::error::PgError;
+use crate::pg::raw::{lock, locked_memory, reveal, shmem, timer, xact};
+use crate::pg::settings;
 
 struct Session {
     stale: Cell<bool>,
@@ -42,7 +46,7 @@ struct Session {
     secret: RefCell<Option<Zeroizing<[u8; 32]>>>,
 }
 
-const GUARD: Guard = Guard { hold: pages::hold_value, release: pages::release_value };
+const GUARD: Guard = Guard { hold: locked_memory::hold_value, release: locked_memory::release_value };
 
 /// Which keyrings there are, as far as choosing one needs it: there may be many.
 struct Ids {
@@ -160,7 +164,7 @@ pub fn has_made_literals() -> bool {
 /// A literal is sealed, for a plan perhaps.
 pub fn literal_made() {
     SESSION.with(|session| session.literals.set(true));
-    hook::literal_made();
+    reveal::literal_made();
 }
 
 /// Changes whenever something that a filter was made from may have changed.
@@ -255,7 +259,7 @@ fn expire_in_time() {
         if keys.is_empty() || timer::is_running() {
             return;
         }
-        let ttl = guc::key_cache_ttl();
+        let ttl = settings::key_cache_ttl();
         keys.expire(ttl);
         // What used a key may have left parts of it on the stack.
         wipe_stack();
@@ -316,7 +320,7 @@ fn ids() -> Result<Rc<Ids>, PgError> {
 
 /// The keyring for a new value whose column is unknown: the setting's, else the database's default.
 pub fn keyring_for_input() -> Result<i32, PgError> {
-    match guc::keyring() {
+    match settings::keyring() {
         Some(name) => keyring_id(&name),
         None => ids()?.default.ok_or(PgError::NoKeyring),
     }
@@ -325,7 +329,7 @@ pub fn keyring_for_input() -> Result<i32, PgError> {
 /// The keyring that answers where no column names one: the setting's, else the only one there is, else
 /// `None`: each value's own.
 pub fn keyring_for_search() -> Result<Option<i32>, PgError> {
-    match guc::keyring() {
+    match settings::keyring() {
         Some(name) => keyring_id(&name).map(Some),
         None => Ok(ids()?.only()),
     }
@@ -522,7 +526,7 @@ fn require_live(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(),
 /// An unwrapped data key, from the cache or the KMS.
 pub fn data_key(keyring: &Keyring, version: u16) -> Result<HeldDataKey, PgError> {
     let id = (keyring.id, version);
-    let ttl = guc::key_cache_ttl();
+    let ttl = settings::key_cache_ttl();
     if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().data(id, ttl)) {
         return Ok(key);
     }
@@ -539,7 +543,7 @@ pub fn data_key(keyring: &Keyring, version: u16) -> Result<HeldDataKey, PgError>
 /// An unwrapped index key, from the cache or the KMS.
 pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<HeldIndexKey, PgError> {
     let id = (keyring.id, row.version);
-    let ttl = guc::key_cache_ttl();
+    let ttl = settings::key_cache_ttl();
     if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().index(id, ttl)) {
         return Ok(key);
     }

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use super::error::PgError;
-use super::raw::array;
-use super::raw::call::{Call, Returned};
-use super::session::{self, Privilege, Started};
-use super::values::{self, JSONB, Kind, TEXT};
 use crate::core::envelope::{Envelope, HEADER_BYTES, Head, parse_head};
 use crate::kms::Class;
+use crate::pg::error::PgError;
+use crate::pg::raw::array;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::session::{self, Privilege, Started};
+use crate::pg::values::seal::{self, JSONB, Kind, TEXT};
 
 /// What a call site knows of the keys that it asked for.
 #[derive(Default)]
@@ -74,7 +74,7 @@ impl Checking {
             return verdict("unreadable", why);
         }
         let located =
-            match values::locate_any(bytes, |keyring, _| session::require(keyring, Privilege::Decrypt)) {
+            match seal::locate_any(bytes, |keyring, _| session::require(keyring, Privilege::Decrypt)) {
                 Ok(located) => located,
                 Err(PgError::Kms(_, error)) if error.class() == Class::Cancelled => {
                     return Err(PgError::Kms(session::keyring_label(head.keyring), error));

@@ -5,16 +5,6 @@ use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
-use super::catalog::Keyring;
-use super::counters::{self, Counter};
-use super::error::PgError;
-use super::raw::array;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::{Owned, Varlena, cstring, varlena};
-use super::raw::{encoding, jsonb};
-use super::session::{self, Looking};
-use super::texts::TextAt;
-use super::values::{self, Kind};
 use crate::core::between::Between;
 use crate::core::envelope::{Content, FormatError, parse_head};
 use crate::core::filter::{
@@ -26,6 +16,16 @@ use crate::core::policy::Policy;
 use crate::core::range::Reading;
 use crate::core::text_query::TextQuery;
 use crate::core::token::{QueryLeaf, Tokenizer, query_leaves};
+use crate::pg::catalog::Keyring;
+use crate::pg::counters::{self, Counter};
+use crate::pg::error::PgError;
+use crate::pg::raw::array;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::{Owned, Varlena, cstring, varlena};
+use crate::pg::raw::{encoding, jsonb};
+use crate::pg::session::{self, Looking};
+use crate::pg::values::accessor::TextAt;
+use crate::pg::values::seal::{self, Kind};
 
 /// Whose values a filter is for, and who said so.
 #[derive(Clone, Copy)]
@@ -404,7 +404,7 @@ impl OpenDocument {
         kind: &Kind,
         declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
     ) -> Result<(), PgError> {
-        let located = values::locate_to_look(value, kind, &mut self.looking, declared)?;
+        let located = seal::locate_to_look(value, kind, &mut self.looking, declared)?;
         self.made_by = Some((located.keyring.clone(), parse_head(value)?.0.index_version));
         match located.bare_length() {
             Some(length) => self.document.fill(length, |room| located.open_into(room)),

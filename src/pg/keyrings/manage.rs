@@ -3,15 +3,6 @@
 
 use pgrx::{notice, warning};
 
-use super::catalog::{self, KeyRow, Keyring, NewKey};
-use super::error::PgError;
-use super::raw::array;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::varlena;
-use super::raw::xact;
-use super::session::{self, MAX_NAME_BYTES, Privilege};
-use super::values::{self, JSONB};
-use super::{guc, kms};
 use crate::core::Uuid;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::memory;
@@ -21,6 +12,16 @@ use crate::core::secret::RootKey;
 use crate::core::token::Tokenizer;
 use crate::keys::context::{Purpose, WrapContext};
 use crate::kms::KmsError;
+use crate::pg::catalog::{self, KeyRow, Keyring, NewKey};
+use crate::pg::error::PgError;
+use crate::pg::raw::array;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::varlena;
+use crate::pg::raw::xact;
+use crate::pg::session::kms;
+use crate::pg::session::{self, MAX_NAME_BYTES, Privilege};
+use crate::pg::settings;
+use crate::pg::values::seal::{self, JSONB};
 
 /// Name of the wrapping key where `create_keyring` is given none.
 const DEFAULT_KMS_KEY: &str = "pgseal";
@@ -81,13 +82,13 @@ fn policy_argument(call: Call, index: usize) -> Result<Policy, PgError> {
 /// create keyrings.
 fn require_known_endpoint(endpoint: &str) -> Result<(), PgError> {
     let trusted = xact::is_superuser(xact::outer_role()) && !xact::runs_for_an_owner()
-        || guc::kms_endpoint().as_deref() == Some(endpoint)
+        || settings::kms_endpoint().as_deref() == Some(endpoint)
         || catalog::is_endpoint_in_use(endpoint)?;
     if trusted { Ok(()) } else { Err(PgError::NewEndpoint) }
 }
 
 fn warn_of_key_files(endpoint: Option<&str>) {
-    let default = guc::kms_endpoint();
+    let default = settings::kms_endpoint();
     if endpoint.or(default.as_deref()).is_some_and(|endpoint| endpoint.starts_with("file://")) {
         warning!(
             "this keyring's wrapping key is a file on the database server: for development and tests only"
@@ -166,7 +167,7 @@ pub fn rotate_index_key(call: Call) -> Returned {
 /// `searchable_values(encrypted_jsonb)`: for each searchable scalar its declared path, and behind a line end a number
 /// that equal values share. Paths whose tokens do not show how common a value is are left out.
 pub fn searchable_values(call: Call) -> Returned {
-    let value = values::open_for(call.varlena(0).bytes(), &JSONB, Privilege::Decrypt)?;
+    let value = seal::open_for(call.varlena(0).bytes(), &JSONB, Privilege::Decrypt)?;
     let (row, policy) = value.keyring.active_index()?;
     let key = session::index_key(&value.keyring, row)?;
     let tokenizer = Tokenizer { key: &key, policy };

@@ -1,20 +1,20 @@
 //! What re-encryption and retiring need beside SQL; the loops themselves are in sql/rotation.sql.
 
-use super::catalog;
-use super::error::PgError;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::varlena;
-use super::raw::{lock, xact};
-use super::values;
 use crate::core::envelope::HEADER_BYTES;
 use crate::keys::state::KeyState;
+use crate::pg::catalog;
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::varlena;
+use crate::pg::raw::{lock, xact};
+use crate::pg::values::seal;
 
 /// `reseal(encrypted_*, index boolean)`: the same plaintext under the active keys of its keyring; without `index` its
 /// tokens stay.
 pub fn reseal(call: Call) -> Returned {
     let value = call.varlena(0);
     let renewed =
-        values::with_kind(call, |kind, (): &mut ()| values::rotate(value.bytes(), kind, call.boolean(1)));
+        seal::with_kind(call, |kind, (): &mut ()| seal::rotate(value.bytes(), kind, call.boolean(1)));
     Ok(Some(renewed?.datum()))
 }
 
@@ -22,7 +22,7 @@ pub fn reseal(call: Call) -> Returned {
 pub fn reseal_problem(call: Call) -> Returned {
     let value = call.varlena(0);
     let renewed =
-        values::with_kind(call, |kind, (): &mut ()| values::rotate(value.bytes(), kind, call.boolean(1)));
+        seal::with_kind(call, |kind, (): &mut ()| seal::rotate(value.bytes(), kind, call.boolean(1)));
     match renewed {
         Ok(_) => Ok(None),
         Err(error) if error.is_of_value() => Ok(Some(varlena(error.to_string().as_bytes()).datum())),
@@ -33,7 +33,7 @@ pub fn reseal_problem(call: Call) -> Returned {
 /// `is_current(encrypted_*, index boolean)`: sealed under the active keys, without `index` the data key, and not in
 /// transit. Needs no key.
 pub fn is_current(call: Call) -> Returned {
-    Ok(Some(values::is_current(call.prefix(0, HEADER_BYTES).bytes(), call.boolean(1))?.into()))
+    Ok(Some(seal::is_current(call.prefix(0, HEADER_BYTES).bytes(), call.boolean(1))?.into()))
 }
 
 /// `require_autocommit(command text)`: refuses to run inside BEGIN, on behalf of that command.

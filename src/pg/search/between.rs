@@ -3,18 +3,18 @@
 use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
-use super::error::PgError;
-use super::filters::{self, OpenDocument};
-use super::raw::call::{Call, Returned};
-use super::raw::datum::detoast;
-use super::raw::encoding::c_text;
-use super::types;
-use super::values::JSONB;
 use crate::core::between::Between;
 use crate::core::canonical;
 use crate::core::filter::Query;
 use crate::core::memory::{self, OutOfMemory};
 use crate::core::range::{Bounds, Decimal, Domain, Scalar};
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::detoast;
+use crate::pg::raw::encoding::c_text;
+use crate::pg::search::filters::{self, OpenDocument};
+use crate::pg::values::io;
+use crate::pg::values::seal::JSONB;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL counts from.
 const EPOCH: i128 = 946_684_800_000_000;
@@ -180,7 +180,7 @@ fn read(low: Bound, high: Bound) -> Result<(Domain, Bound, Bound), PgError> {
 /// `None` where the text is not of the type.
 fn read_as(bound: Bound, of: pg_sys::Oid) -> Result<Option<Bound>, PgError> {
     let Some(text) = bound else { return Ok(Some(None)) };
-    match types::read_as(&c_text(detoast(text).bytes())?, of) {
+    match io::read_as(&c_text(detoast(text).bytes())?, of) {
         Ok(datum) => Ok(Some(Some(datum))),
         Err(PgError::Unreadable(..)) => Ok(None),
         Err(error) => Err(error),

@@ -5,18 +5,19 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use super::error::PgError;
-use super::filters::{self, Target};
-use super::ranges::{self, Bound, Given};
-use super::raw::array;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::{Varlena, varlena};
-use super::raw::encoding::utf8;
-use super::raw::node::{Expr, Objects, SimplifyRequest, simplify_request};
-use super::{session, texts};
 use crate::core::filter::{Binding, Filter, Query};
 use crate::core::memory;
 use crate::core::text_query::{Accessor, TextQuery};
+use crate::pg::error::PgError;
+use crate::pg::raw::array;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::{Varlena, varlena};
+use crate::pg::raw::encoding::utf8;
+use crate::pg::raw::node::{Expr, Objects, SimplifyRequest, simplify_request};
+use crate::pg::search::between::{self, Bound, Given};
+use crate::pg::search::filters::{self, Target};
+use crate::pg::session;
+use crate::pg::values::accessor;
 
 /// A value that something is asked about.
 struct Asked {
@@ -197,8 +198,8 @@ impl TextSide {
             let asked = Asked::of(request, sealed);
             return Some(TextSide { asked, accessor: Accessor::Whole, steps: Vec::new(), text });
         }
-        let (document, accessor, argument) = texts::text_part(column)?;
-        let steps = texts::steps(accessor, argument.constant_datum()?).ok()??;
+        let (document, accessor, argument) = accessor::text_part(column)?;
+        let steps = accessor::steps(accessor, argument.constant_datum()?).ok()??;
         let asked = Asked::of(request, document);
         (!asked.value.must_run_once()).then_some(TextSide { asked, accessor, steps, text })
     }
@@ -209,7 +210,7 @@ impl TextSide {
         let text = match self.text.base_type() == pg_sys::TEXTOID {
             true => text.bytes(),
             false => {
-                opened = texts::open_literal(text.bytes())?;
+                opened = accessor::open_literal(text.bytes())?;
                 opened.content()
             }
         };
@@ -265,7 +266,7 @@ pub fn filter_between_support(call: Call) -> Returned {
 fn known_question(kind: Query, arguments: &[Expr]) -> Result<Option<Vec<Vec<u8>>>, PgError> {
     if let [path, low, high] = arguments {
         let Some((path, given, low, high)) = known_bounds(*path, *low, *high)? else { return Ok(None) };
-        return Ok(Some(vec![ranges::encode(&path, given, low, high)?.to_vec()]));
+        return Ok(Some(vec![between::encode(&path, given, low, high)?.to_vec()]));
     }
     let Some(asked) = arguments.first().and_then(|argument| argument.constant()) else { return Ok(None) };
     if kind != Query::ContainsAny {
@@ -310,7 +311,7 @@ fn between(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
 fn range_filter(objects: &Objects, asked: &Asked, bounds: [Expr; 3]) -> Result<Option<Expr>, PgError> {
     let [path, low, high] = bounds;
     if let Some((path, given, low, high)) = known_bounds(path, low, high)? {
-        let query = ranges::encode(&path, given, low, high)?;
+        let query = between::encode(&path, given, low, high)?;
         return Ok(refreshed(objects, filters::make_planned(asked.target()?, Query::Between, &[&query])?));
     }
     let bound_type = low.base_type();

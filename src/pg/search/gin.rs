@@ -1,11 +1,11 @@
 //! The GIN operator class: keys are tokens and one marker per value. No function here needs a key.
 
-use super::raw::call::{Call, Returned};
-use super::raw::gin::{key_states, return_query_keys, return_value_keys, set_recheck};
-use super::values;
 use crate::core::envelope::{HEADER_BYTES, parse_head, tokens_of};
 use crate::core::filter::Filter;
 use crate::core::token::marker;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::gin::{key_states, return_query_keys, return_value_keys, set_recheck};
+use crate::pg::values::seal;
 
 const FALSE: i8 = pgrx::pg_sys::GIN_FALSE as i8;
 const TRUE: i8 = pgrx::pg_sys::GIN_TRUE as i8;
@@ -14,7 +14,7 @@ const MAYBE: i8 = pgrx::pg_sys::GIN_MAYBE as i8;
 /// `gin_extract_value(encrypted_jsonb, internal, internal)`: reads no more than header and tokens.
 pub fn extract_value(call: Call) -> Returned {
     let (head, count) = parse_head(call.prefix(0, HEADER_BYTES).bytes())?;
-    values::with_kind(call, |kind, (): &mut ()| kind.require(&head))?;
+    seal::with_kind(call, |kind, (): &mut ()| kind.require(&head))?;
     let end = HEADER_BYTES + 8 * count;
     let value = call.prefix(0, end);
     let section = value.bytes().get(HEADER_BYTES..end).unwrap_or_default();

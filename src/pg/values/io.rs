@@ -9,20 +9,20 @@ use std::ffi::CStr;
 use pgrx::{PgSqlErrorCode as Code, PgTryBuilder, pg_sys};
 use zeroize::Zeroizing;
 
-use super::error::PgError;
-use super::guc;
-use super::raw::array;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::{
+use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, Options, parse_head};
+use crate::core::{memory, text_form};
+use crate::pg::error::PgError;
+use crate::pg::raw::array;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::{
     Varlena, cstring, fill_cstring, fill_varlena, from_text, jsonb_from_text, jsonb_to_text, name, type_name,
     varlena,
 };
-use super::raw::encoding::c_text;
-use super::raw::hook;
-use super::session::{self, Allowed, Privilege};
-use super::values::{self, JSONB, Kind, OpenValue, TEXT};
-use crate::core::envelope::{Content, Envelope, HEADER_BYTES, Head, Options, parse_head};
-use crate::core::{memory, text_form};
+use crate::pg::raw::encoding::c_text;
+use crate::pg::raw::reveal;
+use crate::pg::session::{self, Allowed, Privilege};
+use crate::pg::settings;
+use crate::pg::values::seal::{self, JSONB, Kind, OpenValue, TEXT};
 
 /// `encrypted_jsonb_in(cstring, oid, int4)`.
 pub fn jsonb_in(call: Call) -> Returned {
@@ -45,13 +45,13 @@ pub fn text_in(call: Call) -> Returned {
 /// With a column's keyring the value is final; without one it is in transit.
 fn seal_input(content: Content, plaintext: &[u8], typmod: i32) -> Returned {
     if typmod > 0 {
-        return Ok(Some(values::seal(typmod, content, plaintext, false, Options::default())?.datum()));
+        return Ok(Some(seal::seal(typmod, content, plaintext, false, Options::default())?.datum()));
     }
     let keyring = session::keyring_for_input()?;
-    let sealed = match hook::copies_in() {
+    let sealed = match reveal::copies_in() {
         // No length coercion comes after it.
-        true => values::seal(keyring, content, plaintext, false, Options::default())?,
-        false => values::seal_literal(keyring, content, plaintext)?,
+        true => seal::seal(keyring, content, plaintext, false, Options::default())?,
+        false => seal::seal_literal(keyring, content, plaintext)?,
     };
     Ok(Some(sealed.datum()))
 }
@@ -79,7 +79,7 @@ fn accept_sealed(
     kind: &Kind,
     other: fn(&'static str) -> PgError,
 ) -> Result<(), PgError> {
-    if !guc::accept_sealed() {
+    if !settings::accept_sealed() {
         return Err(PgError::SealedRefused);
     }
     if !kind.holds(head.content) {
@@ -141,7 +141,7 @@ pub fn send(call: Call) -> Returned {
 /// definitions that PostgreSQL prints are in transit, and who writes the call out has asked for it.
 fn shown(call: Call) -> Result<Varlena, PgError> {
     let value = call.varlena(0);
-    match hook::refusal_to_show() {
+    match reveal::refusal_to_show() {
         Some(refusal) if call.argument_expression(0).is_none() => {
             match parse_head(value.bytes()).is_ok_and(|(head, _)| head.transit) {
                 true => Ok(value),
@@ -175,7 +175,7 @@ pub fn typmod_out(call: Call) -> Returned {
 /// `coerce(encrypted_*, int4, bool)`: the length coercion to a column's keyring; -1 where the column names none.
 pub fn coerce(call: Call) -> Returned {
     let (head, column) = (head(call)?, call.int4(1));
-    let kind = values::with_kind(call, |kind, (): &mut ()| kind);
+    let kind = seal::with_kind(call, |kind, (): &mut ()| kind);
     kind.require(&head)?;
     if head.transit {
         return match column > 0 {
@@ -196,14 +196,14 @@ fn for_column(value: Varlena, kind: &Kind, head: Head, column: i32) -> Returned 
     if !head.transit || column <= 0 {
         return for_column_sealed(value.datum(), head, column);
     }
-    seal_anew(&values::open_to_move(value.bytes(), kind, column)?, head, column)
+    seal_anew(&seal::open_to_move(value.bytes(), kind, column)?, head, column)
 }
 
 /// A literal, of a DEFAULT perhaps, as a column without a keyring takes it: final, under the keyring that its session
 /// chose. A dump of values stored in transit long ago may be restored before its keys are there, or without a KMS.
 fn for_any_column(value: Varlena, kind: &Kind, head: Head) -> Returned {
     require_writer(head.keyring)?;
-    match values::open_to_move(value.bytes(), kind, head.keyring) {
+    match seal::open_to_move(value.bytes(), kind, head.keyring) {
         Ok(opened) => seal_anew(&opened, head, head.keyring),
         Err(PgError::UnknownKeyringId(_) | PgError::Kms(..)) => for_column_sealed(value.datum(), head, -1),
         Err(error) => Err(error),
@@ -213,7 +213,7 @@ fn for_any_column(value: Varlena, kind: &Kind, head: Head) -> Returned {
 fn seal_anew(opened: &OpenValue, head: Head, keyring: i32) -> Returned {
     let content = if head.content == Content::Text { Content::Text } else { Content::Jsonb };
     let plaintext = Zeroizing::new(memory::copy(opened.datum()?.bytes())?);
-    Ok(Some(values::seal(keyring, content, &plaintext, false, Options::default())?.datum()))
+    Ok(Some(seal::seal(keyring, content, &plaintext, false, Options::default())?.datum()))
 }
 
 /// Refuses a role without `encrypt`; a keyring that is not known yet passes, because a restore may bring it later.
@@ -273,7 +273,7 @@ fn seal_cast(call: Call, content: Content, plaintext: &[u8]) -> Returned {
     let transit = typmod <= 0 && explicit;
     let maker = session::maker()?;
     let options = Options { maker: transit.then_some(maker.as_slice()), ..Options::default() };
-    Ok(Some(values::seal(keyring, content, plaintext, transit, options)?.datum()))
+    Ok(Some(seal::seal(keyring, content, plaintext, transit, options)?.datum()))
 }
 
 /// `encrypt(jsonb, keyring text, context text)`.
@@ -294,7 +294,7 @@ fn encrypt(call: Call, content: Content) -> Returned {
     };
     let context = call.optional_text(2)?;
     let options = Options { context: context.as_deref().map(str::as_bytes), ..Options::default() };
-    Ok(Some(values::seal(keyring, content, plaintext.bytes(), false, options)?.datum()))
+    Ok(Some(seal::seal(keyring, content, plaintext.bytes(), false, options)?.datum()))
 }
 
 /// `decrypt(encrypted_jsonb [, context text])` and `decrypt(encrypted_text [, context text])`.
@@ -350,8 +350,8 @@ fn decrypted(call: Call) -> Result<Varlena, PgError> {
     };
     let context = context.as_deref().map(str::as_bytes);
     let value = call.varlena(0);
-    values::with_kind(call, |kind, allowed: &mut Allowed| {
-        values::open_datum(value.bytes(), kind, context, allowed)
+    seal::with_kind(call, |kind, allowed: &mut Allowed| {
+        seal::open_datum(value.bytes(), kind, context, allowed)
     })
 }
 

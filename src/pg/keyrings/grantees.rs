@@ -6,11 +6,11 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-use super::error::PgError;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::{cstring_of, varlena};
-use super::raw::encoding::c_text;
-use super::raw::role;
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::{cstring_of, varlena};
+use crate::pg::raw::encoding::c_text;
+use crate::pg::raw::role;
 
 /// The number of no role.
 const NOBODY: pg_sys::Oid = pg_sys::Oid::from_u32(u32::MAX);

@@ -1,12 +1,12 @@
 //! Statistics on tokens and markers, from bytes alone, and what the planner concludes from them.
 
-use super::error::PgError;
-use super::raw::call::{Call, Returned};
-use super::raw::stats::{Known, compared_filter, known, prepare_analyze};
 use crate::core::envelope::{HEADER_BYTES, parse_head, tokens_of};
 use crate::core::filter::Filter;
 use crate::core::stats::{KeyCounter, KeyFrequencies};
 use crate::core::token::marker;
+use crate::pg::error::PgError;
+use crate::pg::raw::analyze::{Known, compared_filter, known, prepare_analyze};
+use crate::pg::raw::call::{Call, Returned};
 
 /// Where nothing is known: the share that PostgreSQL takes for "contains" (utils/selfuncs.h).
 const DEFAULT_SHARE: f64 = 0.001;

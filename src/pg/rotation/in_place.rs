@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use pgrx::pg_sys::TransactionId;
 
-use super::catalog::{self, Keyring};
-use super::error::PgError;
-use super::raw::call::{Call, Returned};
-use super::raw::in_place::{Copy, Page, Patch, Replaced, Table, Value};
-use super::raw::table::Since;
-use super::raw::{array, lock, xact};
-use super::session;
-use super::values::Renewer;
 use crate::core::envelope::{DATA_VERSION, HEADER_BYTES, parse_head};
+use crate::pg::catalog::{self, Keyring};
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::heap_page::{Copy, Page, Patch, Replaced, Table, Value};
+use crate::pg::raw::table::Since;
+use crate::pg::raw::{array, lock, xact};
+use crate::pg::session;
+use crate::pg::values::seal::Renewer;
 
 /// Rounds over pages that somebody looks at, and the pause before each.
 const ROUNDS: u32 = 20;

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use super::catalog::Keyring;
-use super::counters::{self, Counter};
-use super::error::PgError;
-use super::raw::array;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::varlena;
-use super::raw::xact;
-use super::{guc, session};
 use crate::keys::context::{Purpose, WrapContext};
 use crate::kms::{self, Class, Kms, KmsError, Settings, Token};
+use crate::pg::catalog::Keyring;
+use crate::pg::counters::{self, Counter};
+use crate::pg::error::PgError;
+use crate::pg::raw::array;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::varlena;
+use crate::pg::raw::xact;
+use crate::pg::session;
+use crate::pg::settings;
 
 /// Clients kept; a session that meets more endpoints begins anew.
 const CLIENTS: usize = 64;
@@ -66,7 +67,7 @@ fn attempt<T>(keyring: &Keyring, call: impl FnOnce(&dyn Kms) -> Result<T, KmsErr
 
 /// The client for an endpoint, or for the server's default one.
 pub fn open(endpoint: Option<&str>) -> Result<Rc<dyn Kms>, KmsError> {
-    let default = guc::kms_endpoint();
+    let default = settings::kms_endpoint();
     let endpoint =
         endpoint.or(default.as_deref()).ok_or(KmsError::Setting("pgseal.kms_endpoint is not set"))?;
     if let (Some(path), Some(data)) = (endpoint.strip_prefix("file://"), xact::data_directory())
@@ -74,7 +75,7 @@ pub fn open(endpoint: Option<&str>) -> Result<Rc<dyn Kms>, KmsError> {
     {
         return Err(KmsError::Endpoint("key files inside the data directory would be in every backup"));
     }
-    let settings = Settings { token: TOKEN.with_borrow(Clone::clone), ..guc::kms_settings() };
+    let settings = Settings { token: TOKEN.with_borrow(Clone::clone), ..settings::kms_settings() };
     if has_token() && settings.token.is_none() {
         return Err(NO_TOKEN);
     }
@@ -113,12 +114,12 @@ pub fn forget_clients() {
 /// The session has a token of its own: what it unwraps is for nobody else, and it takes nothing from others. So it is
 /// in a parallel worker, which gets the setting but not the token.
 pub fn has_token() -> bool {
-    guc::is_token_given()
+    settings::is_token_given()
 }
 
 /// `kms_endpoint()`: the setting; NULL where it is not set.
 pub fn kms_endpoint(_: Call) -> Returned {
-    Ok(guc::kms_endpoint().map(|endpoint| varlena(endpoint.as_bytes()).datum()))
+    Ok(settings::kms_endpoint().map(|endpoint| varlena(endpoint.as_bytes()).datum()))
 }
 
 /// `set_kms_token(token text)`; NULL goes back to the server's credentials. The setting behind it makes RESET ALL,
@@ -131,7 +132,7 @@ pub fn set_kms_token(call: Call) -> Returned {
     });
     let token = token.transpose()?;
     replace_token(token);
-    guc::set_token_given(TOKEN.with_borrow(Option::is_some));
+    settings::set_token_given(TOKEN.with_borrow(Option::is_some));
     Ok(None)
 }
 

@@ -1,15 +1,15 @@
 //! `@>`, `@@` and the two halves they are rewritten into: the token match, which sees bytes only, and the
 //! exact half, which decrypts.
 
-use super::choice;
-use super::error::PgError;
-use super::filters::{OpenDocument, OpenFilter};
-use super::raw::call::{Call, Returned};
-use super::raw::datum::Owned;
-use super::values::{self, JSONB};
 use crate::core::envelope::{HEADER_BYTES, parse_head};
 use crate::core::filter::{Binding, Filter};
 use crate::core::token::marker;
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::Owned;
+use crate::pg::search::choice;
+use crate::pg::search::filters::{OpenDocument, OpenFilter};
+use crate::pg::values::seal::{self, JSONB};
 
 /// Tokens that are read with the header in one piece.
 const TOKENS_AT_ONCE: usize = 64;
@@ -67,7 +67,7 @@ fn ask(call: Call, answers: impl FnOnce(&Filter<'_>, i32) -> bool) -> Returned {
     if !answers(&filter, parse_head(value.bytes())?.0.keyring) {
         return Ok(None);
     }
-    values::with_kind(call, |kind, open: &mut OpenFilter| {
+    seal::with_kind(call, |kind, open: &mut OpenFilter| {
         open.open(&filter, bytes.bytes())?;
         open.load(value.bytes(), kind)?;
         Ok(open.answer()?.map(Into::into))

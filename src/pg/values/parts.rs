@@ -1,19 +1,19 @@
 //! Operators that look into a document or change it: decrypt, ask jsonb, seal the result under the same
 //! keyring. Results are not tokenised, so they are always rechecked.
 
-use super::choice;
-use super::error::PgError;
-use super::raw::call::{Call, Returned};
-use super::raw::datum::Varlena;
-use super::raw::jsonb::{self, Function};
-use super::raw::text::{self, TextFunction};
-use super::session::{self, Allowed, Looking, Privilege, Started};
-use super::texts::{self, Side};
-use super::values::{self, JSONB, OpenValue, TEXT};
 use crate::core::envelope::{Content, HEADER_BYTES, Head, parse_head};
 use crate::core::jsonb::is_scalar;
 use crate::core::policy::Policy;
 use crate::core::text_query::Accessor;
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::Varlena;
+use crate::pg::raw::jsonb::{self, Function};
+use crate::pg::raw::text::{self, TextFunction};
+use crate::pg::search::choice;
+use crate::pg::session::{self, Allowed, Looking, Privilege, Started};
+use crate::pg::values::accessor::{self, Side};
+use crate::pg::values::seal::{self, JSONB, OpenValue, TEXT};
 
 /// `encrypted_jsonb -> text`.
 pub fn field(call: Call) -> Returned {
@@ -47,9 +47,9 @@ pub fn path_text(call: Call) -> Returned {
 
 fn part(call: Call, content: Content, accessor: Accessor) -> Returned {
     let argument = call.datum(1);
-    let value = open_to_look(call, |policy| texts::is_declared(accessor, argument, policy))?;
+    let value = open_to_look(call, |policy| accessor::is_declared(accessor, argument, policy))?;
     let document = value.datum()?.datum();
-    let (as_jsonb, as_text) = texts::functions(accessor);
+    let (as_jsonb, as_text) = accessor::functions(accessor);
     let only_scalars = !call.with_cache(|looking: &mut Looking| looking.is_everywhere())
         && !value.keyring.active_index()?.1.covers_everything();
     // With `search` alone an object or array must not come out, not even sealed: its path does not declare what is below.
@@ -58,7 +58,7 @@ fn part(call: Call, content: Content, accessor: Accessor) -> Returned {
     }
     let function = if content == Content::Text { as_text } else { as_jsonb };
     match function.varlena(document, argument) {
-        Some(part) => Ok(Some(values::seal_part(&value, content, part.bytes())?.datum())),
+        Some(part) => Ok(Some(seal::seal_part(&value, content, part.bytes())?.datum())),
         None => Ok(None),
     }
 }
@@ -93,7 +93,7 @@ pub fn concat(call: Call) -> Returned {
 /// `encrypted_jsonb || encrypted_jsonb`, sealed under the left one's keyring. The right one must not lose its context.
 pub fn concat_sealed(call: Call) -> Returned {
     let value = open_for(call, Privilege::Encrypt)?;
-    let right = values::open_to_move(call.varlena(1).bytes(), &JSONB, value.keyring.id)?;
+    let right = seal::open_to_move(call.varlena(1).bytes(), &JSONB, value.keyring.id)?;
     // Whether two values are bound to the same context would tell who guesses one.
     if right.is_bound() {
         session::require(&right.keyring, Privilege::Decrypt)?;
@@ -128,7 +128,7 @@ fn changed(call: Call, function: Function, argument: pgrx::pg_sys::Datum) -> Ret
 
 fn change(value: &OpenValue, function: Function, argument: pgrx::pg_sys::Datum) -> Returned {
     match function.varlena(value.datum()?.datum(), argument) {
-        Some(document) => Ok(Some(values::seal_changed(value, document.bytes())?.datum())),
+        Some(document) => Ok(Some(seal::seal_changed(value, document.bytes())?.datum())),
         None => Ok(None),
     }
 }
@@ -204,7 +204,7 @@ fn text_operand(call: Call, index: usize) -> Result<Operand, PgError> {
     let bytes = call.varlena(index);
     let value = call.with_cache(|sides: &mut Sides| {
         let (side, looking) =
-            sides.0[index].get_or_insert_with(|| (texts::side(call, index), Looking::default()));
+            sides.0[index].get_or_insert_with(|| (accessor::side(call, index), Looking::default()));
         if *side != Side::Literal {
             choice::require_seen(call, index, parse_head(bytes.bytes())?.0.keyring)?;
         }
@@ -223,7 +223,7 @@ fn on_decrypted(call: Call, function: TextFunction) -> Returned {
     let value = call.varlena(0);
     choice::require_seen(call, 0, parse_head(value.bytes())?.0.keyring)?;
     let opened =
-        call.with_cache(|allowed: &mut Allowed| values::open_datum(value.bytes(), &TEXT, None, allowed))?;
+        call.with_cache(|allowed: &mut Allowed| seal::open_datum(value.bytes(), &TEXT, None, allowed))?;
     Ok(Some(function.boolean(call, opened.datum(), call.datum(1)).into()))
 }
 
@@ -294,11 +294,11 @@ fn open_to_look(
 ) -> Result<OpenValue, PgError> {
     let bytes = call.varlena(0);
     call.with_cache(|looking: &mut Looking| {
-        values::locate_to_look(bytes.bytes(), &JSONB, looking, declared)?.open()
+        seal::locate_to_look(bytes.bytes(), &JSONB, looking, declared)?.open()
     })
 }
 
 fn open_for(call: Call, privilege: Privilege) -> Result<OpenValue, PgError> {
     call.with_cache(Started::once);
-    values::open_for(call.varlena(0).bytes(), &JSONB, privilege)
+    seal::open_for(call.varlena(0).bytes(), &JSONB, privilege)
 }

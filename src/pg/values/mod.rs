@@ -1,0 +1,7 @@
+//! Values: input and output, casts, sealing and opening, parts of documents, reveal.
+
+pub mod accessor;
+pub mod io;
+pub mod parts;
+pub mod reveal;
+pub mod seal;
