@@ -142,10 +142,12 @@ unsafe fn reveal_each(around: &Around, arguments: *mut pg_sys::List) {
 
 /// An aggregate's arguments are target entries, and their types stand beside them.
 unsafe fn reveal_aggregated(around: &Around, call: *mut pg_sys::Aggref) {
-    // SAFETY: both lists are of the aggregate's arguments; direct ones, which none of these has, come first in the second.
+    // SAFETY: both lists are of the aggregate's arguments; direct ones, which none of these has, come first in the second,
+    // and what it only orders by is in the first alone.
     unsafe {
         let direct = cells::<pg_sys::Node>((*call).aggdirectargs).count();
-        for (at, entry) in cells::<pg_sys::TargetEntry>((*call).args).enumerate() {
+        let arguments = cells::<pg_sys::TargetEntry>((*call).args).filter(|entry| !(**entry).resjunk);
+        for (at, entry) in arguments.enumerate() {
             if let Some(shown) = shown(around, (*entry).expr.cast()) {
                 (*entry).expr = shown;
                 (*(*(*call).aggargtypes).elements.add(direct + at)).oid_value =

@@ -316,6 +316,23 @@ fn what_makes_text_json_rows_or_arrays_gets_revealed_values() {
 }
 
 #[test]
+fn whole_rows_that_an_aggregate_orders_by_are_no_arguments_of_it() {
+    let mut client = database();
+    client.run("SET jit = off");
+    let names: Vec<String> = (1..=12).map(|number| format!("r{number}")).collect();
+    let order = names.join(", ");
+    let tables = names.iter().map(|name| format!("(SELECT * FROM docs OFFSET 0) {name}"));
+    let tables = tables.collect::<Vec<_>>().join(", ");
+    for aggregate in
+        ["json_agg(d.sealed", "jsonb_agg(d", "json_object_agg(d.body, d.sealed", "jsonb_object_agg(d.id, d"]
+    {
+        let query = format!("SELECT {aggregate} ORDER BY {order}) FROM docs d, {tables}");
+        let shown = seen(&mut client, &query);
+        assert!(shown.contains("canary") && !shown.contains("pgseal:"), "{query}: {shown}");
+    }
+}
+
+#[test]
 fn where_nothing_is_revealed_the_client_gets_an_error_and_no_ciphertext() {
     let mut client = database();
     client.run(
