@@ -48,6 +48,7 @@ pub extern "C-unwind" fn _PG_init() {
     raw::unbound::install();
     raw::choice::install();
     raw::statement::install();
+    raw::copy::install();
     settings::define();
     raw::xact::watch_relations();
     raw::xact::watch_roles();

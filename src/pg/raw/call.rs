@@ -159,6 +159,7 @@ impl Call {
     /// Runs an input function's work. Its errors, and PostgreSQL's own below it, come without CONTEXT:
     /// COPY would quote the column there, which is the plaintext.
     pub fn without_context<T>(work: impl FnOnce() -> Result<T, PgError>) -> Result<T, PgError> {
+        super::copy::hide_line();
         // SAFETY: the stack is PostgreSQL's to unwind; without callbacks it is only shorter. It is put back
         // on success alone: after an error PostgreSQL restores what the catching frame had.
         unsafe {

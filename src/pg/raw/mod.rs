@@ -12,6 +12,7 @@ pub mod choice;
 pub mod collate;
 pub mod column;
 pub mod confine;
+pub mod copy;
 pub mod datum;
 pub mod encoding;
 pub mod gin;

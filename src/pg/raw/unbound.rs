@@ -161,7 +161,10 @@ unsafe fn relabelled(value: *mut pg_sys::Node, as_type: pg_sys::Oid) -> *mut pg_
 }
 
 /// Is it called like one of the types that a keyring binds?
-unsafe fn is_encrypted(of: pg_sys::Oid) -> bool {
+///
+/// # Safety
+/// Called inside a transaction.
+pub unsafe fn is_encrypted(of: pg_sys::Oid) -> bool {
     // SAFETY: a syscache lookup; the row is released after its name has been compared.
     unsafe {
         if of.to_u32() < pg_sys::FirstNormalObjectId {

@@ -4,6 +4,7 @@ mod bad_input;
 mod casts;
 mod encodings;
 mod literals;
+mod logs;
 mod reveal;
 mod row_binding;
 mod statements;
