@@ -4,6 +4,7 @@
 mod cluster;
 mod guard;
 mod openbao;
+mod port;
 mod proxy;
 mod shared;
 mod sql;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 pub use cluster::{Cluster, major_version, pg_config};
 pub use guard::Guard;
 pub use openbao::OpenBao;
+pub use port::free_port;
 pub use proxy::{Fault, Proxy};
 pub use shared::{fresh_database, shared};
 pub use sql::{AsText, Sql};

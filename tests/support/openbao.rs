@@ -1,10 +1,11 @@
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::guard::Guard;
+use super::port::free_port;
 use super::wait_for;
 
 const ROOT_TOKEN: &str = "root";
@@ -41,8 +42,7 @@ impl OpenBao {
 
     fn launch(certificates: Option<tempfile::TempDir>) -> OpenBao {
         let program = std::env::var_os("PGSEAL_BAO").expect("PGSEAL_BAO: run make test");
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let port = free_port();
         let server = r#""$1" server -dev -dev-no-store-token "-dev-root-token-id=$2" "-dev-listen-address=$3" $4 $5 &"#;
         let directory =
             certificates.as_ref().map(|place| format!("-dev-tls-cert-dir={}", place.path().display()));
@@ -54,7 +54,7 @@ impl OpenBao {
         let bao = OpenBao { port, certificates, _guard: guard };
 
         let unsealed = || TcpStream::connect(("127.0.0.1", port)).is_ok() && bao.get("sys/health").0 == 200;
-        wait_for("OpenBao's start", Duration::from_secs(30), unsealed);
+        wait_for("OpenBao's start", Duration::from_secs(60), unsealed);
         bao
     }
 

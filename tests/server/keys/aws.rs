@@ -1,17 +1,16 @@
 //! A keyring at AWS KMS, end to end, against moto (which does not check signatures here: tests/kms_aws.rs does that).
 
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Guard, Sql, wait_for};
+use crate::support::{Cluster, Guard, Sql, free_port, wait_for};
 
 /// A new KMS key at a new moto: its address, the key's id, and what ends it.
 fn moto() -> (String, String, Guard) {
     let program = std::env::var("PGSEAL_MOTO").expect("PGSEAL_MOTO: run make test");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let script = r#""$1" -H 127.0.0.1 -p "$2" & cat; kill -9 $!; wait"#;
     let guard = Guard::new(Command::new("sh"), script, &[program, port.to_string()]);
     let url = format!("http://127.0.0.1:{port}");
