@@ -126,7 +126,7 @@ impl Drop for Clouds {
 }
 
 fn settings() -> Settings {
-    Settings { variable, ..Settings::new(Duration::from_secs(5), || false) }
+    Settings { variable, ..Settings::new(Duration::from_secs(60), || false) }
 }
 
 fn with_token(token: &str) -> Settings {

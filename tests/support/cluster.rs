@@ -275,7 +275,7 @@ impl Cluster {
             let state = std::fs::read_to_string(format!("/proc/{pid}/stat"));
             state.is_ok_and(|state| !state.contains(") Z "))
         };
-        wait_for("the end of the server", Duration::from_secs(10), || !all().any(runs));
+        wait_for("the end of the server", Duration::from_secs(60), || !all().any(runs));
         // Where nobody reaps it, the dead process still has the number in these.
         for lock in [self.data_dir().join("postmaster.pid"), self.dir.join(".s.PGSQL.5432.lock")] {
             std::fs::remove_file(lock).expect("a lock file of the server");

@@ -517,7 +517,7 @@ fn a_point_in_time_between_two_rotations_is_as_it_was() {
     let last: String = client.one("SELECT pg_walfile_name(pg_current_wal_lsn())");
     client.run("SELECT pg_switch_wal()");
     let archived = format!("SELECT coalesce(last_archived_wal, '') >= '{last}' FROM pg_stat_archiver");
-    wait_for("the archive", Duration::from_secs(30), || client.one(&archived));
+    wait_for("the archive", Duration::from_secs(60), || client.one(&archived));
 
     let keys = "SELECT string_agg(concat_ws(' ', keyring, version, state), ', ' ORDER BY keyring, version) FROM pgseal.keys WHERE purpose = 'data'";
     let right = "SELECT count(*) FROM docs WHERE (pgseal.decrypt(m) ->> 'n')::int = id";
@@ -526,7 +526,7 @@ fn a_point_in_time_between_two_rotations_is_as_it_was() {
     for (backup, (target, rows, state)) in backups.iter().zip(targets) {
         backup.recover(&format!("restore_command = 'cp {archive}/%f %p'\narchive_mode = off\n{target}\n"));
         let mut restored = backup.connect("postgres");
-        wait_for("the end of recovery", Duration::from_secs(30), || {
+        wait_for("the end of recovery", Duration::from_secs(60), || {
             !restored.one::<bool>("SELECT pg_is_in_recovery()")
         });
         assert_eq!((restored.one::<i64>(right), restored.one::<String>(keys).as_str()), (rows, state));

@@ -82,8 +82,8 @@ fn a_flush_stops_a_statement_that_is_running() {
     site.session().run(FLUSH);
     let flushed = Instant::now();
     assert_eq!(query.join().unwrap(), "28000");
-    // A second, and what a loaded machine adds.
-    assert!(flushed.elapsed() < Duration::from_secs(3), "{:?}", flushed.elapsed());
+    // A second, and what a busy machine adds; the statement would take hours.
+    assert!(flushed.elapsed() < Duration::from_secs(30), "{:?}", flushed.elapsed());
 }
 
 #[test]
@@ -103,12 +103,12 @@ fn a_flush_that_is_rolled_back_or_not_committed_yet_changes_nothing() {
 fn shared_keys_are_wiped_when_their_time_is_over_though_nobody_asks() {
     let mut site = Site::new();
     let cluster =
-        Cluster::with_pgseal(&["shared_preload_libraries = 'pgseal'", "pgseal.key_cache_ttl = '2s'"]);
+        Cluster::with_pgseal(&["shared_preload_libraries = 'pgseal'", "pgseal.key_cache_ttl = '8s'"]);
     let mut client = cluster.connect("postgres");
     client.run("SELECT pgseal.create_keyring('k'); CREATE TABLE docs (m encrypted_jsonb(k))");
     client.run("INSERT INTO docs VALUES ('{}')");
     assert!(client.one::<i64>(HELD) > 0);
-    wait_for("the end of the shared key", Duration::from_secs(6), || client.one::<i64>(HELD) == 0);
+    wait_for("the end of the shared key", Duration::from_secs(60), || client.one::<i64>(HELD) == 0);
     assert!(site.client.one::<i64>(HELD) > 0, "another server's keys stay");
 }
 

@@ -147,7 +147,7 @@ fn a_writer_that_has_not_committed_keeps_its_keyring() {
     let mut dropper = shared().connect(&database);
     writer.run("BEGIN; INSERT INTO docs VALUES (pgseal.encrypt('{}'::jsonb, 'a'))");
     let drop = std::thread::spawn(move || dropper.state("SELECT pgseal.drop_keyring('a')"));
-    wait_for("drop_keyring to wait", Duration::from_secs(10), || {
+    wait_for("drop_keyring to wait", Duration::from_secs(60), || {
         client.one("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
     });
     writer.run("COMMIT");

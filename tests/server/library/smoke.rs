@@ -36,7 +36,7 @@ fn dropping_a_cluster_leaves_nothing() {
     assert!(process.exists());
     drop(cluster);
     assert!(!data.exists());
-    wait_for("the server's end", Duration::from_secs(5), || !process.exists());
+    wait_for("the server's end", Duration::from_secs(60), || !process.exists());
 }
 
 #[test]

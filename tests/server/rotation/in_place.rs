@@ -227,7 +227,8 @@ fn a_cursor_from_before_is_waited_for_and_its_session_named() {
     // Its transaction began before the run: that waits for it, then finds the page free.
     reader.run("BEGIN; DECLARE c CURSOR FOR SELECT pgseal.decrypt(m) FROM docs; FETCH 100 FROM c");
     let thread = start(&mut client, CALL);
-    std::thread::sleep(Duration::from_millis(500));
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    wait_for("a run that waits", Duration::from_secs(60), || client.one(waits));
     assert!(!thread.is_finished());
     reader.run("FETCH ALL FROM c; COMMIT");
     let said = thread.join().unwrap();
@@ -264,7 +265,8 @@ fn bytes_written_back_by_a_transaction_that_had_read_them_are_found() {
     let mut slow = beside(&mut client);
     slow.run("BEGIN; CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT id, m FROM docs");
     let thread = start(&mut client, CALL);
-    std::thread::sleep(Duration::from_millis(500));
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    wait_for("a run that waits", Duration::from_secs(60), || client.one(waits));
     slow.run("UPDATE docs SET m = mine.m FROM mine WHERE mine.id = docs.id AND docs.id % 2 = 0; COMMIT");
     thread.join().unwrap();
     assert_eq!(client.one::<i64>(OLD) + client.one::<i64>(WRONG), 0);

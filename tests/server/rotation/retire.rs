@@ -44,7 +44,7 @@ fn start_waiting(client: &mut Client, sql: &'static str) -> JoinHandle<Option<Db
     });
     let waits =
         format!("SELECT wait_event_type IN ('Lock', 'Timeout') FROM pg_stat_activity WHERE pid = {pid}");
-    wait_for("a session that waits", Duration::from_secs(10), || {
+    wait_for("a session that waits", Duration::from_secs(60), || {
         client.query_one(&waits, &[]).unwrap().get::<_, Option<bool>>(0) == Some(true)
     });
     thread
@@ -505,7 +505,7 @@ fn a_value_that_a_statement_carries_across_commit_is_waited_for() {
             }
         };
         let carrying = std::thread::spawn(move || carrier.run(&call));
-        wait_for("the carrier", Duration::from_secs(20), || client.one("SELECT count(*) = 1 FROM waiting"));
+        wait_for("the carrier", Duration::from_secs(60), || client.one("SELECT count(*) = 1 FROM waiting"));
         client.run(ROTATE);
         client.run(REENCRYPT);
         let retiring = start_waiting(&mut client, RETIRE);
@@ -530,7 +530,7 @@ fn a_keyring_is_not_dropped_beside_a_statement_that_carries_its_value() {
     let mut carrier = beside(&mut client);
     let body = format!("DECLARE v encrypted_jsonb := '{{}}'; BEGIN {WAIT} INSERT INTO loose VALUES (v); END");
     let carrying = std::thread::spawn(move || carrier.run(&format!("DO $$ {body} $$")));
-    wait_for("the carrier", Duration::from_secs(20), || client.one("SELECT count(*) = 1 FROM waiting"));
+    wait_for("the carrier", Duration::from_secs(60), || client.one("SELECT count(*) = 1 FROM waiting"));
     client.run("DROP TABLE docs");
     let dropping = start_waiting(&mut client, "SELECT pgseal.drop_keyring('k')");
     client.run("INSERT INTO go VALUES (1)");
@@ -566,7 +566,7 @@ fn a_statement_that_cannot_be_waited_for_is_named() {
     client.run(ROTATE);
     let run = std::thread::spawn(move || worker.run("CALL pgseal.reencrypt('docs', 'm', 10, 100)"));
     let runs = "SELECT count(*) > 0 FROM pgseal.rotation_progress WHERE rows_done > 0";
-    wait_for("a run", Duration::from_secs(20), || client.one(runs));
+    wait_for("a run", Duration::from_secs(60), || client.one(runs));
     let error = client.error("SELECT pgseal.retire_key('k', 2)");
     assert_eq!(error.code().code(), "55006", "{error}");
     assert!(error.message().contains(&format!("session {pid} ")), "{error}");
@@ -595,7 +595,7 @@ fn a_role_with_nothing_does_not_hold_up_key_management() {
         .run("CREATE TEMP TABLE gone (m encrypted_jsonb); SELECT pgseal.rotation_join('gone', 'm', true, 1)");
     nobody.run("DROP TABLE gone; CREATE TEMP TABLE next (m encrypted_jsonb); INSERT INTO next VALUES (NULL)");
     nobody.run("BEGIN; SELECT pgseal.rotation_join('next', 'm', true, 1)");
-    client.run("SET statement_timeout = '20s'");
+    client.run("SET statement_timeout = '60s'");
     client.run(ROTATE);
     client.run(REENCRYPT);
     nobody.run("ROLLBACK");

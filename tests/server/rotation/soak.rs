@@ -36,7 +36,7 @@ fn set_up(client: &mut Client) {
     client.run("CREATE INDEX ON docs USING gin (m); CREATE INDEX ON docs USING hnsw (embedding vector_l2_ops); ANALYZE docs");
 }
 
-/// One client's work until told to stop; adds what its searches took.
+/// One client's work until told to stop; adds what each search took.
 fn work(mut client: Client, mut numbers: Random, stop: &AtomicBool, reads: &Mutex<Vec<Duration>>) {
     let _stopping = Stopping(stop);
     let search = client
@@ -58,7 +58,6 @@ fn work(mut client: Client, mut numbers: Random, stop: &AtomicBool, reads: &Mute
         .prepare("UPDATE docs SET m = document($2::int8), plain = document($2::int8) WHERE id = $1::int4")
         .unwrap();
     let delete = client.prepare("DELETE FROM docs WHERE id = $1::int4").unwrap();
-    let mut own = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let row = numbers.below(2 * ROWS as usize) as i32;
         let number = numbers.below(1_000_000) as i64;
@@ -71,12 +70,11 @@ fn work(mut client: Client, mut numbers: Random, stop: &AtomicBool, reads: &Mute
             _ => {
                 let start = Instant::now();
                 let right: bool = client.query_one(&search, &[&name, &number]).unwrap().get(0);
-                own.push(start.elapsed());
+                reads.lock().unwrap().push(start.elapsed());
                 assert!(right, "{name}");
             }
         }
     }
-    reads.lock().unwrap().append(&mut own);
 }
 
 /// Every kind of rotation in turn, and an end of the data keys that are not needed any more.
@@ -116,7 +114,8 @@ fn eight_clients_get_right_answers_during_rotation_after_rotation() {
                 scope.spawn(|| work(client, numbers, &stop, &reads));
             }
             let _stopping = Stopping(&stop);
-            let enough = || !rotating || rotations.load(Ordering::Relaxed) >= 3;
+            let searched = || reads.lock().unwrap().len() > 100;
+            let enough = || searched() && (!rotating || rotations.load(Ordering::Relaxed) >= 3);
             while (Instant::now() < end || !enough()) && !stop.load(Ordering::Relaxed) {
                 match rotating {
                     true => rotate(&mut client, rotations.fetch_add(1, Ordering::Relaxed)),

@@ -586,7 +586,7 @@ fn an_update_that_waited_for_a_rotation_sees_the_new_row() {
     let waiting = std::thread::spawn(move || client.execute(&update, &[&ONE]).unwrap());
     let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let mut third = shared().connect(&database);
-    wait_for("the update to wait", Duration::from_secs(20), || third.query_one(waits, &[]).unwrap().get(0));
+    wait_for("the update to wait", Duration::from_secs(60), || third.query_one(waits, &[]).unwrap().get(0));
     other.batch_execute("COMMIT").unwrap();
     assert_eq!(waiting.join().unwrap(), 1);
 }
