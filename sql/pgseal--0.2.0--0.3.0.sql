@@ -2441,7 +2441,10 @@ BEGIN
         RAISE EXCEPTION 'permission denied for table %', TG_TABLE_NAME
             USING ERRCODE = 'insufficient_privilege', HINT = 'The functions of pgseal write it, such as pgseal.grant_keyring(keyring, role, privileges).';
     END IF;
-    RETURN NULL;
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    END IF;
+    RETURN NEW;
 END $$;
 
 COMMENT ON FUNCTION pgseal.refuse_writes() IS 'internal: refuses writes that no function of pgseal does';
@@ -2455,8 +2458,11 @@ BEGIN
     LOOP
         EXECUTE format('CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s
             FOR EACH STATEMENT EXECUTE FUNCTION pgseal.refuse_writes()', guarded);
+        -- What a subscription applies fires triggers of rows only.
+        EXECUTE format('CREATE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON %s
+            FOR EACH ROW EXECUTE FUNCTION pgseal.refuse_writes()', guarded);
         -- Whatever session_replication_role is.
-        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER guard', guarded);
+        EXECUTE format('ALTER TABLE %1$s ENABLE ALWAYS TRIGGER guard, ENABLE ALWAYS TRIGGER guard_row', guarded);
     END LOOP;
 END $$;
 

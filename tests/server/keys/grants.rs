@@ -107,6 +107,29 @@ fn tables_refuse_writes_of_others() {
     }
 }
 
+#[test]
+fn rows_are_refused_where_no_trigger_of_a_statement_fires() {
+    // As in what a subscription applies, which a role that is no superuser may own from PostgreSQL 16 on.
+    let (mut client, mut session) = writer("GRANT pg_write_all_data, pg_read_all_data TO $");
+    client.run("SELECT pgseal.grant_keyring('k', 'public', '{search}'), pgseal.register_manifest('m')");
+    for table in ["keyring", "data_key", "index_key", "privilege", "manifest"] {
+        client.run(&format!("ALTER TABLE pgseal.{table} DISABLE TRIGGER guard"));
+        assert_eq!(session.state(&format!("DELETE FROM pgseal.{table}")), NO, "{table}");
+    }
+    for statement in [
+        "INSERT INTO pgseal.privilege SELECT id, current_user::regrole, true, true, true FROM pgseal.keyring",
+        "UPDATE pgseal.keyring SET kms_endpoint = 'vault+https://evil/transit'",
+        "UPDATE pgseal.privilege SET decrypt = true",
+    ] {
+        assert_eq!(session.state(statement), NO, "{statement}");
+    }
+    client.run("SELECT pgseal.rotate_key('k'), pgseal.revoke_keyring('k', 'public')");
+    client.run("UPDATE pgseal.keyring SET kms_key = kms_key; SELECT pgseal.release_manifest('m')");
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.manifest"), 0);
+    client.run("SELECT pgseal.drop_keyring('k')");
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.data_key"), 0);
+}
+
 /// The names that the script gives to every role, each with its reason.
 fn listed() -> Vec<String> {
     let script = include_str!("../../../sql/privileges.sql");
