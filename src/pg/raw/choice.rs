@@ -77,6 +77,16 @@ struct Walk {
     place: Place,
     /// Takes note of the functions that were expanded.
     global: *mut pg_sys::PlannerGlobal,
+    /// What they were expanded to.
+    bodies: Vec<(pg_sys::Oid, *mut pg_sys::Query)>,
+}
+
+impl Walk {
+    /// The innermost query is in the body of this function: the planner stops expanding it once a condition is known to be
+    /// false, which this hook does not know.
+    fn is_inside(&self, function: pg_sys::Oid) -> bool {
+        self.bodies.iter().any(|(of, body)| *of == function && self.place.is_inside(*body))
+    }
 }
 
 /// Gives what the plan depends on; NULL where the extension is not in this database.
@@ -93,7 +103,7 @@ unsafe extern "C-unwind" fn before_planning(
     unsafe {
         let global = make::<pg_sys::PlannerGlobal>(pg_sys::NodeTag::T_PlannerGlobal);
         (*global).boundParams = parameters;
-        let mut walk = Walk { place: Place::outside(), global };
+        let mut walk = Walk { place: Place::outside(), global, bodies: Vec::new() };
         visit(query.cast(), (&raw mut walk).cast());
         global
     }
@@ -115,14 +125,14 @@ unsafe extern "C-unwind" fn after_planning(
 
 /// Expands the SQL functions in FROM that the planner would expand itself, where their query compares encrypted values:
 /// once the planner has done it, this hook cannot look into them any more.
-unsafe fn expand_functions(walk: &Walk, query: *mut pg_sys::Query) {
+unsafe fn expand_functions(walk: &mut Walk, query: *mut pg_sys::Query) {
     // SAFETY: the planner does the same in preprocess_function_rtes (optimizer/prep/prepjointree.c); it looks at no more
     // of its state than is given here.
     unsafe {
         for table in cells::<pg_sys::RangeTblEntry>((*query).rtable) {
-            if !is_sql_function(table) {
+            let Some(function) = sql_function(table).filter(|function| !walk.is_inside(*function)) else {
                 continue;
-            }
+            };
             let planner = make::<pg_sys::PlannerInfo>(pg_sys::NodeTag::T_PlannerInfo);
             (*planner).parse = query;
             (*planner).glob = walk.global;
@@ -140,24 +150,26 @@ unsafe fn expand_functions(walk: &Walk, query: *mut pg_sys::Query) {
             (*expanded).security_barrier = false;
             (*expanded).funcordinality = false;
             table.copy_from_nonoverlapping(expanded, 1);
+            walk.bodies.push((function, body));
         }
     }
 }
 
-unsafe fn is_sql_function(table: *mut pg_sys::RangeTblEntry) -> bool {
+unsafe fn sql_function(table: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::Oid> {
     // SAFETY: tags are checked; a syscache lookup.
     unsafe {
         if (*table).rtekind != pg_sys::RTEKind::RTE_FUNCTION {
-            return false;
+            return None;
         }
         let mut functions = cells::<pg_sys::RangeTblFunction>((*table).functions);
-        let (Some(function), None) = (functions.next(), functions.next()) else { return false };
+        let (Some(function), None) = (functions.next(), functions.next()) else { return None };
         let call = (*function).funcexpr;
         if (*call).type_ != pg_sys::NodeTag::T_FuncExpr {
-            return false;
+            return None;
         }
         let function = (*call.cast::<pg_sys::FuncExpr>()).funcid;
-        function.to_u32() >= pg_sys::FirstNormalObjectId && xact::language(function) == Some(SQL)
+        (function.to_u32() >= pg_sys::FirstNormalObjectId && xact::language(function) == Some(SQL))
+            .then_some(function)
     }
 }
 
@@ -199,8 +211,8 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
         let walk = &mut *context.cast::<Walk>();
         match (*node).type_ {
             pg_sys::NodeTag::T_Query => {
-                expand_functions(walk, node.cast());
                 walk.place.enter(node.cast());
+                expand_functions(walk, node.cast());
                 let flags = pg_sys::QTW_IGNORE_JOINALIASES as i32;
                 pg_sys::query_tree_walker(node.cast(), Some(visit), context, flags);
                 walk.place.leave();

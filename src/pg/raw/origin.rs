@@ -87,6 +87,11 @@ impl Place {
         self.queries.pop();
     }
 
+    /// It is in this query, or in one inside it.
+    pub fn is_inside(&self, query: *mut pg_sys::Query) -> bool {
+        self.queries.contains(&query)
+    }
+
     /// Steps into the test of a subquery, and gives what was tested before.
     pub fn test(&mut self, subquery: *mut pg_sys::Query) -> *mut pg_sys::Query {
         std::mem::replace(&mut self.tested, subquery)

@@ -206,3 +206,33 @@ fn queries_in_with_that_name_the_one_before_twice_are_planned() {
         assert_eq!(client.one::<i64>(&sql), 1, "{asks}");
     }
 }
+
+#[test]
+fn functions_in_from_that_call_themselves_end_where_their_condition_does() {
+    let mut client = fresh_database();
+    client.run("SELECT pgseal.create_keyring('k')");
+    client.run(
+        "CREATE TABLE bound (id int, x encrypted_text(k)); CREATE TABLE unbound (id int, x encrypted_text)",
+    );
+    client.run(
+        "INSERT INTO bound SELECT i, 'v' || i FROM generate_series(1, 9) i; INSERT INTO unbound TABLE bound",
+    );
+    client.run("SET check_function_bodies = off");
+    for table in ["bound", "unbound"] {
+        for (name, question, next) in [
+            ("itself", "x = 'v' || n", "itself"),
+            ("one", "x IN ('v' || n, 'w')", "other"),
+            ("other", "x IS NOT DISTINCT FROM 'v' || n", "one"),
+        ] {
+            client.run(&format!(
+                "CREATE FUNCTION {table}_{name}(n int) RETURNS SETOF int LANGUAGE sql STABLE AS
+                 $$ SELECT id FROM {table} WHERE {question}
+                    UNION ALL SELECT i FROM {table}_{next}(n + 1) i WHERE n < 3 $$"
+            ));
+        }
+        for name in ["itself", "one", "other"] {
+            let found = format!("SELECT string_agg(i::text, ' ' ORDER BY i) FROM {table}_{name}(1) i");
+            assert_eq!(client.one::<String>(&found), "1 2 3", "{table}_{name}");
+        }
+    }
+}
