@@ -267,9 +267,23 @@ unsafe fn stores_revealed(utility: *mut pg_sys::Node) -> bool {
         if prepared.is_null() {
             return false;
         }
-        cells::<pg_sys::Query>((*(*prepared).plansource).query_list)
-            .flat_map(|query| entries((*query).targetList))
-            .any(|entry| is_reveal_call((*entry).expr.cast()))
+        cells::<pg_sys::Node>((*(*prepared).plansource).query_list)
+            .any(|query| reveals(query, std::ptr::null_mut()))
+    }
+}
+
+/// Is something revealed anywhere in it?
+#[pg_guard]
+unsafe extern "C-unwind" fn reveals(node: *mut pg_sys::Node, context: *mut std::ffi::c_void) -> bool {
+    // SAFETY: a walker gets each node of a valid tree, or NULL.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        if is_a(node, pg_sys::NodeTag::T_Query) {
+            return pg_sys::query_tree_walker(node.cast(), Some(reveals), context, 0);
+        }
+        is_reveal_call(node) || pg_sys::expression_tree_walker(node, Some(reveals), context)
     }
 }
 

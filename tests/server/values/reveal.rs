@@ -129,9 +129,19 @@ fn the_detail_of_an_error_shows_ciphertext() {
 #[test]
 fn a_statement_prepared_with_it_neither_runs_without_it_nor_fills_a_table() {
     let mut client = database();
-    client.run("PREPARE p AS SELECT sealed FROM docs");
-    for leak in ["CREATE TABLE leak AS EXECUTE p", "EXPLAIN ANALYZE CREATE TABLE leak AS EXECUTE p"] {
-        assert_eq!(client.state(leak), "55000", "{leak}");
+    for revealed in [
+        "concat(sealed ->> 'a') FROM docs",
+        "ARRAY[body] FROM docs",
+        "d FROM docs d",
+        "(SELECT to_jsonb(d) FROM docs d)",
+        "v FROM (SELECT format('%s', body) AS v FROM docs OFFSET 0) q",
+        "sealed FROM docs UNION ALL SELECT sealed FROM docs",
+        "sealed FROM docs",
+    ] {
+        client.run(&format!("DEALLOCATE ALL; PREPARE p AS SELECT {revealed}"));
+        for leak in ["CREATE TABLE leak AS EXECUTE p", "EXPLAIN ANALYZE CREATE TABLE leak AS EXECUTE p"] {
+            assert_eq!(client.state(leak), "55000", "{leak}: {revealed}");
+        }
     }
     client.run("SET pgseal.reveal = off");
     assert_eq!(client.state("EXECUTE p"), "0A000");
