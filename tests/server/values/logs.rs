@@ -193,10 +193,11 @@ fn a_cancelled_or_ended_copy_shows_no_line() {
          CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
             IF NEW.id = 1 THEN PERFORM pg_sleep(600); ELSE PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NEW; END';
          CREATE TRIGGER wait BEFORE INSERT ON e FOR EACH ROW EXECUTE FUNCTION wait();
-         SET statement_timeout = '300ms'",
+         SET statement_timeout = '5s'",
     );
     let error = refused(&mut client, "COPY e FROM stdin", b"1\t{\"n\":\"Ottilie\"}\n");
     assert_eq!(error.code().code(), "57014");
+    client.run("RESET statement_timeout");
     let error = refused(&mut client, "COPY e FROM stdin", b"2\t{\"n\":\"Ottilie\"}\n");
     assert_eq!(error.code().code(), "57P01");
     let log = cluster.log();
