@@ -1,4 +1,4 @@
-//! Tells `pg::decrypt_log` when a statement that a client sent has ended.
+//! Tells `pg::session::decrypt_log` when a statement that a client sent has ended.
 
 use std::sync::OnceLock;
 
