@@ -6,7 +6,7 @@ use super::raw::call::sql_functions;
 use super::rotation::{in_place, places, reseal, verify};
 use super::search::{between, choice, filters, gin, operators, rewrite, selectivity};
 use super::session::{kms, shared_keys};
-use super::values::{accessor, io, parts, reveal};
+use super::values::{accessor, casts, equality, io, parts, reveal};
 
 sql_functions! {
     pgseal_jsonb_in => io::jsonb_in;
@@ -19,18 +19,18 @@ sql_functions! {
     pgseal_typmod_in => io::typmod_in;
     pgseal_typmod_out => io::typmod_out;
 
-    pgseal_coerce => io::coerce;
-    pgseal_seal_jsonb => io::seal_jsonb;
-    pgseal_seal_json => io::seal_json;
-    pgseal_seal_text => io::seal_text;
-    pgseal_seal_bpchar => io::seal_bpchar;
-    pgseal_encrypt_jsonb => io::encrypt_jsonb;
-    pgseal_encrypt_text => io::encrypt_text;
-    pgseal_decrypt => io::decrypt;
-    pgseal_decrypt_as => io::decrypt_as;
-    pgseal_decrypt_jsonb_as_text => io::decrypt_jsonb_as_text;
-    pgseal_decrypt_jsonb_as_name => io::decrypt_jsonb_as_name;
-    pgseal_decrypt_text_as_name => io::decrypt_text_as_name;
+    pgseal_coerce => casts::coerce;
+    pgseal_seal_jsonb => casts::seal_jsonb;
+    pgseal_seal_json => casts::seal_json;
+    pgseal_seal_text => casts::seal_text;
+    pgseal_seal_bpchar => casts::seal_bpchar;
+    pgseal_encrypt_jsonb => casts::encrypt_jsonb;
+    pgseal_encrypt_text => casts::encrypt_text;
+    pgseal_decrypt => casts::decrypt;
+    pgseal_decrypt_as => casts::decrypt_as;
+    pgseal_decrypt_jsonb_as_text => casts::decrypt_jsonb_as_text;
+    pgseal_decrypt_jsonb_as_name => casts::decrypt_jsonb_as_name;
+    pgseal_decrypt_text_as_name => casts::decrypt_text_as_name;
     pgseal_key_version => io::key_version;
     pgseal_index_key_version => io::index_key_version;
     pgseal_keyring_id => io::keyring_id;
@@ -94,12 +94,12 @@ sql_functions! {
     pgseal_delete_all => parts::delete_all;
     pgseal_delete_element => parts::delete_element;
     pgseal_delete_path => parts::delete_path;
-    pgseal_equal_sealed => parts::equal_sealed;
-    pgseal_differ_sealed => parts::differ_sealed;
-    pgseal_equal_text => parts::equal_text;
-    pgseal_differ_text => parts::differ_text;
-    pgseal_text_equal => parts::text_equal;
-    pgseal_text_differ => parts::text_differ;
+    pgseal_equal_sealed => equality::equal_sealed;
+    pgseal_differ_sealed => equality::differ_sealed;
+    pgseal_equal_text => equality::equal_text;
+    pgseal_differ_text => equality::differ_text;
+    pgseal_text_equal => equality::text_equal;
+    pgseal_text_differ => equality::text_differ;
     pgseal_text_lt => parts::text_lt;
     pgseal_text_le => parts::text_le;
     pgseal_text_gt => parts::text_gt;

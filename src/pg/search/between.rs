@@ -13,7 +13,7 @@ use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::detoast;
 use crate::pg::raw::encoding::c_text;
 use crate::pg::search::filters::{self, OpenDocument};
-use crate::pg::values::io;
+use crate::pg::values::casts;
 use crate::pg::values::seal::JSONB;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL counts from.
@@ -180,7 +180,7 @@ fn read(low: Bound, high: Bound) -> Result<(Domain, Bound, Bound), PgError> {
 /// `None` where the text is not of the type.
 fn read_as(bound: Bound, of: pg_sys::Oid) -> Result<Option<Bound>, PgError> {
     let Some(text) = bound else { return Ok(Some(None)) };
-    match io::read_as(&c_text(detoast(text).bytes())?, of) {
+    match casts::read_as(&c_text(detoast(text).bytes())?, of) {
         Ok(datum) => Ok(Some(Some(datum))),
         Err(PgError::Unreadable(..)) => Ok(None),
         Err(error) => Err(error),

@@ -7,12 +7,11 @@ use crate::core::policy::Policy;
 use crate::core::text_query::Accessor;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::Varlena;
 use crate::pg::raw::jsonb::{self, Function};
 use crate::pg::raw::text::{self, TextFunction};
 use crate::pg::search::choice;
 use crate::pg::session::{self, Allowed, Looking, Privilege, Started};
-use crate::pg::values::accessor::{self, Side};
+use crate::pg::values::accessor;
 use crate::pg::values::seal::{self, JSONB, OpenValue, TEXT};
 
 /// `encrypted_jsonb -> text`.
@@ -131,86 +130,6 @@ fn change(value: &OpenValue, function: Function, argument: pgrx::pg_sys::Datum) 
         Some(document) => Ok(Some(seal::seal_changed(value, document.bytes())?.datum())),
         None => Ok(None),
     }
-}
-
-/// `encrypted_text = encrypted_text`.
-pub fn equal_sealed(call: Call) -> Returned {
-    compare(call, true, text_operand(call, 0)?, text_operand(call, 1)?)
-}
-
-/// `encrypted_text <> encrypted_text`.
-pub fn differ_sealed(call: Call) -> Returned {
-    compare(call, false, text_operand(call, 0)?, text_operand(call, 1)?)
-}
-
-/// `encrypted_text = text`.
-pub fn equal_text(call: Call) -> Returned {
-    compare(call, true, text_operand(call, 0)?, Operand::Plain(call.varlena(1)))
-}
-
-/// `encrypted_text <> text`.
-pub fn differ_text(call: Call) -> Returned {
-    compare(call, false, text_operand(call, 0)?, Operand::Plain(call.varlena(1)))
-}
-
-/// `text = encrypted_text`.
-pub fn text_equal(call: Call) -> Returned {
-    compare(call, true, Operand::Plain(call.varlena(0)), text_operand(call, 1)?)
-}
-
-/// `text <> encrypted_text`.
-pub fn text_differ(call: Call) -> Returned {
-    compare(call, false, Operand::Plain(call.varlena(0)), text_operand(call, 1)?)
-}
-
-enum Operand {
-    Plain(Varlena),
-    Sealed(OpenValue),
-}
-
-impl Operand {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Operand::Plain(text) => text.bytes(),
-            Operand::Sealed(value) => value.content(),
-        }
-    }
-
-    fn datum(&self) -> Result<pgrx::pg_sys::Datum, PgError> {
-        match self {
-            Operand::Plain(text) => Ok(text.datum()),
-            Operand::Sealed(value) => Ok(value.datum()?.datum()),
-        }
-    }
-}
-
-/// A text brings a collation, as a column has it or COLLATE says. Ours have none: they are equal by their bytes.
-fn compare(call: Call, wanted: bool, left: Operand, right: Operand) -> Returned {
-    let by_bytes =
-        matches!((&left, &right), (Operand::Sealed(_), Operand::Sealed(_))) || call.has_default_collation();
-    let equal = match by_bytes {
-        true => left.bytes() == right.bytes(),
-        false => text::EQUAL.boolean(call, left.datum()?, right.datum()?),
-    };
-    Ok(Some((equal == wanted).into()))
-}
-
-/// What a call site knows about its two sealed arguments.
-#[derive(Default)]
-struct Sides([Option<(Side, Looking)>; 2]);
-
-/// A sealed side of a comparison.
-fn text_operand(call: Call, index: usize) -> Result<Operand, PgError> {
-    let bytes = call.varlena(index);
-    let value = call.with_cache(|sides: &mut Sides| {
-        let (side, looking) =
-            sides.0[index].get_or_insert_with(|| (accessor::side(call, index), Looking::default()));
-        if *side != Side::Literal {
-            choice::require_seen(call, index, parse_head(bytes.bytes())?.0.keyring)?;
-        }
-        side.open(bytes.bytes(), looking)
-    })?;
-    Ok(Operand::Sealed(value))
 }
 
 /// The header of an argument, of which no more is read.

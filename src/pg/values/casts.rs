@@ -1,0 +1,206 @@
+//! Casts to and from `encrypted_jsonb` and `encrypted_text`, and the functions that do the same when they are called.
+
+use std::ffi::CStr;
+
+use pgrx::{PgSqlErrorCode as Code, PgTryBuilder, pg_sys};
+use zeroize::Zeroizing;
+
+use crate::core::envelope::{Content, HEADER_BYTES, Head, Options, parse_head};
+use crate::core::memory;
+use crate::pg::error::PgError;
+use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::{Varlena, from_text, jsonb_from_text, jsonb_to_text, name, type_name};
+use crate::pg::raw::encoding::c_text;
+use crate::pg::session::{self, Allowed, Privilege};
+use crate::pg::values::seal::{self, Kind, OpenValue};
+
+/// `coerce(encrypted_*, int4, bool)`: the length coercion to a column's keyring; -1 where the column names none.
+pub fn coerce(call: Call) -> Returned {
+    let (head, column) = (head(call)?, call.int4(1));
+    let kind = seal::with_kind(call, |kind, (): &mut ()| kind);
+    kind.require(&head)?;
+    if head.transit {
+        return match column > 0 {
+            true => for_column(call.varlena(0), kind, head, column),
+            false => for_any_column(call.varlena(0), kind, head),
+        };
+    }
+    // A part of a document, which a role that may only search has as well: storing it is writing.
+    if head.index_version == 0 {
+        require_writer(head.keyring)?;
+    }
+    // The datum stays as it is, out of line or not.
+    for_column_sealed(call.datum(0), head, column)
+}
+
+/// A sealed value as a column takes it: one in transit is sealed anew under the column's keyring.
+pub fn for_column(value: Varlena, kind: &Kind, head: Head, column: i32) -> Returned {
+    if !head.transit || column <= 0 {
+        return for_column_sealed(value.datum(), head, column);
+    }
+    seal_anew(&seal::open_to_move(value.bytes(), kind, column)?, head, column)
+}
+
+/// A literal, of a DEFAULT perhaps, as a column without a keyring takes it: final, under the keyring that its session
+/// chose. A dump of values stored in transit long ago may be restored before its keys are there, or without a KMS.
+fn for_any_column(value: Varlena, kind: &Kind, head: Head) -> Returned {
+    require_writer(head.keyring)?;
+    match seal::open_to_move(value.bytes(), kind, head.keyring) {
+        Ok(opened) => seal_anew(&opened, head, head.keyring),
+        Err(PgError::UnknownKeyringId(_) | PgError::Kms(..)) => for_column_sealed(value.datum(), head, -1),
+        Err(error) => Err(error),
+    }
+}
+
+fn seal_anew(opened: &OpenValue, head: Head, keyring: i32) -> Returned {
+    let content = if head.content == Content::Text { Content::Text } else { Content::Jsonb };
+    let plaintext = Zeroizing::new(memory::copy(opened.datum()?.bytes())?);
+    Ok(Some(seal::seal(keyring, content, &plaintext, false, Options::default())?.datum()))
+}
+
+/// Refuses a role without `encrypt`; a keyring that is not known yet passes, because a restore may bring it later.
+fn require_writer(keyring: i32) -> Result<(), PgError> {
+    match session::keyring(keyring) {
+        Ok(keyring) => session::require(&keyring, Privilege::Encrypt),
+        Err(PgError::UnknownKeyringId(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A value that stays as it is must be of the column's keyring, and its key not retired.
+fn for_column_sealed(value: pg_sys::Datum, head: Head, column: i32) -> Returned {
+    if column > 0 && head.keyring != column {
+        return Err(wrong_keyring(head.keyring, column));
+    }
+    session::require_storable(head.keyring, head.data_version)?;
+    Ok(Some(value))
+}
+
+fn wrong_keyring(value: i32, column: i32) -> PgError {
+    PgError::WrongKeyring { value: session::keyring_label(value), column: session::keyring_label(column) }
+}
+
+/// The header of argument 0, of which no more is read.
+pub fn head(call: Call) -> Result<Head, PgError> {
+    Ok(parse_head(call.prefix(0, HEADER_BYTES).bytes())?.0)
+}
+
+/// `seal(jsonb, int4, bool)`: the assignment cast, where the column's keyring is known.
+pub fn seal_jsonb(call: Call) -> Returned {
+    seal_cast(call, Content::Jsonb, call.varlena(0).bytes())
+}
+
+/// `seal(json, int4, bool)`.
+pub fn seal_json(call: Call) -> Returned {
+    let document = parse_json(&c_text(call.varlena(0).bytes())?)?;
+    seal_cast(call, Content::Jsonb, document.bytes())
+}
+
+/// `seal(text, int4, bool)`.
+pub fn seal_text(call: Call) -> Returned {
+    seal_cast(call, Content::Text, call.varlena(0).bytes())
+}
+
+/// `seal(bpchar, int4, bool)`: as the cast to text, without the padding.
+pub fn seal_bpchar(call: Call) -> Returned {
+    let padded = call.varlena(0);
+    let length = padded.bytes().iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    seal_cast(call, Content::Text, &padded.bytes()[..length])
+}
+
+/// A cast that is written out and knows no column is like a literal: its column may come later.
+fn seal_cast(call: Call, content: Content, plaintext: &[u8]) -> Returned {
+    let (typmod, explicit) = (call.int4(1), call.boolean(2));
+    let keyring = if typmod > 0 { typmod } else { session::keyring_for_input()? };
+    let transit = typmod <= 0 && explicit;
+    let maker = session::maker()?;
+    let options = Options { maker: transit.then_some(maker.as_slice()), ..Options::default() };
+    Ok(Some(seal::seal(keyring, content, plaintext, transit, options)?.datum()))
+}
+
+/// `encrypt(jsonb, keyring text, context text)`.
+pub fn encrypt_jsonb(call: Call) -> Returned {
+    encrypt(call, Content::Jsonb)
+}
+
+/// `encrypt(text, keyring text, context text)`.
+pub fn encrypt_text(call: Call) -> Returned {
+    encrypt(call, Content::Text)
+}
+
+fn encrypt(call: Call, content: Content) -> Returned {
+    let Some(plaintext) = call.optional(0) else { return Ok(None) };
+    let keyring = match call.optional_text(1)? {
+        Some(name) => session::keyring_id(&name)?,
+        None => session::keyring_for_input()?,
+    };
+    let context = call.optional_text(2)?;
+    let options = Options { context: context.as_deref().map(str::as_bytes), ..Options::default() };
+    Ok(Some(seal::seal(keyring, content, plaintext.bytes(), false, options)?.datum()))
+}
+
+/// `decrypt(encrypted_jsonb [, context text])` and `decrypt(encrypted_text [, context text])`.
+pub fn decrypt(call: Call) -> Returned {
+    Ok(Some(decrypted(call)?.datum()))
+}
+
+/// `decrypt_as_text(encrypted_jsonb)`: for the casts to text, varchar and bpchar.
+pub fn decrypt_jsonb_as_text(call: Call) -> Returned {
+    Ok(Some(jsonb_to_text(decrypted(call)?).datum()))
+}
+
+/// `decrypt_as_name(encrypted_jsonb)`.
+pub fn decrypt_jsonb_as_name(call: Call) -> Returned {
+    Ok(Some(name(jsonb_to_text(decrypted(call)?))))
+}
+
+/// `decrypt_as_name(encrypted_text)`.
+pub fn decrypt_text_as_name(call: Call) -> Returned {
+    Ok(Some(name(decrypted(call)?)))
+}
+
+/// `decrypt_as_*(encrypted_text)`: what the text means as another type. PostgreSQL's own error would quote it.
+pub fn decrypt_as(call: Call) -> Returned {
+    Ok(Some(read_as(&c_text(decrypted(call)?.bytes())?, call.result_type())?))
+}
+
+/// Reads a text as the input function of a type does; the error does not quote it.
+pub fn read_as(text: &CStr, of: pg_sys::Oid) -> Result<pg_sys::Datum, PgError> {
+    let read = PgTryBuilder::new(|| Ok(Call::without_quotation(|| from_text(text, of))));
+    let read = UNREADABLE.into_iter().fold(read, |read, code| {
+        read.catch_when(code, move |_| Err(PgError::Unreadable(type_name(of), code)))
+    });
+    read.execute()
+}
+
+/// How input functions refuse a text.
+const UNREADABLE: [Code; 8] = [
+    Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+    Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+    Code::ERRCODE_INVALID_DATETIME_FORMAT,
+    Code::ERRCODE_DATETIME_FIELD_OVERFLOW,
+    Code::ERRCODE_INTERVAL_FIELD_OVERFLOW,
+    Code::ERRCODE_INVALID_TIME_ZONE_DISPLACEMENT_VALUE,
+    Code::ERRCODE_INVALID_PARAMETER_VALUE,
+    Code::ERRCODE_UNTRANSLATABLE_CHARACTER,
+];
+
+fn decrypted(call: Call) -> Result<Varlena, PgError> {
+    let context = match call.count() {
+        2 => call.optional_text(1)?,
+        _ => None,
+    };
+    let context = context.as_deref().map(str::as_bytes);
+    let value = call.varlena(0);
+    seal::with_kind(call, |kind, allowed: &mut Allowed| {
+        seal::open_datum(value.bytes(), kind, context, allowed)
+    })
+}
+
+/// jsonb's own errors quote the document, which would put it into the server log.
+pub fn parse_json(text: &CStr) -> Result<Varlena, PgError> {
+    PgTryBuilder::new(|| Ok(Call::without_quotation(|| jsonb_from_text(text))))
+        .catch_when(Code::ERRCODE_INVALID_TEXT_REPRESENTATION, |_| Err(PgError::Json))
+        .catch_when(Code::ERRCODE_UNTRANSLATABLE_CHARACTER, |_| Err(PgError::Json))
+        .execute()
+}
