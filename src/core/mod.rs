@@ -21,6 +21,7 @@ pub mod stats;
 pub mod text_form;
 pub mod text_query;
 pub mod token;
+pub mod vector;
 
 /// The random identity of a keyring (RFC 9562 version 4); salt of every key derivation.
 pub type Uuid = [u8; 16];

@@ -1,0 +1,3 @@
+//! Vectors: their elements.
+
+pub mod elements;
