@@ -139,3 +139,11 @@ fn core_has_no_circle() {
     assert!(graph.len() > 10);
     assert_no_circle(&graph);
 }
+
+#[test]
+fn below_pg_only_the_vector_kernels_are_unsafe() {
+    let below = LAYERS[..3].iter().flat_map(|layer| files(&root().join(layer)));
+    let unsafe_files =
+        below.filter(|path| code(path).contains("unsafe {") || code(path).contains("allow(unsafe_code"));
+    assert_eq!(unsafe_files.collect::<Vec<_>>(), [root().join("core/vector/simd.rs")]);
+}

@@ -1,3 +1,7 @@
-//! Vectors: their elements.
+//! Vectors: their elements, their distances, and the short codes that estimate a distance.
 
+pub mod distance;
 pub mod elements;
+mod simd;
+#[cfg(test)]
+pub mod testing;
