@@ -30,7 +30,7 @@ fn query(column: &str) -> String {
 }
 
 #[test]
-fn a_filter_goes_through_the_token_index_and_the_nearest_come_sorted() {
+fn a_filter_uses_the_token_index_and_the_nearest_come_sorted() {
     let mut client = database();
     let plan = plan(&mut client, &query("sealed"));
     assert!(plan.contains("Bitmap Index Scan on gin_index"), "{plan}");
@@ -42,7 +42,7 @@ fn a_filter_goes_through_the_token_index_and_the_nearest_come_sorted() {
 }
 
 #[test]
-fn the_vector_index_filters_exactly_and_goes_on_until_enough_rows_match() {
+fn the_vector_index_filters_exactly_until_enough_rows_match() {
     let mut client = database();
     client.run("SET enable_bitmapscan = off; SET enable_sort = off; SET hnsw.iterative_scan = strict_order");
     let plan = plan(&mut client, &query("sealed"));
@@ -53,7 +53,7 @@ fn the_vector_index_filters_exactly_and_goes_on_until_enough_rows_match() {
 }
 
 #[test]
-fn a_filter_without_a_declared_path_is_exact_beside_the_vector_index() {
+fn an_undeclared_path_is_exact_beside_the_vector_index() {
     let mut client = database();
     let count = |column: &str| {
         format!(
@@ -100,7 +100,7 @@ fn cohorts() -> Client {
 }
 
 #[test]
-fn few_matching_rows_are_sorted_and_many_are_met_along_the_vector_index() {
+fn few_matches_are_sorted_and_many_met_along_the_vector_index() {
     let mut client = cohorts();
     let target: String = client.one("SELECT embedding::text FROM docs WHERE id = 4242");
     for (cohort, index, rows) in [

@@ -298,7 +298,7 @@ fn committed_tokens_are_what_the_plaintext_gives_today() {
 }
 
 #[test]
-fn committed_spread_tokens_are_found_by_queries_and_nothing_else_is_there() {
+fn committed_spread_tokens_are_those_that_queries_find() {
     for made in committed().iter().filter(|made| made.index_version == 2) {
         let (key, policy) = (index_key(2), policy(2));
         let tokenizer = Tokenizer { key: &key, policy: &policy };
@@ -574,7 +574,7 @@ fn described_bucket(key: &str, level: u8, number: u64) -> u64 {
 }
 
 #[test]
-fn a_number_in_a_declared_range_has_the_tokens_of_its_buckets_and_none_of_its_own() {
+fn a_number_in_a_declared_range_has_tokens_of_its_buckets_only() {
     let policy =
         Policy::from_paths(&[r#"{"path": "$.age", "range": {"min": 0, "max": 150, "step": 1}}"#]).unwrap();
     let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
@@ -594,7 +594,7 @@ fn a_number_in_a_declared_range_has_the_tokens_of_its_buckets_and_none_of_its_ow
 }
 
 #[test]
-fn a_string_where_case_does_not_count_has_the_token_of_its_folded_form() {
+fn a_string_of_any_case_has_the_token_of_its_folded_form() {
     let policy = Policy::from_paths(&[r#"{"path": "$.city", "casefold": true}"#]).unwrap();
     let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
     let expected =
@@ -606,7 +606,7 @@ fn a_string_where_case_does_not_count_has_the_token_of_its_folded_form() {
 }
 
 #[test]
-fn a_path_too_long_to_hash_for_every_leaf_is_left_to_the_recheck_on_both_sides() {
+fn an_overlong_path_is_left_to_the_recheck_on_both_sides() {
     let policy = Policy::from_paths(&["$.**"]).unwrap();
     let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
     for (length, tokens) in [(MAX_PATH_BYTES - 5, 1), (MAX_PATH_BYTES - 4, 0)] {
@@ -808,7 +808,7 @@ fn nonce(value: &[u8]) -> &[u8] {
 }
 
 #[test]
-fn a_bound_value_keeps_its_context_when_it_is_sealed_again_under_the_next_key() {
+fn a_bound_value_keeps_its_context_under_the_next_key() {
     let old = Envelope::parse(&victim()).unwrap().open(&data_key(1), &KEYRING).unwrap();
     let next = Head { data_version: 2, ..head(Content::Text, 1) };
     let bytes = envelope::reseal(&data_key(2), &KEYRING, next, &[u64::MAX], &old, old.content()).unwrap();
@@ -820,7 +820,7 @@ fn a_bound_value_keeps_its_context_when_it_is_sealed_again_under_the_next_key() 
 }
 
 #[test]
-fn a_renewed_value_differs_in_key_version_nonce_and_ciphertext_only() {
+fn a_renewed_value_differs_in_version_nonce_and_ciphertext_only() {
     let tokens = [TOKEN_BIT | 1, TOKEN_BIT | 2];
     for bits in 0..8_u8 {
         let options = Options {
@@ -860,7 +860,7 @@ fn a_value_that_its_key_does_not_open_is_not_renewed() {
 }
 
 #[test]
-fn sealing_the_same_twice_takes_another_nonce_unless_deterministic() {
+fn sealing_twice_takes_another_nonce_unless_deterministic() {
     let twice = |deterministic| {
         let options = Options { deterministic, ..Options::default() };
         [(); 2].map(|()| seal(head(Content::Text, 0), &[], b"x", options))
@@ -1153,7 +1153,7 @@ proptest! {
     }
 
     #[test]
-    fn a_filter_of_alternatives_admits_every_document_that_contains_one(
+    fn a_filter_of_alternatives_admits_what_contains_one_of_them(
         (document, query) in document_and_query(),
         others in prop::collection::vec(any_json(), 0..3),
         history in any_history(),
@@ -1230,7 +1230,7 @@ fn one_document_cannot_make_a_filter_or_a_query_large() {
 }
 
 #[test]
-fn a_document_of_more_distinct_values_than_a_value_can_carry_is_refused() {
+fn a_document_of_more_distinct_values_than_fit_is_refused() {
     let policy = Policy::from_paths(&["$"]).unwrap();
     let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
     let numbers =

@@ -322,7 +322,7 @@ impl Bao {
 }
 
 #[test]
-fn an_app_role_logs_in_once_renews_and_logs_in_again_when_it_must() {
+fn an_app_role_logs_in_once_and_renews_or_logs_in_again() {
     let bao = Bao::start();
     let (role, secret) = bao.app_role("3s", "6s");
     let kms = open(&bao.endpoint(), &login(VaultAuth::AppRole, &role, secret)).unwrap();

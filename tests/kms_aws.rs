@@ -363,7 +363,7 @@ fn every_request_names_the_key_and_binds_the_context() {
 
 // moto decrypts with a disabled key and with one whose deletion is pending, so these come from a stand-in.
 #[test]
-fn a_key_out_of_service_is_denied_at_once_and_a_busy_service_asked_again() {
+fn a_disabled_key_is_denied_and_a_busy_service_asked_again() {
     let cases = [
         (400, "DisabledException", 1),
         (400, "KMSInvalidStateException", 1),
@@ -607,7 +607,7 @@ fn a_changed_credentials_file_counts_at_once() {
 }
 
 #[test]
-fn where_there_are_no_credentials_the_error_says_so_and_comes_soon() {
+fn missing_credentials_are_said_to_be_missing_and_soon() {
     let kms = Stub::new(|_| (200, kms_answer()));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());

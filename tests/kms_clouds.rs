@@ -235,7 +235,7 @@ fn keeps_its_token(clouds: &Clouds, kms: &dyn Kms, source: &str, operation: &str
 }
 
 #[test]
-fn google_tokens_come_from_a_service_account_or_the_metadata_server() {
+fn google_tokens_come_from_an_account_or_the_metadata_server() {
     let clouds = Clouds::start();
     clouds.with_account();
     keeps_its_token(&clouds, &*clouds.google(), "account", "encrypt");
@@ -245,7 +245,7 @@ fn google_tokens_come_from_a_service_account_or_the_metadata_server() {
 }
 
 #[test]
-fn azure_tokens_come_from_a_secret_a_workload_or_a_managed_identity() {
+fn azure_tokens_come_from_secret_workload_or_managed_identity() {
     let clouds = Clouds::start();
     clouds.with_secret();
     keeps_its_token(&clouds, &*clouds.azure(), "login", "wrapkey");

@@ -47,7 +47,7 @@ const C2SP: [([u8; 32], &[u8], &str); 2] = [
 ];
 
 #[test]
-fn xaes_gives_the_c2sp_vectors_for_both_values_of_the_top_bit_of_l() {
+fn xaes_gives_the_c2sp_vectors_for_both_top_bits_of_l() {
     let nonce = b"ABCDEFGHIJKLMNOPQRSTUVWX";
     for (key, aad, sealed) in C2SP {
         assert_eq!(xaes(&key, nonce, aad, b"XAES-256-GCM"), hex(sealed));
@@ -390,7 +390,7 @@ fn values_and_filters_are_sealed_under_hkdf_of_their_labels() {
 }
 
 #[test]
-fn the_context_tag_is_the_same_under_every_version_of_the_data_key() {
+fn the_context_tag_is_the_same_under_every_data_key_version() {
     let old = DataKey::derive(&root(), &KEYRING, None).unwrap();
     let new = DataKey::derive(&secret(&[1; 32]), &KEYRING, None).unwrap();
     for context in [&b""[..], b"orders|meta|7|42", &[0; 100]] {

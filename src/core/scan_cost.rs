@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_that_stops_early_with_enough_rows_costs_no_more_than_its_visits() {
+    fn a_scan_with_enough_rows_costs_no_more_than_its_visits() {
         let scan = IterativeScan { tuples: 10e6, visited_share: 90e-6, ..scan(10_000.0, Some(10.0)) };
         // 10,000 candidates would be 250 batches, but 20,000 visits are 22.
         let visits = 20_000.0;
@@ -116,13 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn without_limit_all_candidates_are_paid_for() {
+    fn all_candidates_are_paid_for_without_limit() {
         let batches = 100_000.0 / 40.0 - 1.0;
         assert_eq!(scan(1_000.0, None).total_cost(), 105_000.0 + batches * 700.0);
     }
 
     #[test]
-    fn nothing_wanted_and_nothing_known_change_nothing_and_divide_by_nothing() {
+    fn nothing_wanted_or_known_changes_and_divides_by_nothing() {
         assert_eq!(scan(1_000.0, Some(0.0)).total_cost(), 105_000.0);
         let empty =
             IterativeScan { tuples: 0.0, rows: 0.0, batch: 0.0, visited_share: 1.0, ..scan(0.0, Some(10.0)) };

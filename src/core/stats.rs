@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn common_keys_come_with_their_share_and_single_tokens_not_at_all() {
+    fn common_keys_come_with_their_share_and_no_single_tokens() {
         let (often, once, mark) = (TOKEN_BIT | 7, TOKEN_BIT | 8, marker(5, 1));
         let found = count([often, often, often, once, mark]).finish(6, 10);
         assert_eq!(found.share(often), Some(0.5));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_value_in_a_thousand_has_is_kept_however_many_there_are() {
+    fn keys_of_one_value_in_a_thousand_are_kept_however_many() {
         let keys = (0..3000u64).flat_map(|key| std::iter::repeat_n(TOKEN_BIT | key, 30));
         assert_eq!(count(keys).finish(30_000, 1000).keys.len(), 3000);
         let too_many = (0..6000u64).flat_map(|key| std::iter::repeat_n(TOKEN_BIT | key, 30));

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_drops_that_keyring_only_and_is_remembered_for_a_moment() {
+    fn a_denial_drops_its_keyring_only_and_is_kept_for_a_moment() {
         let (mut cache, now) = cache();
         put(&mut cache, (1, 1));
         put(&mut cache, (2, 1));

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn more_keys_than_slots_take_no_more_memory_and_the_newest_stays() {
+    fn keys_beyond_the_slots_take_no_memory_and_the_newest_stays() {
         let mut slots = slots(16);
         for number in 1..=1000 {
             let now = START + Duration::from_millis(number as u64);

@@ -77,7 +77,7 @@ fn other_endpoints_are_refused_without_an_echo() {
 }
 
 #[test]
-fn an_address_comes_from_the_endpoint_then_the_service_s_variable_then_the_general_one() {
+fn an_address_comes_from_endpoint_then_own_then_shared_variable() {
     fn both(name: &str) -> Option<String> {
         match name {
             "AWS_ENDPOINT_URL_KMS" => Some("https://own.example".into()),

@@ -327,7 +327,7 @@ fn a_new_endpoint_is_for_superusers_whatever_a_role_set_before() {
 }
 
 #[test]
-fn a_superuser_who_looks_after_a_table_lends_its_owner_no_endpoint() {
+fn a_superuser_at_a_table_lends_its_owner_no_endpoint() {
     let first = site();
     let second = other(&first, true);
     let mut client = second.connect("postgres");

@@ -5,7 +5,7 @@ use crate::support::{Cluster, Sql, major_version};
 const ROWS: i64 = 2000;
 
 #[test]
-fn a_combined_backup_holds_what_was_rotated_in_place_between_the_two() {
+fn a_combined_backup_holds_what_was_rotated_in_between() {
     if major_version() < 17 {
         println!("not run: incremental backups begin with PostgreSQL 17");
         return;

@@ -74,7 +74,7 @@ fn a_standby_filters_and_decrypts_with_credentials_of_its_own() {
 }
 
 #[test]
-fn a_standby_refuses_what_would_write_and_says_that_it_is_read_only() {
+fn a_standby_refuses_writes_and_says_that_it_is_read_only() {
     let primary = Cluster::with_pgseal(&[]);
     let mut client = primary.connect("postgres");
     fill(&mut client);
@@ -116,7 +116,7 @@ fn a_standby_refuses_what_would_write_and_says_that_it_is_read_only() {
 }
 
 #[test]
-fn rotations_on_the_primary_are_seen_by_sessions_that_are_open_on_a_standby() {
+fn rotations_on_the_primary_reach_open_sessions_of_a_standby() {
     let primary = Cluster::with_pgseal(&["shared_preload_libraries = 'pgseal'"]);
     let mut client = primary.connect("postgres");
     fill(&mut client);
@@ -157,7 +157,7 @@ fn rotations_on_the_primary_are_seen_by_sessions_that_are_open_on_a_standby() {
 }
 
 #[test]
-fn a_rotation_goes_on_at_a_standby_that_was_promoted_in_its_midst() {
+fn a_rotation_goes_on_at_a_standby_promoted_in_its_midst() {
     for rotation in ["update", "in_place"] {
         let primary = Cluster::with_pgseal(&[]);
         let mut client = primary.connect("postgres");
@@ -210,7 +210,7 @@ fn arrives(client: &mut Client, sql: &str, expected: i64) {
 const TABLE: &str = "CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb(k), plain jsonb); CREATE INDEX docs_m ON docs USING gin (m)";
 
 #[test]
-fn a_subscriber_with_the_keyring_reads_what_is_published_and_rotates_for_itself() {
+fn a_subscriber_with_the_keyring_reads_and_rotates_for_itself() {
     for binary in [false, true] {
         let (publisher, mut client) = publisher();
         let exported: String = client.one("SELECT quote_literal(pgseal.export_keyring('k')::text)");
@@ -252,7 +252,7 @@ fn a_subscriber_with_the_keyring_reads_what_is_published_and_rotates_for_itself(
 }
 
 #[test]
-fn a_subscriber_without_keys_stores_and_indexes_and_reads_once_it_gets_the_keyring() {
+fn a_subscriber_without_keys_stores_and_reads_once_it_has_them() {
     let (publisher, mut client) = publisher();
     let keyring: i32 = client.one("SELECT id FROM pgseal.keyring");
     let conf = format!("pgseal.kms_endpoint = 'file://{}'", publisher.key_dir().display());
@@ -275,7 +275,7 @@ fn a_subscriber_without_keys_stores_and_indexes_and_reads_once_it_gets_the_keyri
 }
 
 #[test]
-fn a_column_of_another_keyring_takes_no_published_values_and_loses_none() {
+fn a_column_of_another_keyring_refuses_and_loses_no_values() {
     let (publisher, mut client) = publisher();
     let subscriber = Cluster::with_pgseal(&[]);
     let mut replica = subscriber.connect("postgres");
@@ -294,7 +294,7 @@ fn a_column_of_another_keyring_takes_no_published_values_and_loses_none() {
 }
 
 #[test]
-fn changes_of_a_table_without_a_key_need_a_replica_identity_that_is_not_full() {
+fn a_table_without_a_key_needs_a_replica_identity_not_full() {
     let (publisher, mut client) = publisher();
     client.run("ALTER TABLE docs DROP CONSTRAINT docs_pkey, REPLICA IDENTITY FULL");
     let subscriber = Cluster::with_pgseal(&[]);

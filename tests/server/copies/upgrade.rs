@@ -164,7 +164,7 @@ fn assert_same(updated: &str, fresh: &str, version: &str) {
 }
 
 #[test]
-fn a_database_of_each_release_is_read_before_and_after_the_update_and_rotates() {
+fn databases_of_each_release_are_read_updated_and_rotated() {
     for version in VERSIONS {
         let cluster = server(version);
         let mut client = cluster.connect("postgres");

@@ -12,7 +12,7 @@ fn lines(cluster: &Cluster, position: usize) -> Vec<String> {
 }
 
 #[test]
-fn each_statement_leaves_a_line_at_its_first_value_and_one_with_the_counts() {
+fn each_statement_leaves_a_first_line_and_one_with_counts() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut client = cluster.connect("postgres");
     client.run("SELECT pgseal.create_keyring('patients', ARRAY['$.a']); CREATE TABLE t (id int, m encrypted_jsonb(patients))");

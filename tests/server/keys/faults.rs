@@ -69,7 +69,7 @@ impl Site {
 }
 
 #[test]
-fn whatever_the_network_does_the_error_is_the_same_and_comes_in_time() {
+fn a_network_fault_of_any_kind_is_one_error_and_in_time() {
     let mut site = Site::new();
     for fault in [
         Fault::Refuse,
@@ -147,7 +147,7 @@ fn ten_thousand_failing_calls_leave_nothing_behind() {
 }
 
 #[test]
-fn a_kms_that_restarts_during_a_statement_costs_that_statement_at_most() {
+fn a_kms_that_restarts_costs_one_statement_at_most() {
     let mut site = Site::new();
     site.client.run("SET pgseal.key_cache_ttl = 0");
     site.client.run("CREATE TABLE target (m encrypted_jsonb(k))");

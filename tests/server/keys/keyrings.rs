@@ -404,7 +404,7 @@ fn reencryption_ends_where_a_trigger_puts_the_old_value_back() {
 }
 
 #[test]
-fn the_privilege_of_a_dropped_role_is_not_dumped_and_goes_with_the_next_grant() {
+fn privileges_of_dropped_roles_are_not_dumped_and_soon_gone() {
     let mut client = database();
     let role = role(&mut client, "leaving");
     client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['decrypt'])"));
@@ -481,7 +481,7 @@ fn privileges_come_through_public_and_membership() {
 }
 
 #[test]
-fn who_creates_a_keyring_under_set_role_creates_it_for_that_role() {
+fn a_keyring_created_under_set_role_belongs_to_that_role() {
     let mut client = database();
     let (owner, deploy) = (role(&mut client, "owner"), role(&mut client, "deploy"));
     client.run(&format!(

@@ -105,7 +105,7 @@ fn assert_ciphertext_is_served(site: &Site) {
 }
 
 #[test]
-fn a_key_that_is_taken_away_stops_its_keyring_until_it_is_given_back() {
+fn a_key_taken_away_stops_its_keyring_until_it_is_back() {
     let mut site = Site::new(&BAO);
     let wrapped: String = site.client.one("SELECT encode(wrapped, 'escape') FROM pgseal.data_key");
     assert!(wrapped.starts_with("vault:v1:"));
@@ -269,7 +269,7 @@ fn silenced(site: &mut Site, timeout: &str) -> (Client, TcpListener) {
 }
 
 #[test]
-fn a_server_that_never_answers_is_waited_for_no_longer_than_allowed() {
+fn a_silent_server_is_waited_for_no_longer_than_allowed() {
     let mut site = Site::new(&BAO);
     let (mut session, _listener) = silenced(&mut site, "500ms");
     for sql in USES {

@@ -153,7 +153,7 @@ fn a_part_of_a_document_is_not_looked_into_under_another_path() {
 }
 
 #[test]
-fn an_object_at_a_declared_path_gives_nothing_away_of_what_is_below() {
+fn an_object_at_a_declared_path_hides_what_is_below() {
     let (mut client, role) = database();
     client.run(r#"TRUNCATE docs; INSERT INTO docs VALUES ('{"a": {"below": "secret"}}'), ('{"a": "x"}')"#);
     set_privileges(&mut client, &role, "search");
@@ -279,7 +279,7 @@ fn a_literal_of_this_statement_reaches_any_keyring_with_encrypt() {
 }
 
 #[test]
-fn a_cached_plan_seals_its_literals_for_the_setting_and_role_of_the_moment() {
+fn a_cached_plan_seals_literals_for_the_setting_and_role_of_now() {
     let (mut client, mut session, role) = owner_of_a_keyring();
     client.run("CREATE TABLE free (m encrypted_jsonb, x encrypted_text); GRANT ALL ON free TO PUBLIC");
     session.run("CREATE FUNCTION write() RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO free VALUES ('{}', 'x'); END $$");
@@ -467,7 +467,7 @@ fn a_prepared_filter_asks_for_the_role_that_runs_it() {
 }
 
 #[test]
-fn a_misspelt_privilege_is_refused_and_not_left_granted_in_silence() {
+fn a_misspelt_privilege_is_refused_and_not_left_granted() {
     let (mut client, role) = database();
     for privileges in ["ARRAY['Decrypt']", "ARRAY['encrypt', 'decrpyt']", "ARRAY['search', NULL]", "NULL"] {
         let revoke = format!("SELECT pgseal.revoke_keyring('k', '{role}', {privileges})");
@@ -527,7 +527,7 @@ fn runs_of_reencrypt_are_not_for_code_that_a_superuser_sets_off() {
 }
 
 #[test]
-fn looking_at_a_table_runs_no_function_of_its_owner_as_somebody_else() {
+fn looking_at_a_table_runs_no_function_of_its_owner() {
     let mut client = fresh_database();
     let role = format!("trapper_{}", client.one::<String>("SELECT current_database()::text"));
     client.run("SELECT pgseal.create_keyring('k'), pgseal.rotate_key('k')");

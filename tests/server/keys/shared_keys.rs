@@ -87,7 +87,7 @@ fn a_flush_stops_a_statement_that_is_running() {
 }
 
 #[test]
-fn a_flush_that_is_rolled_back_or_not_committed_yet_changes_nothing() {
+fn a_flush_changes_nothing_until_it_is_committed() {
     let mut site = Site::new();
     let mut reader = site.session();
     reader.run(DECRYPT);
@@ -100,7 +100,7 @@ fn a_flush_that_is_rolled_back_or_not_committed_yet_changes_nothing() {
 }
 
 #[test]
-fn shared_keys_are_wiped_when_their_time_is_over_though_nobody_asks() {
+fn shared_keys_are_wiped_in_time_though_nobody_asks() {
     let mut site = Site::new();
     let cluster =
         Cluster::with_pgseal(&["shared_preload_libraries = 'pgseal'", "pgseal.key_cache_ttl = '8s'"]);
@@ -224,7 +224,7 @@ fn more_keys_than_there_is_room_for_are_still_read() {
 }
 
 #[test]
-fn without_preloading_everything_works_and_nothing_is_shared() {
+fn everything_works_without_preloading_and_nothing_is_shared() {
     let mut client = shared().connect("with_pgseal");
     assert!(client.one::<bool>("SELECT shared_keys IS NULL FROM pgseal.stat"));
     let error = client.error("SELECT pgseal.use_parallel_workers()");

@@ -156,7 +156,7 @@ fn a_writer_that_has_not_committed_keeps_its_keyring() {
 }
 
 #[test]
-fn only_a_superuser_sends_the_servers_credentials_to_a_new_endpoint() {
+fn credentials_go_to_a_new_endpoint_for_a_superuser_only() {
     let mut client = fresh_database();
     client.run("CREATE ROLE key_admin_1 LOGIN");
     client.run("GRANT EXECUTE ON FUNCTION pgseal.create_keyring(text, text[], text, text) TO key_admin_1");

@@ -54,7 +54,7 @@ fn a_tenants_filter_costs_as_much_among_two_hundred_as_alone() {
 }
 
 #[test]
-fn rows_of_other_tenants_are_null_and_a_key_that_cannot_be_had_is_an_error() {
+fn rows_of_other_tenants_are_null_and_a_missing_key_an_error() {
     let mut client = fresh_database();
     client.run("SET client_min_messages = error");
     client.run("SELECT pgseal.create_keyring('a', ARRAY['$.k'], 'key_a'), pgseal.create_keyring('b', ARRAY['$.k'], 'key_b')");

@@ -219,7 +219,7 @@ fn a_document_in_a_column_of_texts_is_refused() {
 }
 
 #[test]
-fn a_filter_in_a_column_of_values_and_a_value_as_a_filter_are_refused() {
+fn a_filter_as_a_value_and_a_value_as_a_filter_are_refused() {
     let mut client = fresh_database();
     client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'])");
     client.run(r#"CREATE TABLE t AS SELECT pgseal.filter('{"a": 1}', 'k') AS v, '{"a": 1}'::jsonb::encrypted_jsonb(k) AS f"#);

@@ -37,7 +37,7 @@ const CONF: &str = "session_preload_libraries = 'pgseal'";
 const SEPARATOR: &str = "-- end of a block";
 
 #[test]
-fn every_sql_block_answers_through_psql_as_through_bind_parameters() {
+fn sql_blocks_answer_through_psql_as_with_bind_parameters() {
     let texts = FILES.map(read);
     assert!(texts[0].contains(CONF), "README.md configures another server than this one");
     let (printing, driving) = (Cluster::start(&[CONF]), Cluster::start(&[CONF]));

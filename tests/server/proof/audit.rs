@@ -39,7 +39,7 @@ fn name(client: &mut Client) -> String {
 }
 
 #[test]
-fn a_database_that_is_set_up_well_has_no_finding_but_who_may_decrypt_and_what_cannot_be_seen() {
+fn a_well_kept_database_has_findings_of_who_may_decrypt_only() {
     let bao = OpenBao::start();
     bao.create_key("pgseal");
     let endpoint = format!("pgseal.kms_endpoint = '{}'", bao.endpoint());

@@ -21,7 +21,7 @@ fn evidence(client: &mut Client, arguments: &str) -> Value {
 }
 
 #[test]
-fn it_leads_with_how_many_values_authenticate_under_which_key() {
+fn evidence_leads_with_how_many_values_authenticate() {
     let mut client = database();
     client.run("SELECT pgseal.rotate_key('k')");
     client.run(r#"INSERT INTO docs VALUES (51, '{"name": "new"}')"#);
@@ -84,7 +84,7 @@ fn contexts_are_checked_where_they_are_given() {
 }
 
 #[test]
-fn the_scan_finds_plaintext_in_heap_toast_and_indexes_and_none_of_what_is_encrypted() {
+fn the_scan_finds_plaintext_in_heap_toast_and_indexes_only() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut client = cluster.connect("postgres");
     client.run("SELECT pgseal.create_keyring('k', ARRAY['$.name'])");

@@ -52,7 +52,7 @@ fn authentic_values_are_counted_by_keyring_and_key_version() {
 }
 
 #[test]
-fn values_out_of_line_in_partitions_domains_and_materialized_views_are_looked_at() {
+fn values_toasted_partitioned_in_domains_and_views_are_read() {
     let mut client = database();
     client.run(
         "CREATE DOMAIN note AS encrypted_text(k); CREATE TABLE parts (id int, t note) PARTITION BY LIST (id)",
@@ -112,7 +112,7 @@ fn bytes_that_are_no_value_or_one_of_another_type_are_corrupt() {
 }
 
 #[test]
-fn a_moved_value_is_found_with_the_context_and_authentic_without() {
+fn a_moved_value_is_found_by_context_and_authentic_without() {
     let mut client = database();
     client.run("CREATE TABLE bound (id int, note text, m encrypted_jsonb(k))");
     client.run("INSERT INTO bound SELECT n, NULL, pgseal.encrypt('{}'::jsonb, 'k', n::text) FROM generate_series(1, 4) n");
@@ -140,7 +140,7 @@ fn a_moved_value_is_found_with_the_context_and_authentic_without() {
 }
 
 #[test]
-fn a_key_that_cannot_be_had_makes_its_values_unreadable_and_no_others() {
+fn a_missing_key_makes_its_values_unreadable_and_no_others() {
     let mut client = database();
     let name: String = client.one("SELECT current_database()::text");
     let keys = shared().key_dir().join(&name);
@@ -171,7 +171,7 @@ fn a_key_that_cannot_be_had_makes_its_values_unreadable_and_no_others() {
 }
 
 #[test]
-fn it_needs_decrypt_and_sees_all_rows_or_none() {
+fn verify_needs_decrypt_and_sees_all_rows_or_none() {
     let mut client = database();
     let name: String = client.one("SELECT current_database()::text");
     let role = format!("{name} Role");

@@ -114,7 +114,7 @@ fn other_tokens_need_an_update() {
 }
 
 #[test]
-fn it_is_refused_where_something_else_is_made_of_the_bytes() {
+fn a_pass_is_refused_where_something_is_made_of_the_bytes() {
     let mut client = database(10);
     let mut refused = |set_up: &str, table: &str, named: &str, clean_up: &str| {
         client.run(set_up);
@@ -199,7 +199,7 @@ fn only_the_owner_with_encrypt_may() {
 }
 
 #[test]
-fn old_bytes_are_gone_from_the_file_also_where_rows_were_removed() {
+fn old_bytes_leave_the_file_also_where_rows_were_removed() {
     let mut client = database(300);
     // The nonce and the first bytes of the ciphertext, after the header and the token.
     let old: Vec<Vec<u8>> = client.column("SELECT substr(pgseal.encrypted_jsonb_send(m), 25, 24) FROM docs");
@@ -259,7 +259,7 @@ fn a_page_held_during_a_pass_goes_by_update() {
 }
 
 #[test]
-fn bytes_written_back_by_a_transaction_that_had_read_them_are_found() {
+fn bytes_written_back_by_an_older_transaction_are_found() {
     let mut client = database(100);
     let mut slow = beside(&mut client);
     slow.run("BEGIN; CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT id, m FROM docs");
@@ -390,7 +390,7 @@ pub fn kills() -> usize {
 }
 
 #[test]
-fn a_kill_at_any_moment_leaves_each_row_as_it_was_or_as_it_should_be() {
+fn a_kill_at_any_moment_leaves_each_row_old_or_new() {
     let cluster = Cluster::with_pgseal(&["fsync = on", "max_wal_size = 1GB"]);
     let mut client = cluster.connect("postgres");
     set_up(&mut client, 3000);

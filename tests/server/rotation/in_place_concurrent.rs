@@ -151,7 +151,7 @@ fn several_workers_share_the_pages() {
 }
 
 #[test]
-fn a_session_that_holds_a_page_is_named_and_its_rows_go_by_update() {
+fn a_session_that_holds_a_page_is_named_its_rows_are_updated() {
     let mut client = database(300);
     let [mut before, mut reader] = [beside(&mut client), beside(&mut client)];
     before.run("BEGIN; SELECT count(*) FROM docs");
@@ -315,7 +315,7 @@ fn a_standby_that_is_killed_during_replay_recovers() {
 }
 
 #[test]
-fn a_failover_in_the_midst_of_a_pass_and_pg_rewind_leave_nothing_behind() {
+fn a_failover_during_a_pass_and_pg_rewind_leave_nothing() {
     let old = Cluster::with_pgseal(&["wal_keep_size = 1GB", "max_wal_size = 1GB"]);
     let mut client = old.connect("postgres");
     set_up(&mut client, 1500);

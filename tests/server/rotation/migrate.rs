@@ -170,7 +170,7 @@ fn concurrent_writers_lose_nothing() {
 }
 
 #[test]
-fn it_goes_on_after_a_cancel_and_after_a_crash() {
+fn a_migration_goes_on_after_a_cancel_and_after_a_crash() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut client = cluster.connect("postgres");
     prepare(&mut client, 3000);
@@ -229,7 +229,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
 }
 
 #[test]
-fn it_tells_who_will_be_refused_and_what_plaintext_is_left() {
+fn a_migration_tells_who_will_be_refused_and_what_is_left() {
     let mut client = database();
     client.run("DROP ROLE IF EXISTS migrate_reader; CREATE ROLE migrate_reader; GRANT SELECT ON docs TO migrate_reader; ANALYZE docs");
     let name: String = client.one("SELECT current_database()::text");
@@ -644,7 +644,7 @@ fn what_cannot_go_along_is_refused() {
 }
 
 #[test]
-fn it_is_refused_before_anything_is_changed() {
+fn a_refusal_comes_before_anything_is_changed() {
     let mut client = database();
     client.run("CREATE TABLE parts (m jsonb) PARTITION BY LIST ((m ->> 'a')); CREATE TABLE parent (m jsonb); CREATE TABLE child () INHERITS (parent)");
     client.run("DROP ROLE IF EXISTS migrate_owner; CREATE ROLE migrate_owner; GRANT ALL ON SCHEMA public TO migrate_owner");
@@ -714,7 +714,7 @@ fn the_swap_waits_for_readers_and_does_not_make_others_wait() {
 }
 
 #[test]
-fn rows_that_were_not_filled_and_triggers_switched_off_are_noticed() {
+fn rows_left_unfilled_and_triggers_switched_off_are_noticed() {
     let mut client = database();
     client.run("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'");
     client.run(
@@ -788,7 +788,7 @@ const WAITING: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event_type = 'Lock'";
 
 #[test]
-fn a_partition_attached_while_the_others_are_filled_is_filled_by_the_next_call() {
+fn a_partition_attached_meanwhile_is_filled_by_the_next_call() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut client = cluster.connect("postgres");
     client.run(
@@ -837,7 +837,7 @@ fn a_default_isolation_level_does_not_end_it_when_others_write() {
 }
 
 #[test]
-fn of_two_that_begin_at_once_one_is_told_so_and_leaves_nothing_behind() {
+fn a_second_one_at_the_same_time_is_told_and_leaves_nothing() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut client = cluster.connect("postgres");
     prepare(&mut client, 10);

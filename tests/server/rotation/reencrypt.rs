@@ -292,7 +292,7 @@ fn a_deadlock_with_another_transaction_ends_a_batch_only() {
 }
 
 #[test]
-fn without_index_tokens_stay_and_current_data_keys_are_left() {
+fn tokens_stay_and_current_data_keys_are_left_without_index() {
     let mut client = database(50);
     let versions = "SELECT format('%s %s %s', key_version, index_key_version, number_of_values) FROM pgseal.key_usage('docs', 'm')";
     let tokens = "SELECT encode(substr(pgseal.encrypted_jsonb_send(m), 11, 14), 'hex') FROM docs ORDER BY id";
@@ -323,7 +323,7 @@ fn a_run_with_other_options_waits_its_turn() {
 }
 
 #[test]
-fn a_key_rotated_meanwhile_becomes_the_aim_of_the_next_run_or_worker() {
+fn a_key_rotated_meanwhile_is_the_aim_of_the_next_run() {
     let mut client = database(300);
     let thread = start(beside(&mut client), "CALL pgseal.reencrypt('docs', 'm', 10, max_rate => 150)");
     wait_for_progress(&mut client, 50);
@@ -366,7 +366,7 @@ fn a_stricter_default_isolation_does_not_end_it() {
 }
 
 #[test]
-fn partitions_have_progress_each_for_whoever_may_select_from_them() {
+fn partitions_show_progress_each_to_who_may_select_from_them() {
     let mut client = database(0);
     client.run(
         "CREATE TABLE parted (id int, m encrypted_jsonb(k)) PARTITION BY RANGE (id);

@@ -445,7 +445,7 @@ fn looking_for_values_runs_no_code_of_other_roles() {
 }
 
 #[test]
-fn the_keys_of_a_column_are_counted_in_any_column_and_refused_where_there_are_no_rows() {
+fn keys_are_counted_in_any_column_and_refused_without_rows() {
     let mut client = fresh_database();
     client.run("SELECT pgseal.create_keyring('k'); CREATE DOMAIN own AS encrypted_jsonb; CREATE TYPE pair AS (id int, m encrypted_jsonb)");
     client.run("CREATE TABLE docs (id int, word text, m encrypted_jsonb, d own, list encrypted_jsonb[], p pair, m2 encrypted_jsonb DEFAULT NULL)");
@@ -523,7 +523,7 @@ fn a_value_that_a_statement_carries_across_commit_is_waited_for() {
 }
 
 #[test]
-fn a_keyring_is_not_dropped_beside_a_statement_that_carries_its_value() {
+fn a_keyring_is_not_dropped_while_a_statement_has_its_value() {
     let mut client = database();
     client
         .run("CREATE TABLE loose (m encrypted_jsonb); CREATE TABLE go (n int); CREATE TABLE waiting (n int)");

@@ -99,7 +99,7 @@ fn percentiles(mut times: Vec<Duration>) -> [f64; 2] {
 }
 
 #[test]
-fn eight_clients_get_right_answers_during_rotation_after_rotation() {
+fn eight_clients_get_right_answers_during_many_rotations() {
     let cluster = Cluster::with_pgseal(&["shared_buffers = 128MB"]);
     let mut client = cluster.connect("postgres");
     set_up(&mut client);

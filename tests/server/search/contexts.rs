@@ -356,7 +356,7 @@ fn a_constraint_answers_by_the_keyring_of_each_value() {
 }
 
 #[test]
-fn a_role_with_one_keyring_meets_no_row_of_others_that_it_may_not_read() {
+fn a_role_with_one_keyring_meets_no_row_of_the_others() {
     let mut client = database();
     let plain = expected(&mut client);
     let name: String = client.one("SELECT current_database()::text");
@@ -396,7 +396,7 @@ fn a_literal_beside_a_column_is_nobodys_row() {
 }
 
 #[test]
-fn a_session_that_loads_the_library_late_answers_alike_or_says_so() {
+fn a_session_that_loads_the_library_late_answers_or_says_so() {
     let mut client = database();
     let name: String = client.one("SELECT current_database()::text");
     let typed = [

@@ -95,7 +95,7 @@ fn every_operator_answers_as_on_plain_jsonb() {
 }
 
 #[test]
-fn parts_and_changed_documents_are_sealed_under_the_same_keyring_and_key() {
+fn parts_and_changed_documents_keep_their_keyring_and_key() {
     let mut client = database();
     client.run("SELECT pgseal.rotate_key('k')");
     client.run("SELECT pgseal.create_keyring('other'); SELECT pgseal.set_default_keyring('other')");
@@ -232,7 +232,7 @@ fn ids(client: &mut Client, condition: &str, column: &str) -> Vec<i32> {
 }
 
 #[test]
-fn equality_of_a_text_in_a_document_goes_through_the_token_index() {
+fn equality_of_a_text_in_a_document_uses_the_token_index() {
     let mut client = indexed();
     for condition in INDEXED {
         let sealed = condition.replace("(c ", "(sealed ");
@@ -274,7 +274,7 @@ fn conditions_joined_by_or_go_through_the_index_one_by_one() {
 }
 
 #[test]
-fn a_prepared_comparison_goes_through_the_index_in_both_kinds_of_plan() {
+fn a_prepared_comparison_uses_the_index_in_both_kinds_of_plan() {
     let mut client = indexed();
     for mode in ["force_generic_plan", "force_custom_plan"] {
         client.run(&format!("SET plan_cache_mode = {mode}"));
@@ -313,7 +313,7 @@ fn a_join_with_a_column_of_texts_looks_each_text_up() {
 }
 
 #[test]
-fn encrypted_text_is_found_through_its_index_where_the_policy_declares_it() {
+fn encrypted_text_uses_its_index_where_the_policy_declares_it() {
     let mut client = indexed();
     for condition in ["body = 'word 7'", "'word 7'::text = body", "body = 'word 7' OR body = 'word 8'"] {
         let plan = plan(&mut client, &format!("SELECT id FROM docs WHERE {condition}"));
@@ -333,7 +333,7 @@ fn encrypted_text_is_found_through_its_index_where_the_policy_declares_it() {
 }
 
 #[test]
-fn a_row_that_does_not_match_is_neither_decrypted_nor_read_whole() {
+fn a_row_without_a_match_is_neither_decrypted_nor_detoasted() {
     let mut client = indexed();
     let long = format!(r#"jsonb_build_object('a', 'x7', 'long', repeat('{}', 200))"#, "0123456789abcdef");
     client.run(&format!(

@@ -441,7 +441,7 @@ fn assert_none(wrong: Vec<String>, situation: &str) {
 }
 
 #[test]
-fn a_bound_column_answers_with_its_own_keyring_whatever_the_session_chose() {
+fn a_bound_column_answers_by_its_keyring_in_every_session() {
     let mut client = two_keyrings();
     let prepared = prepare_ways(&mut client, "bound");
     for setting in ["RESET pgseal.keyring", "SET pgseal.keyring = b", "SET pgseal.keyring = a"] {
@@ -453,7 +453,7 @@ fn a_bound_column_answers_with_its_own_keyring_whatever_the_session_chose() {
 }
 
 #[test]
-fn the_session_chooses_the_keyring_of_an_unbound_column_in_every_execution() {
+fn an_unbound_column_answers_by_the_keyring_of_each_execution() {
     let mut client = two_keyrings();
     let answers = [
         ("RESET pgseal.keyring", "1 4 7 10", "2 3 5 6 8 9 11 12"),
@@ -548,7 +548,7 @@ fn open_transaction(column: &str, others_work: &str, expected: &str) {
 const INSERT: &str = r#"INSERT INTO t VALUES (2, '{"k": 1}', '{"k": 1}')"#;
 
 #[test]
-fn an_open_transaction_finds_rows_under_index_keys_of_two_rotations_since() {
+fn an_open_transaction_finds_rows_of_two_index_rotations_since() {
     let rotate = "SELECT pgseal.rotate_index_key('a')";
     open_transaction("bound", &format!("{rotate}; {rotate}; {INSERT}"), "1 2");
 }

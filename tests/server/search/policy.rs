@@ -69,7 +69,7 @@ fn new_paths_are_exact_at_once_and_indexed_after_reencryption() {
 }
 
 #[test]
-fn a_prepared_filter_follows_the_policy_that_another_session_sets() {
+fn a_prepared_filter_follows_a_policy_that_another_session_sets() {
     let mut client = database();
     client.run("SET plan_cache_mode = force_generic_plan");
     client.run("PREPARE constant AS SELECT count(*) FROM docs WHERE m @> '{\"b\": {\"c\": \"x7\"}}'");

@@ -142,7 +142,7 @@ fn times_are_compared_as_points_in_time() {
 }
 
 #[test]
-fn a_case_insensitive_filter_compares_folded_strings_and_nothing_else() {
+fn a_case_insensitive_filter_compares_folded_strings_alone() {
     let mut client = fresh_database();
     client.run(r#"SELECT pgseal.create_keyring('k', ARRAY['{"path": "$.city", "casefold": true}', '$.name', '$.n'])"#);
     client.run(
@@ -435,7 +435,7 @@ fn iso_times_are_read_as_timestamptz_reads_them() {
 }
 
 #[test]
-fn rows_under_an_older_policy_are_read_as_it_was_until_re_encrypted() {
+fn rows_of_an_older_policy_are_read_by_it_until_reencrypted() {
     let mut client = fresh_database();
     client.run(&format!("SELECT pgseal.create_keyring('k', ARRAY['{AT}'])"));
     client.run("UPDATE pgseal.index_key SET policy = (policy::jsonb - 'times')::json");

@@ -51,7 +51,7 @@ fn execute(name: &str, condition: &str) -> String {
 }
 
 #[test]
-fn a_filter_is_an_index_condition_and_the_exact_half_runs_after_the_policy() {
+fn a_filter_is_an_index_condition_and_exact_after_the_policy() {
     let (_client, mut session) = database();
     for (at, condition) in WAYS.iter().enumerate() {
         prepare(&mut session, &format!("ask_{at}"), condition);
@@ -128,7 +128,7 @@ fn an_estimate_tells_nothing_of_rows_that_a_policy_hides() {
 }
 
 #[test]
-fn a_superuser_chooses_between_the_index_and_the_counters_of_explain() {
+fn a_superuser_chooses_the_index_or_the_counters_of_explain() {
     let (mut client, mut session) = database();
     let plan = |session: &mut Client| {
         session.column::<String>(&format!("EXPLAIN SELECT FROM docs WHERE {}", WAYS[0])).join("\n")

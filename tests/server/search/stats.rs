@@ -29,7 +29,7 @@ fn count(client: &mut Client, condition: &str) -> f64 {
 }
 
 #[test]
-fn estimates_of_common_values_are_within_a_factor_of_two_and_rare_ones_small() {
+fn estimates_are_within_twice_for_common_and_small_for_rare() {
     let mut client = database();
     for ask in [
         r#"sealed @> '{"a": "?"}'"#,
@@ -77,7 +77,7 @@ fn estimates_hold_where_thousands_of_values_are_common() {
 }
 
 #[test]
-fn estimates_follow_a_rotation_of_the_index_key_once_rows_are_analysed_again() {
+fn estimates_follow_an_index_key_rotation_once_analysed_again() {
     let mut client = database();
     client.run("SELECT pgseal.rotate_index_key('k'); UPDATE docs SET sealed = sealed || '{}' WHERE id % 4 < 2; ANALYZE docs");
     for value in ["half", "tenth"] {

@@ -468,7 +468,7 @@ fn deep_documents() {
 }
 
 #[test]
-fn deep_documents_with_nothing_searchable_come_back_or_are_refused() {
+fn deep_documents_without_tokens_come_back_or_are_refused() {
     let client = &mut tables();
     run(client, "CREATE TABLE u (v encrypted_jsonb(other))");
     for depth in [1_000, 2_000, 4_000, 10_000] {

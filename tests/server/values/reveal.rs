@@ -72,7 +72,7 @@ fn only_the_rows_that_are_returned_are_decrypted() {
 }
 
 #[test]
-fn what_is_stored_or_computed_inside_the_server_stays_ciphertext() {
+fn what_is_stored_or_computed_in_the_server_stays_ciphertext() {
     let mut client = database();
     client.run(
         "CREATE TABLE log (line text);
@@ -127,7 +127,7 @@ fn the_detail_of_an_error_shows_ciphertext() {
 }
 
 #[test]
-fn a_statement_prepared_with_it_neither_runs_without_it_nor_fills_a_table() {
+fn a_statement_prepared_with_it_never_runs_without_or_stores() {
     let mut client = database();
     for revealed in [
         "concat(sealed ->> 'a') FROM docs",
@@ -201,7 +201,7 @@ fn a_rule_beside_the_statement_does_not_stop_returning() {
 }
 
 #[test]
-fn a_function_reads_no_plaintext_from_a_cursor_or_statement_of_its_caller() {
+fn a_function_reads_no_plaintext_from_what_its_caller_opened() {
     let mut client = database();
     client.run(
         "CREATE FUNCTION fetches() RETURNS text LANGUAGE plpgsql AS $$
@@ -220,7 +220,7 @@ fn a_function_reads_no_plaintext_from_a_cursor_or_statement_of_its_caller() {
 }
 
 #[test]
-fn set_before_the_library_is_loaded_no_statement_returns_ciphertext() {
+fn a_setting_from_before_the_library_loads_gives_no_ciphertext() {
     let mut client = database();
     let name: String = client.one("SELECT current_database()::text");
     for query in
@@ -238,7 +238,7 @@ fn set_before_the_library_is_loaded_no_statement_returns_ciphertext() {
 }
 
 #[test]
-fn a_statement_prepared_with_another_value_of_the_setting_changes_its_result_type() {
+fn a_prepared_statement_changes_its_type_with_the_setting() {
     let mut client = database();
     client.run("SET pgseal.reveal = off; PREPARE sealed AS SELECT sealed FROM docs; PREPARE other AS SELECT id FROM docs");
     let statement = client.prepare("SELECT body FROM docs").unwrap();
@@ -329,7 +329,7 @@ fn what_makes_text_json_rows_or_arrays_gets_revealed_values() {
 }
 
 #[test]
-fn whole_rows_that_an_aggregate_orders_by_are_no_arguments_of_it() {
+fn whole_rows_that_an_aggregate_orders_by_are_no_arguments() {
     let mut client = database();
     client.run("SET jit = off");
     let names: Vec<String> = (1..=12).map(|number| format!("r{number}")).collect();
@@ -346,7 +346,7 @@ fn whole_rows_that_an_aggregate_orders_by_are_no_arguments_of_it() {
 }
 
 #[test]
-fn where_nothing_is_revealed_the_client_gets_an_error_and_no_ciphertext() {
+fn a_statement_that_cannot_reveal_gives_an_error_no_ciphertext() {
     let mut client = database();
     client.run(
         "CREATE VIEW lines AS SELECT id, to_jsonb(d) AS j, format('%s', body) AS f FROM docs d;
@@ -400,13 +400,13 @@ fn parallel_workers_take_the_setting_over() {
 }
 
 #[test]
-fn a_value_with_a_context_is_an_error_because_the_setting_names_none() {
+fn a_value_with_a_context_is_an_error_as_the_setting_names_none() {
     let mut client = database();
     assert_eq!(client.state(r#"SELECT pgseal.encrypt('{"a": 1}'::jsonb, 'k', 'row 1')"#), "22000");
 }
 
 #[test]
-fn it_needs_the_decrypt_privilege() {
+fn reveal_needs_the_decrypt_privilege() {
     let mut client = database();
     let name: String = client.one("SELECT current_database()::text");
     client.run(&format!("CREATE ROLE {name}_role LOGIN; GRANT SELECT ON docs TO {name}_role"));
@@ -435,7 +435,7 @@ fn only_set_in_the_session_switches_it_on() {
 }
 
 #[test]
-fn configuration_files_and_connection_options_do_not_switch_it_on() {
+fn configuration_and_connection_options_do_not_switch_it_on() {
     let cluster = Cluster::start(&[
         "session_preload_libraries = 'pgseal'",
         "pgseal.reveal = on",
@@ -474,7 +474,7 @@ fn configuration_files_and_connection_options_do_not_switch_it_on() {
 }
 
 #[test]
-fn a_part_that_is_cast_reads_as_from_text_and_is_not_quoted_in_errors() {
+fn a_part_that_is_cast_reads_as_text_and_is_in_no_error() {
     let mut client = database();
     client.run("SET pgseal.reveal = off; DELETE FROM docs");
     client.run(r#"INSERT INTO docs VALUES (1, '{"age": 52, "at": "2024-05-01", "ok": true, "word": "canary", "x": {"y": 1}}')"#);

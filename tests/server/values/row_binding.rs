@@ -71,7 +71,7 @@ fn rotation_keeps_values_bound_and_moved_ones_moved() {
 }
 
 #[test]
-fn bound_values_are_found_without_their_context_after_either_rotation() {
+fn bound_values_are_found_without_context_after_rotations() {
     for rotation in ROTATIONS {
         let mut client = database();
         client.run("SELECT pgseal.rotate_key('k'), pgseal.rotate_index_key('k')");
@@ -135,7 +135,7 @@ fn the_binding_cannot_be_taken_off_put_on_or_replaced() {
 }
 
 #[test]
-fn verify_tells_moved_corrupt_unreadable_and_unbound_values_apart_in_one_pass() {
+fn verify_tells_moved_corrupt_unreadable_and_unbound_apart() {
     let mut client = database();
     client.run("ALTER TABLE docs ALTER m TYPE encrypted_jsonb");
     let name: String = client.one("SELECT current_database()::text");

@@ -54,7 +54,7 @@ fn returning_gives_ciphertext_and_may_decrypt() {
 }
 
 #[test]
-fn tables_and_materialized_views_made_from_a_query_are_as_sealed_and_as_searchable() {
+fn what_a_query_is_made_into_stays_sealed_and_searchable() {
     let mut client = database();
     client
         .run("CREATE TABLE copy AS SELECT * FROM docs; CREATE MATERIALIZED VIEW seen AS SELECT * FROM docs");
@@ -152,7 +152,7 @@ fn neither_explain_nor_auto_explain_shows_a_folded_constant() {
 }
 
 #[test]
-fn an_extension_that_is_dropped_and_made_again_in_a_session_is_planned_with_anew() {
+fn an_extension_made_again_in_a_session_is_planned_with_anew() {
     let mut client = fresh_database();
     client.run("SET plan_cache_mode = force_generic_plan");
     for round in ["first", "second"] {
@@ -169,7 +169,7 @@ fn an_extension_that_is_dropped_and_made_again_in_a_session_is_planned_with_anew
 }
 
 #[test]
-fn a_parameter_alone_is_planned_with_an_extension_that_was_made_again() {
+fn a_parameter_alone_is_planned_with_an_extension_made_again() {
     let mut client = fresh_database();
     client.run(
         "SELECT pgseal.create_keyring('k', ARRAY['$.a']); CREATE TABLE t (id int, m encrypted_jsonb(k))",
@@ -208,7 +208,7 @@ fn queries_in_with_that_name_the_one_before_twice_are_planned() {
 }
 
 #[test]
-fn functions_in_from_that_call_themselves_end_where_their_condition_does() {
+fn functions_in_from_that_call_themselves_end_as_they_should() {
     let mut client = fresh_database();
     client.run("SELECT pgseal.create_keyring('k')");
     client.run(

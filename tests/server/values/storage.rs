@@ -212,7 +212,7 @@ fn restore(cluster: &Cluster, name: &str, dump: &Path, custom: bool) -> Client {
 }
 
 #[test]
-fn a_dump_by_anybody_restores_where_the_kms_is_and_where_it_is_not() {
+fn a_dump_by_anybody_restores_with_and_without_the_kms() {
     let source = filled();
     let keys = format!("pgseal.kms_endpoint = 'file://{}'", source.key_dir().display());
     let reaching = Cluster::start(&[&keys]);
