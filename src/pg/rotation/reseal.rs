@@ -1,4 +1,4 @@
-//! What re-encryption and retiring need beside SQL; the loops themselves are in sql/rotation.sql.
+//! What re-encryption and retiring need beside SQL; the loops themselves are in sql/reencrypt.sql.
 
 use crate::core::envelope::HEADER_BYTES;
 use crate::keys::state::KeyState;

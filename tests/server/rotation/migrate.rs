@@ -874,9 +874,9 @@ fn a_table_that_moves_to_another_schema_halfway_goes_on_or_back() {
     assert_eq!(leftovers(&mut client), Vec::<String>::new());
 }
 
-/// One of the scripts in sql/migrations, as its head says to run it; `input` is psql's own.
+/// One of the scripts in sql/scripts, as its head says to run it; `input` is psql's own.
 fn script(cluster: &Cluster, name: &str, variables: &[&str], input: &str) -> String {
-    let path = format!("{}/sql/migrations/{name}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/sql/scripts/{name}", env!("CARGO_MANIFEST_DIR"));
     let mut arguments = vec!["-f", &path];
     variables.iter().for_each(|variable| arguments.extend(["-v", variable]));
     let output = cluster.psql("postgres", &arguments, input);
