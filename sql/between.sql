@@ -28,11 +28,6 @@ CREATE FUNCTION pgseal.filter_between_for(text, timestamptz, timestamptz, int4) 
 CREATE FUNCTION pgseal.filter_between_for(text, text, text, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_between_texts_for' LANGUAGE C STABLE PARALLEL RESTRICTED;
 
-CREATE FUNCTION pgseal.filter_casefold_support(internal) RETURNS internal
-    AS 'MODULE_PATHNAME', 'pgseal_filter_casefold_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-CREATE FUNCTION pgseal.filter_casefold(query jsonb, keyring text DEFAULT NULL) RETURNS @extschema@.encrypted_filter
-    AS 'MODULE_PATHNAME', 'pgseal_filter_casefold' LANGUAGE C STABLE PARALLEL RESTRICTED SUPPORT pgseal.filter_casefold_support;
-
 COMMENT ON FUNCTION pgseal.between_support(internal) IS 'planner support: token match AND exact match';
 COMMENT ON FUNCTION pgseal.filter_between_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';
 COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, numeric, numeric) IS 'is a number at the path between the bounds, both included; NULL is open';
@@ -44,5 +39,3 @@ COMMENT ON FUNCTION pgseal.filter_between(text, text, text, text) IS 'the same f
 COMMENT ON FUNCTION pgseal.filter_between_for(text, numeric, numeric, int4) IS 'internal: the filter of a rewritten between with parameters';
 COMMENT ON FUNCTION pgseal.filter_between_for(text, timestamptz, timestamptz, int4) IS 'internal: the filter of a rewritten between with parameters';
 COMMENT ON FUNCTION pgseal.filter_between_for(text, text, text, int4) IS 'internal: the filter of a rewritten between with parameters';
-COMMENT ON FUNCTION pgseal.filter_casefold_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';
-COMMENT ON FUNCTION pgseal.filter_casefold(jsonb, text) IS 'the condition "contains this document, whatever the case of its strings", for @@';

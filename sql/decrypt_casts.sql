@@ -12,22 +12,3 @@ BEGIN
         EXECUTE format('COMMENT ON CAST (%2$s.encrypted_text AS %1$s) IS ''decrypts, explicit only''', name, '@extschema@');
     END LOOP;
 END $$;
-
--- jsonb's own functions of these names, which some frameworks call: with pgseal in the search_path. In the schema of the types they
--- would make calls with nothing but literals ambiguous. Whole documents are looked at: they need decrypt.
-CREATE FUNCTION pgseal.jsonb_exists(@extschema@.encrypted_jsonb, text) RETURNS boolean
-    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_exists(pgseal.decrypt($1), $2);
-CREATE FUNCTION pgseal.jsonb_exists_any(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
-    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_exists_any(pgseal.decrypt($1), $2);
-CREATE FUNCTION pgseal.jsonb_exists_all(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
-    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_exists_all(pgseal.decrypt($1), $2);
-CREATE FUNCTION pgseal.jsonb_path_exists(@extschema@.encrypted_jsonb, jsonpath, jsonb DEFAULT '{}', boolean DEFAULT false) RETURNS boolean
-    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_path_exists(pgseal.decrypt($1), $2, $3, $4);
-CREATE FUNCTION pgseal.jsonb_path_match(@extschema@.encrypted_jsonb, jsonpath, jsonb DEFAULT '{}', boolean DEFAULT false) RETURNS boolean
-    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_path_match(pgseal.decrypt($1), $2, $3, $4);
-
-COMMENT ON FUNCTION pgseal.jsonb_exists(@extschema@.encrypted_jsonb, text) IS 'as for jsonb; decrypts';
-COMMENT ON FUNCTION pgseal.jsonb_exists_any(@extschema@.encrypted_jsonb, text[]) IS 'as for jsonb; decrypts';
-COMMENT ON FUNCTION pgseal.jsonb_exists_all(@extschema@.encrypted_jsonb, text[]) IS 'as for jsonb; decrypts';
-COMMENT ON FUNCTION pgseal.jsonb_path_exists(@extschema@.encrypted_jsonb, jsonpath, jsonb, boolean) IS 'as for jsonb; decrypts';
-COMMENT ON FUNCTION pgseal.jsonb_path_match(@extschema@.encrypted_jsonb, jsonpath, jsonb, boolean) IS 'as for jsonb; decrypts';

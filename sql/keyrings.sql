@@ -37,6 +37,7 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgseal.pr
 
 CREATE FUNCTION pgseal.may_become(text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_may_become' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
 CREATE FUNCTION pgseal.check_key_state() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -46,6 +47,7 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
+
 CREATE TRIGGER state BEFORE UPDATE OF state ON pgseal.data_key
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION pgseal.check_key_state();
 CREATE TRIGGER state BEFORE UPDATE OF state ON pgseal.index_key
@@ -122,6 +124,7 @@ CREATE VIEW pgseal.keyrings AS
       FROM pgseal.keyring k
       LEFT JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
       LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active';
+
 CREATE VIEW pgseal.keys AS
     SELECT k.name AS keyring, 'data' AS purpose, d.version, d.state, d.created, d.retired
       FROM pgseal.data_key d JOIN pgseal.keyring k ON k.id = d.keyring
@@ -170,3 +173,56 @@ COMMENT ON FUNCTION pgseal.grant_keyring(text, text, text[]) IS 'give a role (or
 COMMENT ON FUNCTION pgseal.revoke_keyring(text, text, text[]) IS 'take privileges on a keyring back';
 COMMENT ON VIEW pgseal.keyrings IS 'keyrings with their active key versions and searchable paths';
 COMMENT ON VIEW pgseal.keys IS 'every key version and its state';
+
+CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, format_type(a.atttypid, a.atttypmod))
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+     WHERE a.atttypmod = keyring_id AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
+       AND a.atttypid IN (SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                           WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal')
+     LIMIT 1
+$$;
+COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column that is bound to a keyring, or NULL';
+
+CREATE FUNCTION pgseal.drop_keyring(keyring text, force boolean DEFAULT false) RETURNS void
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    dropped record;
+    bound text;
+    place text;
+    key_version int4;
+BEGIN
+    SELECT k.id, k.kms_key, coalesce(k.kms_endpoint, pgseal.kms_endpoint()) AS endpoint INTO dropped
+      FROM pgseal.keyring k WHERE k.name = keyring FOR UPDATE;
+    IF dropped IS NULL THEN
+        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+    END IF;
+    IF NOT force THEN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'drop_keyring must see what other transactions commit while it waits'
+                USING ERRCODE = 'active_sql_transaction', HINT = 'Run it in a transaction with isolation level READ COMMITTED.';
+        END IF;
+        bound := pgseal.bound_column(dropped.id);
+        FOR key_version IN SELECT d.version FROM pgseal.data_key d WHERE d.keyring = dropped.id ORDER BY 1 LOOP
+            PERFORM pgseal.refuse_registered(dropped.id, key_version);
+            place := coalesce(place, CASE WHEN bound IS NULL THEN pgseal.settled_place(dropped.id, key_version, false)
+                                          ELSE pgseal.find_key(dropped.id, key_version) END);
+        END LOOP;
+        -- Once more, because a table may have been committed while transactions were waited for.
+        place := coalesce(place, bound, pgseal.bound_column(dropped.id));
+        IF place IS NOT NULL THEN
+            RAISE EXCEPTION 'keyring "%" is still in use: %', keyring, place
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Drop or re-encrypt what uses it first. drop_keyring(keyring, force => true) gives its values up: nothing reads them again.';
+        END IF;
+    END IF;
+    DELETE FROM pgseal.privilege p WHERE p.keyring = dropped.id;
+    DELETE FROM pgseal.data_key d WHERE d.keyring = dropped.id;
+    DELETE FROM pgseal.index_key i WHERE i.keyring = dropped.id;
+    DELETE FROM pgseal.keyring k WHERE k.id = dropped.id;
+    RAISE NOTICE 'keyring "%" is gone from this database, but backups, WAL and replicas still hold its wrapped keys', keyring
+        USING HINT = format('Only the KMS can make every copy unreadable: destroy the key "%s" at %s, if no other keyring uses it.',
+                            dropped.kms_key, coalesce(dropped.endpoint, 'its KMS'));
+END $$;
+COMMENT ON FUNCTION pgseal.drop_keyring(text, boolean) IS 'drop a keyring that nothing uses; with force its values are given up';

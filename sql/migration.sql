@@ -29,13 +29,6 @@ BEGIN ATOMIC
     SELECT target_table UNION SELECT relid FROM pg_partition_tree(target_table);
 END;
 
-CREATE FUNCTION pgseal.own_type(base name) RETURNS oid
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    RETURN (SELECT t.oid FROM pg_type t
-              JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
-              JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
-             WHERE e.extname = 'pgseal' AND t.typname = base);
-
 -- The type that the column is to get. Fails where the role lacks a privilege, or the KMS does not answer, before anything is changed.
 CREATE FUNCTION pgseal.migration_type(target_table regclass, target_column name, keyring text, to_encrypted boolean) RETURNS text
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -790,7 +783,6 @@ COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[]
 COMMENT ON FUNCTION pgseal.migration_column(regclass, name) IS 'internal: name of the second column while a column changes its type';
 COMMENT ON FUNCTION pgseal.migration_started(regclass, name) IS 'internal: is there such a second column?';
 COMMENT ON FUNCTION pgseal.migration_tables(regclass) IS 'internal: a table and its partitions';
-COMMENT ON FUNCTION pgseal.own_type(name) IS 'internal: a type of the extension';
 COMMENT ON FUNCTION pgseal.migration_type(regclass, name, text, boolean) IS 'internal: the type that a column is to get';
 COMMENT ON FUNCTION pgseal.text_names(text, name) IS 'internal: is the name a word of the text?';
 COMMENT ON FUNCTION pgseal.migration_obstacles(regclass, name) IS 'what keeps a column from being encrypted or decrypted by encrypt_column and decrypt_column';

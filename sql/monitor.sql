@@ -1,7 +1,6 @@
 CREATE FUNCTION pgseal.counter(name text) RETURNS int8
     AS 'MODULE_PATHNAME', 'pgseal_counter' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
-CREATE FUNCTION pgseal.shared_keys_held() RETURNS int8
-    AS 'MODULE_PATHNAME', 'pgseal_shared_keys_held' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
 CREATE VIEW pgseal.stat AS
     SELECT pgseal.counter('values_sealed') AS values_sealed,
            pgseal.counter('values_decrypted') AS values_decrypted,
@@ -24,4 +23,3 @@ COMMENT ON COLUMN pgseal.stat.kms_failures IS 'calls of a KMS that failed';
 COMMENT ON COLUMN pgseal.stat.kms_milliseconds IS 'time that calls of a KMS took';
 COMMENT ON COLUMN pgseal.stat.shared_key_hits IS 'unwrapped keys taken from what all sessions share, instead of a call of a KMS';
 COMMENT ON COLUMN pgseal.stat.shared_keys IS 'unwrapped keys that all sessions share now; NULL where pgseal is not in shared_preload_libraries';
-COMMENT ON FUNCTION pgseal.shared_keys_held() IS 'how many unwrapped keys all sessions share now; see the view stat';

@@ -1,3 +1,11 @@
+CREATE FUNCTION pgseal.own_type(base name) RETURNS oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT t.oid FROM pg_type t
+              JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+              JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+             WHERE e.extname = 'pgseal' AND t.typname = base);
+COMMENT ON FUNCTION pgseal.own_type(name) IS 'internal: a type of the extension';
+
 -- Where values of a key may be: columns, and the texts that the catalogs keep. For retire_key, drop_keyring and audit.
 
 -- Columns that can hold values, plainly (scalar names the type), or in arrays, composites and ranges; blind says why one cannot be read.
@@ -116,3 +124,63 @@ CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text) RE
 COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: keyring, data key version, index key version, in transit (1) or not (0) and number of the values of a column';
 COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
 COMMENT ON FUNCTION pgseal.definitions() IS 'internal: what the catalogs keep as it was typed';
+
+CREATE FUNCTION pgseal.encrypted_column(target_table regclass, target_column name) RETURNS oid
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found oid := (SELECT getbase.oid FROM pg_attribute a
+                    CROSS JOIN LATERAL (
+                        WITH RECURSIVE base (oid, typbasetype) AS (
+                            SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
+                            UNION ALL
+                            SELECT t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype
+                        ) SELECT base.oid FROM base WHERE base.typbasetype = 0
+                    ) getbase
+                   WHERE a.attrelid = target_table AND a.attname = target_column AND NOT a.attisdropped);
+BEGIN
+    IF found IS NULL THEN
+        RAISE EXCEPTION 'column "%" of % does not exist', target_column, target_table USING ERRCODE = 'undefined_column';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                    WHERE d.classid = 'pg_type'::regclass AND d.objid = found AND d.deptype = 'e' AND e.extname = 'pgseal') THEN
+        RAISE EXCEPTION 'column "%" of % is not encrypted', target_column, target_table
+            USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
+    END IF;
+    RETURN found;
+END $$;
+COMMENT ON FUNCTION pgseal.encrypted_column(regclass, name) IS 'internal: the type of an encrypted column';
+
+CREATE FUNCTION pgseal.text_holds_key(text, int4, int4) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_text_holds_key' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.text_holds_key(text, int4, int4) IS 'internal: does a text quote a value of a data key version?';
+
+CREATE FUNCTION pgseal.key_usage(target_table regclass, target_column name)
+    RETURNS TABLE (keyring text, key_version int4, index_key_version int4, number_of_values int8)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    type name := CASE pgseal.encrypted_column(target_table, target_column) WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END;
+    unseen text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c WHERE c.relkind IN ('f', 'v')
+                       AND (c.oid = target_table OR c.oid IN (SELECT l.leaf FROM pgseal.leaves(target_table) l)));
+BEGIN
+    IF unseen IS NOT NULL THEN
+        RAISE EXCEPTION 'rows of % are stored elsewhere', unseen USING ERRCODE = 'wrong_object_type', HINT = 'Name the table that has them.';
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT coalesce(k.name::text, u.id::text), u.data, u.index, u.n
+           FROM (SELECT pgseal.keyring_id(v) AS id, pgseal.key_version(v) AS data, pgseal.index_key_version(v) AS index, count(*) AS n
+                   FROM pgseal.leaves($1) l CROSS JOIN LATERAL generate_series(0, pg_relation_size(l.leaf) / current_setting(''block_size'')::int8 - 1) page
+                  CROSS JOIN LATERAL unnest(pgseal.%s_values(l.leaf, $2, page, NULL)) v WHERE v IS NOT NULL GROUP BY 1, 2, 3) u
+           LEFT JOIN pgseal.keyring k ON k.id = u.id ORDER BY 1, 2, 3', type) USING target_table, target_column::text;
+END $$;
+COMMENT ON FUNCTION pgseal.key_usage(regclass, name) IS 'how many values of a column each key version has';
+
+-- Tables and materialized views below a table: partitions and children.
+CREATE FUNCTION pgseal.leaves(target_table regclass) RETURNS TABLE (leaf regclass, relkind "char")
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE tree (oid) AS (
+        SELECT target_table::oid
+        UNION
+        SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
+    ) SELECT c.oid::regclass, c.relkind FROM tree JOIN pg_class c ON c.oid = tree.oid WHERE c.relkind NOT IN ('p', 'v') ORDER BY 1
+$$;
+COMMENT ON FUNCTION pgseal.leaves(regclass) IS 'internal: what stores the rows of a table: itself, partitions, children';

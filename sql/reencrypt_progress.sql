@@ -19,6 +19,7 @@ CREATE TABLE pgseal.rotation (
     stuck boolean NOT NULL DEFAULT false,
     CONSTRAINT rotation_pkey PRIMARY KEY (relation, attnum)
 );
+
 CREATE TABLE pgseal.rotation_range (
     relation oid,
     attnum int2,
@@ -68,6 +69,7 @@ CREATE VIEW pgseal.rotation_progress WITH (security_barrier) AS
 CREATE FUNCTION pgseal.runs_for_an_owner() RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_runs_for_an_owner' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.runs_for_an_owner() IS 'internal: true below VACUUM, ANALYZE and the like, where a table''s owner has code run and whoever began it is somebody else';
+
 CREATE FUNCTION pgseal.rotation_column(target_table regclass, target_column name) RETURNS int2
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -252,39 +254,6 @@ BEGIN
     RETURN lag;
 END $$;
 
--- Why values of a column must not be rewritten where they are: something else is made from their bytes.
-CREATE FUNCTION pgseal.in_place_problem(target_table regclass, target_column name) RETURNS text
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM pgseal.encrypted_column(target_table, target_column);
-    RETURN (SELECT p.problem FROM (
-        SELECT format('%s is not an ordinary table', c.oid::regclass) FROM pg_class c LEFT JOIN pg_am m ON m.oid = c.relam
-         WHERE c.oid = target_table AND (c.relkind <> 'r' OR c.relpersistence = 't' OR m.amname <> 'heap')
-        UNION ALL
-        SELECT format('index %s stores the column or something made from it', i.indexrelid::regclass)
-          FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
-          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = target_column
-         WHERE i.indrelid = target_table
-           AND (a.attnum = ANY (i.indkey::int2[]) AND m.amname <> 'gin'
-                OR (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
-                   -- A whole row leaves no dependency on its columns.
-                   AND (pg_get_indexdef(i.indexrelid) LIKE '%.*%'
-                        OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
-                                      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = target_table AND d.refobjsubid = a.attnum)))
-        UNION ALL
-        SELECT format('column %I of %s is generated', g.attname, target_table) FROM pg_attribute g
-         WHERE g.attrelid = target_table AND g.attgenerated <> '' AND NOT g.attisdropped
-        UNION ALL
-        SELECT format('constraint %I of %s looks at the column', o.conname, target_table)
-          FROM pg_constraint o JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attname = target_column
-         WHERE o.conrelid = target_table AND o.contype IN ('c', 'x') AND (o.conkey && ARRAY[0, a.attnum]::int2[] OR o.conkey IS NULL)
-        UNION ALL
-        SELECT format('%s is partitioned by an expression', k.partrelid::regclass)
-          FROM pg_partition_ancestors(target_table) f JOIN pg_partitioned_table k ON k.partrelid = f.relid
-         WHERE k.partexprs IS NOT NULL
-    ) p (problem) LIMIT 1);
-END $$;
-
 COMMENT ON TABLE pgseal.rotation IS 'internal: runs of reencrypt; see the view rotation_progress';
 COMMENT ON COLUMN pgseal.rotation.goal IS 'which key versions the run aims at, as a hash';
 COMMENT ON TABLE pgseal.rotation_range IS 'internal: ranges of pages that workers of reencrypt share';
@@ -299,7 +268,6 @@ COMMENT ON COLUMN pgseal.rotation_progress.remaining IS 'of this pass, at the ra
 COMMENT ON COLUMN pgseal.rotation_progress.pids IS 'sessions that work on it';
 COMMENT ON FUNCTION pgseal.rotation_transactions() IS 'internal: transactions of this database that run now';
 COMMENT ON FUNCTION pgseal.rotation_lag() IS 'internal: bytes of WAL that a standby has not replayed yet';
-COMMENT ON FUNCTION pgseal.in_place_problem(regclass, name) IS 'why a column cannot be rotated in place, or NULL';
 COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column of a table that the caller of reencrypt owns';
 COMMENT ON FUNCTION pgseal.rotation_start_pass(oid, int2, int8) IS 'internal: divides a table into ranges of pages';
 COMMENT ON FUNCTION pgseal.rotation_join(regclass, name, boolean, int8) IS 'internal: starts or joins a run of reencrypt';

@@ -11,6 +11,13 @@ CREATE FUNCTION pgseal.filter(query jsonb, keyring text DEFAULT NULL) RETURNS @e
     AS 'MODULE_PATHNAME', 'pgseal_filter' LANGUAGE C STABLE PARALLEL RESTRICTED SUPPORT pgseal.filter_support;
 CREATE FUNCTION pgseal.filter_any(queries jsonb[], keyring text DEFAULT NULL) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_any' LANGUAGE C STABLE PARALLEL RESTRICTED SUPPORT pgseal.filter_any_support;
+
+CREATE FUNCTION pgseal.filter_casefold_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_filter_casefold_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.filter_casefold_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';
+CREATE FUNCTION pgseal.filter_casefold(query jsonb, keyring text DEFAULT NULL) RETURNS @extschema@.encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_casefold' LANGUAGE C STABLE PARALLEL RESTRICTED SUPPORT pgseal.filter_casefold_support;
+COMMENT ON FUNCTION pgseal.filter_casefold(jsonb, text) IS 'the condition "contains this document, whatever the case of its strings", for @@';
 CREATE FUNCTION pgseal.filter_for(jsonb, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_for' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 CREATE FUNCTION pgseal.filter_in(@extschema@.encrypted_filter, int4) RETURNS @extschema@.encrypted_filter

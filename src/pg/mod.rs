@@ -28,15 +28,20 @@ pgrx::extension_sql_file!("../../sql/between.sql", name = "between", requires = 
 pgrx::extension_sql_file!("../../sql/decrypt_casts.sql", name = "decrypt_casts", requires = ["between"]);
 pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["decrypt_casts"]);
 pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["reveal"]);
-pgrx::extension_sql_file!("../../sql/reencrypt_progress.sql", name = "reencrypt_progress", requires = ["keyrings"]);
-pgrx::extension_sql_file!("../../sql/places.sql", name = "places", requires = ["reencrypt_progress"]);
-pgrx::extension_sql_file!("../../sql/reencrypt.sql", name = "reencrypt", requires = ["places"]);
-pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["reencrypt"]);
+pgrx::extension_sql_file!("../../sql/reencrypt_progress.sql", name = "progress", requires = ["keyrings"]);
+pgrx::extension_sql_file!("../../sql/places.sql", name = "places", requires = ["progress"]);
+pgrx::extension_sql_file!("../../sql/in_place.sql", name = "in_place", requires = ["places"]);
+pgrx::extension_sql_file!("../../sql/reencrypt.sql", name = "reencrypt", requires = ["in_place"]);
+pgrx::extension_sql_file!("../../sql/retire.sql", name = "retire", requires = ["reencrypt"]);
+pgrx::extension_sql_file!("../../sql/shared_keys.sql", name = "shared_keys", requires = ["retire"]);
+pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["shared_keys"]);
 pgrx::extension_sql_file!("../../sql/kms.sql", name = "kms", requires = ["monitor"]);
 pgrx::extension_sql_file!("../../sql/migration.sql", name = "migration", requires = ["kms"]);
 pgrx::extension_sql_file!("../../sql/backup.sql", name = "backup", requires = ["migration"]);
-pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["backup"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["audit"], finalize);
+pgrx::extension_sql_file!("../../sql/verify.sql", name = "verify", requires = ["backup"]);
+pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["verify"]);
+pgrx::extension_sql_file!("../../sql/evidence.sql", name = "evidence", requires = ["audit"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["evidence"], finalize);
 
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.

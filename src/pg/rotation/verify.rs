@@ -1,5 +1,5 @@
 //! Whether stored values are authentic: a verdict on each value where everything else would raise an error.
-//! The loops are in sql/audit.sql.
+//! The loops are in sql/verify.sql.
 
 use std::collections::HashMap;
 
