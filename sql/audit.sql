@@ -6,6 +6,7 @@ CREATE FUNCTION pgseal.quoted_values(quoting text) RETURNS TABLE (keyring_id int
     SELECT ((get_byte(h, 4) & 127) << 24) | (get_byte(h, 5) << 16) | (get_byte(h, 6) << 8) | get_byte(h, 7), (get_byte(h, 8) << 8) | get_byte(h, 9)
       FROM (SELECT decode(m[1], 'base64') FROM regexp_matches(quoting, 'pgseal:([A-Za-z0-9+/]{24})', 'g') m) q (h)
 $$;
+COMMENT ON FUNCTION pgseal.quoted_values(text) IS 'internal: keyrings and key versions of the sealed values that a text quotes';
 
 -- Does an expression compare an encrypted value with a constant in plain sight? Keys behind ->, sealed literals and empty documents are none.
 CREATE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURNS boolean
@@ -17,6 +18,7 @@ CREATE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURN
       FROM (SELECT regexp_replace(regexp_replace(definition, '''(pgseal:[^'']*|\{\}|\[\])''(::[a-z_."]+)?', '#SEALED#', 'g'),
                                   '(->>?|#>>?|\?[|&]?)\s*''[^'']*''(::[a-z]+(\[\])?)?', '#KEY#', 'g') AS bare) b
 $$;
+COMMENT ON FUNCTION pgseal.compares_plaintext(text, boolean) IS 'internal: does a definition compare with a plaintext constant?';
 
 CREATE FUNCTION pgseal.audit_values() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
@@ -60,6 +62,7 @@ BEGIN
         RETURN QUERY SELECT 'unknown', 'definitions', 'literals in definitions were not looked at: somebody has locked a table below a view', 'audit again';
     END;
 END $$;
+COMMENT ON FUNCTION pgseal.audit_values() IS 'internal: findings on stored values; see audit';
 
 -- What is to be said of values under a key.
 CREATE FUNCTION pgseal.audit_key(keyring_id int4, data int4, index int4, what text, remedy text)
@@ -77,6 +80,7 @@ CREATE FUNCTION pgseal.audit_key(keyring_id int4, data int4, index int4, what te
       FROM pgseal.keyring k LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.version = index
      WHERE k.id = keyring_id AND index > 0 AND i.state IS DISTINCT FROM 'active'
 $$;
+COMMENT ON FUNCTION pgseal.audit_key(int4, int4, int4, text, text) IS 'internal: findings on a key version in use; see audit';
 
 -- Disks below a directory: do they lead to dm-crypt?
 CREATE FUNCTION pgseal.audit_disk(directory text) RETURNS TABLE (severity text, finding text)
@@ -111,6 +115,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     RETURN QUERY SELECT 'unknown', 'whether the disk below is encrypted cannot be seen from here';
 END $$;
+COMMENT ON FUNCTION pgseal.audit_disk(text) IS 'internal: finding on the disk below a directory; see audit';
 
 CREATE FUNCTION pgseal.audit_settings() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -154,6 +159,7 @@ CREATE FUNCTION pgseal.audit_settings() RETURNS TABLE (severity text, object tex
             SELECT format('tablespace %I', spcname), pg_tablespace_location(oid) FROM pg_tablespace WHERE oid >= 16384) p (object, directory)
       CROSS JOIN LATERAL pgseal.audit_disk(p.directory) d
 $$;
+COMMENT ON FUNCTION pgseal.audit_settings() IS 'internal: findings on settings and disks; see audit';
 
 -- A restore that left rows out: nothing but this keeps the tables of keys together.
 CREATE FUNCTION pgseal.audit_orphans() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
@@ -247,6 +253,7 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
                       ORDER BY s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1),
                     (SELECT s.reset_val FROM pg_settings s WHERE s.name = 'pgseal.accept_sealed'), 'on') <> 'off'
 $$;
+COMMENT ON FUNCTION pgseal.audit_catalogs(interval) IS 'internal: findings on keyrings, roles and definitions; see audit';
 
 -- What evaluates encrypted values, directly or through views, operators and functions, as pg_depend and the text of functions tell;
 -- plaintext where it decrypts. Bytes alone, as key_version reads them, count for nothing.
@@ -351,12 +358,4 @@ BEGIN
         END;
     END LOOP;
 END $$;
-
-COMMENT ON FUNCTION pgseal.quoted_values(text) IS 'internal: keyrings and key versions of the sealed values that a text quotes';
-COMMENT ON FUNCTION pgseal.compares_plaintext(text, boolean) IS 'internal: does a definition compare with a plaintext constant?';
-COMMENT ON FUNCTION pgseal.audit_values() IS 'internal: findings on stored values; see audit';
-COMMENT ON FUNCTION pgseal.audit_key(int4, int4, int4, text, text) IS 'internal: findings on a key version in use; see audit';
-COMMENT ON FUNCTION pgseal.audit_disk(text) IS 'internal: finding on the disk below a directory; see audit';
-COMMENT ON FUNCTION pgseal.audit_settings() IS 'internal: findings on settings and disks; see audit';
-COMMENT ON FUNCTION pgseal.audit_catalogs(interval) IS 'internal: findings on keyrings, roles and definitions; see audit';
 COMMENT ON FUNCTION pgseal.audit(interval, int4) IS 'what is set up in a way that gives plaintext away, with severity and what to do; reads the headers of all values';

@@ -17,6 +17,7 @@ BEGIN
     END IF;
     RETURN exported;
 END $$;
+COMMENT ON FUNCTION pgseal.export_keyring(text) IS 'a keyring as JSON, its keys wrapped; for import_keyring in another database';
 
 CREATE FUNCTION pgseal.exported_keys(exported json, purpose text)
     RETURNS TABLE (version int4, state text, wrapped bytea, commitment bytea, created timestamptz, retired timestamptz, policy json)
@@ -26,6 +27,7 @@ BEGIN ATOMIC
       FROM json_to_recordset(exported -> (purpose || '_keys'))
         AS r (version int4, state text, wrapped text, commitment text, created timestamptz, retired timestamptz, policy json);
 END;
+COMMENT ON FUNCTION pgseal.exported_keys(json, text) IS 'internal: the keys in an exported keyring';
 
 -- What is wrong with it by itself, before this database is looked at; NULL if nothing.
 CREATE FUNCTION pgseal.exported_problem(exported json) RETURNS text
@@ -68,6 +70,7 @@ BEGIN
 EXCEPTION WHEN data_exception THEN
     RETURN 'a field is not of the right kind';
 END $$;
+COMMENT ON FUNCTION pgseal.exported_problem(json) IS 'internal: what is wrong with an exported keyring';
 
 CREATE FUNCTION pgseal.check_active_keys(keyring_id int4) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_check_active_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -150,6 +153,7 @@ BEGIN
     PERFORM pgseal.check_active_keys(new_id);
     RETURN new_id;
 END $$;
+COMMENT ON FUNCTION pgseal.import_keyring(json) IS 'add an exported keyring, or what this database does not know of it yet; returns its id';
 
 -- What a backup needs that is taken now. The endpoint is the server's where a keyring has none of its own.
 CREATE FUNCTION pgseal.backup_manifest()
@@ -163,6 +167,7 @@ BEGIN ATOMIC
      WHERE v.state IN ('active', 'decrypt-only')
      ORDER BY 1, 3, 4;
 END;
+COMMENT ON FUNCTION pgseal.backup_manifest() IS 'which keys a backup needs that is taken now, and at which KMS they are';
 
 CREATE TABLE pgseal.manifest (
     name text CONSTRAINT manifest_pkey PRIMARY KEY,
@@ -184,6 +189,7 @@ BEGIN
     END IF;
     RETURN jsonb_array_length(needed);
 END $$;
+COMMENT ON FUNCTION pgseal.register_manifest(text) IS 'a backup has been taken now: its keys are not retired until release_manifest; returns how many';
 
 CREATE FUNCTION pgseal.release_manifest(name text) RETURNS void
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -193,6 +199,7 @@ BEGIN
         RAISE EXCEPTION 'manifest "%" is not registered', name USING ERRCODE = 'undefined_object';
     END IF;
 END $$;
+COMMENT ON FUNCTION pgseal.release_manifest(text) IS 'a registered backup is gone';
 
 -- For retire_key. The lock keeps a manifest from being registered until the key is retired.
 CREATE FUNCTION pgseal.refuse_registered(keyring_id int4, key_version int4) RETURNS void
@@ -211,12 +218,4 @@ BEGIN
                   HINT = 'SELECT pgseal.release_manifest(name) when the backup has been destroyed.';
     END IF;
 END $$;
-
-COMMENT ON FUNCTION pgseal.export_keyring(text) IS 'a keyring as JSON, its keys wrapped; for import_keyring in another database';
-COMMENT ON FUNCTION pgseal.exported_keys(json, text) IS 'internal: the keys in an exported keyring';
-COMMENT ON FUNCTION pgseal.exported_problem(json) IS 'internal: what is wrong with an exported keyring';
-COMMENT ON FUNCTION pgseal.import_keyring(json) IS 'add an exported keyring, or what this database does not know of it yet; returns its id';
-COMMENT ON FUNCTION pgseal.backup_manifest() IS 'which keys a backup needs that is taken now, and at which KMS they are';
-COMMENT ON FUNCTION pgseal.register_manifest(text) IS 'a backup has been taken now: its keys are not retired until release_manifest; returns how many';
-COMMENT ON FUNCTION pgseal.release_manifest(text) IS 'a registered backup is gone';
 COMMENT ON FUNCTION pgseal.refuse_registered(int4, int4) IS 'internal: refuses while a registered backup needs a data key';

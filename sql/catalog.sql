@@ -11,7 +11,6 @@ BEGIN
 END $$;
 
 CREATE SCHEMA pgseal;
-COMMENT ON SCHEMA pgseal IS 'pgseal: keyrings, encryption, search and rotation';
 
 CREATE TABLE pgseal.keyring (
     id int4 CONSTRAINT keyring_pkey PRIMARY KEY CHECK (id > 0),
@@ -22,12 +21,13 @@ CREATE TABLE pgseal.keyring (
     is_default boolean NOT NULL DEFAULT false,
     created timestamptz NOT NULL DEFAULT now()
 );
-CREATE UNIQUE INDEX keyring_default ON pgseal.keyring (is_default) WHERE is_default;
 COMMENT ON TABLE pgseal.keyring IS 'keyrings; each has its own data keys and index keys';
 COMMENT ON COLUMN pgseal.keyring.id IS 'the number in every value and in type modifiers, derived from the uuid';
 COMMENT ON COLUMN pgseal.keyring.kms_endpoint IS 'where its wrapping key is; NULL for pgseal.kms_endpoint';
 COMMENT ON COLUMN pgseal.keyring.kms_key IS 'name of the wrapping key at the KMS';
 COMMENT ON COLUMN pgseal.keyring.is_default IS 'used for values whose column and session name no keyring';
+
+CREATE UNIQUE INDEX keyring_default ON pgseal.keyring (is_default) WHERE is_default;
 
 CREATE TABLE pgseal.data_key (
     keyring int4 NOT NULL,
@@ -39,10 +39,11 @@ CREATE TABLE pgseal.data_key (
     retired timestamptz,
     CONSTRAINT data_key_pkey PRIMARY KEY (keyring, version)
 );
-CREATE UNIQUE INDEX data_key_active ON pgseal.data_key (keyring) WHERE state = 'active';
 COMMENT ON TABLE pgseal.data_key IS 'data keys, wrapped by the KMS; they seal values';
 COMMENT ON COLUMN pgseal.data_key.wrapped IS 'what the KMS made of the key; the key itself is nowhere stored';
 COMMENT ON COLUMN pgseal.data_key.commitment IS 'shows after each unwrap that the key is the one that was wrapped';
+
+CREATE UNIQUE INDEX data_key_active ON pgseal.data_key (keyring) WHERE state = 'active';
 
 CREATE TABLE pgseal.index_key (
     keyring int4 NOT NULL,
@@ -55,9 +56,11 @@ CREATE TABLE pgseal.index_key (
     retired timestamptz,
     CONSTRAINT index_key_pkey PRIMARY KEY (keyring, version)
 );
-CREATE UNIQUE INDEX index_key_active ON pgseal.index_key (keyring) WHERE state = 'active';
 COMMENT ON TABLE pgseal.index_key IS 'index keys, wrapped by the KMS; they make search tokens';
 COMMENT ON COLUMN pgseal.index_key.policy IS 'the searchable paths of this version';
+
+CREATE UNIQUE INDEX index_key_active ON pgseal.index_key (keyring) WHERE state = 'active';
+COMMENT ON SCHEMA pgseal IS 'pgseal: keyrings, encryption, search and rotation';
 
 -- A role by its number, written as its name; a restore keeps the name of a role that is missing.
 CREATE TYPE pgseal.grantee;

@@ -1,6 +1,7 @@
 CREATE FUNCTION pgseal.create_keyring(name text, searchable text[] DEFAULT '{}', kms_key text DEFAULT NULL, kms_endpoint text DEFAULT NULL) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text) IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint; returns its id';
 CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
@@ -8,22 +9,29 @@ COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int
 CREATE FUNCTION pgseal.set_default_keyring(name text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_set_default_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.set_default_keyring(text) IS 'the keyring for values whose column and session name none; NULL for none';
 CREATE FUNCTION pgseal.rotate_key(keyring text) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_rotate_key' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.rotate_key(text) IS 'new data key for new values; returns its version';
 CREATE FUNCTION pgseal.rotate_index_key(keyring text) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_rotate_index_key' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.rotate_index_key(text) IS 'new index key for new tokens; returns its version';
 CREATE FUNCTION pgseal.set_searchable(keyring text, searchable text[]) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_set_searchable' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.set_searchable(text, text[]) IS 'other searchable paths, under a new index key; returns its version';
 CREATE FUNCTION pgseal.rewrap_keys(keyring text) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_rewrap_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.rewrap_keys(text) IS 'wrap the keyring''s keys under the newest version of the KMS key; no row is touched; returns how many keys';
 CREATE FUNCTION pgseal.flush_keys() RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_flush_keys' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.flush_keys() IS 'have every session drop its unwrapped keys at its next statement';
 CREATE FUNCTION pgseal.key_tables_changed() RETURNS trigger
     AS 'MODULE_PATHNAME', 'pgseal_key_tables_changed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.key_tables_changed() IS 'internal: tells every session that keys have changed';
 
 -- Restores and imports change the tables without calling a function.
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgseal.keyring
@@ -37,6 +45,7 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgseal.pr
 
 CREATE FUNCTION pgseal.may_become(text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_may_become' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.may_become(text, text) IS 'internal: may a key version go from one state to the other?';
 
 CREATE FUNCTION pgseal.check_key_state() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -47,6 +56,7 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
+COMMENT ON FUNCTION pgseal.check_key_state() IS 'internal: key states only move forward';
 
 CREATE TRIGGER state BEFORE UPDATE OF state ON pgseal.data_key
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION pgseal.check_key_state();
@@ -87,6 +97,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT privilege_pkey DO UPDATE
         SET encrypt = p.encrypt OR excluded.encrypt, search = p.search OR excluded.search, decrypt = p.decrypt OR excluded.decrypt;
 END $$;
+COMMENT ON FUNCTION pgseal.grant_keyring(text, text, text[]) IS 'give a role (or public) encrypt, search or decrypt on a keyring';
 
 CREATE FUNCTION pgseal.revoke_keyring(keyring text, role text, privileges text[] DEFAULT ARRAY['encrypt', 'search', 'decrypt']) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -114,6 +125,7 @@ BEGIN
     END IF;
     DELETE FROM pgseal.privilege p WHERE pgseal.is_missing(p.role) AND NOT (p.encrypt OR p.search OR p.decrypt);
 END $$;
+COMMENT ON FUNCTION pgseal.revoke_keyring(text, text, text[]) IS 'take privileges on a keyring back';
 
 CREATE VIEW pgseal.keyrings AS
     SELECT k.name, k.id, k.is_default, k.kms_endpoint, k.kms_key,
@@ -124,6 +136,7 @@ CREATE VIEW pgseal.keyrings AS
       FROM pgseal.keyring k
       LEFT JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
       LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active';
+COMMENT ON VIEW pgseal.keyrings IS 'keyrings with their active key versions and searchable paths';
 
 CREATE VIEW pgseal.keys AS
     SELECT k.name AS keyring, 'data' AS purpose, d.version, d.state, d.created, d.retired
@@ -131,9 +144,11 @@ CREATE VIEW pgseal.keys AS
     UNION ALL
     SELECT k.name, 'index', i.version, i.state, i.created, i.retired
       FROM pgseal.index_key i JOIN pgseal.keyring k ON k.id = i.keyring;
+COMMENT ON VIEW pgseal.keys IS 'every key version and its state';
 
 CREATE FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) RETURNS text[]
     AS 'MODULE_PATHNAME', 'pgseal_searchable_values' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) IS 'internal: the searchable values of a document, as numbers that equal ones share';
 
 CREATE FUNCTION pgseal.check_searchable(target_table regclass, target_column name, sample_size int4 DEFAULT 10000)
     RETURNS TABLE (path text, number_of_values int8, distinct_values int8, commonest_share float8)
@@ -156,23 +171,7 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 END $$;
-
-COMMENT ON FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) IS 'internal: the searchable values of a document, as numbers that equal ones share';
 COMMENT ON FUNCTION pgseal.check_searchable(regclass, name, int4) IS 'how many different values searchable paths have in a sample of rows, with a notice where so few are easy to guess; needs decrypt';
-COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text) IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint; returns its id';
-COMMENT ON FUNCTION pgseal.set_default_keyring(text) IS 'the keyring for values whose column and session name none; NULL for none';
-COMMENT ON FUNCTION pgseal.rotate_key(text) IS 'new data key for new values; returns its version';
-COMMENT ON FUNCTION pgseal.rotate_index_key(text) IS 'new index key for new tokens; returns its version';
-COMMENT ON FUNCTION pgseal.set_searchable(text, text[]) IS 'other searchable paths, under a new index key; returns its version';
-COMMENT ON FUNCTION pgseal.rewrap_keys(text) IS 'wrap the keyring''s keys under the newest version of the KMS key; no row is touched; returns how many keys';
-COMMENT ON FUNCTION pgseal.flush_keys() IS 'have every session drop its unwrapped keys at its next statement';
-COMMENT ON FUNCTION pgseal.key_tables_changed() IS 'internal: tells every session that keys have changed';
-COMMENT ON FUNCTION pgseal.may_become(text, text) IS 'internal: may a key version go from one state to the other?';
-COMMENT ON FUNCTION pgseal.check_key_state() IS 'internal: key states only move forward';
-COMMENT ON FUNCTION pgseal.grant_keyring(text, text, text[]) IS 'give a role (or public) encrypt, search or decrypt on a keyring';
-COMMENT ON FUNCTION pgseal.revoke_keyring(text, text, text[]) IS 'take privileges on a keyring back';
-COMMENT ON VIEW pgseal.keyrings IS 'keyrings with their active key versions and searchable paths';
-COMMENT ON VIEW pgseal.keys IS 'every key version and its state';
 
 CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$

@@ -16,11 +16,13 @@ BEGIN
                         AND col_description(a.attrelid, a.attnum) = format('column %I in its new type, while pgseal fills it', target_column)),
                     format('pgseal_new_%s', number));
 END $$;
+COMMENT ON FUNCTION pgseal.migration_column(regclass, name) IS 'internal: name of the second column while a column changes its type';
 
 CREATE FUNCTION pgseal.migration_started(target_table regclass, target_column name) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     RETURN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target_table AND NOT a.attisdropped
                       AND a.attname = pgseal.migration_column(target_table, target_column));
+COMMENT ON FUNCTION pgseal.migration_started(regclass, name) IS 'internal: is there such a second column?';
 
 -- The table and its partitions.
 CREATE FUNCTION pgseal.migration_tables(target_table regclass) RETURNS SETOF regclass
@@ -28,6 +30,7 @@ CREATE FUNCTION pgseal.migration_tables(target_table regclass) RETURNS SETOF reg
 BEGIN ATOMIC
     SELECT target_table UNION SELECT relid FROM pg_partition_tree(target_table);
 END;
+COMMENT ON FUNCTION pgseal.migration_tables(regclass) IS 'internal: a table and its partitions';
 
 -- The type that the column is to get. Fails where the role lacks a privilege, or the KMS does not answer, before anything is changed.
 CREATE FUNCTION pgseal.migration_type(target_table regclass, target_column name, keyring text, to_encrypted boolean) RETURNS text
@@ -67,10 +70,12 @@ BEGIN
     RETURN (SELECT format_type(pgseal.own_type(base), pgseal.keyring_id(probe.value)) FROM (SELECT pgseal.encrypt('{}'::jsonb, keyring) AS value OFFSET 0) probe
              WHERE pgseal.decrypt(probe.value) = '{}');
 END $$;
+COMMENT ON FUNCTION pgseal.migration_type(regclass, name, text, boolean) IS 'internal: the type that a column is to get';
 
 CREATE FUNCTION pgseal.text_names(text, name) RETURNS boolean
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
     RETURN $1 ~* ('\m' || regexp_replace($2, '(\W)', '\\\1', 'g') || '\M');
+COMMENT ON FUNCTION pgseal.text_names(text, name) IS 'internal: is the name a word of the text?';
 
 -- An object as a person names it.
 CREATE FUNCTION pgseal.describe(class oid, id oid, part int4) RETURNS text
@@ -294,6 +299,7 @@ BEGIN
         SELECT f.function FROM (SELECT pgseal.naming_functions(target_table, target_column)
                                 UNION ALL SELECT o || ': takes, returns or uses whole rows' FROM pgseal.row_dependents(target_table) o WHERE o LIKE 'function %') f (function);
 END $$;
+COMMENT ON FUNCTION pgseal.migration_obstacles(regclass, name) IS 'what keeps a column from being encrypted or decrypted by encrypt_column and decrypt_column';
 
 CREATE FUNCTION pgseal.check_migration(target_table regclass, target_column name, ignore text[]) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -309,6 +315,7 @@ BEGIN
                       'no harm goes into ignore => ARRAY[...] as it is written here (a publication without the reason).';
     END IF;
 END $$;
+COMMENT ON FUNCTION pgseal.check_migration(regclass, name, text[]) IS 'internal: an error that names what stands in the way';
 
 -- The old index to be replaced, and what is to be typed for it; no row where nothing is left to do.
 CREATE FUNCTION pgseal.migration_commands(target_table regclass, target_column name) RETURNS SETOF text
@@ -359,6 +366,7 @@ BEGIN
         RETURN NEXT format('ALTER INDEX %s.%I ATTACH PARTITION %s.%I', part.parent_schema, part.parent_index, part.schema, part.index);
     END LOOP;
 END $$;
+COMMENT ON FUNCTION pgseal.migration_commands(regclass, name) IS 'internal: commands that replace the index of a column';
 
 -- Not longer than a second at a time, because all others queue behind a lock that waits.
 CREATE FUNCTION pgseal.lock_for_migration(target_table regclass) RETURNS boolean
@@ -369,6 +377,7 @@ BEGIN
 EXCEPTION WHEN lock_not_available THEN
     RETURN false;
 END $$;
+COMMENT ON FUNCTION pgseal.lock_for_migration(regclass) IS 'internal: tries to lock a table for a second';
 
 CREATE FUNCTION pgseal.refuse_other_owner(relation oid) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -400,6 +409,7 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (%2$I IS NOT NULL) NOT VALID', target_table, new_column);
     END IF;
 END $$;
+COMMENT ON FUNCTION pgseal.start_migration(regclass, name, text, boolean) IS 'internal: second column and trigger';
 
 -- Changes with whatever is done to the triggers, so that none was switched off for a while.
 CREATE FUNCTION pgseal.migration_trigger(target_table regclass, target_column name) RETURNS text
@@ -408,6 +418,7 @@ CREATE FUNCTION pgseal.migration_trigger(target_table regclass, target_column na
              WHERE t.tgrelid IN (SELECT pgseal.migration_tables(target_table)) AND t.tgenabled = 'A'
                AND t.tgname = '~' || pgseal.migration_column(target_table, target_column)
             HAVING count(*) = (SELECT count(*) FROM pgseal.migration_tables(target_table)));
+COMMENT ON FUNCTION pgseal.migration_trigger(regclass, name) IS 'internal: which triggers fill the second column, as of when; NULL where one is off';
 
 -- Privileges, comment, security labels and settings of the old column go to the new one, in one table or partition.
 CREATE FUNCTION pgseal.carry_over(relation regclass, old_column name, new_column name) RETURNS void
@@ -485,6 +496,7 @@ BEGIN
         EXECUTE format('COMMENT ON INDEX %s.%I IS %L', (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = target_table), old_index, index_comment);
     END IF;
 END $$;
+COMMENT ON FUNCTION pgseal.finish_migration(regclass, name, boolean) IS 'internal: the second column takes the place of the first';
 
 CREATE FUNCTION pgseal.abandon_migration(target_table regclass, target_column name) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -501,6 +513,7 @@ BEGIN
     END IF;
     EXECUTE format('ALTER TABLE %s DROP COLUMN %I', target_table, new_column);
 END $$;
+COMMENT ON FUNCTION pgseal.abandon_migration(regclass, name) IS 'take back what an unfinished encrypt_column or decrypt_column made';
 
 -- Who will be refused once the column is encrypted.
 CREATE FUNCTION pgseal.migration_roles(target_table regclass, target_column name, new_type text) RETURNS SETOF text
@@ -518,6 +531,7 @@ BEGIN ATOMIC
        AND ((writes AND NOT coalesce(encrypts, false)) OR (reads AND NOT coalesce(decrypts, false)))
      ORDER BY 1;
 END;
+COMMENT ON FUNCTION pgseal.migration_roles(regclass, name, text) IS 'internal: roles that use a column and lack a privilege on the keyring';
 
 -- What a migration would do, or, where one is half done, whether it can go on: before anything is changed.
 CREATE FUNCTION pgseal.prepare_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean,
@@ -779,18 +793,3 @@ BEGIN
                                batch_size, dry_run, ignore);
 END $$;
 COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[]) IS 'make an encrypted column jsonb or text again while it is in use; can be stopped and called again';
-
-COMMENT ON FUNCTION pgseal.migration_column(regclass, name) IS 'internal: name of the second column while a column changes its type';
-COMMENT ON FUNCTION pgseal.migration_started(regclass, name) IS 'internal: is there such a second column?';
-COMMENT ON FUNCTION pgseal.migration_tables(regclass) IS 'internal: a table and its partitions';
-COMMENT ON FUNCTION pgseal.migration_type(regclass, name, text, boolean) IS 'internal: the type that a column is to get';
-COMMENT ON FUNCTION pgseal.text_names(text, name) IS 'internal: is the name a word of the text?';
-COMMENT ON FUNCTION pgseal.migration_obstacles(regclass, name) IS 'what keeps a column from being encrypted or decrypted by encrypt_column and decrypt_column';
-COMMENT ON FUNCTION pgseal.check_migration(regclass, name, text[]) IS 'internal: an error that names what stands in the way';
-COMMENT ON FUNCTION pgseal.migration_commands(regclass, name) IS 'internal: commands that replace the index of a column';
-COMMENT ON FUNCTION pgseal.lock_for_migration(regclass) IS 'internal: tries to lock a table for a second';
-COMMENT ON FUNCTION pgseal.start_migration(regclass, name, text, boolean) IS 'internal: second column and trigger';
-COMMENT ON FUNCTION pgseal.migration_trigger(regclass, name) IS 'internal: which triggers fill the second column, as of when; NULL where one is off';
-COMMENT ON FUNCTION pgseal.finish_migration(regclass, name, boolean) IS 'internal: the second column takes the place of the first';
-COMMENT ON FUNCTION pgseal.abandon_migration(regclass, name) IS 'take back what an unfinished encrypt_column or decrypt_column made';
-COMMENT ON FUNCTION pgseal.migration_roles(regclass, name, text) IS 'internal: roles that use a column and lack a privilege on the keyring';

@@ -1,5 +1,6 @@
 CREATE FUNCTION pgseal.counter(name text) RETURNS int8
     AS 'MODULE_PATHNAME', 'pgseal_counter' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.counter(text) IS 'what this session has done; see the view stat';
 
 CREATE VIEW pgseal.stat AS
     SELECT pgseal.counter('values_sealed') AS values_sealed,
@@ -11,8 +12,6 @@ CREATE VIEW pgseal.stat AS
            pgseal.counter('kms_microseconds') / 1000.0 AS kms_milliseconds,
            pgseal.counter('shared_key_hits') AS shared_key_hits,
            pgseal.shared_keys_held() AS shared_keys;
-
-COMMENT ON FUNCTION pgseal.counter(text) IS 'what this session has done; see the view stat';
 COMMENT ON VIEW pgseal.stat IS 'what this session has done since it began; for pg_monitor';
 COMMENT ON COLUMN pgseal.stat.values_sealed IS 'values and parts of values encrypted';
 COMMENT ON COLUMN pgseal.stat.values_decrypted IS 'values decrypted, for a recheck or to be shown';

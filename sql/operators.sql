@@ -1,96 +1,141 @@
 -- Parts of a document and changed documents; each decrypts and seals its result under the same keyring.
 CREATE FUNCTION pgseal.field(@extschema@.encrypted_jsonb, text) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_field' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.field(@extschema@.encrypted_jsonb, text) IS 'implementation of -> operator';
 CREATE FUNCTION pgseal.element(@extschema@.encrypted_jsonb, int4) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_element' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.element(@extschema@.encrypted_jsonb, int4) IS 'implementation of -> operator';
 CREATE FUNCTION pgseal.path(@extschema@.encrypted_jsonb, text[]) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_path' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.path(@extschema@.encrypted_jsonb, text[]) IS 'implementation of #> operator';
 CREATE FUNCTION pgseal.field_text(@extschema@.encrypted_jsonb, text) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_field_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.field_text(@extschema@.encrypted_jsonb, text) IS 'implementation of ->> operator';
 CREATE FUNCTION pgseal.element_text(@extschema@.encrypted_jsonb, int4) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_element_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.element_text(@extschema@.encrypted_jsonb, int4) IS 'implementation of ->> operator';
 CREATE FUNCTION pgseal.path_text(@extschema@.encrypted_jsonb, text[]) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_path_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.path_text(@extschema@.encrypted_jsonb, text[]) IS 'implementation of #>> operator';
 CREATE FUNCTION pgseal.operator_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_operator_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.operator_support(internal) IS 'planner support: the session''s choice of keyring';
 CREATE FUNCTION pgseal.key_exists(@extschema@.encrypted_jsonb, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exists' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.key_exists(@extschema@.encrypted_jsonb, text) IS 'implementation of ? operator';
 CREATE FUNCTION pgseal.any_key_exists(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exists_any' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.any_key_exists(@extschema@.encrypted_jsonb, text[]) IS 'implementation of ?| operator';
 CREATE FUNCTION pgseal.all_keys_exist(@extschema@.encrypted_jsonb, text[]) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exists_all' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.all_keys_exist(@extschema@.encrypted_jsonb, text[]) IS 'implementation of ?& operator';
 CREATE FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, jsonb) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_concat' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, jsonb) IS 'implementation of || operator';
 CREATE FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_concat_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'implementation of || operator';
 CREATE FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_delete' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text) IS 'implementation of - operator';
 CREATE FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text[]) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_delete_all' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text[]) IS 'implementation of - operator';
 CREATE FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, int4) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_delete_element' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, int4) IS 'implementation of - operator';
 CREATE FUNCTION pgseal.delete_path(@extschema@.encrypted_jsonb, text[]) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_delete_path' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.delete_path(@extschema@.encrypted_jsonb, text[]) IS 'implementation of #- operator';
 
 CREATE FUNCTION pgseal.equal_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_equal_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.equal_support(internal) IS 'planner support: token match AND exact match';
 CREATE FUNCTION pgseal.filter_text(int4, text[], text, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.filter_text(int4, text[], text, int4) IS 'internal: the filter of a rewritten = with a parameter';
 CREATE FUNCTION pgseal.filter_text(int4, text[], @extschema@.encrypted_text, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_sealed_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.filter_text(int4, text[], @extschema@.encrypted_text, int4) IS 'internal: the filter of a rewritten = with a parameter';
 CREATE FUNCTION pgseal.equal(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_equal_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.equal_support;
+COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'implementation of = operator';
 CREATE FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'implementation of <> operator';
 CREATE FUNCTION pgseal.equal(@extschema@.encrypted_text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_equal_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.equal_support;
+COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_text, text) IS 'implementation of = operator';
 CREATE FUNCTION pgseal.differ(@extschema@.encrypted_text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_text, text) IS 'implementation of <> operator';
 CREATE FUNCTION pgseal.equal(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_equal' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.equal_support;
+COMMENT ON FUNCTION pgseal.equal(text, @extschema@.encrypted_text) IS 'implementation of = operator';
 CREATE FUNCTION pgseal.differ(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.differ(text, @extschema@.encrypted_text) IS 'implementation of <> operator';
 
 CREATE OPERATOR @extschema@.-> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.field);
+COMMENT ON OPERATOR @extschema@.-> (@extschema@.encrypted_jsonb, text) IS 'part of a document, by key or position';
 CREATE OPERATOR @extschema@.-> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.element);
+COMMENT ON OPERATOR @extschema@.-> (@extschema@.encrypted_jsonb, int4) IS 'part of a document, by key or position';
 CREATE OPERATOR @extschema@.#> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.path);
+COMMENT ON OPERATOR @extschema@.#> (@extschema@.encrypted_jsonb, text[]) IS 'part of a document, by path';
 CREATE OPERATOR @extschema@.->> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.field_text);
+COMMENT ON OPERATOR @extschema@.->> (@extschema@.encrypted_jsonb, text) IS 'part of a document as text';
 CREATE OPERATOR @extschema@.->> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.element_text);
+COMMENT ON OPERATOR @extschema@.->> (@extschema@.encrypted_jsonb, int4) IS 'part of a document as text';
 CREATE OPERATOR @extschema@.#>> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.path_text);
+COMMENT ON OPERATOR @extschema@.#>> (@extschema@.encrypted_jsonb, text[]) IS 'part of a document as text, by path';
 CREATE OPERATOR @extschema@.? (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.key_exists, RESTRICT = contsel, JOIN = contjoinsel);
+COMMENT ON OPERATOR @extschema@.? (@extschema@.encrypted_jsonb, text) IS 'does the key exist';
 CREATE OPERATOR @extschema@.?| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.any_key_exists, RESTRICT = contsel, JOIN = contjoinsel);
+COMMENT ON OPERATOR @extschema@.?| (@extschema@.encrypted_jsonb, text[]) IS 'does one of the keys exist';
 CREATE OPERATOR @extschema@.?& (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.all_keys_exist, RESTRICT = contsel, JOIN = contjoinsel);
+COMMENT ON OPERATOR @extschema@.?& (@extschema@.encrypted_jsonb, text[]) IS 'do all the keys exist';
 CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
+COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents';
 CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
+COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'concatenate documents';
 CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.delete);
+COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, text) IS 'without keys or an element';
 CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.delete);
+COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, text[]) IS 'without keys or an element';
 CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = int4, FUNCTION = pgseal.delete);
+COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, int4) IS 'without keys or an element';
 CREATE OPERATOR @extschema@.#- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.delete_path);
+COMMENT ON OPERATOR @extschema@.#- (@extschema@.encrypted_jsonb, text[]) IS 'without what is at the path';
 
 -- No HASHES and no MERGES: ciphertext has neither a hash nor an order.
 -- In pg_catalog, so that every search_path finds the ones that IS DISTINCT FROM, CASE and the like imply.
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
     COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
 CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal';
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.equal,
     COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, text) IS 'equal';
 CREATE OPERATOR pg_catalog.= (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
     COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (text, @extschema@.encrypted_text) IS 'equal';
 CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, text) IS 'not equal';
 CREATE OPERATOR pg_catalog.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (text, @extschema@.encrypted_text) IS 'not equal';
 -- Dumps of 0.2.0 name these.
 CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
     COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
@@ -115,26 +160,41 @@ COMMENT ON OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) IS 'not eq
 -- Without the ones with text, anynonarray || text would decrypt through the explicit cast.
 CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
 CREATE FUNCTION pgseal.unsupported(jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(jsonb, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
 CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, jsonb) IS 'refuses an operator that ciphertext cannot answer';
 CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
 CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text) IS 'refuses an operator that ciphertext cannot answer';
 CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) IS 'refuses an operator that ciphertext cannot answer';
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR pg_catalog.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR @extschema@.<@ (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR @extschema@.<@ (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 -- In pg_catalog, so that no search_path goes without them.
 CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_text) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
@@ -170,6 +230,7 @@ COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_text) IS 'th
 -- A JSON path: without this PostgreSQL would say no more than that there is no such operator.
 CREATE FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath) IS 'refuses an operator that ciphertext cannot answer';
 CREATE OPERATOR @extschema@.@? (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonpath, FUNCTION = pgseal.refuse);
 COMMENT ON OPERATOR @extschema@.@? (@extschema@.encrypted_jsonb, jsonpath) IS 'refused: ciphertext cannot answer it';
 
@@ -197,68 +258,6 @@ BEGIN
         EXECUTE format('COMMENT ON OPERATOR %1$s.%2$s (%1$s.encrypted_text, text) IS ''as for text; decrypts''', '@extschema@', operator);
     END LOOP;
 END $$;
-
-COMMENT ON FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.field(@extschema@.encrypted_jsonb, text) IS 'implementation of -> operator';
-COMMENT ON FUNCTION pgseal.element(@extschema@.encrypted_jsonb, int4) IS 'implementation of -> operator';
-COMMENT ON FUNCTION pgseal.path(@extschema@.encrypted_jsonb, text[]) IS 'implementation of #> operator';
-COMMENT ON FUNCTION pgseal.field_text(@extschema@.encrypted_jsonb, text) IS 'implementation of ->> operator';
-COMMENT ON FUNCTION pgseal.element_text(@extschema@.encrypted_jsonb, int4) IS 'implementation of ->> operator';
-COMMENT ON FUNCTION pgseal.path_text(@extschema@.encrypted_jsonb, text[]) IS 'implementation of #>> operator';
-COMMENT ON FUNCTION pgseal.key_exists(@extschema@.encrypted_jsonb, text) IS 'implementation of ? operator';
-COMMENT ON FUNCTION pgseal.any_key_exists(@extschema@.encrypted_jsonb, text[]) IS 'implementation of ?| operator';
-COMMENT ON FUNCTION pgseal.all_keys_exist(@extschema@.encrypted_jsonb, text[]) IS 'implementation of ?& operator';
-COMMENT ON FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, jsonb) IS 'implementation of || operator';
-COMMENT ON FUNCTION pgseal.concat(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'implementation of || operator';
-COMMENT ON FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text) IS 'implementation of - operator';
-COMMENT ON FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, text[]) IS 'implementation of - operator';
-COMMENT ON FUNCTION pgseal.delete(@extschema@.encrypted_jsonb, int4) IS 'implementation of - operator';
-COMMENT ON FUNCTION pgseal.delete_path(@extschema@.encrypted_jsonb, text[]) IS 'implementation of #- operator';
-COMMENT ON FUNCTION pgseal.equal_support(internal) IS 'planner support: token match AND exact match';
-COMMENT ON FUNCTION pgseal.filter_text(int4, text[], text, int4) IS 'internal: the filter of a rewritten = with a parameter';
-COMMENT ON FUNCTION pgseal.filter_text(int4, text[], @extschema@.encrypted_text, int4) IS 'internal: the filter of a rewritten = with a parameter';
-COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'implementation of = operator';
-COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'implementation of <> operator';
-COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_text, text) IS 'implementation of = operator';
-COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_text, text) IS 'implementation of <> operator';
-COMMENT ON FUNCTION pgseal.equal(text, @extschema@.encrypted_text) IS 'implementation of = operator';
-COMMENT ON FUNCTION pgseal.differ(text, @extschema@.encrypted_text) IS 'implementation of <> operator';
-COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(jsonb, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, jsonb) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) IS 'refuses an operator that ciphertext cannot answer';
-COMMENT ON OPERATOR @extschema@.-> (@extschema@.encrypted_jsonb, text) IS 'part of a document, by key or position';
-COMMENT ON OPERATOR @extschema@.-> (@extschema@.encrypted_jsonb, int4) IS 'part of a document, by key or position';
-COMMENT ON OPERATOR @extschema@.#> (@extschema@.encrypted_jsonb, text[]) IS 'part of a document, by path';
-COMMENT ON OPERATOR @extschema@.->> (@extschema@.encrypted_jsonb, text) IS 'part of a document as text';
-COMMENT ON OPERATOR @extschema@.->> (@extschema@.encrypted_jsonb, int4) IS 'part of a document as text';
-COMMENT ON OPERATOR @extschema@.#>> (@extschema@.encrypted_jsonb, text[]) IS 'part of a document as text, by path';
-COMMENT ON OPERATOR @extschema@.? (@extschema@.encrypted_jsonb, text) IS 'does the key exist';
-COMMENT ON OPERATOR @extschema@.?| (@extschema@.encrypted_jsonb, text[]) IS 'does one of the keys exist';
-COMMENT ON OPERATOR @extschema@.?& (@extschema@.encrypted_jsonb, text[]) IS 'do all the keys exist';
-COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents';
-COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'concatenate documents';
-COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, text) IS 'without keys or an element';
-COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, text[]) IS 'without keys or an element';
-COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, int4) IS 'without keys or an element';
-COMMENT ON OPERATOR @extschema@.#- (@extschema@.encrypted_jsonb, text[]) IS 'without what is at the path';
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
-COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal';
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, text) IS 'equal';
-COMMENT ON OPERATOR pg_catalog.= (text, @extschema@.encrypted_text) IS 'equal';
-COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, text) IS 'not equal';
-COMMENT ON OPERATOR pg_catalog.<> (text, @extschema@.encrypted_text) IS 'not equal';
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR pg_catalog.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.<@ (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_text) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it';
 
 -- jsonb's own functions of these names, which some frameworks call: with pgseal in the search_path. In the schema of the types they
 -- would make calls with nothing but literals ambiguous. Whole documents are looked at: they need decrypt.

@@ -30,6 +30,7 @@ CREATE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname
        WHERE r.relkind IN ('r', 'm', 'f') AND r.relispopulated AND a.attnum > 0 AND NOT a.attisdropped
        ORDER BY 1, 2
 $$;
+COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
 
 -- What the catalogs keep as it was typed; whole where it is an expression and nothing else. Objects below 16384 are PostgreSQL's own.
 CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text, class oid, id oid, whole boolean)
@@ -71,6 +72,7 @@ CREATE FUNCTION pgseal.definitions() RETURNS TABLE (object text, definition text
     ) d (object, definition, class, id, whole)
     WHERE id >= 16384
 $$;
+COMMENT ON FUNCTION pgseal.definitions() IS 'internal: what the catalogs keep as it was typed';
 
 -- What an owner's triggers, CHECKs and functions of indexes do, they do as whoever works on the table.
 CREATE FUNCTION pgseal.require_owner(target_table regclass) RETURNS void
@@ -96,9 +98,9 @@ COMMENT ON FUNCTION pgseal.confined(text, tid, tid) IS 'internal: runs a stateme
 -- For whoever may select all rows. Read without the planner and the executor: no code of the table's owner runs.
 CREATE FUNCTION pgseal.jsonb_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_jsonb[]
     AS 'MODULE_PATHNAME', 'pgseal_page_values' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.jsonb_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
 CREATE FUNCTION pgseal.text_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_text[]
     AS 'MODULE_PATHNAME', 'pgseal_page_values' LANGUAGE C STABLE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.jsonb_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
 COMMENT ON FUNCTION pgseal.text_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
 
 -- Expressions as the parser left them: pg_depend does not tell whether a row is used as a whole.
@@ -120,10 +122,7 @@ COMMENT ON FUNCTION pgseal.expression_trees() IS 'internal: expressions that the
 -- A query would have the planner run functions of the tables' owners, with the privileges of whoever looks.
 CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text) RETURNS text[]
     AS 'MODULE_PATHNAME', 'pgseal_column_keys' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
-
 COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: keyring, data key version, index key version, in transit (1) or not (0) and number of the values of a column';
-COMMENT ON FUNCTION pgseal.value_columns() IS 'internal: columns that can hold encrypted values, in arrays and composites too';
-COMMENT ON FUNCTION pgseal.definitions() IS 'internal: what the catalogs keep as it was typed';
 
 CREATE FUNCTION pgseal.encrypted_column(target_table regclass, target_column name) RETURNS oid
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -1,7 +1,9 @@
 CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, index boolean DEFAULT true) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, boolean) IS 'internal: the same document under the active keys of its keyring; with index false its tokens stay';
 CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_text, index boolean DEFAULT true) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_text, boolean) IS 'internal: the same text under the active keys of its keyring; with index false its tokens stay';
 CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
@@ -10,10 +12,13 @@ CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, index boolean)
 COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
 CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
 CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_text, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_text, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
 CREATE FUNCTION pgseal.require_autocommit(command text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_require_autocommit' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.require_autocommit(text) IS 'internal: refuses to run inside a transaction block';
 
 -- How many pages hold about so many rows.
 CREATE FUNCTION pgseal.pages_of_rows(target_table regclass, number_of_rows float8) RETURNS int8
@@ -26,6 +31,7 @@ BEGIN
     END IF;
     RETURN greatest(1, number_of_rows / greatest(1, rows_of_page))::int8;
 END $$;
+COMMENT ON FUNCTION pgseal.pages_of_rows(regclass, float8) IS 'internal: how many pages of a table hold about so many rows';
 
 -- What procedures that commit work with: they keep their caller's search_path, and look no name or operator up in it.
 CREATE FUNCTION pgseal.in_seconds(seconds int4) RETURNS timestamptz
@@ -306,11 +312,4 @@ BEGIN
             total_in_place, total OPERATOR(pg_catalog.-) total_in_place;
     END IF;
 END $$;
-
-COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, boolean) IS 'internal: the same document under the active keys of its keyring; with index false its tokens stay';
-COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_text, boolean) IS 'internal: the same text under the active keys of its keyring; with index false its tokens stay';
-COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
-COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_text, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
-COMMENT ON FUNCTION pgseal.require_autocommit(text) IS 'internal: refuses to run inside a transaction block';
-COMMENT ON FUNCTION pgseal.pages_of_rows(regclass, float8) IS 'internal: how many pages of a table hold about so many rows';
 COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text) IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';

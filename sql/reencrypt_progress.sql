@@ -19,6 +19,8 @@ CREATE TABLE pgseal.rotation (
     stuck boolean NOT NULL DEFAULT false,
     CONSTRAINT rotation_pkey PRIMARY KEY (relation, attnum)
 );
+COMMENT ON TABLE pgseal.rotation IS 'internal: runs of reencrypt; see the view rotation_progress';
+COMMENT ON COLUMN pgseal.rotation.goal IS 'which key versions the run aims at, as a hash';
 
 CREATE TABLE pgseal.rotation_range (
     relation oid,
@@ -32,6 +34,7 @@ CREATE TABLE pgseal.rotation_range (
     updated timestamptz,
     CONSTRAINT rotation_range_pkey PRIMARY KEY (relation, attnum, first_page)
 ) WITH (fillfactor = 50);
+COMMENT ON TABLE pgseal.rotation_range IS 'internal: ranges of pages that workers of reencrypt share';
 
 CREATE VIEW pgseal.rotation_worker AS
     SELECT DISTINCT w.relation, w.attnum, w.pid
@@ -41,6 +44,7 @@ CREATE VIEW pgseal.rotation_worker AS
       JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid
      -- NULL where the reader may not see what the other session runs.
      WHERE (a.query_start = w.call_started AND a.state = 'active') IS NOT FALSE;
+COMMENT ON VIEW pgseal.rotation_worker IS 'internal: sessions that run reencrypt now';
 
 CREATE VIEW pgseal.rotation_progress WITH (security_barrier) AS
     SELECT r.relation::regclass AS table_name, a.attname AS column_name,
@@ -64,6 +68,14 @@ CREATE VIEW pgseal.rotation_progress WITH (security_barrier) AS
      CROSS JOIN LATERAL (SELECT pg_catalog.array_agg(w.pid) AS pids FROM pgseal.rotation_worker w
                           WHERE w.relation = r.relation AND w.attnum = r.attnum) w
      WHERE pg_catalog.has_any_column_privilege(r.relation, 'SELECT, UPDATE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW pgseal.rotation_progress IS 'how far reencrypt is with each table that the reader may select from';
+COMMENT ON COLUMN pgseal.rotation_progress.state IS 'running, interrupted (call reencrypt again), finished, or stuck: rows do not stay re-encrypted';
+COMMENT ON COLUMN pgseal.rotation_progress.pass IS 'passes over the table go on until one finds nothing to do';
+COMMENT ON COLUMN pgseal.rotation_progress.pages_done IS 'pages done in this pass';
+COMMENT ON COLUMN pgseal.rotation_progress.rows_done IS 'rows re-encrypted in all passes; rows that were current already are not among them';
+COMMENT ON COLUMN pgseal.rotation_progress.rows_per_second IS 'since the pass began, or since a worker joined';
+COMMENT ON COLUMN pgseal.rotation_progress.remaining IS 'of this pass, at the rate of its pages so far';
+COMMENT ON COLUMN pgseal.rotation_progress.pids IS 'sessions that work on it';
 
 -- These run as the owner of the tables above; the role that counts is the one that called reencrypt.
 CREATE FUNCTION pgseal.runs_for_an_owner() RETURNS boolean
@@ -82,6 +94,7 @@ BEGIN
     END IF;
     RETURN (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
 END $$;
+COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column of a table that the caller of reencrypt owns';
 
 CREATE FUNCTION pgseal.rotation_start_pass(target oid, number int2, step int8) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -93,6 +106,7 @@ BEGIN
     INSERT INTO pgseal.rotation_range (relation, attnum, first_page, next_page, end_page)
     SELECT target, number, page, page, least(page + size, pages) FROM generate_series(0, pages - 1, size) page;
 END $$;
+COMMENT ON FUNCTION pgseal.rotation_start_pass(oid, int2, int8) IS 'internal: divides a table into ranges of pages';
 
 -- Joins the run of this column that is not finished, or starts one; returns what it aims at.
 CREATE FUNCTION pgseal.rotation_join(target_table regclass, target_column name, with_index boolean, step int8) RETURNS text
@@ -144,6 +158,7 @@ BEGIN
      WHERE r.relation = target_table AND r.attnum = number;
     RETURN new_goal;
 END $$;
+COMMENT ON FUNCTION pgseal.rotation_join(regclass, name, boolean, int8) IS 'internal: starts or joins a run of reencrypt';
 
 -- Locks a range that nobody works on until the end of the transaction; waits where all that are left are taken.
 CREATE FUNCTION pgseal.rotation_claim(target_table regclass, target_column name, goal text,
@@ -170,6 +185,7 @@ BEGIN
         END IF;
     END LOOP;
 END $$;
+COMMENT ON FUNCTION pgseal.rotation_claim(regclass, name, text) IS 'internal: a range of pages to work on';
 
 CREATE FUNCTION pgseal.rotation_advance(target_table regclass, target_column name, first_page int8, next_page int8, rows_done int8) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -181,6 +197,7 @@ BEGIN
            pid = pg_backend_pid(), call_started = statement_timestamp(), updated = clock_timestamp()
      WHERE r.relation = target_table AND r.attnum = number AND r.first_page = rotation_advance.first_page;
 END $$;
+COMMENT ON FUNCTION pgseal.rotation_advance(regclass, name, int8, int8, int8) IS 'internal: notes what a batch has done';
 
 -- After a pass that changed nothing, with no row left, the run is finished, else another pass begins. False where rows do not
 -- stay changed.
@@ -211,6 +228,7 @@ BEGIN
     PERFORM pgseal.rotation_start_pass(target_table, number, step);
     RETURN true;
 END $$;
+COMMENT ON FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8, boolean) IS 'internal: finishes a run of reencrypt or begins another pass';
 
 -- Transactions of this database that run now, as pg_locks names them.
 CREATE FUNCTION pgseal.rotation_transactions() RETURNS text[]
@@ -219,6 +237,7 @@ CREATE FUNCTION pgseal.rotation_transactions() RETURNS text[]
      WHERE l.locktype = 'virtualxid' AND a.datname = current_database() AND a.pid <> pg_backend_pid()
        AND a.backend_type NOT IN ('autovacuum worker', 'walsender')
 $$;
+COMMENT ON FUNCTION pgseal.rotation_transactions() IS 'internal: transactions of this database that run now';
 
 -- Sessions whose transactions are among these and have not ended; NULL when none is left.
 CREATE FUNCTION pgseal.rotation_sessions(transactions text[]) RETURNS int4[]
@@ -253,24 +272,4 @@ BEGIN
     END IF;
     RETURN lag;
 END $$;
-
-COMMENT ON TABLE pgseal.rotation IS 'internal: runs of reencrypt; see the view rotation_progress';
-COMMENT ON COLUMN pgseal.rotation.goal IS 'which key versions the run aims at, as a hash';
-COMMENT ON TABLE pgseal.rotation_range IS 'internal: ranges of pages that workers of reencrypt share';
-COMMENT ON VIEW pgseal.rotation_worker IS 'internal: sessions that run reencrypt now';
-COMMENT ON VIEW pgseal.rotation_progress IS 'how far reencrypt is with each table that the reader may select from';
-COMMENT ON COLUMN pgseal.rotation_progress.state IS 'running, interrupted (call reencrypt again), finished, or stuck: rows do not stay re-encrypted';
-COMMENT ON COLUMN pgseal.rotation_progress.pass IS 'passes over the table go on until one finds nothing to do';
-COMMENT ON COLUMN pgseal.rotation_progress.pages_done IS 'pages done in this pass';
-COMMENT ON COLUMN pgseal.rotation_progress.rows_done IS 'rows re-encrypted in all passes; rows that were current already are not among them';
-COMMENT ON COLUMN pgseal.rotation_progress.rows_per_second IS 'since the pass began, or since a worker joined';
-COMMENT ON COLUMN pgseal.rotation_progress.remaining IS 'of this pass, at the rate of its pages so far';
-COMMENT ON COLUMN pgseal.rotation_progress.pids IS 'sessions that work on it';
-COMMENT ON FUNCTION pgseal.rotation_transactions() IS 'internal: transactions of this database that run now';
 COMMENT ON FUNCTION pgseal.rotation_lag() IS 'internal: bytes of WAL that a standby has not replayed yet';
-COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column of a table that the caller of reencrypt owns';
-COMMENT ON FUNCTION pgseal.rotation_start_pass(oid, int2, int8) IS 'internal: divides a table into ranges of pages';
-COMMENT ON FUNCTION pgseal.rotation_join(regclass, name, boolean, int8) IS 'internal: starts or joins a run of reencrypt';
-COMMENT ON FUNCTION pgseal.rotation_claim(regclass, name, text) IS 'internal: a range of pages to work on';
-COMMENT ON FUNCTION pgseal.rotation_advance(regclass, name, int8, int8, int8) IS 'internal: notes what a batch has done';
-COMMENT ON FUNCTION pgseal.rotation_end_pass(regclass, name, int4, int8, boolean) IS 'internal: finishes a run of reencrypt or begins another pass';
