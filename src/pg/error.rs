@@ -16,7 +16,6 @@ use crate::core::text_form::TextFormError;
 use crate::core::token::TokenError;
 use crate::keys::state::{UnknownState, VersionsUsedUp};
 use crate::kms::{Class, KmsError};
-use crate::pg::raw::heap_page::Refused;
 
 /// Leaves backtraces to Rust's own panics: errors of PostgreSQL and of ours pass through panics as well. After pgrx has
 /// set its hook, hence from `_PG_init`.
@@ -28,6 +27,15 @@ pub fn quiet_backtraces() {
             of_pgrx(panic);
         }
     }));
+}
+
+/// Why a table cannot be rewritten in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The role does not own the table.
+    Owner,
+    /// Not an ordinary table of a heap, or a temporary one, or the column is none of variable length.
+    Kind,
 }
 
 /// What can go wrong in an SQL function.

@@ -8,19 +8,11 @@ use pgrx::pg_sys;
 
 use super::tuple::{Attribute, Layout, Version};
 use super::xact;
+use crate::pg::error::Refused;
 
 const PAGE: usize = pg_sys::BLCKSZ as usize;
 /// Where a page's line pointers start.
 const ITEMS: usize = std::mem::offset_of!(pg_sys::PageHeaderData, pd_linp);
-
-/// Why a table cannot be rewritten in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// The role does not own the table.
-    Owner,
-    /// Not an ordinary table of a heap, or a temporary one, or the column is none of variable length.
-    Kind,
-}
 
 /// A table whose pages can be rewritten, locked as for an UPDATE until the transaction ends.
 pub struct Table {
