@@ -10,8 +10,7 @@ use super::call::Call;
 use super::datum::{Varlena, detoast, prefix};
 use super::reveal::cells;
 use crate::core::filter::{Binding, Filter};
-use crate::core::stats::KeyFrequencies;
-use crate::pg::search::selectivity::Sample;
+use crate::core::stats::{KeyFrequencies, Sample};
 
 /// Slot of the commonest keys: the only one that is filled.
 const SLOT: usize = 0;
