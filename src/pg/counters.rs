@@ -3,9 +3,6 @@
 
 use std::cell::Cell;
 
-use crate::pg::error::PgError;
-use crate::pg::raw::call::{Call, Returned};
-
 /// What is counted.
 #[derive(Clone, Copy)]
 pub enum Counter {
@@ -56,10 +53,8 @@ pub fn add(counter: Counter, number: u64) {
     });
 }
 
-/// `counter(name text)`: a count of this session.
-pub fn counter(call: Call) -> Returned {
-    let name = call.text(0)?;
-    let at = NAMES.iter().position(|known| *known == name);
-    let at = at.ok_or_else(|| PgError::Argument("there is no such counter".into()))?;
-    Ok(Some(pgrx::pg_sys::Datum::from(COUNTS.with(|counts| counts[at].get()) as i64)))
+/// The count of this name, as `pgseal.stat` calls it.
+pub fn named(name: &str) -> Option<u64> {
+    let at = NAMES.iter().position(|known| *known == name)?;
+    Some(COUNTS.with(|counts| counts[at].get()))
 }

@@ -1,7 +1,6 @@
 //! The C symbols that the SQL scripts name, and the function behind each.
 
-use super::counters;
-use super::keyrings::{grantees, manage};
+use super::keyrings::{grantees, manage, monitor};
 use super::raw::call::sql_functions;
 use super::rotation::{in_place, places, reseal, verify};
 use super::search::{between, choice, filters, gin, operators, rewrite, selectivity};
@@ -124,7 +123,7 @@ sql_functions! {
     pgseal_grantee_number => grantees::grantee_number;
     pgseal_is_missing => grantees::is_missing;
 
-    pgseal_counter => counters::counter;
+    pgseal_counter => monitor::counter;
     pgseal_shared_keys_held => shared_keys::shared_keys_held;
     pgseal_require_shared_keys => shared_keys::require_shared_keys;
     pgseal_set_kms_token => kms::set_kms_token;

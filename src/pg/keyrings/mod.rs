@@ -2,3 +2,4 @@
 
 pub mod grantees;
 pub mod manage;
+pub mod monitor;
