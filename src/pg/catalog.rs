@@ -12,7 +12,7 @@ use crate::core::range::Reading;
 use crate::keys::context::Purpose;
 use crate::keys::state::{KeyState, next_version};
 use crate::pg::error::PgError;
-use crate::pg::keyrings::grantees::Grantee;
+use crate::pg::grantees::Grantee;
 use crate::pg::raw::encoding::c_text;
 use crate::pg::raw::table::{Key, Row, Since, read};
 use crate::pg::raw::xact;

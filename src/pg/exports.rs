@@ -1,6 +1,7 @@
 //! The C symbols that the SQL scripts name, and the function behind each.
 
-use super::keyrings::{grantees, manage, monitor};
+use super::grantees;
+use super::keyrings::{manage, monitor};
 use super::raw::call::sql_functions;
 use super::rotation::{in_place, places, reseal, verify};
 use super::search::{between, choice, filters, gin, operators, rewrite, selectivity};

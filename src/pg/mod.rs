@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod counters;
 pub mod error;
 pub mod exports;
+pub mod grantees;
 pub mod keyrings;
 pub mod raw;
 pub mod rotation;

@@ -1,5 +1,4 @@
 //! Keyrings and their keys, as SQL manages them.
 
-pub mod grantees;
 pub mod manage;
 pub mod monitor;
