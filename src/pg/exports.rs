@@ -4,9 +4,9 @@ use super::grantees;
 use super::keyrings::{manage, monitor};
 use super::raw::call::sql_functions;
 use super::rotation::{in_place, places, reseal, verify};
-use super::search::{between, choice, filters, gin, operators, rewrite, selectivity};
+use super::search::{between, filters, gin, operators, rewrite, selectivity};
 use super::session::{kms, shared_keys};
-use super::values::{accessor, casts, equality, io, parts, reveal};
+use super::values::{accessor, casts, choice, equality, io, parts, reveal};
 
 sql_functions! {
     pgseal_jsonb_in => io::jsonb_in;

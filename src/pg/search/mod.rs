@@ -1,7 +1,6 @@
 //! Searching: filters, the operators that ask them, the rewrite of plain operators, GIN and statistics.
 
 pub mod between;
-pub mod choice;
 pub mod filters;
 pub mod gin;
 pub mod operators;

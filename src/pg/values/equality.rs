@@ -7,9 +7,9 @@ use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::Varlena;
 use crate::pg::raw::text;
-use crate::pg::search::choice;
 use crate::pg::session::Looking;
 use crate::pg::values::accessor::{self, Side};
+use crate::pg::values::choice;
 use crate::pg::values::seal::OpenValue;
 
 /// `encrypted_text = encrypted_text`.

@@ -9,9 +9,9 @@ use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::jsonb::{self, Function};
 use crate::pg::raw::text::{self, TextFunction};
-use crate::pg::search::choice;
 use crate::pg::session::{self, Allowed, Looking, Privilege, Started};
 use crate::pg::values::accessor;
+use crate::pg::values::choice;
 use crate::pg::values::seal::{self, JSONB, OpenValue, TEXT};
 
 /// `encrypted_jsonb -> text`.
