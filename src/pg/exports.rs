@@ -6,7 +6,7 @@ use super::raw::call::sql_functions;
 use super::rotation::{in_place, places, reseal, verify};
 use super::search::{between, filters, gin, operators, rewrite, selectivity};
 use super::session::{kms, shared_keys};
-use super::values::{accessor, casts, choice, equality, io, parts, reveal};
+use super::values::{casts, choice, equality, io, parts, reveal};
 
 sql_functions! {
     pgseal_jsonb_in => io::jsonb_in;
@@ -53,8 +53,8 @@ sql_functions! {
     pgseal_filter_between_times_for => between::filter_between_times_for;
     pgseal_filter_between_texts_for => between::filter_between_texts_for;
     pgseal_filter_for => filters::filter_for;
-    pgseal_filter_text => accessor::filter_text;
-    pgseal_filter_sealed_text => accessor::filter_sealed_text;
+    pgseal_filter_text => filters::filter_text;
+    pgseal_filter_sealed_text => filters::filter_sealed_text;
     pgseal_filter_in_column => filters::filter_in_column;
     pgseal_refresh => filters::refresh;
     pgseal_filter_support => rewrite::filter_support;

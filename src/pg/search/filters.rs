@@ -14,7 +14,7 @@ use crate::core::filter::{
 use crate::core::memory::{self, OutOfMemory};
 use crate::core::policy::Policy;
 use crate::core::range::Reading;
-use crate::core::text_query::TextQuery;
+use crate::core::text_query::{Accessor, TextQuery};
 use crate::core::token::{QueryLeaf, Tokenizer, query_leaves};
 use crate::pg::catalog::Keyring;
 use crate::pg::counters::{self, Counter};
@@ -24,7 +24,7 @@ use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::{Owned, Varlena, cstring, varlena};
 use crate::pg::raw::{encoding, jsonb};
 use crate::pg::session::{self, Looking};
-use crate::pg::values::accessor::TextAt;
+use crate::pg::values::accessor::{self, TextAt};
 use crate::pg::values::seal::{self, Kind};
 
 /// Whose values a filter is for, and who said so.
@@ -234,6 +234,39 @@ pub fn filter_for(call: Call) -> Returned {
     remember(call, &[&keyring.to_be_bytes(), query.bytes()], || {
         make_numbered(keyring, Query::Contains, &[query.bytes()])
     })
+}
+
+/// `filter_text(accessor int4, steps text[], value text, keyring int4)`: what a rewritten `=` with a parameter
+/// calls; keyring 0 is the session's.
+pub fn filter_text(call: Call) -> Returned {
+    let value = call.varlena(2);
+    remember_text(call, value.bytes(), || encode_argument(call, value.bytes()))
+}
+
+/// `filter_text(accessor int4, steps text[], value encrypted_text, keyring int4)`.
+pub fn filter_sealed_text(call: Call) -> Returned {
+    let value = call.varlena(2);
+    remember_text(call, value.bytes(), || {
+        let value = accessor::open_literal(value.bytes())?;
+        encode_argument(call, value.content())
+    })
+}
+
+fn remember_text(
+    call: Call,
+    value: &[u8],
+    encode: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, PgError>,
+) -> Returned {
+    let (steps, keyring) = (call.varlena(1), call.int4(3));
+    let inputs = [&call.int4(0).to_be_bytes(), steps.bytes(), &keyring.to_be_bytes(), value];
+    remember(call, &inputs, || make_numbered(keyring, Query::Text, &[&encode()?]))
+}
+
+fn encode_argument(call: Call, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, PgError> {
+    let accessor = Accessor::from_code(call.int4(0) as u8).unwrap_or(Accessor::Path);
+    let steps = array::steps(call.datum(1))?.unwrap_or_default();
+    let steps = memory::collect(steps.iter().map(Varlena::bytes))?;
+    Ok(TextQuery { accessor, steps, text }.encode()?)
 }
 
 /// `filter_any(jsonb[], keyring text)`. As with ANY, no match is NULL where an element is.

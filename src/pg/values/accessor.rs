@@ -4,17 +4,15 @@ use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
 use crate::core::envelope::parse_head;
-use crate::core::filter::Query;
 use crate::core::memory::{self, OutOfMemory};
 use crate::core::policy::Policy;
 use crate::core::text_query::{Accessor, TextQuery};
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
-use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::call::Call;
 use crate::pg::raw::datum::{Owned, Varlena, detoast};
 use crate::pg::raw::jsonb::{self, Function};
 use crate::pg::raw::node::{Expr, Objects};
-use crate::pg::search::filters;
 use crate::pg::session::{Looking, Privilege};
 use crate::pg::values::seal::{self, OpenValue, TEXT};
 
@@ -156,40 +154,7 @@ pub fn text_part(expression: Expr) -> Option<(Expr, Accessor, Expr)> {
     })
 }
 
-/// `filter_text(accessor int4, steps text[], value text, keyring int4)`: what a rewritten `=` with a parameter
-/// calls; keyring 0 is the session's.
-pub fn filter_text(call: Call) -> Returned {
-    let value = call.varlena(2);
-    remember_text(call, value.bytes(), || encode_argument(call, value.bytes()))
-}
-
-/// `filter_text(accessor int4, steps text[], value encrypted_text, keyring int4)`.
-pub fn filter_sealed_text(call: Call) -> Returned {
-    let value = call.varlena(2);
-    remember_text(call, value.bytes(), || {
-        let value = open_literal(value.bytes())?;
-        encode_argument(call, value.content())
-    })
-}
-
 /// The plaintext side of a comparison that was typed or sent as `encrypted_text`.
 pub fn open_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
     Side::Literal.open(bytes, &mut Looking::default())
-}
-
-fn remember_text(
-    call: Call,
-    value: &[u8],
-    encode: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, PgError>,
-) -> Returned {
-    let (steps, keyring) = (call.varlena(1), call.int4(3));
-    let inputs = [&call.int4(0).to_be_bytes(), steps.bytes(), &keyring.to_be_bytes(), value];
-    filters::remember(call, &inputs, || filters::make_numbered(keyring, Query::Text, &[&encode()?]))
-}
-
-fn encode_argument(call: Call, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, PgError> {
-    let accessor = Accessor::from_code(call.int4(0) as u8).unwrap_or(Accessor::Path);
-    let steps = array::steps(call.datum(1))?.unwrap_or_default();
-    let steps = memory::collect(steps.iter().map(Varlena::bytes))?;
-    Ok(TextQuery { accessor, steps, text }.encode()?)
 }
