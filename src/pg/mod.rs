@@ -13,6 +13,9 @@ pub mod session;
 pub mod settings;
 pub mod values;
 
+use session::{decrypt_log, shared_keys};
+use values::choice;
+
 pgrx::pg_module_magic!();
 
 /// Keys and tokens pass through libraries' buffers: none leaves a copy in freed memory.
@@ -44,23 +47,39 @@ pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["ve
 pgrx::extension_sql_file!("../../sql/evidence.sql", name = "evidence", requires = ["audit"]);
 pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["evidence"], finalize);
 
+/// What raw calls above itself is handed to it here: it names nothing but errors and counts.
+const WATCHER: raw::xact::Watcher = raw::xact::Watcher {
+    relation_changed: session::relation_changed,
+    role_changed: session::conclusions_changed,
+    setting_changed: session::setting_changed,
+    token_taken: session::kms::token_taken,
+    before_commit: session::before_commit,
+    before_prepare: session::before_prepare,
+    transaction_ended: session::transaction_ended,
+};
+
+const CHOICES: raw::choice::Choices = raw::choice::Choices {
+    are_there: || session::tables().is_ok(),
+    chosen: choice::in_chosen,
+    each: choice::in_each,
+    answers: choice::in_answers,
+};
+
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     error::quiet_backtraces();
-    raw::reveal::install();
+    raw::xact::watch(WATCHER);
+    raw::reveal::install(choice::is_sealed);
     raw::hnsw_cost::install();
     raw::unbound::install();
-    raw::choice::install();
-    raw::statement::install();
+    raw::choice::install(CHOICES);
+    raw::statement::install(decrypt_log::statement_ended);
     raw::copy::install();
     settings::define();
-    raw::xact::watch_relations();
-    raw::xact::watch_roles();
-    raw::xact::watch_transactions();
     if raw::xact::is_preloading() && settings::shared_keys() > 0 {
         raw::shmem::request(settings::shared_keys());
-        raw::worker::register();
+        raw::worker::register(shared_keys::expire);
     }
 }

@@ -6,14 +6,28 @@ use std::ffi::{CStr, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 
-use super::node::{Expr, Objects};
+use super::node::Expr;
 use super::origin::{Origin, Place, whole_of};
 use super::reveal::{cells, make};
 use super::xact;
-use crate::pg::session;
 
+/// What knows this database, and what a value is put into: each gives `None` where the extension has no such function.
+#[derive(Clone, Copy)]
+pub struct Choices {
+    /// The extension is in this database.
+    pub are_there: fn() -> bool,
+    /// `chosen(value)`: NULL for a value that the session's setting does not choose.
+    pub chosen: fn(Expr) -> Option<Expr>,
+    /// `each(value)`: the value, among whose kind the session's setting does not choose.
+    pub each: fn(Expr) -> Option<Expr>,
+    /// `answers(value)`: false for a value that the session's setting does not choose.
+    pub answers: fn(Expr) -> Option<Expr>,
+}
+
+static CHOICES: OnceCell<Choices> = OnceCell::new();
 /// What was installed before us.
 static PREVIOUS: OnceLock<pg_sys::planner_hook_type> = OnceLock::new();
 /// A statement of this session was planned with the hook.
@@ -36,7 +50,8 @@ unsafe extern "C-unwind" {
 }
 
 /// Installs the hook; from `_PG_init`.
-pub fn install() {
+pub fn install(choices: Choices) {
+    CHOICES.get_or_init(|| choices);
     // SAFETY: once per process, before any statement is planned with it.
     unsafe {
         if PREVIOUS.set(pg_sys::planner_hook).is_ok() {
@@ -96,7 +111,7 @@ unsafe extern "C-unwind" fn before_planning(
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannerGlobal {
     HAS_PLANNED.store(true, Ordering::Relaxed);
-    if session::tables().is_err() {
+    if CHOICES.get().is_none_or(|choices| !(choices.are_there)()) {
         return std::ptr::null_mut();
     }
     // SAFETY: walks the planner's query; what is passed lives as long as the walk.
@@ -303,7 +318,7 @@ unsafe fn distinguish(place: &Place, node: *mut pg_sys::DistinctExpr) {
             return;
         }
         let columns = cells::<pg_sys::Node>((*node).args).filter_map(|one| unbound_column(place, one));
-        let test = columns.filter_map(|column| Objects::beside(column)?.answers(column)).reduce(Expr::and);
+        let test = columns.filter_map(|column| (CHOICES.get()?.answers)(column)).reduce(Expr::and);
         choose_in(place, (*node).args);
         let Some(test) = test else { return };
         let distinct = pg_sys::palloc(size_of::<pg_sys::DistinctExpr>()).cast::<pg_sys::DistinctExpr>();
@@ -361,7 +376,7 @@ pub unsafe fn chosen(place: &Place, operand: *mut pg_sys::Node) -> Option<*mut p
         }
         match place.origin(operand) {
             Origin::Unbound => around(place, operand),
-            Origin::Mixed => Some(Objects::beside(Expr::of(operand))?.each(Expr::of(operand))?.node()),
+            Origin::Mixed => Some((CHOICES.get()?.each)(Expr::of(operand))?.node()),
             _ => None,
         }
     }
@@ -377,8 +392,7 @@ unsafe fn around(place: &Place, node: *mut pg_sys::Node) -> Option<*mut pg_sys::
         if (*node).type_ == pg_sys::NodeTag::T_CaseExpr {
             return case_around(place, node);
         }
-        let value = Expr::of(node);
-        Some(Objects::beside(value)?.chosen(value)?.node())
+        Some((CHOICES.get()?.chosen)(Expr::of(node))?.node())
     }
 }
 

@@ -5,26 +5,35 @@ use std::ffi::{CStr, c_void};
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::node::{Expr, Objects};
+use super::node::Expr;
 use crate::core::sql_literal::is_collated;
 use crate::pg::error::PgError;
 
-/// Refuses a statement with such a literal.
+struct Search<'a> {
+    text: &'a [u8],
+    is_sealed: fn(Expr) -> bool,
+}
+
+/// Refuses a statement with such a literal, where `is_sealed` says that it is of an encrypted type.
 ///
 /// # Safety
 /// `query` was made from the text of `state`.
-pub unsafe fn refuse_dropped(state: *mut pg_sys::ParseState, query: *mut pg_sys::Query) {
+pub unsafe fn refuse_dropped(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    is_sealed: fn(Expr) -> bool,
+) {
     // SAFETY: the text outlives the analysis.
     unsafe {
         if (*state).p_sourcetext.is_null() {
             return;
         }
-        let mut text = CStr::from_ptr((*state).p_sourcetext).to_bytes();
+        let text = CStr::from_ptr((*state).p_sourcetext).to_bytes();
         if !text.windows(7).any(|word| word.eq_ignore_ascii_case(b"collate")) {
             return;
         }
-        let text = (&raw mut text).cast();
-        look(query.cast(), text);
+        let mut search = Search { text, is_sealed };
+        look(query.cast(), (&raw mut search).cast());
     }
 }
 
@@ -46,30 +55,29 @@ unsafe fn inner(query: *mut pg_sys::Query) -> *mut pg_sys::Node {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, text: *mut c_void) -> bool {
+unsafe extern "C-unwind" fn look(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     if node.is_null() {
         return false;
     }
-    // SAFETY: the walker passes nodes of the query, and the text that we gave it.
+    // SAFETY: the walker passes nodes of the query, and the search that we gave it.
     unsafe {
         let location = match (*node).type_ {
             pg_sys::NodeTag::T_Query => {
                 // A query below EXPLAIN may be a utility statement.
-                look(inner(node.cast()), text);
-                return pg_sys::query_tree_walker(node.cast(), Some(look), text, 0);
+                look(inner(node.cast()), context);
+                return pg_sys::query_tree_walker(node.cast(), Some(look), context, 0);
             }
             pg_sys::NodeTag::T_Const => (*node.cast::<pg_sys::Const>()).location,
             pg_sys::NodeTag::T_Param => (*node.cast::<pg_sys::Param>()).location,
-            _ => return pg_sys::expression_tree_walker(node, Some(look), text),
+            _ => return pg_sys::expression_tree_walker(node, Some(look), context),
         };
         let Ok(start) = usize::try_from(location) else { return false };
-        if pg_sys::exprType(node).to_u32() < pg_sys::FirstNormalObjectId
-            || !is_collated(*text.cast::<&[u8]>(), start)
-        {
+        let search = &*context.cast::<Search>();
+        if pg_sys::exprType(node).to_u32() < pg_sys::FirstNormalObjectId || !is_collated(search.text, start) {
             return false;
         }
         // Of another extension's type, perhaps.
-        if Objects::beside(Expr::of(node)).is_some_and(|objects| objects.is_sealed(Expr::of(node))) {
+        if (search.is_sealed)(Expr::of(node)) {
             PgError::Collate.raise();
         }
         false

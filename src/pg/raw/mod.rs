@@ -21,6 +21,7 @@ pub mod hnsw_cost;
 pub mod jsonb;
 pub mod lock;
 pub mod locked_memory;
+pub mod lookup;
 pub mod memory;
 pub mod node;
 pub mod origin;

@@ -1,14 +1,10 @@
 //! Expression trees as the planner sees them (nodes/primnodes.h), for the rewrite of operators.
 
-use std::cell::RefCell;
-use std::ffi::CStr;
-
 use pgrx::{is_a, pg_sys};
 
 use super::choice;
 use super::datum::{Varlena, detoast, varlena};
 use super::origin::{self, Origin, Place};
-use crate::pg::session;
 
 /// A node of an expression tree. The tree belongs to the planner and outlives the support call.
 #[derive(Clone, Copy)]
@@ -19,13 +15,6 @@ pub struct SimplifyRequest {
     place: Place,
     call: *mut pg_sys::FuncExpr,
     arguments: Vec<Expr>,
-}
-
-/// The objects of this extension that a rewrite names.
-#[derive(Clone, Copy)]
-pub struct Objects {
-    /// Type `encrypted_filter`.
-    pub filter: pg_sys::Oid,
 }
 
 /// The call to simplify, if the support request is one and there is a planner. Without a planner root
@@ -253,22 +242,6 @@ impl Expr {
         unsafe { origin::whole_of(self.0).map(Expr) }
     }
 
-    /// The value that the session's setting chooses among, where `chosen` stands around it.
-    pub fn chosen_value(self) -> Option<Expr> {
-        self.value_in(c"chosen")
-    }
-
-    /// The value in `each`.
-    pub fn each_value(self) -> Option<Expr> {
-        self.value_in(c"each")
-    }
-
-    fn value_in(self, name: &'static CStr) -> Option<Expr> {
-        let objects = Objects::beside(self)?;
-        let arguments = self.arguments_of(objects.function(name, &[self.base_type()]))?;
-        arguments.first().copied()
-    }
-
     /// Function and arguments of a function or operator call.
     pub fn call(self) -> Option<(pg_sys::Oid, Vec<Expr>)> {
         // SAFETY: the tags are checked.
@@ -297,14 +270,14 @@ impl Expr {
     }
 
     /// The arguments of a call of `function`; `None` for any other node.
-    pub fn arguments_of(self, function: Option<pg_sys::Oid>) -> Option<Vec<Expr>> {
+    pub fn arguments_of(self, function: pg_sys::Oid) -> Option<Vec<Expr>> {
         // SAFETY: the tag is checked.
         unsafe {
             if !is_a(self.0, pg_sys::NodeTag::T_FuncExpr) {
                 return None;
             }
             let call = self.0.cast::<pg_sys::FuncExpr>();
-            (Some((*call).funcid) == function).then(|| list((*call).args))
+            ((*call).funcid == function).then(|| list((*call).args))
         }
     }
 
@@ -312,6 +285,89 @@ impl Expr {
     pub fn must_run_once(self) -> bool {
         // SAFETY: both walk a valid tree.
         unsafe { pg_sys::contain_volatile_functions(self.0) || pg_sys::contain_subplans(self.0) }
+    }
+
+    /// An int4 constant.
+    pub fn of_int4(value: i32) -> Expr {
+        // SAFETY: int4 is passed by value.
+        unsafe {
+            let (of, none, datum) = (pg_sys::INT4OID, pg_sys::InvalidOid, pg_sys::Datum::from(value));
+            Expr(pg_sys::makeConst(of, -1, none, 4, datum, false, true).cast())
+        }
+    }
+
+    /// A text as a constant.
+    pub fn of_text(text: &str) -> Expr {
+        Self::of_varlena(pg_sys::TEXTOID, pg_sys::DEFAULT_COLLATION_OID, varlena(text.as_bytes()))
+    }
+
+    /// A text[] constant.
+    pub fn of_texts(texts: Varlena) -> Expr {
+        Self::of_varlena(pg_sys::TEXTARRAYOID, pg_sys::InvalidOid, texts)
+    }
+
+    /// A constant of a type without collation; `None` where the type is not of variable length.
+    pub fn of_type(of: pg_sys::Oid, value: Varlena) -> Option<Expr> {
+        // SAFETY: a syscache lookup.
+        let is_varlena = unsafe { pg_sys::get_typlen(of) } == -1;
+        is_varlena.then(|| Self::of_varlena(of, pg_sys::InvalidOid, value))
+    }
+
+    fn of_varlena(of: pg_sys::Oid, collation: pg_sys::Oid, value: Varlena) -> Expr {
+        // SAFETY: the type is of variable length; the datum is in the planner's memory context.
+        unsafe { Expr(pg_sys::makeConst(of, -1, collation, -1, value.datum(), false, false).cast()) }
+    }
+
+    /// `function(arguments)`; `None` unless it takes arguments of these types.
+    pub fn of_function(function: pg_sys::Oid, arguments: &[Expr]) -> Option<Expr> {
+        // SAFETY: an error if there is no such function; it has `count` types of arguments.
+        unsafe {
+            let (mut types, mut count) = (std::ptr::null_mut(), 0);
+            let result = pg_sys::get_func_signature(function, &mut types, &mut count);
+            let fit = (0..count as usize)
+                .all(|at| arguments.get(at).is_some_and(|argument| argument.fits(*types.add(at))));
+            if !fit || count as usize != arguments.len() {
+                return None;
+            }
+            let (none, form) = (pg_sys::InvalidOid, pg_sys::CoercionForm::COERCE_EXPLICIT_CALL);
+            Some(Expr(pg_sys::makeFuncExpr(function, result, make_list(arguments), none, none, form).cast()))
+        }
+    }
+
+    /// `left operator right`, which is true or false; `None` unless it takes operands of these types.
+    pub fn of_operator(operator: pg_sys::Oid, left: Expr, right: Expr) -> Option<Expr> {
+        // SAFETY: an error if there is no such operator.
+        unsafe {
+            let (mut left_type, mut right_type) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+            pg_sys::op_input_types(operator, &mut left_type, &mut right_type);
+            if !left.fits(left_type) || !right.fits(right_type) {
+                return None;
+            }
+            let (of, none) = (pg_sys::BOOLOID, pg_sys::InvalidOid);
+            let (left, right) = (left.0.cast(), right.0.cast());
+            let clause = pg_sys::make_opclause(operator, of, false, left, right, none, none);
+            pg_sys::set_opfuncid(clause.cast());
+            Some(Expr(clause.cast()))
+        }
+    }
+
+    /// Its bytes are those of a value of this type.
+    fn fits(self, of: pg_sys::Oid) -> bool {
+        // SAFETY: looks at a valid tree.
+        unsafe { pg_sys::IsBinaryCoercible(pg_sys::exprType(self.0), of) }
+    }
+
+    /// A copy that is looked at as the type below its domain.
+    pub fn below_domain(self) -> Expr {
+        let (copy, base) = (self.copy(), self.base_type());
+        // SAFETY: builds a node over a valid expression.
+        unsafe {
+            if pg_sys::exprType(copy.0) == base {
+                return copy;
+            }
+            let (none, form) = (pg_sys::InvalidOid, pg_sys::CoercionForm::COERCE_IMPLICIT_CAST);
+            Expr(pg_sys::makeRelabelType(copy.0.cast(), base, -1, none, form).cast())
+        }
     }
 
     /// A copy, since a tree may be used in one place only.
@@ -327,245 +383,6 @@ impl Expr {
             let both = make_list(&[self, other]);
             Expr(pg_sys::makeBoolExpr(pg_sys::BoolExprType::AND_EXPR, both, -1).cast())
         }
-    }
-}
-
-impl Objects {
-    /// `None` while the extension is being made or dropped. `value` is of one of the encrypted types.
-    pub fn beside(value: Expr) -> Option<Self> {
-        // SAFETY: syscache lookups; encrypted_filter lives in the schema of the other types.
-        unsafe {
-            let value_type = pg_sys::getBaseType(pg_sys::exprType(value.0));
-            let tuple = pg_sys::SearchSysCache1(
-                pg_sys::SysCacheIdentifier::TYPEOID as i32,
-                pg_sys::Datum::from(value_type),
-            );
-            if tuple.is_null() {
-                return None;
-            }
-            let types = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>()).typnamespace;
-            pg_sys::ReleaseSysCache(tuple);
-            Self::in_schema(types)
-        }
-    }
-
-    /// The same where the oid of encrypted_filter is known.
-    pub fn of_filter_type(filter: pg_sys::Oid) -> Option<Self> {
-        (filter != pg_sys::InvalidOid).then_some(Objects { filter })
-    }
-
-    unsafe fn in_schema(types: pg_sys::Oid) -> Option<Self> {
-        // SAFETY: a syscache lookup by name and schema.
-        let filter = unsafe {
-            pg_sys::GetSysCacheOid(
-                pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
-                pg_sys::Anum_pg_type_oid as i16,
-                pg_sys::Datum::from(c"encrypted_filter".as_ptr()),
-                pg_sys::Datum::from(types),
-                pg_sys::Datum::from(0),
-                pg_sys::Datum::from(0),
-            )
-        };
-        Self::of_filter_type(filter)
-    }
-
-    /// A constant filter.
-    pub fn filter_constant(&self, filter: Varlena) -> Expr {
-        // SAFETY: the datum is a filter in the planner's memory context.
-        unsafe {
-            let node =
-                pg_sys::makeConst(self.filter, -1, pg_sys::InvalidOid, -1, filter.datum(), false, false);
-            Expr(node.cast())
-        }
-    }
-
-    /// An int4 constant.
-    pub fn int4_constant(&self, value: i32) -> Expr {
-        // SAFETY: int4 is passed by value.
-        unsafe {
-            let datum = pg_sys::Datum::from(value);
-            let node = pg_sys::makeConst(pg_sys::INT4OID, -1, pg_sys::InvalidOid, 4, datum, false, true);
-            Expr(node.cast())
-        }
-    }
-
-    /// A text[] constant.
-    pub fn texts_constant(&self, texts: Varlena) -> Expr {
-        // SAFETY: the datum is a text[] in the planner's memory context.
-        unsafe {
-            let node = pg_sys::makeConst(
-                pg_sys::TEXTARRAYOID,
-                -1,
-                pg_sys::InvalidOid,
-                -1,
-                texts.datum(),
-                false,
-                false,
-            );
-            Expr(node.cast())
-        }
-    }
-
-    /// A text as a constant.
-    pub fn text_constant(&self, text: &str) -> Expr {
-        let datum = varlena(text.as_bytes()).datum();
-        // SAFETY: the datum is a text in the planner's memory context.
-        unsafe {
-            let (collation, none) = (pg_sys::DEFAULT_COLLATION_OID, -1);
-            Expr(pg_sys::makeConst(pg_sys::TEXTOID, none, collation, none, datum, false, false).cast())
-        }
-    }
-
-    /// A call of `pgseal.<name>(arguments)` that returns a filter.
-    pub fn filter_call(
-        &self,
-        name: &'static CStr,
-        types: &[pg_sys::Oid],
-        arguments: &[Expr],
-    ) -> Option<Expr> {
-        let function = self.function(name, types)?;
-        // SAFETY: the function exists with these argument types.
-        unsafe {
-            let node = pg_sys::makeFuncExpr(
-                function,
-                self.filter,
-                make_list(arguments),
-                pg_sys::InvalidOid,
-                pg_sys::InvalidOid,
-                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
-            );
-            Some(Expr(node.cast()))
-        }
-    }
-
-    /// It is of one of the encrypted types.
-    pub fn is_sealed(&self, value: Expr) -> bool {
-        has_choices(value.base_type())
-    }
-
-    /// `chosen(value)`: NULL for a value that the session's setting does not choose.
-    pub fn chosen(&self, value: Expr) -> Option<Expr> {
-        self.call_on(c"chosen", value, value.base_type())
-    }
-
-    /// `each(value)`: the value, among whose kind the session's setting does not choose.
-    pub fn each(&self, value: Expr) -> Option<Expr> {
-        self.call_on(c"each", value, value.base_type())
-    }
-
-    /// `answers(value)`: false for a value that the session's setting does not choose.
-    pub fn answers(&self, value: Expr) -> Option<Expr> {
-        self.call_on(c"answers", value, pg_sys::BOOLOID)
-    }
-
-    fn call_on(&self, name: &'static CStr, value: Expr, result: pg_sys::Oid) -> Option<Expr> {
-        let base = value.base_type();
-        let function = self.function(name, &[base])?;
-        // SAFETY: the function exists with this argument type; a domain is looked at as its base type.
-        unsafe {
-            let mut argument = value.copy().0.cast::<pg_sys::Expr>();
-            if pg_sys::exprType(argument.cast()) != base {
-                let form = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
-                argument = pg_sys::makeRelabelType(argument, base, -1, pg_sys::InvalidOid, form).cast();
-            }
-            let node = pg_sys::makeFuncExpr(
-                function,
-                result,
-                pg_sys::lappend(std::ptr::null_mut(), argument.cast()),
-                pg_sys::InvalidOid,
-                pg_sys::InvalidOid,
-                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
-            );
-            Some(Expr(node.cast()))
-        }
-    }
-
-    /// Oid of `pgseal.<name>` with these argument types.
-    pub fn function(&self, name: &'static CStr, types: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
-        // SAFETY: names a function by schema, name and types; missing_ok.
-        named(name, types, || unsafe {
-            pg_sys::LookupFuncName(qualified(name), types.len() as i32, types.as_ptr(), true)
-        })
-    }
-
-    /// `left OPERATOR(pgseal.<name>) right`.
-    pub fn operator(&self, name: &'static CStr, left: Expr, right: Expr) -> Option<Expr> {
-        // SAFETY: looks the operator up by the arguments' base types and builds its call.
-        unsafe {
-            let left_type = pg_sys::getBaseType(pg_sys::exprType(left.0));
-            let right_type = pg_sys::exprType(right.0);
-            let operator = named(name, &[left_type, right_type], || {
-                pg_sys::OpernameGetOprid(qualified(name), left_type, right_type)
-            })?;
-            let clause = pg_sys::make_opclause(
-                operator,
-                pg_sys::BOOLOID,
-                false,
-                left.0.cast(),
-                right.0.cast(),
-                pg_sys::InvalidOid,
-                pg_sys::InvalidOid,
-            );
-            pg_sys::set_opfuncid(clause.cast());
-            Some(Expr(clause.cast()))
-        }
-    }
-}
-
-/// Functions and operators that a rewrite has named, each with the types of its arguments.
-#[derive(Default)]
-struct Named {
-    generation: u64,
-    found: Vec<(&'static CStr, Vec<pg_sys::Oid>, pg_sys::Oid)>,
-}
-
-thread_local! {
-    static NAMED: RefCell<Named> = RefCell::default();
-}
-
-/// The oid that `find` finds for `name` and `types`, looked for anew once the extension may be another one; `None`
-/// where it finds InvalidOid. No function is named like an operator.
-fn named(
-    name: &'static CStr,
-    types: &[pg_sys::Oid],
-    find: impl FnOnce() -> pg_sys::Oid,
-) -> Option<pg_sys::Oid> {
-    // Once our tables are known, a change of the extension is a new generation.
-    session::tables().ok()?;
-    let now = session::generation();
-    let known = NAMED.with(|named| {
-        let mut named = named.borrow_mut();
-        if named.generation != now {
-            *named = Named { generation: now, found: Vec::new() };
-        }
-        let known = named.found.iter().find(|(of, with, _)| *of == name && with == types);
-        known.map(|(_, _, oid)| *oid)
-    });
-    if known.is_some() {
-        return known;
-    }
-    let oid = find();
-    if oid == pg_sys::InvalidOid {
-        return None;
-    }
-    NAMED.with(|named| named.borrow_mut().found.push((name, types.to_vec(), oid)));
-    Some(oid)
-}
-
-/// This database has `chosen` for values of a type.
-pub fn has_choices(of: pg_sys::Oid) -> bool {
-    // SAFETY: names a function by schema, name and type; missing_ok.
-    named(c"chosen", &[of], || unsafe { pg_sys::LookupFuncName(qualified(c"chosen"), 1, &of, true) })
-        .is_some()
-}
-
-/// The name list `pgseal.<name>`.
-unsafe fn qualified(name: &CStr) -> *mut pg_sys::List {
-    // SAFETY: String nodes over static strings.
-    unsafe {
-        let schema = pg_sys::makeString(c"pgseal".as_ptr().cast_mut());
-        let name = pg_sys::makeString(pg_sys::pstrdup(name.as_ptr()));
-        pg_sys::lappend(pg_sys::lappend(std::ptr::null_mut(), schema.cast()), name.cast())
     }
 }
 

@@ -6,9 +6,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arguments::{reveal_in_list, reveal_in_query, revealed_whole};
+use super::node::Expr;
 use crate::pg::error::PgError;
+use once_cell::sync::OnceCell;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys};
 
+static IS_SEALED: OnceCell<fn(Expr) -> bool> = OnceCell::new();
 /// What was installed before us.
 static PREVIOUS: OnceLock<pg_sys::post_parse_analyze_hook_type> = OnceLock::new();
 
@@ -23,8 +26,9 @@ static DEFINED: AtomicBool = AtomicBool::new(false);
 /// The setting `pgseal.reveal`.
 pub static REVEAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 
-/// Installs the hook and defines its setting; from `_PG_init`.
-pub fn install() {
+/// Installs the hook; from `_PG_init`. `is_sealed`: an expression is of an encrypted type of this database.
+pub fn install(is_sealed: fn(Expr) -> bool) {
+    IS_SEALED.get_or_init(|| is_sealed);
     // SAFETY: once per process, before any statement is analysed with it.
     unsafe {
         if PREVIOUS.set(pg_sys::post_parse_analyze_hook).is_ok() {
@@ -125,7 +129,9 @@ unsafe extern "C-unwind" fn after_analysis(
         if LITERAL_MADE.take() {
             depend_on_role(query);
         }
-        super::collate::refuse_dropped(state, query);
+        if let Some(is_sealed) = IS_SEALED.get() {
+            super::collate::refuse_dropped(state, query, *is_sealed);
+        }
         if REVEAL.get() && is_for_the_client(state) {
             reveal_query(query);
         }

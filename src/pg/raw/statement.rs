@@ -1,16 +1,19 @@
-//! Tells `pg::session::decrypt_log` when a statement that a client sent has ended.
+//! Tells when a statement that a client sent has ended, and names for messages about it.
 
 use std::sync::OnceLock;
 
+use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 
 use super::encoding::shown_c;
 use super::reveal;
 
+static ENDED: OnceCell<fn()> = OnceCell::new();
 static PREVIOUS_END: OnceLock<pg_sys::ExecutorEnd_hook_type> = OnceLock::new();
 
-/// Installs the hook; from `_PG_init`.
-pub fn install() {
+/// Calls `ended` whenever a statement that a client sent has ended; from `_PG_init`.
+pub fn install(ended: fn()) {
+    ENDED.get_or_init(|| ended);
     // SAFETY: once per process, on its only thread.
     unsafe {
         if PREVIOUS_END.set(pg_sys::ExecutorEnd_hook).is_ok() {
@@ -41,7 +44,9 @@ unsafe extern "C-unwind" fn on_end(query: *mut pg_sys::QueryDesc) {
 
 #[pg_guard]
 extern "C-unwind" fn statement_ended() {
-    crate::pg::session::decrypt_log::statement_ended();
+    if let Some(ended) = ENDED.get() {
+        ended();
+    }
 }
 
 /// A function in SQL runs the statement, below one that the client sent. Hooks around running a query would tell too, but

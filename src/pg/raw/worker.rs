@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use once_cell::sync::OnceCell;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
 use pgrx::pg_sys;
 
 /// Shortest sleep.
 const LEAST: Duration = Duration::from_secs(1);
 
+/// Wipes what is too old and tells how long until more is.
+static EXPIRE: OnceCell<fn() -> Duration> = OnceCell::new();
+
 /// Registers it, from `_PG_init` while the library is being preloaded.
-pub fn register() {
+pub fn register(expire: fn() -> Duration) {
+    EXPIRE.get_or_init(|| expire);
     BackgroundWorkerBuilder::new("pgseal key expiry")
         .set_type("pgseal key expiry")
         .set_library("pgseal")
@@ -25,8 +30,9 @@ pub fn register() {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pgseal_expire_shared_keys(_argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    let Some(expire) = EXPIRE.get() else { return };
     loop {
-        let next = crate::pg::session::shared_keys::expire();
+        let next = expire();
         if !BackgroundWorker::wait_latch(Some(next.max(LEAST))) {
             return;
         }

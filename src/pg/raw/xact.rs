@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use once_cell::sync::OnceCell;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 
 /// The role whose privileges count now.
@@ -91,29 +92,55 @@ pub fn reset_plans() {
     unsafe { pg_sys::ResetPlanCache() }
 }
 
-/// Calls `pg::session::relation_changed` for every invalidated relation from now on.
-pub fn watch_relations() {
-    // SAFETY: registered once per process, from _PG_init; the callback neither raises nor touches catalogs.
-    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0)) }
+/// Who is told what has changed. All but `before_prepare` neither raise nor touch catalogs.
+#[derive(Clone, Copy)]
+pub struct Watcher {
+    /// A relation was changed, here or elsewhere; InvalidOid stands for all. At any time.
+    pub relation_changed: fn(pg_sys::Oid),
+    /// A role or a membership was changed, in this transaction too. At any time.
+    pub role_changed: fn(),
+    /// The setting of [`define_watched_setting`] was set.
+    pub setting_changed: fn(),
+    /// The setting of [`define_token_setting`] was reset.
+    pub token_taken: fn(),
+    /// Before a transaction commits.
+    pub before_commit: fn(),
+    /// Before PREPARE TRANSACTION, which it may refuse.
+    pub before_prepare: fn(),
+    /// A transaction has committed, or not. Its invalidation messages go out after this.
+    pub transaction_ended: fn(bool),
 }
 
-/// Calls `pg::session::conclusions_changed` when a role or a membership changes, in this transaction too.
-pub fn watch_roles() {
+static WATCHER: OnceCell<Watcher> = OnceCell::new();
+
+/// Tells `watcher` what changes from now on; from `_PG_init`.
+pub fn watch(watcher: Watcher) {
     use pg_sys::SysCacheIdentifier::{AUTHMEMROLEMEM, AUTHOID};
-    for cache in [AUTHMEMROLEMEM, AUTHOID] {
-        // SAFETY: registered once per process, from _PG_init; the callback neither raises nor touches catalogs.
-        unsafe {
-            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(role_changed), pg_sys::Datum::from(0));
-        }
+    if WATCHER.set(watcher).is_err() {
+        return;
+    }
+    let none = pg_sys::Datum::from(0);
+    // SAFETY: registered once per process; the callbacks neither raise nor touch catalogs, but for the last one.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), none);
+        pg_sys::CacheRegisterSyscacheCallback(AUTHMEMROLEMEM as i32, Some(role_changed), none);
+        pg_sys::CacheRegisterSyscacheCallback(AUTHOID as i32, Some(role_changed), none);
+        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
+    }
+}
+
+fn tell(of: impl FnOnce(&Watcher)) {
+    if let Some(watcher) = WATCHER.get() {
+        of(watcher);
     }
 }
 
 unsafe extern "C-unwind" fn role_changed(_: pg_sys::Datum, _: i32, _: u32) {
-    crate::pg::session::conclusions_changed();
+    tell(|watcher| (watcher.role_changed)());
 }
 
 unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relation: pg_sys::Oid) {
-    crate::pg::session::relation_changed(relation);
+    tell(|watcher| (watcher.relation_changed)(relation));
 }
 
 /// A cancel or terminate request is waiting.
@@ -209,7 +236,7 @@ pub fn define_token_setting(name: &'static CStr, setting: &'static GucSetting<bo
 
 unsafe extern "C-unwind" fn token_assigned(given: bool, _: *mut std::ffi::c_void) {
     if !given {
-        crate::pg::session::kms::token_taken();
+        tell(|watcher| (watcher.token_taken)());
     }
 }
 
@@ -227,34 +254,27 @@ pub fn set_boolean(name: &CStr, value: bool) {
     }
 }
 
-/// Calls `pg::session` at the end of every transaction from now on.
-pub fn watch_transactions() {
-    // SAFETY: registered once per process, from _PG_init.
-    unsafe { pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut()) }
-}
-
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn transaction_event(
     event: pg_sys::XactEvent::Type,
     _argument: *mut std::ffi::c_void,
 ) {
-    use crate::pg::session;
-    match event {
+    tell(|watcher| match event {
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_PRE_COMMIT => {
-            session::before_commit();
+            (watcher.before_commit)();
         }
-        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => session::before_prepare(),
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => (watcher.before_prepare)(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT => {
-            session::transaction_ended(true);
+            (watcher.transaction_ended)(true);
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => {
-            session::transaction_ended(false);
+            (watcher.transaction_ended)(false);
         }
         _ => {}
-    }
+    });
 }
 
-/// A string setting of every user whose changes make `pg::session` forget what it concluded from it.
+/// A string setting of every user; [`Watcher::setting_changed`] hears of its changes.
 pub fn define_watched_setting(
     name: &'static CStr,
     short: &'static CStr,
@@ -278,5 +298,5 @@ pub fn define_watched_setting(
 }
 
 unsafe extern "C-unwind" fn setting_assigned(_: *const std::ffi::c_char, _: *mut std::ffi::c_void) {
-    crate::pg::session::setting_changed();
+    tell(|watcher| (watcher.setting_changed)());
 }

@@ -3,6 +3,7 @@
 pub mod between;
 pub mod filters;
 pub mod gin;
+pub mod objects;
 pub mod operators;
 pub mod rewrite;
 pub mod selectivity;

@@ -13,11 +13,12 @@ use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::{Varlena, varlena};
 use crate::pg::raw::encoding::utf8;
-use crate::pg::raw::node::{Expr, Objects, SimplifyRequest, simplify_request};
+use crate::pg::raw::node::{Expr, SimplifyRequest, simplify_request};
 use crate::pg::search::between::{self, Bound, Given};
 use crate::pg::search::filters::{self, Target};
+use crate::pg::search::objects::Objects;
 use crate::pg::session;
-use crate::pg::values::accessor;
+use crate::pg::values::{accessor, choice};
 
 /// A value that something is asked about.
 struct Asked {
@@ -38,10 +39,10 @@ enum Answers {
 
 impl Asked {
     fn of(request: &SimplifyRequest, value: Expr) -> Self {
-        if let Some(value) = value.chosen_value() {
+        if let Some(value) = choice::chosen_value(value) {
             return Asked { value, answers: Answers::Session };
         }
-        let marked = value.each_value();
+        let marked = choice::each_value(value);
         let value = marked.unwrap_or(value);
         let answers = match value.typmod() {
             typmod if typmod > 0 => Answers::Column(typmod),
@@ -73,7 +74,7 @@ impl Asked {
         let (value, query) = match (self.answers, query) {
             // A filter says itself whose values it is for.
             (_, None) => (self.value.copy(), filter),
-            (Answers::Session, Some(query)) => match objects.chosen(self.value) {
+            (Answers::Session, Some(query)) => match choice::in_chosen(self.value) {
                 Some(chosen) => (chosen, query),
                 None => (self.value.copy(), filter),
             },
@@ -111,7 +112,7 @@ fn chosen_whole(part: Expr) -> Option<Expr> {
     let whole = part.whole()?;
     let chosen = match whole.whole() {
         Some(_) => chosen_whole(whole)?,
-        None => Objects::beside(whole)?.chosen(whole)?,
+        None => choice::in_chosen(whole)?,
     };
     Some(part.with_first_argument(chosen))
 }
@@ -193,7 +194,7 @@ impl TextSide {
         if !is_text && (text.has_columns() || text.base_type() != sealed.base_type()) {
             return None;
         }
-        let column = sealed.chosen_value().or_else(|| sealed.each_value()).unwrap_or(sealed);
+        let column = choice::chosen_value(sealed).or_else(|| choice::each_value(sealed)).unwrap_or(sealed);
         if column.is_column() && sealed.base_type() != pg_sys::TEXTOID {
             let asked = Asked::of(request, sealed);
             return Some(TextSide { asked, accessor: Accessor::Whole, steps: Vec::new(), text });
@@ -224,10 +225,10 @@ impl TextSide {
     fn filter_call(&self, objects: &Objects) -> Option<Expr> {
         let steps: Vec<&[u8]> = self.steps.iter().map(Vec::as_slice).collect();
         let arguments = [
-            objects.int4_constant(self.accessor as i32),
-            objects.texts_constant(array::of_texts(&steps)),
+            Expr::of_int4(self.accessor as i32),
+            Expr::of_texts(array::of_texts(&steps)),
             self.text.copy(),
-            objects.int4_constant(self.asked.keyring()),
+            Expr::of_int4(self.asked.keyring()),
         ];
         let types = [pg_sys::INT4OID, pg_sys::TEXTARRAYOID, self.text.base_type(), pg_sys::INT4OID];
         objects.filter_call(c"filter_text", &types, &arguments)
@@ -315,7 +316,7 @@ fn range_filter(objects: &Objects, asked: &Asked, bounds: [Expr; 3]) -> Result<O
         return Ok(refreshed(objects, filters::make_planned(asked.target()?, Query::Between, &[&query])?));
     }
     let bound_type = low.base_type();
-    let keyring = objects.int4_constant(asked.keyring());
+    let keyring = Expr::of_int4(asked.keyring());
     let types = [pg_sys::TEXTOID, bound_type, bound_type, pg_sys::INT4OID];
     Ok(objects.filter_call(c"filter_between_for", &types, &[path.copy(), low.copy(), high.copy(), keyring]))
 }
@@ -352,13 +353,13 @@ fn not_rewritten() -> Returned {
 
 /// `refresh(<constant filter>)`.
 fn refreshed(objects: &Objects, filter: Vec<u8>) -> Option<Expr> {
-    let constant = objects.filter_constant(varlena(&filter));
+    let constant = objects.filter_constant(varlena(&filter))?;
     objects.filter_call(c"refresh", &[objects.filter], &[constant])
 }
 
 /// `filter_for(query, keyring)`, with 0 for the session's keyring.
 fn filter_for(objects: &Objects, query: Expr, keyring: i32) -> Option<Expr> {
-    let keyring = objects.int4_constant(keyring);
+    let keyring = Expr::of_int4(keyring);
     objects.filter_call(c"filter_for", &[pg_sys::JSONBOID, pg_sys::INT4OID], &[query.copy(), keyring])
 }
 
@@ -368,7 +369,8 @@ fn for_column(objects: &Objects, asked: &Asked, filter: Expr) -> Result<Expr, Pg
     if let Some(named) = named_for_column(objects, column, filter)? {
         return Ok(named);
     }
-    let folded = filter.arguments_of(objects.function(c"refresh", &[objects.filter]));
+    let folded =
+        objects.function(c"refresh", &[objects.filter]).and_then(|refresh| filter.arguments_of(refresh));
     let Some(constant) = folded.and_then(|arguments| arguments.first()?.constant()) else {
         return Ok(in_column(objects, column, filter));
     };
@@ -383,7 +385,7 @@ fn for_column(objects: &Objects, asked: &Asked, filter: Expr) -> Result<Expr, Pg
 /// `filter_in(filter, keyring)`.
 fn in_column(objects: &Objects, column: i32, filter: Expr) -> Expr {
     let types = [objects.filter, pg_sys::INT4OID];
-    let arguments = [filter.copy(), objects.int4_constant(column)];
+    let arguments = [filter.copy(), Expr::of_int4(column)];
     objects.filter_call(c"filter_in", &types, &arguments).unwrap_or(filter)
 }
 
@@ -401,7 +403,8 @@ const MAKERS: [(&CStr, Query, &[pg_sys::Oid]); 6] = [
 fn named_for_column(objects: &Objects, column: i32, filter: Expr) -> Result<Option<Expr>, PgError> {
     for (name, kind, asked_types) in MAKERS {
         let types = [asked_types, &[pg_sys::TEXTOID]].concat();
-        let Some(arguments) = filter.arguments_of(objects.function(name, &types)) else { continue };
+        let made = objects.function(name, &types).and_then(|maker| filter.arguments_of(maker));
+        let Some(arguments) = made else { continue };
         let Some((keyring, asked)) = arguments.split_last() else { continue };
         if !keyring.is_null_constant() {
             return Ok(None);
@@ -411,7 +414,7 @@ fn named_for_column(objects: &Objects, column: i32, filter: Expr) -> Result<Opti
             let target = Target { keyring: column, binding: Binding::Fixed };
             return Ok(refreshed(objects, filters::make_planned(target, kind, &documents)?));
         }
-        let named = objects.text_constant(&session::keyring(column)?.name);
+        let named = Expr::of_text(&session::keyring(column)?.name);
         let arguments: Vec<Expr> = asked.iter().map(|argument| argument.copy()).chain([named]).collect();
         return Ok(objects.filter_call(name, &types, &arguments));
     }

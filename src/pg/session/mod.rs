@@ -5,6 +5,7 @@
 
 pub mod decrypt_log;
 pub mod kms;
+pub mod objects;
 pub mod shared_keys;
 
 use std::cell::{Cell, RefCell};

@@ -12,8 +12,8 @@ use crate::pg::raw::array;
 use crate::pg::raw::call::Call;
 use crate::pg::raw::datum::{Owned, Varlena, detoast};
 use crate::pg::raw::jsonb::{self, Function};
-use crate::pg::raw::node::{Expr, Objects};
-use crate::pg::session::{Looking, Privilege};
+use crate::pg::raw::node::Expr;
+use crate::pg::session::{Looking, Privilege, objects};
 use crate::pg::values::seal::{self, OpenValue, TEXT};
 
 /// A text query with its accessor's argument ready for jsonb's own functions.
@@ -142,14 +142,13 @@ impl Side {
 pub fn text_part(expression: Expr) -> Option<(Expr, Accessor, Expr)> {
     let (function, arguments) = expression.call()?;
     let [document, argument] = arguments.as_slice() else { return None };
-    let objects = Objects::beside(*document)?;
     let accessors = [
         (c"field_text", pg_sys::TEXTOID, Accessor::Field),
         (c"element_text", pg_sys::INT4OID, Accessor::Element),
         (c"path_text", pg_sys::TEXTARRAYOID, Accessor::Path),
     ];
     accessors.into_iter().find_map(|(name, argument_type, accessor)| {
-        let known = objects.function(name, &[document.base_type(), argument_type]);
+        let known = objects::function(name, &[document.base_type(), argument_type]);
         (known == Some(function)).then_some((*document, accessor, *argument))
     })
 }
