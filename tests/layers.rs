@@ -1,4 +1,5 @@
-//! Who may know whom: core <- keys <- kms <- pg, and no circle inside core.
+//! Who may know whom: core <- keys <- kms <- pg, no circle inside core or between the folders of pg, and raw the ground of
+//! pg.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,6 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LAYERS: [&str; 4] = ["core", "keys", "kms", "pg"];
+
+/// What PostgreSQL's interface stands on inside `pg`.
+const BELOW_RAW: [&str; 2] = ["error", "counters"];
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
@@ -66,10 +70,21 @@ fn named(path: &Path) -> BTreeSet<Vec<String>> {
     let (text, own) = (code(path), module(path));
     // `super` of a mod.rs and of a file beside it.
     let above = &own[..own.len() - 1];
-    let split = |path: String| path.split("::").map(str::to_owned).collect::<Vec<_>>();
-    let absolute = paths(&text, "crate::").into_iter().map(split);
-    let relative = paths(&text, "super::").into_iter().map(|path| [above.to_vec(), split(path)].concat());
+    let absolute = paths(&text, "crate::").into_iter().map(|path| joined(&[], &path));
+    let relative = paths(&text, "super::").into_iter().map(|path| joined(above, &path));
     absolute.chain(relative).collect()
+}
+
+/// `path` as seen from a module, each further `super` one step up.
+fn joined(from: &[String], path: &str) -> Vec<String> {
+    let mut joined = from.to_vec();
+    for part in path.split("::") {
+        match part {
+            "super" => drop(joined.pop()),
+            part => joined.push(part.to_owned()),
+        }
+    }
+    joined
 }
 
 /// Does `from` lead back to itself? Then by this way.
@@ -146,4 +161,18 @@ fn below_pg_only_the_vector_kernels_are_unsafe() {
     let unsafe_files =
         below.filter(|path| code(path).contains("unsafe {") || code(path).contains("allow(unsafe_code"));
     assert_eq!(unsafe_files.collect::<Vec<_>>(), [root().join("core/vector/simd.rs")]);
+}
+
+#[test]
+fn folders_of_pg_have_no_circle() {
+    let graph = inside("pg");
+    assert!(graph.len() > 5);
+    assert_no_circle(&graph);
+}
+
+#[test]
+fn raw_is_the_ground() {
+    let knows = inside("pg")["raw"].clone();
+    let above: Vec<_> = knows.iter().filter(|known| !BELOW_RAW.contains(&known.as_str())).collect();
+    assert!(above.is_empty(), "raw knows {above:?}");
 }
