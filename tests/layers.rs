@@ -176,3 +176,10 @@ fn raw_is_the_ground() {
     let above: Vec<_> = knows.iter().filter(|known| !BELOW_RAW.contains(&known.as_str())).collect();
     assert!(above.is_empty(), "raw knows {above:?}");
 }
+
+#[test]
+fn versions_of_postgresql_differ_in_one_file() {
+    let pg = root().join("pg");
+    let told_apart = files(&pg).into_iter().filter(|path| code(path).contains("feature = \"pg"));
+    assert_eq!(told_apart.collect::<Vec<_>>(), [pg.join("raw/version.rs")]);
+}

@@ -9,6 +9,7 @@ use pgrx::{pg_guard, pg_sys, varlena};
 use super::call::Call;
 use super::datum::{Varlena, detoast, prefix};
 use super::reveal::cells;
+use super::version;
 use crate::core::filter::{Binding, Filter};
 use crate::core::stats::{KeyFrequencies, Sample};
 
@@ -24,29 +25,7 @@ pub fn prepare_analyze(call: Call) {
     unsafe {
         (*stats).compute_stats = Some(compute);
         // Enough for the shares of values in one of a thousand rows (commands/analyze.c says why 300).
-        (*stats).minrows = 300 * target(stats);
-    }
-}
-
-#[cfg(feature = "pg15")]
-unsafe fn target(stats: *mut pg_sys::VacAttrStats) -> i32 {
-    // SAFETY: the column's copy of its pg_attribute row, as in std_typanalyze.
-    unsafe {
-        if (*(*stats).attr).attstattarget < 0 {
-            (*(*stats).attr).attstattarget = pg_sys::default_statistics_target;
-        }
-        (*(*stats).attr).attstattarget
-    }
-}
-
-#[cfg(not(feature = "pg15"))]
-unsafe fn target(stats: *mut pg_sys::VacAttrStats) -> i32 {
-    // SAFETY: as in std_typanalyze.
-    unsafe {
-        if (*stats).attstattarget < 0 {
-            (*stats).attstattarget = pg_sys::default_statistics_target;
-        }
-        (*stats).attstattarget
+        (*stats).minrows = 300 * version::statistics_target(stats);
     }
 }
 
@@ -63,10 +42,7 @@ unsafe extern "C-unwind" fn compute(
         let mut null = false;
         // SAFETY: ANALYZE's own function for its sample's rows; the datum is of one of our types.
         unsafe {
-            #[cfg(not(feature = "pg18"))]
-            pg_sys::vacuum_delay_point();
-            #[cfg(feature = "pg18")]
-            pg_sys::vacuum_delay_point(true);
+            version::analyze_delay_point();
             let datum = fetch(stats, row, &mut null);
             if null {
                 sample.add_null();
@@ -102,7 +78,7 @@ unsafe fn store(stats: pg_sys::VacAttrStatsP, sample: Sample) {
         (*stats).stawidth = sample.width();
         // No two values are the same bytes.
         (*stats).stadistinct = -1.0;
-        let found = sample.finish(10 * target(stats) as usize);
+        let found = sample.finish(10 * version::statistics_target(stats) as usize);
         let (Some(least), Some(most)) =
             (found.shares.iter().copied().reduce(f32::min), found.shares.iter().copied().reduce(f32::max))
         else {

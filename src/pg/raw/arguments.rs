@@ -6,6 +6,7 @@ use std::ffi::c_void;
 use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::reveal::{cells, make, revealed};
+use super::version;
 
 /// The queries around an expression, the innermost last.
 type Around = Vec<*mut pg_sys::Query>;
@@ -212,7 +213,7 @@ unsafe fn revealed_row(around: &Around, row: *mut pg_sys::Node) -> Option<*mut p
         let variable = row.cast::<pg_sys::Var>();
         let query = around.iter().rev().nth((*variable).varlevelsup as usize)?;
         let table = cells::<pg_sys::RangeTblEntry>((**query).rtable).nth((*variable).varno as usize - 1)?;
-        let (names, columns) = columns(table, variable);
+        let (names, columns) = version::columns(table, variable);
         let revealed: Vec<_> =
             cells::<pg_sys::Node>(columns).map(|column| (column, revealed(column))).collect();
         if revealed.iter().all(|(_, shown)| shown.is_none()) {
@@ -245,30 +246,4 @@ unsafe fn null_where_null(row: *mut pg_sys::Node, shown: *mut pg_sys::Expr) -> *
         (*case).defresult = shown;
         case.cast()
     }
-}
-
-/// Names and variables of a table's columns.
-unsafe fn columns(
-    table: *mut pg_sys::RangeTblEntry,
-    row: *mut pg_sys::Var,
-) -> (*mut pg_sys::List, *mut pg_sys::List) {
-    let (mut names, mut columns) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: the table is the one that the variable names.
-    unsafe {
-        let (number, levels) = ((*row).varno, (*row).varlevelsup as i32);
-        #[cfg(not(feature = "pg18"))]
-        pg_sys::expandRTE(table, number, levels, -1, false, &mut names, &mut columns);
-        #[cfg(feature = "pg18")]
-        pg_sys::expandRTE(
-            table,
-            number,
-            levels,
-            (*row).varreturningtype,
-            -1,
-            false,
-            &mut names,
-            &mut columns,
-        );
-    }
-    (names, columns)
 }

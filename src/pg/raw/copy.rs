@@ -9,6 +9,8 @@ use cee_scape::call_with_sigsetjmp;
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::{is_a, pg_guard, pg_sys};
 
+use super::version::CopyState;
+
 static PREVIOUS: OnceLock<pg_sys::ProcessUtility_hook_type> = OnceLock::new();
 
 type ContextCallback = unsafe extern "C-unwind" fn(*mut c_void);
@@ -46,26 +48,6 @@ unsafe extern "C-unwind" {
     // utils/palloc.h
     fn pfree(pointer: *mut c_void);
     fn pstrdup(text: *const c_char) -> *mut c_char;
-}
-
-/// What COPY's entry in the list of context callbacks points to, commands/copyfrom_internal.h, up to its options.
-#[repr(C)]
-struct CopyState {
-    #[cfg(feature = "pg18")]
-    routine: *const c_void,
-    source: u32,
-    file: *mut c_void,
-    message: *mut c_void,
-    line_end: u32,
-    file_encoding: c_int,
-    needs_transcoding: bool,
-    conversion: pg_sys::Oid,
-    relation: *mut c_void,
-    columns: *mut c_void,
-    file_name: *mut c_char,
-    is_program: bool,
-    callback: *mut c_void,
-    options: pg_sys::CopyFormatOptions,
 }
 
 /// A COPY into encrypted columns that runs, and the last error or message that was made in it.

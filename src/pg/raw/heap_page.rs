@@ -7,7 +7,7 @@
 use pgrx::pg_sys;
 
 use super::tuple::{Attribute, Layout, Version};
-use super::xact;
+use super::{version, xact};
 use crate::pg::error::Refused;
 
 const PAGE: usize = pg_sys::BLCKSZ as usize;
@@ -281,111 +281,5 @@ unsafe fn log(buffer: pg_sys::Buffer, nothing_pruned: &[u8]) -> pg_sys::XLogRecP
         pg_sys::XLogRegisterData(nothing_pruned.as_ptr().cast_mut().cast(), nothing_pruned.len() as _);
         pg_sys::XLogRegisterBuffer(0, buffer, flags);
         pg_sys::XLogInsert(pg_sys::RmgrIds::RM_HEAP2_ID as u8, version::PRUNE)
-    }
-}
-
-/// Where a descriptor tells alignments by letter; dropped columns keep theirs.
-#[cfg(any(feature = "pg15", feature = "pg17"))]
-fn layout(columns: &[pg_sys::FormData_pg_attribute]) -> Vec<Layout> {
-    let alignment = |letter| match letter {
-        pg_sys::TYPALIGN_CHAR => 1,
-        pg_sys::TYPALIGN_SHORT => 2,
-        pg_sys::TYPALIGN_INT => 4,
-        _ => 8,
-    };
-    let one = |column: &pg_sys::FormData_pg_attribute| Layout {
-        length: column.attlen,
-        alignment: alignment(column.attalign as u8),
-    };
-    columns.iter().map(one).collect()
-}
-
-/// What differs between major versions; another one does not build before its heapam_xlog.h has been looked at.
-#[cfg(feature = "pg15")]
-mod version {
-    use super::{Layout, pg_sys};
-
-    /// XLOG_HEAP2_PRUNE of RM_HEAP2_ID; its redo takes a cleanup lock.
-    pub const PRUNE: u8 = 0x10;
-
-    /// `struct xl_heap_prune`: latestRemovedXid, of which 0 conflicts with no snapshot, nredirected 0, ndead 0.
-    pub fn nothing_pruned(horizon: pg_sys::TransactionId) -> [u8; 8] {
-        let mut record = [0; 8];
-        record[..4].copy_from_slice(&horizon.into_inner().to_ne_bytes());
-        record
-    }
-
-    /// Does the current role own the table?
-    pub fn owns(table: pg_sys::Oid) -> bool {
-        // SAFETY: a syscache lookup inside a transaction.
-        unsafe { pg_sys::pg_class_ownercheck(table, pg_sys::GetUserId()) }
-    }
-
-    /// # Safety
-    /// The relation is open.
-    pub unsafe fn is_new(relation: pg_sys::Relation) -> bool {
-        // SAFETY: as the caller says.
-        unsafe { (*relation).rd_createSubid != 0 || (*relation).rd_firstRelfilenodeSubid != 0 }
-    }
-
-    /// # Safety
-    /// The descriptor has that many columns.
-    pub unsafe fn layout(description: pg_sys::TupleDesc, columns: usize) -> Vec<Layout> {
-        // SAFETY: as the caller says.
-        let attributes = unsafe { std::slice::from_raw_parts((*description).attrs.as_ptr(), columns) };
-        super::layout(attributes)
-    }
-}
-
-/// Both have the same record.
-#[cfg(any(feature = "pg17", feature = "pg18"))]
-mod version {
-    use super::{Layout, pg_sys};
-
-    /// XLOG_HEAP2_PRUNE_ON_ACCESS of RM_HEAP2_ID.
-    pub const PRUNE: u8 = 0x10;
-    const XLHP_CLEANUP_LOCK: u8 = 1 << 2;
-    const XLHP_HAS_CONFLICT_HORIZON: u8 = 1 << 3;
-
-    /// `struct xl_heap_prune`: reason PRUNE_ON_ACCESS, flags, and behind them the conflict horizon, if any; no items.
-    /// Without XLHP_CLEANUP_LOCK redo would lock out nobody who looks at the page.
-    pub fn nothing_pruned(horizon: pg_sys::TransactionId) -> Vec<u8> {
-        if horizon == pg_sys::TransactionId::INVALID {
-            return vec![0, XLHP_CLEANUP_LOCK];
-        }
-        let flags = XLHP_CLEANUP_LOCK | XLHP_HAS_CONFLICT_HORIZON;
-        [&[0, flags], horizon.into_inner().to_ne_bytes().as_slice()].concat()
-    }
-
-    /// Does the current role own the table?
-    pub fn owns(table: pg_sys::Oid) -> bool {
-        // SAFETY: a syscache lookup inside a transaction.
-        unsafe { pg_sys::object_ownercheck(pg_sys::RelationRelationId, table, pg_sys::GetUserId()) }
-    }
-
-    /// # Safety
-    /// The relation is open.
-    pub unsafe fn is_new(relation: pg_sys::Relation) -> bool {
-        // SAFETY: as the caller says.
-        unsafe { (*relation).rd_createSubid != 0 || (*relation).rd_firstRelfilelocatorSubid != 0 }
-    }
-
-    /// # Safety
-    /// The descriptor has that many columns.
-    pub unsafe fn layout(description: pg_sys::TupleDesc, columns: usize) -> Vec<Layout> {
-        // SAFETY: as the caller says.
-        #[cfg(feature = "pg17")]
-        let attributes = unsafe { std::slice::from_raw_parts((*description).attrs.as_ptr(), columns) };
-        #[cfg(feature = "pg17")]
-        return super::layout(attributes);
-        // SAFETY: as the caller says.
-        #[cfg(feature = "pg18")]
-        let attributes =
-            unsafe { std::slice::from_raw_parts((*description).compact_attrs.as_ptr(), columns) };
-        #[cfg(feature = "pg18")]
-        attributes
-            .iter()
-            .map(|column| Layout { length: column.attlen, alignment: column.attalignby.into() })
-            .collect()
     }
 }

@@ -8,6 +8,7 @@ use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::encoding::shown_c;
 use super::reveal::cells;
+use super::version::disabled_nodes;
 use super::xact;
 use crate::core::scan_cost::IterativeScan;
 
@@ -173,20 +174,7 @@ unsafe fn sort_by_total_cost(paths: *mut pg_sys::List) {
         let cells = std::slice::from_raw_parts_mut((*paths).elements, (*paths).length as usize);
         cells.sort_by(|a, b| {
             let (a, b) = (a.ptr_value.cast::<pg_sys::Path>(), b.ptr_value.cast::<pg_sys::Path>());
-            disabled(a).cmp(&disabled(b)).then((*a).total_cost.total_cmp(&(*b).total_cost))
+            disabled_nodes(a).cmp(&disabled_nodes(b)).then((*a).total_cost.total_cmp(&(*b).total_cost))
         });
     }
-}
-
-/// How many forbidden kinds of node a path has, before any cost.
-#[cfg(feature = "pg18")]
-unsafe fn disabled(path: *mut pg_sys::Path) -> i32 {
-    // SAFETY: see `sort_by_total_cost`.
-    unsafe { (*path).disabled_nodes }
-}
-
-/// Forbidden nodes count through their cost.
-#[cfg(not(feature = "pg18"))]
-unsafe fn disabled(_: *mut pg_sys::Path) -> i32 {
-    0
 }

@@ -4,6 +4,8 @@ use std::cell::Cell;
 
 use pgrx::pg_sys;
 
+use super::version;
+
 /// Fourth field of an advisory lock tag; 1 and 2 belong to pg_advisory_lock.
 const LOCK_CLASS: u16 = 0x7073;
 
@@ -129,11 +131,7 @@ fn running(up_to: pg_sys::TransactionId) -> Vec<Running> {
 impl Running {
     /// As pg_locks names it.
     pub fn name(&self) -> String {
-        #[cfg(feature = "pg15")]
-        let backend = self.0.backendId;
-        #[cfg(any(feature = "pg17", feature = "pg18"))]
-        let backend = self.0.procNumber;
-        format!("{backend}/{}", self.0.localTransactionId)
+        format!("{}/{}", version::backend(&self.0), self.0.localTransactionId)
     }
 
     /// It has ended by now.

@@ -34,5 +34,6 @@ pub mod text;
 pub mod timer;
 pub mod tuple;
 pub mod unbound;
+pub mod version;
 pub mod worker;
 pub mod xact;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use super::reveal::cells;
+use super::version;
 
 /// Statements may nest deeper; what is further away than this counts as computed.
 const DEPTH: u8 = 100;
@@ -239,11 +240,10 @@ impl Place {
                 }
                 pg_sys::RTEKind::RTE_JOIN => nth((*table).joinaliasvars)
                     .map_or(Origin::Other, |expression| self.at(level).look(expression, depth)),
-                #[cfg(feature = "pg18")]
-                pg_sys::RTEKind::RTE_GROUP => nth((*table).groupexprs)
-                    .map_or(Origin::Other, |expression| self.at(level).look(expression, depth)),
                 pg_sys::RTEKind::RTE_CTE => self.with_query(level, table, number, depth),
-                _ => Origin::Other,
+                _ => version::grouped(table)
+                    .and_then(nth)
+                    .map_or(Origin::Other, |expression| self.at(level).look(expression, depth)),
             }
         }
     }

@@ -4,11 +4,7 @@ use std::cell::Cell;
 use std::ffi::c_int;
 use std::time::Duration;
 
-/// `USER_TIMEOUT` of utils/timeout.h: the first number that RegisterTimeout hands out.
-#[cfg(feature = "pg15")]
-const USER_TIMEOUT: c_int = 12;
-#[cfg(any(feature = "pg17", feature = "pg18"))]
-const USER_TIMEOUT: c_int = 13;
+use super::version::USER_TIMEOUT;
 
 // utils/timeout.h, which pgrx does not bind, and the handler as C calls it: it runs in a signal.
 unsafe extern "C-unwind" {
