@@ -3,12 +3,12 @@
 //! IS DISTINCT FROM, CASE x WHEN, the test of a subquery) this hook puts it there first.
 
 use std::ffi::{CStr, c_void};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 
+use super::hook::Previous;
 use super::node::Expr;
 use super::origin::{Origin, Place, whole_of};
 use super::reveal::{cells, make};
@@ -29,7 +29,7 @@ pub struct Choices {
 
 static CHOICES: OnceCell<Choices> = OnceCell::new();
 /// What was installed before us.
-static PREVIOUS: OnceLock<pg_sys::planner_hook_type> = OnceLock::new();
+static PREVIOUS: Previous<pg_sys::planner_hook_type> = Previous::empty();
 /// A statement of this session was planned with the hook.
 static HAS_PLANNED: AtomicBool = AtomicBool::new(false);
 
@@ -54,9 +54,7 @@ pub fn install(choices: Choices) {
     CHOICES.get_or_init(|| choices);
     // SAFETY: once per process, before any statement is planned with it.
     unsafe {
-        if PREVIOUS.set(pg_sys::planner_hook).is_ok() {
-            pg_sys::planner_hook = Some(plan);
-        }
+        PREVIOUS.install(&raw mut pg_sys::planner_hook, plan);
     }
     if !xact::is_preloading() {
         // What was planned before has not seen the hook.
@@ -78,10 +76,8 @@ unsafe extern "C-unwind" fn plan(
     // SAFETY: PostgreSQL passes a query that is the planner's to change; whatever is next has the same contract.
     unsafe {
         let known = before_planning(query, parameters);
-        let planned = match PREVIOUS.get() {
-            Some(Some(previous)) => previous(query, text, options, parameters),
-            _ => standard_planner(query, text, options, parameters),
-        };
+        let next = PREVIOUS.next().unwrap_or(standard_planner);
+        let planned = next(query, text, options, parameters);
         after_planning(planned, known);
         planned
     }

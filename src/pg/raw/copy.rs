@@ -3,15 +3,15 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{fn_addr_eq, null_mut};
-use std::sync::OnceLock;
 
 use cee_scape::call_with_sigsetjmp;
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::{is_a, pg_guard, pg_sys};
 
+use super::hook::Previous;
 use super::version::CopyState;
 
-static PREVIOUS: OnceLock<pg_sys::ProcessUtility_hook_type> = OnceLock::new();
+static PREVIOUS: Previous<pg_sys::ProcessUtility_hook_type> = Previous::empty();
 
 type ContextCallback = unsafe extern "C-unwind" fn(*mut c_void);
 
@@ -19,9 +19,7 @@ type ContextCallback = unsafe extern "C-unwind" fn(*mut c_void);
 pub fn install() {
     // SAFETY: once per process, on its only thread.
     unsafe {
-        if PREVIOUS.set(pg_sys::ProcessUtility_hook).is_ok() {
-            pg_sys::ProcessUtility_hook = Some(on_utility);
-        }
+        PREVIOUS.install(&raw mut pg_sys::ProcessUtility_hook, on_utility);
     }
 }
 
@@ -76,10 +74,7 @@ unsafe extern "C-unwind" fn on_utility(
     // or over this frame: nothing here needs to be dropped.
     unsafe {
         let run = || {
-            let next = match PREVIOUS.get() {
-                Some(Some(previous)) => *previous,
-                _ => standard_ProcessUtility,
-            };
+            let next = PREVIOUS.next().unwrap_or(standard_ProcessUtility);
             next(statement, text, read_only, context, parameters, environment, receiver, completion);
         };
         let utility = (*statement).utilityStmt;

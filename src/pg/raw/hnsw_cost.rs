@@ -2,26 +2,24 @@
 //! pgvector's iterative scans (nodes/pathnodes.h, optimizer/paths.h).
 
 use std::ffi::CStr;
-use std::sync::OnceLock;
 
 use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::encoding::shown_c;
+use super::hook::Previous;
 use super::reveal::cells;
 use super::version::disabled_nodes;
 use super::xact;
 use crate::core::scan_cost::IterativeScan;
 
 /// What was installed before us.
-static PREVIOUS: OnceLock<pg_sys::set_rel_pathlist_hook_type> = OnceLock::new();
+static PREVIOUS: Previous<pg_sys::set_rel_pathlist_hook_type> = Previous::empty();
 
 /// Installs the hook; from `_PG_init`.
 pub fn install() {
     // SAFETY: once per process, before any statement is planned with it.
     unsafe {
-        if PREVIOUS.set(pg_sys::set_rel_pathlist_hook).is_ok() {
-            pg_sys::set_rel_pathlist_hook = Some(after_paths);
-        }
+        PREVIOUS.install(&raw mut pg_sys::set_rel_pathlist_hook, after_paths);
     }
 }
 
@@ -35,7 +33,7 @@ unsafe extern "C-unwind" fn after_paths(
     // SAFETY: PostgreSQL passes its own structures, whose paths are ours to change; the previous hook has the same
     // contract.
     unsafe {
-        if let Some(Some(previous)) = PREVIOUS.get() {
+        if let Some(previous) = PREVIOUS.next() {
             previous(root, relation, index, table);
         }
         // Forbidden paths cost so much already that nothing is to be learnt from their price.

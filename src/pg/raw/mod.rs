@@ -18,6 +18,7 @@ pub mod encoding;
 pub mod gin;
 pub mod heap_page;
 pub mod hnsw_cost;
+pub mod hook;
 pub mod jsonb;
 pub mod lock;
 pub mod locked_memory;

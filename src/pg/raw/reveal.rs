@@ -2,10 +2,10 @@
 //! wrapped in `pgseal.reveal(...)`, so that they reach the client as jsonb and text.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arguments::{reveal_in_list, reveal_in_query, revealed_whole};
+use super::hook::Previous;
 use super::node::Expr;
 use crate::pg::error::PgError;
 use once_cell::sync::OnceCell;
@@ -13,7 +13,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys
 
 static IS_SEALED: OnceCell<fn(Expr) -> bool> = OnceCell::new();
 /// What was installed before us.
-static PREVIOUS: OnceLock<pg_sys::post_parse_analyze_hook_type> = OnceLock::new();
+static PREVIOUS: Previous<pg_sys::post_parse_analyze_hook_type> = Previous::empty();
 
 thread_local! {
     static LITERAL_MADE: Cell<bool> = const { Cell::new(false) };
@@ -31,9 +31,7 @@ pub fn install(is_sealed: fn(Expr) -> bool) {
     IS_SEALED.get_or_init(|| is_sealed);
     // SAFETY: once per process, before any statement is analysed with it.
     unsafe {
-        if PREVIOUS.set(pg_sys::post_parse_analyze_hook).is_ok() {
-            pg_sys::post_parse_analyze_hook = Some(after_analysis);
-        }
+        PREVIOUS.install(&raw mut pg_sys::post_parse_analyze_hook, after_analysis);
         GucRegistry::define_bool_guc_with_hooks(
             c"pgseal.reveal",
             c"Return encrypted columns of SELECT and RETURNING decrypted, as jsonb and text.",
@@ -123,7 +121,7 @@ unsafe extern "C-unwind" fn after_analysis(
 ) {
     // SAFETY: PostgreSQL passes a finished query, which is ours to change; the previous hook has the same contract.
     unsafe {
-        if let Some(Some(previous)) = PREVIOUS.get() {
+        if let Some(previous) = PREVIOUS.next() {
             previous(state, query, jumble);
         }
         if LITERAL_MADE.take() {

@@ -1,11 +1,11 @@
 //! The memory that all sessions share where the library is preloaded: the slots of `keys::shared`, under one lock,
 //! on pages of their own that are kept out of swap and core dumps as far as the system allows.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::hook::Previous;
 use super::locked_memory::{self, PAGE};
 use crate::keys::shared::Slot;
 
@@ -16,8 +16,8 @@ struct Header {
     epoch: AtomicU64,
 }
 
-static PREVIOUS_REQUEST: OnceLock<pg_sys::shmem_request_hook_type> = OnceLock::new();
-static PREVIOUS_STARTUP: OnceLock<pg_sys::shmem_startup_hook_type> = OnceLock::new();
+static PREVIOUS_REQUEST: Previous<pg_sys::shmem_request_hook_type> = Previous::empty();
+static PREVIOUS_STARTUP: Previous<pg_sys::shmem_startup_hook_type> = Previous::empty();
 static SLOTS: AtomicUsize = AtomicUsize::new(0);
 static AREA: AtomicPtr<Header> = AtomicPtr::new(std::ptr::null_mut());
 static LOCK: AtomicPtr<pg_sys::LWLock> = AtomicPtr::new(std::ptr::null_mut());
@@ -32,12 +32,8 @@ pub fn request(slots: usize) {
             return;
         }
         SLOTS.store(slots, Ordering::Relaxed);
-        if PREVIOUS_REQUEST.set(pg_sys::shmem_request_hook).is_ok() {
-            pg_sys::shmem_request_hook = Some(on_request);
-        }
-        if PREVIOUS_STARTUP.set(pg_sys::shmem_startup_hook).is_ok() {
-            pg_sys::shmem_startup_hook = Some(on_startup);
-        }
+        PREVIOUS_REQUEST.install(&raw mut pg_sys::shmem_request_hook, on_request);
+        PREVIOUS_STARTUP.install(&raw mut pg_sys::shmem_startup_hook, on_startup);
     }
 }
 
@@ -45,7 +41,7 @@ pub fn request(slots: usize) {
 unsafe extern "C-unwind" fn on_request() {
     // SAFETY: the previous hook has the same contract; PostgreSQL allows these requests here.
     unsafe {
-        if let Some(Some(previous)) = PREVIOUS_REQUEST.get() {
+        if let Some(previous) = PREVIOUS_REQUEST.next() {
             previous();
         }
         pg_sys::RequestAddinShmemSpace(bytes() + PAGE);
@@ -58,7 +54,7 @@ unsafe extern "C-unwind" fn on_startup() {
     // SAFETY: the area is as large as was asked for, so that a whole number of pages lies inside it; it is zeroed when
     // it is made, which is an empty header and empty slots. It stays mapped as long as the server runs.
     unsafe {
-        if let Some(Some(previous)) = PREVIOUS_STARTUP.get() {
+        if let Some(previous) = PREVIOUS_STARTUP.next() {
             previous();
         }
         let mut found = false;

@@ -1,24 +1,21 @@
 //! Tells when a statement that a client sent has ended, and names for messages about it.
 
-use std::sync::OnceLock;
-
 use once_cell::sync::OnceCell;
 use pgrx::{pg_guard, pg_sys};
 
 use super::encoding::shown_c;
+use super::hook::Previous;
 use super::reveal;
 
 static ENDED: OnceCell<fn()> = OnceCell::new();
-static PREVIOUS_END: OnceLock<pg_sys::ExecutorEnd_hook_type> = OnceLock::new();
+static PREVIOUS_END: Previous<pg_sys::ExecutorEnd_hook_type> = Previous::empty();
 
 /// Calls `ended` whenever a statement that a client sent has ended; from `_PG_init`.
 pub fn install(ended: fn()) {
     ENDED.get_or_init(|| ended);
     // SAFETY: once per process, on its only thread.
     unsafe {
-        if PREVIOUS_END.set(pg_sys::ExecutorEnd_hook).is_ok() {
-            pg_sys::ExecutorEnd_hook = Some(on_end);
-        }
+        PREVIOUS_END.install(&raw mut pg_sys::ExecutorEnd_hook, on_end);
     }
 }
 
@@ -32,10 +29,7 @@ unsafe extern "C-unwind" fn on_end(query: *mut pg_sys::QueryDesc) {
     // which holds nothing to drop.
     unsafe {
         let inside = reveal::in_spi() || is_in_sql_function((*query).plannedstmt);
-        match PREVIOUS_END.get() {
-            Some(Some(previous)) => previous(query),
-            _ => standard_ExecutorEnd(query),
-        }
+        PREVIOUS_END.next().unwrap_or(standard_ExecutorEnd)(query);
         if !inside {
             statement_ended();
         }

@@ -2,23 +2,21 @@
 //! stores is sealed for good when it runs, for a role that may encrypt then (optimizer/planner.h).
 
 use std::ffi::{CStr, c_char, c_int};
-use std::sync::OnceLock;
 
 use pgrx::{is_a, pg_guard, pg_sys};
 
+use super::hook::Previous;
 use super::reveal::cells;
 use super::xact;
 
 /// What was installed before us.
-static PREVIOUS: OnceLock<pg_sys::planner_hook_type> = OnceLock::new();
+static PREVIOUS: Previous<pg_sys::planner_hook_type> = Previous::empty();
 
 /// Installs the hook; from `_PG_init`.
 pub fn install() {
     // SAFETY: once per process, before any statement is planned with it.
     unsafe {
-        if PREVIOUS.set(pg_sys::planner_hook).is_ok() {
-            pg_sys::planner_hook = Some(plan);
-        }
+        PREVIOUS.install(&raw mut pg_sys::planner_hook, plan);
     }
 }
 
@@ -42,10 +40,7 @@ unsafe extern "C-unwind" fn plan(
     // value with a destructor is alive below `coerce_all`: an error of the planner may jump past this frame.
     unsafe {
         coerce_all(query);
-        match PREVIOUS.get() {
-            Some(Some(previous)) => previous(query, text, options, parameters),
-            _ => standard_planner(query, text, options, parameters),
-        }
+        PREVIOUS.next().unwrap_or(standard_planner)(query, text, options, parameters)
     }
 }
 
