@@ -10,7 +10,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use crate::keys::shared::WAYS;
 use crate::kms::{Settings, VaultAuth, VaultLogin};
 use crate::pg::raw::encoding::shown;
-use crate::pg::raw::xact;
+use crate::pg::raw::{reveal, xact};
 
 static KMS_ENDPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KMS_TOKEN_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -45,7 +45,7 @@ enum LogDecrypts {
     statement,
 }
 
-/// Defines every setting; from `_PG_init`.
+/// Defines every setting; what is called when one of them changes is in raw. From `_PG_init`.
 pub fn define() {
     text(
         c"pgseal.kms_endpoint",
@@ -106,7 +106,8 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::default(),
     );
-    xact::define_token_setting(c"pgseal.kms_token_given", &TOKEN_GIVEN);
+    define_token();
+    define_reveal();
     if xact::is_preloading() {
         define_shared_keys();
     }
@@ -184,6 +185,24 @@ fn define_keyring() {
         c"Keyring for values and filters whose column does not name one.",
         c"Not an isolation between tenants: row-level security is.",
         &KEYRING,
+    );
+}
+
+/// Stands for the session's token, which no setting may hold.
+fn define_token() {
+    xact::define_token_setting(
+        c"pgseal.kms_token_given",
+        c"The session has a KMS token of its own.",
+        c"pgseal.set_kms_token(...) sets it; resetting it takes the token away.",
+        &TOKEN_GIVEN,
+    );
+}
+
+fn define_reveal() {
+    reveal::define_setting(
+        c"pgseal.reveal",
+        c"Return encrypted columns of SELECT and RETURNING decrypted, as jsonb and text.",
+        c"By SET or SET LOCAL only. The library must be loaded before: session_preload_libraries = 'pgseal'.",
     );
 }
 

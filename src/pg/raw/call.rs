@@ -19,7 +19,8 @@ pub type Returned = Result<Option<pg_sys::Datum>, PgError>;
 pub struct Call(pg_sys::FunctionCallInfo);
 
 /// Declares the C symbols of SQL functions: `sql_functions! { symbol => body; ... }`. Each body takes a
-/// [`Call`] and gives [`Returned`]; its error is raised here, the one place where errors reach PostgreSQL.
+/// [`Call`] and gives [`Returned`]; its error is raised here, when nothing of the body is left to be dropped. What has no
+/// result, hooks and readers of arguments, raises where it finds the error.
 macro_rules! sql_functions {
     ($($symbol:ident => $body:path;)*) => { $(
         #[allow(unsafe_code, reason = "exports a symbol to PostgreSQL")]

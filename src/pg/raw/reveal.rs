@@ -2,14 +2,16 @@
 //! wrapped in `pgseal.reveal(...)`, so that they reach the client as jsonb and text.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use once_cell::sync::OnceCell;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys};
 
 use super::arguments::{reveal_in_list, reveal_in_query, revealed_whole};
 use super::hook::Previous;
 use super::node::Expr;
 use crate::pg::error::PgError;
-use once_cell::sync::OnceCell;
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys};
 
 static IS_SEALED: OnceCell<fn(Expr) -> bool> = OnceCell::new();
 /// What was installed before us.
@@ -32,10 +34,17 @@ pub fn install(is_sealed: fn(Expr) -> bool) {
     // SAFETY: once per process, before any statement is analysed with it.
     unsafe {
         PREVIOUS.install(&raw mut pg_sys::post_parse_analyze_hook, after_analysis);
+    }
+}
+
+/// Defines [`REVEAL`], which only a session may switch on; from `_PG_init`.
+pub fn define_setting(name: &'static CStr, short: &'static CStr, long: &'static CStr) {
+    // SAFETY: the hooks do not raise but by what they return; called from _PG_init.
+    unsafe {
         GucRegistry::define_bool_guc_with_hooks(
-            c"pgseal.reveal",
-            c"Return encrypted columns of SELECT and RETURNING decrypted, as jsonb and text.",
-            c"By SET or SET LOCAL only. The library must be loaded before: session_preload_libraries = 'pgseal'.",
+            name,
+            short,
+            long,
             &REVEAL,
             GucContext::Userset,
             GucFlags::default(),
@@ -300,7 +309,7 @@ unsafe fn is_reveal_call(expression: *mut pg_sys::Node) -> bool {
         let function = (*expression.cast::<pg_sys::FuncExpr>()).funcid;
         let name = pg_sys::get_func_name(function);
         !name.is_null()
-            && std::ffi::CStr::from_ptr(name) == c"reveal"
+            && CStr::from_ptr(name) == c"reveal"
             && pg_sys::get_func_namespace(function) == super::xact::schema()
     }
 }

@@ -217,13 +217,18 @@ pub fn in_recovery() -> bool {
 }
 
 /// The setting that stands for a session's token; users see it, but only its reset has an effect.
-pub fn define_token_setting(name: &'static CStr, setting: &'static GucSetting<bool>) {
+pub fn define_token_setting(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    setting: &'static GucSetting<bool>,
+) {
     // SAFETY: the hook neither raises nor calls PostgreSQL; called from _PG_init.
     unsafe {
         GucRegistry::define_bool_guc_with_hooks(
             name,
-            c"The session has a KMS token of its own.",
-            c"pgseal.set_kms_token(...) sets it; resetting it takes the token away.",
+            short,
+            long,
             setting,
             GucContext::Userset,
             GucFlags::DISALLOW_IN_FILE,

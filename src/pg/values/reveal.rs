@@ -1,4 +1,4 @@
-//! `pgseal.reveal`: what the hook in `raw::hook` wraps encrypted columns in.
+//! `pgseal.reveal`: what the hook in `raw::reveal` wraps encrypted columns in.
 
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
