@@ -22,6 +22,7 @@ const DATA_AEAD: &[u8] = b"pgseal/v1/data/aead";
 const DATA_COMMIT: &[u8] = b"pgseal/v1/data/commit";
 const DATA_CONTEXT: &[u8] = b"pgseal/v1/data/context";
 const DATA_FILTER: &[u8] = b"pgseal/v1/data/filter";
+const DATA_IVF: &[u8] = b"pgseal/v1/data/ivf";
 const INDEX_TOKEN: &[u8] = b"pgseal/v1/index/token";
 const INDEX_COMMIT: &[u8] = b"pgseal/v1/index/commit";
 
@@ -39,6 +40,8 @@ pub struct DataKey {
     // Has taken the keyring uuid and the label in already.
     context: HmacSha256,
     nonce: HmacSha256,
+    // HMAC under the secret from which each index of vectors expands its own key.
+    ivf: HmacSha256,
 }
 
 /// Everything derived from one index key version.
@@ -65,6 +68,7 @@ impl DataKey {
             filter: Xaes256Gcm::new(&Secret::take(&mut first)),
             context: mac(keyring).chain_update(DATA_CONTEXT),
             nonce: mac(nonce),
+            ivf: mac(prk.expand::<32>(DATA_IVF).expose()),
         })
     }
 
@@ -87,6 +91,15 @@ impl DataKey {
             mac.chain_update((part.len() as u64).to_be_bytes()).chain_update(part)
         });
         truncated(mac)
+    }
+
+    /// The key of an index of vectors: HKDF-Expand with `info` from a secret of its own label.
+    pub fn ivf_key(&self, info: &[u8]) -> Xaes256Gcm {
+        // RFC 5869, 2.3: of 32 bytes the only block is HMAC(PRK, info || 1).
+        let block = self.ivf.clone().chain_update(info).chain_update([1]).finalize();
+        let mut bytes = Zeroizing::new([0; 32]);
+        bytes.copy_from_slice(&block.into_bytes());
+        Xaes256Gcm::new(&Secret::take(&mut bytes))
     }
 }
 
@@ -161,4 +174,18 @@ mod tests {
 
     assert_not_impl_any!(DataKey: Debug, Display, Clone, PartialEq, serde::Serialize);
     assert_not_impl_any!(IndexKey: Debug, Display, Clone, PartialEq, serde::Serialize);
+
+    #[test]
+    fn an_index_key_is_what_hkdf_expands() {
+        let (root, keyring) = (RootKey::zeroed(), [7; 16]);
+        let key = DataKey::derive(&root, &keyring, None).unwrap().ivf_key(b"info");
+        let secret: Secret<32> = Prk::extract(&root, &keyring).expand(DATA_IVF);
+        let mut expanded = Secret::zeroed();
+        Hkdf::<Sha256>::from_prk(secret.expose()).unwrap().expand(b"info", expanded.expose_mut()).unwrap();
+        let mut sealed = [1, 2, 3];
+        let tag = key.seal(&[0; 24], b"", &mut sealed).unwrap();
+        let mut opened = [0; 3];
+        assert_eq!(Xaes256Gcm::new(&expanded).open(&[0; 24], b"", &sealed, &tag, &mut opened), Ok(()));
+        assert_eq!(opened, [1, 2, 3]);
+    }
 }
