@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod filter;
 pub mod fold;
 pub mod iso8601;
+pub mod ivf;
 pub mod jsonb;
 pub mod kdf;
 pub mod memory;

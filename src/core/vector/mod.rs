@@ -1,5 +1,6 @@
 //! Vectors: their elements, their distances, and the short codes that estimate a distance.
 
+pub mod code;
 pub mod distance;
 pub mod elements;
 mod simd;
