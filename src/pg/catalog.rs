@@ -15,7 +15,7 @@ use crate::pg::error::PgError;
 use crate::pg::grantees::Grantee;
 use crate::pg::raw::encoding::c_text;
 use crate::pg::raw::table::{Key, Row, Since, read};
-use crate::pg::raw::xact;
+use crate::pg::raw::{lookup, xact};
 
 /// Oids of the tables and their primary key indexes, as they are in this database.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,16 +111,16 @@ impl Tables {
     /// `None` where the extension is not installed (or half dropped).
     pub fn find() -> Option<Self> {
         let tables = Tables {
-            keyring: xact::relation(c"keyring"),
-            keyring_pkey: xact::relation(c"keyring_pkey"),
-            keyring_name_key: xact::relation(c"keyring_name_key"),
-            keyring_default: xact::relation(c"keyring_default"),
-            data_key: xact::relation(c"data_key"),
-            data_key_pkey: xact::relation(c"data_key_pkey"),
-            index_key: xact::relation(c"index_key"),
-            index_key_pkey: xact::relation(c"index_key_pkey"),
-            privilege: xact::relation(c"privilege"),
-            privilege_pkey: xact::relation(c"privilege_pkey"),
+            keyring: lookup::relation(c"keyring"),
+            keyring_pkey: lookup::relation(c"keyring_pkey"),
+            keyring_name_key: lookup::relation(c"keyring_name_key"),
+            keyring_default: lookup::relation(c"keyring_default"),
+            data_key: lookup::relation(c"data_key"),
+            data_key_pkey: lookup::relation(c"data_key_pkey"),
+            index_key: lookup::relation(c"index_key"),
+            index_key_pkey: lookup::relation(c"index_key_pkey"),
+            privilege: lookup::relation(c"privilege"),
+            privilege_pkey: lookup::relation(c"privilege_pkey"),
         };
         tables.oids().iter().all(|oid| *oid != pg_sys::InvalidOid).then_some(tables)
     }

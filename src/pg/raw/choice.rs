@@ -12,7 +12,7 @@ use super::hook::Previous;
 use super::node::Expr;
 use super::origin::{Origin, Place, whole_of};
 use super::reveal::{cells, make};
-use super::xact;
+use super::{lookup, xact};
 
 /// What knows this database, and what a value is put into: each gives `None` where the extension has no such function.
 #[derive(Clone, Copy)]
@@ -179,7 +179,7 @@ unsafe fn sql_function(table: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::Oid>
             return None;
         }
         let function = (*call.cast::<pg_sys::FuncExpr>()).funcid;
-        (function.to_u32() >= pg_sys::FirstNormalObjectId && xact::language(function) == Some(SQL))
+        (function.to_u32() >= pg_sys::FirstNormalObjectId && lookup::language(function) == Some(SQL))
             .then_some(function)
     }
 }
@@ -296,7 +296,7 @@ unsafe fn asks(operator: pg_sys::Oid) -> bool {
     // SAFETY: syscache lookups; a function that is gone has no name.
     unsafe {
         let function = pg_sys::get_opcode(operator);
-        if pg_sys::get_func_namespace(function) != xact::schema()
+        if pg_sys::get_func_namespace(function) != lookup::schema()
             || pg_sys::get_func_rettype(function) != pg_sys::BOOLOID
         {
             return false;

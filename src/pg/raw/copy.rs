@@ -9,6 +9,7 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::hook::Previous;
+use super::lookup;
 use super::version::CopyState;
 
 static PREVIOUS: Previous<pg_sys::ProcessUtility_hook_type> = Previous::empty();
@@ -130,7 +131,7 @@ unsafe extern "C-unwind" fn reads_secrets(copy: *mut pg_sys::CopyStmt) -> bool {
         let (lock, flags) = (pg_sys::RowExclusiveLock as i32, pg_sys::RVROption::RVR_MISSING_OK);
         let relation = pg_sys::RangeVarGetRelidExtended(name, lock, flags, None, null_mut());
         relation != pg_sys::InvalidOid
-            && super::xact::schema() != pg_sys::InvalidOid
+            && lookup::schema() != pg_sys::InvalidOid
             && (pg_sys::get_rel_relkind(relation) as u8 == pg_sys::RELKIND_VIEW || has_encrypted(relation))
     }
 }

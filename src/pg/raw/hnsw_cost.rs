@@ -7,9 +7,9 @@ use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::encoding::shown_c;
 use super::hook::Previous;
+use super::lookup;
 use super::reveal::cells;
 use super::version::disabled_nodes;
-use super::xact;
 use crate::core::scan_cost::IterativeScan;
 
 /// What was installed before us.
@@ -107,7 +107,7 @@ unsafe fn is_token_match(operator: pg_sys::Oid) -> bool {
         let name = pg_sys::get_opname(operator);
         !name.is_null()
             && CStr::from_ptr(name) == c"@~"
-            && pg_sys::get_func_namespace(pg_sys::get_opcode(operator)) == xact::schema()
+            && pg_sys::get_func_namespace(pg_sys::get_opcode(operator)) == lookup::schema()
     }
 }
 

@@ -1,8 +1,35 @@
-//! Objects of schema `pgseal` and types beside them, by name: syscache lookups, nothing remembered.
+//! Schema `pgseal`, its objects and types beside them, by name: syscache lookups, nothing remembered.
 
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
+
+/// The schema `pgseal`, or InvalidOid before CREATE EXTENSION has made it.
+pub fn schema() -> pg_sys::Oid {
+    // SAFETY: a syscache lookup.
+    unsafe { pg_sys::get_namespace_oid(c"pgseal".as_ptr(), true) }
+}
+
+/// The language of a function.
+pub fn language(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache lookup, whose row is released after it was read.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+        let row = pg_sys::SearchSysCache1(cache, function.into());
+        if row.is_null() {
+            return None;
+        }
+        let language = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_proc>()).prolang;
+        pg_sys::ReleaseSysCache(row);
+        Some(language)
+    }
+}
+
+/// A relation of schema `pgseal`, or InvalidOid.
+pub fn relation(name: &CStr) -> pg_sys::Oid {
+    // SAFETY: a syscache lookup.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema()) }
+}
 
 /// The function `pgseal.<name>` that takes these types.
 pub fn function(name: &'static CStr, types: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {

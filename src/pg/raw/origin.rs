@@ -370,7 +370,7 @@ unsafe fn is_part(node: *mut pg_sys::Node, whole: *mut pg_sys::Node) -> bool {
             return false;
         }
         pg_sys::set_opfuncid(operator);
-        pg_sys::get_func_namespace((*operator).opfuncid) == super::xact::schema()
+        pg_sys::get_func_namespace((*operator).opfuncid) == super::lookup::schema()
             && pg_sys::exprType(whole).to_u32() >= pg_sys::FirstNormalObjectId
     }
 }

@@ -10,6 +10,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys
 
 use super::arguments::{reveal_in_list, reveal_in_query, revealed_whole};
 use super::hook::Previous;
+use super::lookup;
 use super::node::Expr;
 use crate::pg::error::PgError;
 
@@ -310,7 +311,7 @@ unsafe fn is_reveal_call(expression: *mut pg_sys::Node) -> bool {
         let name = pg_sys::get_func_name(function);
         !name.is_null()
             && CStr::from_ptr(name) == c"reveal"
-            && pg_sys::get_func_namespace(function) == super::xact::schema()
+            && pg_sys::get_func_namespace(function) == lookup::schema()
     }
 }
 
@@ -357,14 +358,7 @@ pub unsafe fn revealed(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Exp
             return None;
         }
         let base = pg_sys::getBaseType(own_type);
-        let mut name: *mut pg_sys::List = std::ptr::null_mut();
-        for part in [c"pgseal", c"reveal"] {
-            name = pg_sys::lappend(name, pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
-        }
-        let function = pg_sys::LookupFuncName(name, 1, &base, true);
-        if function == pg_sys::InvalidOid {
-            return None;
-        }
+        let function = lookup::function(c"reveal", &[base])?;
         let argument = match own_type == base {
             true => expression.cast::<pg_sys::Expr>(),
             false => pg_sys::makeRelabelType(

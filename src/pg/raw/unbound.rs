@@ -6,8 +6,8 @@ use std::ffi::{CStr, c_char, c_int};
 use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::hook::Previous;
+use super::lookup;
 use super::reveal::cells;
-use super::xact;
 
 /// What was installed before us.
 static PREVIOUS: Previous<pg_sys::planner_hook_type> = Previous::empty();
@@ -110,15 +110,7 @@ unsafe fn coerced(value: *mut pg_sys::Expr) -> Option<*mut pg_sys::Expr> {
         if is_null || typmod > 0 || !is_encrypted(of) {
             return None;
         }
-        let mut name: *mut pg_sys::List = std::ptr::null_mut();
-        for part in [c"pgseal", c"coerce"] {
-            name = pg_sys::lappend(name, pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
-        }
-        let types = [of, pg_sys::INT4OID, pg_sys::BOOLOID];
-        let function = pg_sys::LookupFuncName(name, 3, types.as_ptr(), true);
-        if function == pg_sys::InvalidOid {
-            return None;
-        }
+        let function = lookup::function(c"coerce", &[of, pg_sys::INT4OID, pg_sys::BOOLOID])?;
         let none = pg_sys::makeConst(
             pg_sys::INT4OID,
             -1,
@@ -174,6 +166,6 @@ pub unsafe fn is_encrypted(of: pg_sys::Oid) -> bool {
         let name = CStr::from_ptr((*row).typname.data.as_ptr());
         let encrypted = name == c"encrypted_jsonb" || name == c"encrypted_text";
         pg_sys::ReleaseSysCache(tuple);
-        encrypted && xact::schema() != pg_sys::InvalidOid
+        encrypted && lookup::schema() != pg_sys::InvalidOid
     }
 }

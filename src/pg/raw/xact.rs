@@ -154,33 +154,6 @@ pub fn check_interrupts() {
     pgrx::check_for_interrupts!();
 }
 
-/// The schema `pgseal`, or InvalidOid before CREATE EXTENSION has made it.
-pub fn schema() -> pg_sys::Oid {
-    // SAFETY: a syscache lookup.
-    unsafe { pg_sys::get_namespace_oid(c"pgseal".as_ptr(), true) }
-}
-
-/// The language of a function.
-pub fn language(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: a syscache lookup, whose row is released after it was read.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
-        let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
-        if row.is_null() {
-            return None;
-        }
-        let language = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_proc>()).prolang;
-        pg_sys::ReleaseSysCache(row);
-        Some(language)
-    }
-}
-
-/// A relation of schema `pgseal`, or InvalidOid.
-pub fn relation(name: &CStr) -> pg_sys::Oid {
-    // SAFETY: a syscache lookup.
-    unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema()) }
-}
-
 /// The database cluster's directory.
 pub fn data_directory() -> Option<PathBuf> {
     // SAFETY: set once at server start.
