@@ -30,7 +30,7 @@ pub struct Page<'a> {
 }
 
 /// What a page held at one moment.
-pub struct Copy(Box<[u64; PAGE / 8]>);
+pub struct PageImage(Box<[u64; PAGE / 8]>);
 
 /// A value in a copy of a page.
 pub enum Value<'a> {
@@ -124,7 +124,7 @@ impl Table {
 
 impl Page<'_> {
     /// Takes over the page as it is now.
-    pub fn copy(&self, copy: &mut Copy) {
+    pub fn copy(&self, copy: &mut PageImage) {
         // SAFETY: the buffer is pinned, and locked while it is read; both sides have PAGE bytes.
         unsafe {
             pg_sys::LockBuffer(self.buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
@@ -139,11 +139,11 @@ impl Page<'_> {
 
     /// The column's values of every row version in `copy`, dead ones and those of open transactions too, but for what
     /// transactions have written that were rolled back: that may have had other columns.
-    pub fn values<'c>(&self, copy: &'c Copy) -> Vec<Value<'c>> {
+    pub fn values<'c>(&self, copy: &'c PageImage) -> Vec<Value<'c>> {
         copy.items().iter().filter_map(|item| self.value(copy, *item)).collect()
     }
 
-    fn value<'c>(&self, copy: &'c Copy, item: pg_sys::ItemIdData) -> Option<Value<'c>> {
+    fn value<'c>(&self, copy: &'c PageImage, item: pg_sys::ItemIdData) -> Option<Value<'c>> {
         if item.lp_flags() != pg_sys::LP_NORMAL {
             return None;
         }
@@ -164,7 +164,12 @@ impl Page<'_> {
 
     /// Puts the patches into the page, if nobody looks at it and it still holds what `copy` does. A standby first ends
     /// what does not see the transaction `horizon` yet.
-    pub fn replace(&self, copy: &Copy, patches: &[Patch<'_>], horizon: pg_sys::TransactionId) -> Replaced {
+    pub fn replace(
+        &self,
+        copy: &PageImage,
+        patches: &[Patch<'_>],
+        horizon: pg_sys::TransactionId,
+    ) -> Replaced {
         let record = version::nothing_pruned(horizon);
         // SAFETY: pinned, once by us; a lock is only held until the end of this function, where nothing raises but PANIC.
         unsafe {
@@ -217,13 +222,13 @@ impl Page<'_> {
     }
 }
 
-impl Default for Copy {
+impl Default for PageImage {
     fn default() -> Self {
-        Copy(Box::new([0; PAGE / 8]))
+        PageImage(Box::new([0; PAGE / 8]))
     }
 }
 
-impl Copy {
+impl PageImage {
     fn bytes(&self) -> &[u8] {
         // SAFETY: the array has PAGE initialised bytes.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), PAGE) }

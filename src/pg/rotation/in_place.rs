@@ -10,7 +10,7 @@ use crate::core::envelope::{DATA_VERSION, HEADER_BYTES, parse_head};
 use crate::pg::catalog::{self, Keyring};
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::heap_page::{Copy, Page, Patch, Replaced, Table, Value};
+use crate::pg::raw::heap_page::{Page, PageImage, Patch, Replaced, Table, Value};
 use crate::pg::raw::table::Since;
 use crate::pg::raw::{array, lock, xact};
 use crate::pg::session;
@@ -76,7 +76,7 @@ pub fn rewrite_pages(call: Call) -> Returned {
 /// Bytes for one page, and the keys that the values before had: mostly those of the next one, too.
 #[derive(Default)]
 struct Work {
-    copy: Copy,
+    copy: PageImage,
     renewer: Option<Renewer>,
     goals: Goals,
     /// New values, one after the other, and where in the page each comes.
