@@ -16,6 +16,8 @@ use super::tuple::Layout;
 /// `USER_TIMEOUT` of utils/timeout.h: the first number that RegisterTimeout hands out.
 #[cfg(feature = "pg15")]
 pub const USER_TIMEOUT: c_int = 12;
+
+/// `USER_TIMEOUT` of utils/timeout.h: the first number that RegisterTimeout hands out.
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 pub const USER_TIMEOUT: c_int = 13;
 
