@@ -48,7 +48,7 @@ pgrx::extension_sql_file!("../../sql/evidence.sql", name = "evidence", requires 
 pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["evidence"], finalize);
 
 /// What raw calls above itself is handed to it here: it names nothing but errors and counts.
-const WATCHER: raw::xact::Watcher = raw::xact::Watcher {
+const WATCHER: raw::watch::Watcher = raw::watch::Watcher {
     relation_changed: session::relation_changed,
     role_changed: session::conclusions_changed,
     setting_changed: session::setting_changed,
@@ -70,7 +70,7 @@ const CHOICES: raw::choice::Choices = raw::choice::Choices {
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     error::quiet_backtraces();
-    raw::xact::watch(WATCHER);
+    raw::watch::watch(WATCHER);
     raw::reveal::install(choice::is_sealed);
     raw::hnsw_cost::install();
     raw::unbound::install();

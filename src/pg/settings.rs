@@ -10,7 +10,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use crate::keys::shared::WAYS;
 use crate::kms::{Settings, VaultAuth, VaultLogin};
 use crate::pg::raw::encoding::shown;
-use crate::pg::raw::{reveal, xact};
+use crate::pg::raw::{reveal, setting, xact};
 
 static KMS_ENDPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KMS_TOKEN_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -111,7 +111,7 @@ pub fn define() {
     if xact::is_preloading() {
         define_shared_keys();
     }
-    xact::reserve_settings();
+    setting::reserve_prefix();
 }
 
 /// How to log in to Vault and OpenBao.
@@ -180,7 +180,7 @@ fn text(
 
 /// A change of `pgseal.keyring` makes filters look again at which keyring they are for.
 fn define_keyring() {
-    xact::define_watched_setting(
+    setting::define_watched(
         c"pgseal.keyring",
         c"Keyring for values and filters whose column does not name one.",
         c"Not an isolation between tenants: row-level security is.",
@@ -190,7 +190,7 @@ fn define_keyring() {
 
 /// Stands for the session's token, which no setting may hold.
 fn define_token() {
-    xact::define_token_setting(
+    setting::define_token(
         c"pgseal.kms_token_given",
         c"The session has a KMS token of its own.",
         c"pgseal.set_kms_token(...) sets it; resetting it takes the token away.",
@@ -243,7 +243,7 @@ pub fn is_token_given() -> bool {
 
 /// Puts the session's token under the rules of settings: RESET ALL, DISCARD ALL and a rollback take it away.
 pub fn set_token_given(given: bool) {
-    xact::set_boolean(c"pgseal.kms_token_given", given);
+    setting::set_boolean(c"pgseal.kms_token_given", given);
 }
 
 /// What a KMS client needs to know.
