@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{KmsError, is_segment};
+use super::KmsError;
+use super::text::is_segment;
 
 /// Host and port of an endpoint.
 #[derive(Debug, PartialEq, Eq)]

@@ -24,9 +24,11 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::address::Url;
+use super::files::read_token;
 use super::http::{Answer, Client, FORM, Failure, JSON, Method, Request, Watch, form, json};
 use super::oauth::{Bearer, Fresh, REFUSED, ask, check_source};
-use super::{Cipher, KmsError, Settings, Token, is_segment, read_token, take};
+use super::text::{is_segment, take};
+use super::{Cipher, KmsError, Settings, Token};
 use crate::core::secret::RootKey;
 
 /// The first byte of what is stored.

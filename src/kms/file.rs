@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::{Kms, KmsError, check_name, key_from_text, key_text, read_bounded};
+use super::files::read_bounded;
+use super::text::{check_name, key_from_text, key_text};
+use super::{Kms, KmsError};
 use crate::core::aead::{NONCE_BYTES, TAG_BYTES, Xaes256Gcm};
 use crate::core::rng;
 use crate::core::secret::RootKey;

@@ -19,9 +19,11 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::address::{Address, Url};
+use super::files::read_file;
 use super::http::{Answer, Client, FORM, Failure, JSON, Method, Request, Watch, form, json};
 use super::oauth::{Bearer, Fresh, REFUSED, ask, check_source, number, unix_time};
-use super::{Cipher, KmsError, Settings, is_segment, key_from_text, key_text, read_file, take};
+use super::text::{is_segment, key_from_text, key_text, take};
+use super::{Cipher, KmsError, Settings};
 use crate::core::secret::RootKey;
 
 /// Bytes of the longest ciphertext that is taken; 32 bytes take about 110, more under an external key.

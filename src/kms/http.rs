@@ -15,8 +15,9 @@ use ureq::http::{self, HeaderValue};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use zeroize::Zeroizing;
 
+use super::files::{read_bounded, read_file};
 use super::transport::{Interrupted, agent};
-use super::{KmsError, Settings, read_bounded, read_file};
+use super::{KmsError, Settings};
 use crate::core::rng;
 
 pub(super) use super::transport::Watch;

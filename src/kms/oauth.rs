@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 
 use super::address::Url;
 use super::http::{Answer, Client, Failure, Request, Watch};
-use super::{KmsError, Token, take};
+use super::text::take;
+use super::{KmsError, Token};
 
 /// This long before it expires, a token is fetched anew.
 const MARGIN: Duration = Duration::from_secs(60);

@@ -15,10 +15,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::address::Address;
+use super::files::read_token;
 use super::http::{Answer, Client, Failure, JSON, Method, Request, Watch, json};
-use super::{
-    Kms, KmsError, Settings, Token, check_name, is_segment, key_from_text, key_text, read_token, take,
-};
+use super::text::{check_name, is_segment, key_from_text, key_text, take};
+use super::{Kms, KmsError, Settings, Token};
 use crate::core::secret::RootKey;
 use crate::keys::context::WrapContext;
 

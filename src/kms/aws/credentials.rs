@@ -16,8 +16,10 @@ use zeroize::Zeroizing;
 
 use super::{OVERRIDE, Service, error_code, xml_text};
 use crate::kms::address::Url;
+use crate::kms::files::{read_file, read_token};
 use crate::kms::http::{Answer, Client, FORM, Failure, Method, Request, Watch, form};
-use crate::kms::{KmsError, Token, read_file, read_token, take};
+use crate::kms::text::take;
+use crate::kms::{KmsError, Token};
 
 /// This long before they expire, temporary credentials are fetched anew.
 const MARGIN: time::Duration = time::Duration::minutes(5);

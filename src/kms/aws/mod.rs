@@ -18,7 +18,8 @@ use self::credentials::{Chain, Credentials};
 use self::sigv4::{Scope, authorization, stamp};
 use super::address::Url;
 use super::http::{Answer, Client, Failure, Method, Request, Watch};
-use super::{Kms, KmsError, Settings, is_segment, key_from_text, key_text, take};
+use super::text::{is_segment, key_from_text, key_text, take};
+use super::{Kms, KmsError, Settings};
 use crate::core::secret::RootKey;
 use crate::keys::context::WrapContext;
 
@@ -358,5 +359,4 @@ fn xml_text<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-#[path = "aws_tests.rs"]
 mod tests;
