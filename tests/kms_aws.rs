@@ -24,7 +24,7 @@ use base64::engine::general_purpose::STANDARD;
 use guard::Guard;
 use pgseal::core::rng;
 use pgseal::keys::context::{Purpose, WrapContext};
-use pgseal::kms::{Class, Kms, KmsError, Settings, open};
+use pgseal::kms::{Class, Environment, Kms, KmsError, Settings, open};
 use serde_json::{Value, json};
 use stub::{Call, Stub};
 use tempfile::NamedTempFile;
@@ -49,7 +49,10 @@ fn environment(variables: &[(&str, &str)]) {
 }
 
 fn kms_at(url: &str, milliseconds: u64) -> Rc<dyn Kms> {
-    let settings = Settings { variable, ..Settings::new(Duration::from_millis(milliseconds), || false) };
+    let settings = Settings {
+        environment: Environment::new(variable),
+        ..Settings::new(Duration::from_millis(milliseconds), || false)
+    };
     open(&format!("aws-kms://eu-west-1?endpoint={url}"), &settings).unwrap()
 }
 
@@ -265,7 +268,10 @@ fn a_role_assumed_with_a_web_identity_signs_what_follows() {
         ("AWS_ROLE_ARN", &arn),
         ("AWS_ENDPOINT_URL", &moto.url()),
     ]);
-    let settings = Settings { variable, ..Settings::new(Duration::from_secs(20), || false) };
+    let settings = Settings {
+        environment: Environment::new(variable),
+        ..Settings::new(Duration::from_secs(20), || false)
+    };
     let kms = open("aws-kms://eu-west-1", &settings).unwrap();
     let root = rng::root_key().unwrap();
 

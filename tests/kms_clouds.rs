@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use pgseal::core::rng;
 use pgseal::keys::context::{Purpose, WrapContext};
-use pgseal::kms::{Class, Kms, KmsError, Settings, Token, open};
+use pgseal::kms::{Class, Environment, Kms, KmsError, Settings, Token, open};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -126,7 +126,7 @@ impl Drop for Clouds {
 }
 
 fn settings() -> Settings {
-    Settings { variable, ..Settings::new(Duration::from_secs(60), || false) }
+    Settings { environment: Environment::new(variable), ..Settings::new(Duration::from_secs(60), || false) }
 }
 
 fn with_token(token: &str) -> Settings {

@@ -11,10 +11,14 @@ pub(super) struct Address<'a> {
     /// Without the brackets of an IPv6 address.
     pub host: &'a str,
     pub port: Option<&'a str>,
+    /// Both, as they were given.
+    authority: &'a str,
 }
 
 const HOST: KmsError =
     KmsError::Endpoint("its host is not a name, an IPv4 address or an IPv6 address in brackets");
+
+const PLAIN: KmsError = KmsError::Endpoint("plain http is for loopback addresses only; use https");
 
 impl<'a> Address<'a> {
     /// From `host` or `host:port`.
@@ -29,7 +33,7 @@ impl<'a> Address<'a> {
         if port.is_some_and(|port| !is_port(port)) {
             return Err(KmsError::Endpoint("its port is not a number from 1 to 65535"));
         }
-        Ok(Address { host, port })
+        Ok(Address { host, port, authority })
     }
 
     /// Whether what is sent there stays on this machine.
@@ -37,6 +41,14 @@ impl<'a> Address<'a> {
         let v4 = self.host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback());
         let v6 = self.host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
         v4 || v6 || self.host == "localhost"
+    }
+
+    /// `scheme://host:port`; `plain` is the error where plain http would leave this machine.
+    pub fn origin(&self, tls: bool, plain: KmsError) -> Result<String, KmsError> {
+        if !tls && !self.is_loopback() {
+            return Err(plain);
+        }
+        Ok(format!("{}://{}", if tls { "https" } else { "http" }, self.authority))
     }
 
     /// Whether it is an IPv4 address that no router forwards, such as that of a metadata service.
@@ -48,7 +60,6 @@ impl<'a> Address<'a> {
 /// An address that came from a setting.
 pub(super) struct Url<'a> {
     pub tls: bool,
-    pub authority: &'a str,
     pub address: Address<'a>,
     /// With the query.
     pub path: &'a str,
@@ -67,7 +78,7 @@ impl<'a> Url<'a> {
         if !path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\')) {
             return Err(wrong);
         }
-        Ok(Url { tls, authority, address: Address::parse(authority)?, path })
+        Ok(Url { tls, address: Address::parse(authority)?, path })
     }
 
     /// `scheme://host:port`, where nothing else was given and plain http stays on this machine.
@@ -76,10 +87,7 @@ impl<'a> Url<'a> {
         if !matches!(url.path, "" | "/") {
             return Err(wrong);
         }
-        if !url.tls && !url.address.is_loopback() {
-            return Err(KmsError::Endpoint("plain http is for loopback addresses only; use https"));
-        }
-        Ok(format!("{}://{}", if url.tls { "https" } else { "http" }, url.authority))
+        url.address.origin(url.tls, PLAIN)
     }
 }
 

@@ -24,11 +24,13 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::address::Url;
+use super::body::{FORM, JSON, form, json};
+use super::error::FOREIGN;
 use super::files::read_token;
-use super::http::{Answer, Client, FORM, Failure, JSON, Method, Request, Watch, form, json};
-use super::oauth::{Bearer, Fresh, REFUSED, ask, check_source};
+use super::http::{Answer, Client, Failure, Method, Request, Watch};
+use super::oauth::{Bearer, Fresh, ask, check_source, judge_service};
 use super::text::{is_segment, take};
-use super::{Cipher, KmsError, Settings, Token};
+use super::{Cipher, Environment, KmsError, Settings, Token};
 use crate::core::secret::RootKey;
 
 /// The first byte of what is stored.
@@ -85,7 +87,7 @@ pub struct AzureKms {
     /// `https://vault.azure.net`
     resource: String,
     authority: &'static str,
-    variable: fn(&str) -> Option<String>,
+    environment: Environment,
     bearer: Bearer,
     client: Client,
 }
@@ -102,7 +104,7 @@ impl AzureKms {
             server: given.map_or(Ok(format!("https://{vault}")), |given| Url::origin(given, OVERRIDE))?,
             resource: format!("https://{suffix}"),
             authority,
-            variable: settings.variable,
+            environment: settings.environment,
             bearer: Bearer::new(settings.token.clone()),
             client: Client::new(settings)?,
         })
@@ -111,13 +113,12 @@ impl AzureKms {
     /// `operation` is such as `NAME/wrapkey`; the result is a KeyOperationResult.
     fn call(&self, watch: Watch, operation: &str, value: &str, bad: KmsError) -> Result<Value, KmsError> {
         let url = format!("{}/keys/{operation}?{API}", self.server);
-        let body = json(&[("alg", "RSA-OAEP-256"), ("value", value)]);
+        let body = json(&[("alg", "RSA-OAEP-256"), ("value", value)])?;
         self.bearer.with(
             || self.fetch(watch),
             |bearer| {
                 let headers = [JSON, ("authorization", bearer)];
-                let request =
-                    Request { method: Method::POST, url: &url, headers: &headers, body: body.as_bytes() };
+                let request = Request { method: Method::POST, url: &url, headers: &headers, body: &body };
                 self.client.call(watch, &request, |answer| judge(answer, bad))
             },
         )
@@ -127,7 +128,7 @@ impl AzureKms {
         if let Some(secret) = self.client_secret()? {
             return self.log_in(watch, &[("client_secret", secret.as_str())]);
         }
-        if let Some(file) = self.variable("AZURE_FEDERATED_TOKEN_FILE") {
+        if let Some(file) = self.environment.variable("AZURE_FEDERATED_TOKEN_FILE") {
             let assertion = read_token(file.as_str().as_ref(), ASSERTION)?;
             let proof = [("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion.as_str())];
             return self.log_in(watch, &proof);
@@ -136,18 +137,20 @@ impl AzureKms {
     }
 
     fn client_secret(&self) -> Result<Option<Token>, KmsError> {
-        if let Some(file) = self.variable("AZURE_CLIENT_SECRET_FILE") {
+        if let Some(file) = self.environment.variable("AZURE_CLIENT_SECRET_FILE") {
             return read_token(file.as_str().as_ref(), SECRET).map(Some);
         }
-        let secret = self.variable("AZURE_CLIENT_SECRET");
+        let secret = self.environment.variable("AZURE_CLIENT_SECRET");
         secret.map(|text| Token::parse(&text).ok_or(SECRET)).transpose()
     }
 
     /// The client credentials grant of Microsoft Entra ID with a secret or an assertion.
     fn log_in(&self, watch: Watch, proof: &[(&str, &str)]) -> Result<Fresh, KmsError> {
-        let tenant = self.variable("AZURE_TENANT_ID").filter(|tenant| is_segment(tenant)).ok_or(LOGIN)?;
-        let client = self.variable("AZURE_CLIENT_ID").filter(|client| is_segment(client)).ok_or(LOGIN)?;
-        let given = self.variable("AZURE_AUTHORITY_HOST");
+        let tenant =
+            self.environment.variable("AZURE_TENANT_ID").filter(|tenant| is_segment(tenant)).ok_or(LOGIN)?;
+        let client =
+            self.environment.variable("AZURE_CLIENT_ID").filter(|client| is_segment(client)).ok_or(LOGIN)?;
+        let given = self.environment.variable("AZURE_AUTHORITY_HOST");
         let authority = given.as_ref().map_or(self.authority, |url| url.trim_end_matches('/'));
         check_source(authority, AUTHORITY)?;
         let scope = format!("{}/.default", self.resource);
@@ -160,15 +163,18 @@ impl AzureKms {
 
     fn managed_identity(&self, watch: Watch) -> Result<Fresh, KmsError> {
         let mut fields = vec![("resource", self.resource.as_str())];
-        let client = self.variable("AZURE_CLIENT_ID");
+        let client = self.environment.variable("AZURE_CLIENT_ID");
         fields.extend(client.as_ref().map(|client| ("client_id", client.as_str())));
-        if let Some(url) = self.variable("IDENTITY_ENDPOINT") {
-            let proof =
-                self.variable("IDENTITY_HEADER").and_then(|text| Token::parse(&text)).ok_or(IDENTITY)?;
+        if let Some(url) = self.environment.variable("IDENTITY_ENDPOINT") {
+            let proof = self
+                .environment
+                .variable("IDENTITY_HEADER")
+                .and_then(|text| Token::parse(&text))
+                .ok_or(IDENTITY)?;
             let headers = [("x-identity-header", proof.as_str())];
             return self.ask_identity(watch, &url, IDENTITY, &form(IDENTITY_API, &fields), &headers);
         }
-        let given = self.variable("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+        let given = self.environment.variable("AZURE_POD_IDENTITY_AUTHORITY_HOST");
         let base = given.as_ref().map_or(METADATA, |url| url.trim_end_matches('/'));
         let url = format!("{base}/metadata/identity/oauth2/token");
         let query = form(METADATA_API, &fields);
@@ -193,11 +199,6 @@ impl AzureKms {
             KmsError::Unreachable(_) | KmsError::TimedOut => NO_IDENTITY,
             error => error,
         })
-    }
-
-    /// A variable; an empty one counts as none. Wiped, because some are secret.
-    fn variable(&self, name: &str) -> Option<Zeroizing<String>> {
-        (self.variable)(name).map(Zeroizing::new).filter(|value| !value.is_empty())
     }
 }
 
@@ -245,6 +246,7 @@ fn tag_of(data: &[u8]) -> [u8; TAG_BYTES] {
 /// Key and tag as base64url.
 fn secret_text(root: &RootKey, data: &[u8]) -> Result<Zeroizing<String>, KmsError> {
     let mut secret = Zeroizing::new([0; KEY_BYTES + TAG_BYTES]);
+    // The key itself is what the service wraps.
     secret[..KEY_BYTES].copy_from_slice(root.expose());
     secret[KEY_BYTES..].copy_from_slice(&tag_of(data));
     let mut text = Zeroizing::new([0; SECRET_TEXT]);
@@ -302,7 +304,6 @@ fn cloud_of(vault: &str) -> Result<(&'static str, &'static str), KmsError> {
     cloud.filter(|_| named && !name.ends_with('-')).ok_or(VAULT)
 }
 
-const FOREIGN: KmsError = KmsError::Denied("wrong KMS key or context");
 const NOT_FIT: KmsError = KmsError::Denied("the KMS key cannot wrap with RSA-OAEP-256");
 
 /// Codes of the service, the inner ones first because they say more, and what they mean.
@@ -320,21 +321,13 @@ const REFUSALS: [(&str, KmsError); 4] = [
 
 /// A good answer as JSON, or what its status means; `bad` is what BadParameter means.
 fn judge(answer: Answer, bad: KmsError) -> Result<Value, Failure> {
-    match answer.status {
-        200 => serde_json::from_slice(&answer.body).map_err(|_| Failure::Final(NOT_VAULT)),
-        401 => Err(Failure::Final(REFUSED)),
-        300..=399 => Err(Failure::Final(KmsError::Response("it is a redirect, which is not followed"))),
-        408 | 429 => Err(Failure::Transient(KmsError::Unreachable("it asks to come back later"))),
-        500..=599 => Err(Failure::Transient(KmsError::Unreachable("it reports an internal error"))),
-        _ => Err(Failure::Final(refusal(&answer.body, bad))),
-    }
+    judge_service(answer, &[], NOT_VAULT, |data| refusal(data, bad))
 }
 
 const NOT_VAULT: KmsError = KmsError::Response("it does not come from the Key Vault API");
 
 /// By the codes of a KeyVaultError.
-fn refusal(body: &[u8], bad: KmsError) -> KmsError {
-    let data: Value = serde_json::from_slice(body).unwrap_or_default();
+fn refusal(data: &Value, bad: KmsError) -> KmsError {
     let code = |place: &str| data.pointer(place).and_then(Value::as_str);
     let Some(outer) = code("/error/code") else { return NOT_VAULT };
     let inner = code("/error/innererror/code").unwrap_or_default();

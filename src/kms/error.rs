@@ -42,6 +42,9 @@ pub enum Class {
     Cancelled,
 }
 
+/// What a service means that cannot decrypt a stored key.
+pub(super) const FOREIGN: KmsError = KmsError::Denied("wrong KMS key or context");
+
 impl KmsError {
     /// The class.
     pub fn class(&self) -> Class {

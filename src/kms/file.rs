@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
+use super::error::FOREIGN;
 use super::files::read_bounded;
 use super::text::{check_name, key_from_text, key_text};
 use super::{Kms, KmsError};
@@ -30,7 +31,6 @@ const FILE_LIMIT: usize = 64 * 1024;
 const AAD_LABEL: &[u8] = b"pgseal/v1/kms/file";
 
 const FORM: KmsError = KmsError::Local("a key file is not lines of v<N>:<base64 of 32 bytes>, ascending");
-const FOREIGN: KmsError = KmsError::Denied("wrong KMS key or context");
 
 /// A directory of key files.
 pub struct FileKms {
@@ -228,6 +228,7 @@ fn seal(version: u32, secret: &RootKey, context: &WrapContext, root: &RootKey) -
     let mut header = [FORMAT; HEADER_BYTES];
     header[1..].copy_from_slice(&version.to_be_bytes());
     let nonce = rng::bytes::<NONCE_BYTES>().map_err(no_random)?;
+    // Encrypted in place.
     let mut data = Zeroizing::new(*root.expose());
     let sealed = Xaes256Gcm::new(secret).seal(&nonce, &aad(&header, context), data.as_mut_slice());
     let tag = sealed.map_err(|_| KmsError::Local("a key could not be sealed"))?;

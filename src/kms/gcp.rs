@@ -19,11 +19,13 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::address::{Address, Url};
+use super::body::{FORM, JSON, form, json};
+use super::error::FOREIGN;
 use super::files::read_file;
-use super::http::{Answer, Client, FORM, Failure, JSON, Method, Request, Watch, form, json};
-use super::oauth::{Bearer, Fresh, REFUSED, ask, check_source, number, unix_time};
+use super::http::{Answer, Client, Failure, Method, Request, Watch};
+use super::oauth::{Bearer, Fresh, ask, check_source, judge_service, number, unix_time};
 use super::text::{is_segment, key_from_text, key_text, take};
-use super::{Cipher, KmsError, Settings};
+use super::{Cipher, Environment, KmsError, Settings};
 use crate::core::secret::RootKey;
 
 /// Bytes of the longest ciphertext that is taken; 32 bytes take about 110, more under an external key.
@@ -61,7 +63,7 @@ pub struct GcpKms {
     base: String,
     /// `projects/P/locations/L/keyRings/R`
     ring: String,
-    variable: fn(&str) -> Option<String>,
+    environment: Environment,
     bearer: Bearer,
     client: Client,
 }
@@ -77,7 +79,7 @@ impl GcpKms {
         Ok(GcpKms {
             base: format!("{server}/v1/"),
             ring: ring.to_owned(),
-            variable: settings.variable,
+            environment: settings.environment,
             bearer: Bearer::new(settings.token.clone()),
             client: Client::new(settings)?,
         })
@@ -88,7 +90,7 @@ impl GcpKms {
         watch: Watch,
         key: &str,
         operation: &str,
-        body: &str,
+        body: &[u8],
         judge: impl Fn(Answer) -> Result<T, Failure>,
     ) -> Result<T, KmsError> {
         let url = format!("{}{}/cryptoKeys/{key}:{operation}", self.base, self.ring);
@@ -96,15 +98,14 @@ impl GcpKms {
             || self.fetch(watch),
             |bearer| {
                 let headers = [JSON, ("authorization", bearer)];
-                let request =
-                    Request { method: Method::POST, url: &url, headers: &headers, body: body.as_bytes() };
+                let request = Request { method: Method::POST, url: &url, headers: &headers, body };
                 self.client.call(watch, &request, &judge)
             },
         )
     }
 
     fn fetch(&self, watch: Watch) -> Result<Fresh, KmsError> {
-        match self.variable("GOOGLE_APPLICATION_CREDENTIALS") {
+        match self.environment.variable("GOOGLE_APPLICATION_CREDENTIALS") {
             Some(file) => self.log_in(watch, &file),
             None => self.ask_metadata(watch),
         }
@@ -125,8 +126,8 @@ impl GcpKms {
     }
 
     fn ask_metadata(&self, watch: Watch) -> Result<Fresh, KmsError> {
-        let host = self.variable("GCE_METADATA_HOST");
-        let host = host.as_deref().unwrap_or(METADATA_HOST);
+        let host = self.environment.variable("GCE_METADATA_HOST");
+        let host = host.as_ref().map_or(METADATA_HOST, |host| host.as_str());
         Address::parse(host).map_err(|_| KmsError::Setting("GCE_METADATA_HOST is not a host"))?;
         let url = format!("http://{host}{METADATA_PATH}");
         let headers = [("metadata-flavor", "Google")];
@@ -135,11 +136,6 @@ impl GcpKms {
             KmsError::Unreachable(_) | KmsError::TimedOut => NO_ACCOUNT,
             error => error,
         })
-    }
-
-    /// A variable; an empty one counts as none.
-    fn variable(&self, name: &str) -> Option<String> {
-        (self.variable)(name).filter(|value| !value.is_empty())
     }
 }
 
@@ -150,12 +146,13 @@ impl Cipher for GcpKms {
 
     fn encrypt(&self, watch: Watch, key: &str, data: &[u8], root: &RootKey) -> Result<Vec<u8>, KmsError> {
         check_key(key)?;
+        // The checksum goes along because the service asks for one, under TLS as the key itself.
         let body = json(&[
             ("plaintext", &key_text(root)?),
             ("plaintextCrc32c", &checksum(root.expose())),
             ("additionalAuthenticatedData", &STANDARD.encode(data)),
             ("additionalAuthenticatedDataCrc32c", &checksum(data)),
-        ]);
+        ])?;
         let version = format!("{}/cryptoKeys/{key}/cryptoKeyVersions/", below_project(&self.ring));
         self.call(watch, key, "encrypt", &body, |answer| encrypted(judge(answer, NO_CIPHER)?, &version))
     }
@@ -170,7 +167,7 @@ impl Cipher for GcpKms {
             ("ciphertextCrc32c", &checksum(wrapped)),
             ("additionalAuthenticatedData", &STANDARD.encode(data)),
             ("additionalAuthenticatedDataCrc32c", &checksum(data)),
-        ]);
+        ])?;
         self.call(watch, key, "decrypt", &body, |answer| decrypted(judge(answer, FOREIGN)?))
     }
 }
@@ -224,7 +221,7 @@ impl Account {
     }
 }
 
-/// The bytes of a private key in PEM (RFC 7468).
+/// The bytes of a private key in PEM (RFC 7468). By hand: what `ureq::tls::PrivateKey::from_pem` keeps is not wiped.
 fn pkcs8(pem: &str) -> Option<Zeroizing<Vec<u8>>> {
     let inside = pem.trim().strip_prefix("-----BEGIN PRIVATE KEY-----")?;
     let inside = inside.strip_suffix("-----END PRIVATE KEY-----")?;
@@ -236,7 +233,6 @@ fn pkcs8(pem: &str) -> Option<Zeroizing<Vec<u8>>> {
     Some(bytes)
 }
 
-const FOREIGN: KmsError = KmsError::Denied("wrong KMS key or context");
 const NO_CIPHER: KmsError = KmsError::Denied("the KMS key is not for symmetric encryption");
 /// Worth another attempt, as the service's definition asks for.
 const GARBLED: Failure = Failure::Transient(KmsError::Response(
@@ -255,21 +251,13 @@ const REFUSALS: [(&str, KmsError); 3] = [
 
 /// A good answer as JSON, or what its status means; `argument` is what INVALID_ARGUMENT means.
 fn judge(answer: Answer, argument: KmsError) -> Result<Value, Failure> {
-    match answer.status {
-        200 => serde_json::from_slice(&answer.body).map_err(|_| Failure::Final(NOT_JSON)),
-        401 => Err(Failure::Final(REFUSED)),
-        300..=399 => Err(Failure::Final(KmsError::Response("it is a redirect, which is not followed"))),
-        408 | 429 | 499 => Err(Failure::Transient(KmsError::Unreachable("it asks to come back later"))),
-        500..=599 => Err(Failure::Transient(KmsError::Unreachable("it reports an internal error"))),
-        _ => Err(Failure::Final(refusal(&answer.body, argument))),
-    }
+    judge_service(answer, &[499], NOT_JSON, |data| refusal(data, argument))
 }
 
 const NOT_JSON: KmsError = KmsError::Response("it does not come from the Cloud KMS API");
 
 /// By `status` of a google.rpc.Status.
-fn refusal(body: &[u8], argument: KmsError) -> KmsError {
-    let data: Value = serde_json::from_slice(body).unwrap_or_default();
+fn refusal(data: &Value, argument: KmsError) -> KmsError {
     let Some(status) = data.pointer("/error/status").and_then(Value::as_str) else { return NOT_JSON };
     if status == "INVALID_ARGUMENT" {
         return argument;
@@ -303,10 +291,11 @@ fn decrypted(mut data: Value) -> Result<RootKey, Failure> {
     let claimed = number(&mut data, "plaintextCrc32c");
     let root = text.and_then(|text| key_from_text(&text));
     let root = root.ok_or(Failure::Final(KmsError::Response("its plaintext is not 32 bytes")))?;
-    match claimed == Some(crc32c::crc32c(root.expose()).into()) {
-        true => Ok(root),
-        false => Err(GARBLED),
+    // The service asks that its answer be checked.
+    if claimed != Some(crc32c::crc32c(root.expose()).into()) {
+        return Err(GARBLED);
     }
+    Ok(root)
 }
 
 /// As an Int64Value stands in JSON. Wiped, because that of a key says something about it.

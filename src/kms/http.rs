@@ -45,11 +45,6 @@ pub(super) struct Request<'a> {
     pub body: &'a [u8],
 }
 
-/// The header of a JSON body.
-pub(super) const JSON: (&str, &str) = ("content-type", "application/json");
-/// The header of what [`form`] makes.
-pub(super) const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
-
 /// What came back, whatever its status.
 pub(super) struct Answer {
     pub status: u16,
@@ -141,6 +136,18 @@ impl Client {
     }
 }
 
+pub(super) const LATER: KmsError = KmsError::Unreachable("it asks to come back later");
+pub(super) const FAILING: KmsError = KmsError::Unreachable("it reports an internal error");
+
+/// What a status means that may pass by itself, `own` at this service alone; `None` for any other.
+pub(super) fn passing(status: u16, own: &[u16]) -> Option<KmsError> {
+    match status {
+        408 | 425 | 429 => Some(LATER),
+        500..=599 => Some(FAILING),
+        _ => own.contains(&status).then_some(LATER),
+    }
+}
+
 const UNUSABLE: Failure =
     Failure::Final(KmsError::Local("a credential or an address is not one line of printable ASCII"));
 
@@ -161,47 +168,6 @@ fn certificate(item: PemItem<'static>) -> Option<Certificate<'static>> {
         PemItem::Certificate(certificate) => Some(certificate),
         _ => None,
     }
-}
-
-/// An object of plain strings; with room for all, so that growing leaves no copy behind.
-pub(super) fn json(fields: &[(&str, &str)]) -> Zeroizing<String> {
-    let room: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
-    let mut text = Zeroizing::new(String::with_capacity(room + 2));
-    for (name, value) in fields {
-        let before = if text.is_empty() { "{\"" } else { ",\"" };
-        for part in [before, name, "\":\"", value, "\""] {
-            text.push_str(part);
-        }
-    }
-    text.push('}');
-    text
-}
-
-/// `start` and `fields` as an HTML form sends them; with room for all, so that growing leaves no copy behind.
-pub(super) fn form(start: &str, fields: &[(&str, &str)]) -> Zeroizing<String> {
-    let room: usize = fields.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
-    let mut text = Zeroizing::new(String::with_capacity(start.len() + room));
-    text.push_str(start);
-    for (name, value) in fields {
-        for part in ["&", name, "="] {
-            text.push_str(part);
-        }
-        for byte in value.bytes() {
-            push_encoded(&mut text, byte);
-        }
-    }
-    text
-}
-
-fn push_encoded(text: &mut String, byte: u8) {
-    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-        text.push(byte.into());
-        return;
-    }
-    let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)].into();
-    text.push('%');
-    text.push(digit(byte >> 4));
-    text.push(digit(byte & 15));
 }
 
 /// Between half of `pause` and all of it, so that backends do not come back in step.

@@ -8,6 +8,7 @@
 mod address;
 mod aws;
 mod azure;
+mod body;
 mod error;
 mod file;
 mod files;
@@ -30,7 +31,7 @@ pub use azure::AzureKms;
 pub use error::{Class, KmsError};
 pub use file::FileKms;
 pub use gcp::GcpKms;
-pub use settings::{Settings, Token};
+pub use settings::{Environment, Settings, Token};
 pub use vault::{VaultAuth, VaultKms, VaultLogin};
 
 /// One key management service. `key` is the name of a KMS key there, `context` what the wrapped key belongs to.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::address::Url;
-use super::http::{Answer, Client, Failure, Request, Watch};
+use super::http::{Answer, Client, Failure, Request, Watch, passing};
 use super::text::take;
 use super::{KmsError, Token};
 
@@ -32,7 +32,7 @@ pub(super) struct Fresh {
     lifetime: Duration,
 }
 
-struct Held {
+struct KeptToken {
     token: Rc<Token>,
     renew: Instant,
 }
@@ -40,7 +40,7 @@ struct Held {
 /// The token of one client.
 pub(super) struct Bearer {
     brought: Option<Rc<Token>>,
-    held: RefCell<Option<Held>>,
+    held: RefCell<Option<KeptToken>>,
 }
 
 impl Bearer {
@@ -78,7 +78,7 @@ impl Bearer {
     fn keep(&self, fresh: Fresh) -> Rc<Token> {
         let token = Rc::new(fresh.token);
         let renew = Instant::now() + fresh.lifetime.min(LONGEST).saturating_sub(MARGIN);
-        self.held.replace(Some(Held { token: token.clone(), renew }));
+        self.held.replace(Some(KeptToken { token: token.clone(), renew }));
         token
     }
 }
@@ -98,9 +98,11 @@ pub(super) fn ask(client: &Client, watch: Watch, request: &Request) -> Result<Fr
 /// RFC 6749, 5.1; the metadata services answer in the same way. Azure's says 404 and 410 while it is being updated,
 /// and its clients try again.
 fn judge(answer: Answer) -> Result<Fresh, Failure> {
+    if passing(answer.status, &[404, 410]).is_some() {
+        return Err(Failure::Transient(SOURCE_DOWN));
+    }
     match answer.status {
         200 => fresh(&answer.body).ok_or(Failure::Final(NO_TOKEN)),
-        404 | 408 | 410 | 425 | 429 | 500..=599 => Err(Failure::Transient(SOURCE_DOWN)),
         400..=499 => Err(Failure::Final(NOT_GIVEN)),
         _ => Err(Failure::Final(NO_TOKEN)),
     }
@@ -113,6 +115,26 @@ fn fresh(body: &[u8]) -> Option<Fresh> {
     let until = |moment: u64| moment.saturating_sub(unix_time());
     let seconds = number(&mut data, "expires_in").or_else(|| number(&mut data, "expires_on").map(until));
     Some(Fresh { token, lifetime: Duration::from_secs(seconds?) })
+}
+
+/// What a service that takes such tokens answers: its JSON, or what its status means. `own` are statuses of its own
+/// that may pass, `other` is the error where the answer is not of its API, `refusal` reads the body of all the rest.
+pub(super) fn judge_service(
+    answer: Answer,
+    own: &[u16],
+    other: KmsError,
+    refusal: impl FnOnce(&Value) -> KmsError,
+) -> Result<Value, Failure> {
+    if let Some(error) = passing(answer.status, own) {
+        return Err(Failure::Transient(error));
+    }
+    let data = serde_json::from_slice(&answer.body);
+    match answer.status {
+        200 => data.map_err(|_| Failure::Final(other)),
+        300..=399 => Err(Failure::Final(KmsError::Response("it is a redirect, which is not followed"))),
+        401 => Err(Failure::Final(REFUSED)),
+        _ => Err(Failure::Final(data.map_or(other, |data| refusal(&data)))),
+    }
 }
 
 /// A number that JSON holds as such or as a string; taken out, so that it is wiped.

@@ -21,12 +21,28 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
     /// Whether to give up now; asked at most every 50 ms and expected to stay true once it is.
     pub interrupted: fn() -> bool,
-    /// The process's environment, where the clouds' own tools look for credentials.
-    pub variable: fn(&str) -> Option<String>,
+    /// Where the clouds' own tools look for credentials.
+    pub environment: Environment,
     /// How to log in to Vault and OpenBao.
     pub vault: VaultLogin,
     /// A session's own bearer token; used instead of all other credentials.
     pub token: Option<Rc<Token>>,
+}
+
+/// Environment variables, those of the process or a test's own.
+#[derive(Clone, Copy)]
+pub struct Environment(fn(&str) -> Option<String>);
+
+impl Environment {
+    /// Variables as `look_up` knows them.
+    pub fn new(look_up: fn(&str) -> Option<String>) -> Self {
+        Environment(look_up)
+    }
+
+    /// A variable; an empty one counts as none. Wiped, because many are secret.
+    pub(super) fn variable(self, name: &str) -> Option<Zeroizing<String>> {
+        (self.0)(name).map(Zeroizing::new).filter(|value| !value.is_empty())
+    }
 }
 
 /// A token as it goes into a header. Wiped when dropped.
@@ -57,13 +73,13 @@ impl PartialEq for Settings {
 }
 
 impl Settings {
-    /// What most settings are; `interrupted` and `variable` have no sensible default elsewhere.
+    /// What most settings are; `interrupted` has no sensible default.
     pub fn new(timeout: Duration, interrupted: fn() -> bool) -> Self {
         Settings {
             timeout,
             ca_file: None,
             interrupted,
-            variable: |name| std::env::var(name).ok(),
+            environment: Environment::new(|name| std::env::var(name).ok()),
             vault: VaultLogin::default(),
             token: None,
         }

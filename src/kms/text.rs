@@ -37,7 +37,7 @@ pub(super) fn take(data: &mut Value, name: &str) -> Option<Zeroizing<String>> {
     }
 }
 
-/// A root key as base64.
+/// A root key as base64, for a KMS to wrap.
 pub(super) fn key_text(root: &RootKey) -> Result<Zeroizing<String>, KmsError> {
     let mut bytes = Zeroizing::new([0; KEY_TEXT_BYTES]);
     let encoded = STANDARD.encode_slice(root.expose(), bytes.as_mut_slice());

@@ -15,8 +15,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::address::Address;
+use super::body::{JSON, Pairs, json};
+use super::error::FOREIGN;
 use super::files::read_token;
-use super::http::{Answer, Client, Failure, JSON, Method, Request, Watch, json};
+use super::http::{Answer, Client, Failure, Method, Request, Watch, passing};
 use super::text::{check_name, is_segment, key_from_text, key_text, take};
 use super::{Kms, KmsError, Settings, Token};
 use crate::core::secret::RootKey;
@@ -112,13 +114,7 @@ impl VaultKms {
     }
 
     /// One operation of the engine; a token that came from a log-in and is refused is replaced once.
-    fn call(
-        &self,
-        watch: Watch,
-        operation: &str,
-        key: &str,
-        fields: &[(&str, &str)],
-    ) -> Result<Value, KmsError> {
+    fn call(&self, watch: Watch, operation: &str, key: &str, fields: Pairs) -> Result<Value, KmsError> {
         check_name(key)?;
         let path = format!("{}/{operation}/{key}", self.mount);
         let held = self.lease.borrow().is_some();
@@ -130,21 +126,21 @@ impl VaultKms {
         self.post(watch, Some(&*self.token(watch)?), &path, fields, "data")
     }
 
-    /// Posts `fields`, which hold nothing that JSON would escape, and returns what the answer has under `wanted`.
+    /// Posts `fields` and returns what the answer has under `wanted`.
     fn post(
         &self,
         watch: Watch,
         token: Option<&Token>,
         path: &str,
-        fields: &[(&str, &str)],
+        fields: Pairs,
         wanted: &str,
     ) -> Result<Value, KmsError> {
         let url = format!("{}{path}", self.server);
-        let body = json(fields);
+        let body = json(fields)?;
         let mut headers = vec![JSON];
         headers.extend(token.map(|token| ("x-vault-token", token.as_str())));
         headers.extend(self.namespace.as_deref().map(|namespace| ("x-vault-namespace", namespace)));
-        let request = Request { method: Method::POST, url: &url, headers: &headers, body: body.as_bytes() };
+        let request = Request { method: Method::POST, url: &url, headers: &headers, body: &body };
         self.client.call(watch, &request, |answer| judge(answer, wanted))
     }
 
@@ -166,8 +162,8 @@ impl VaultKms {
         let secret = read_token(secret_file, unusable)?;
         let role = self.login.role.as_deref().unwrap_or_default();
         let fields = match self.login.auth {
-            VaultAuth::AppRole => [("role_id", role), ("secret_id", plain(secret.as_str()).ok_or(unusable)?)],
-            _ => [("role", role), ("jwt", plain(secret.as_str()).ok_or(unusable)?)],
+            VaultAuth::AppRole => [("role_id", role), ("secret_id", secret.as_str())],
+            _ => [("role", role), ("jwt", secret.as_str())],
         };
         let path = format!("auth/{}/login", self.login.mount.as_deref().unwrap_or(method));
         self.keep(self.post(watch, None, &path, &fields, "auth")?)
@@ -289,7 +285,6 @@ const NO_TOKEN_FILE: KmsError =
 const NO_ACCESS: KmsError = KmsError::Denied("the token is not valid or its policy forbids this");
 const TOO_OLD: KmsError = KmsError::Denied("that version of the KMS key is no longer allowed");
 const NO_CONTEXT: KmsError = KmsError::Setting("the Transit key is derived and was given no context");
-const FOREIGN: KmsError = KmsError::Denied("wrong KMS key or context");
 
 /// What the server says on 400 and 404, from OpenBao 2.7.2 and Vault's source, and what it means.
 const REFUSALS: [(&str, KmsError); 9] = [
@@ -312,14 +307,17 @@ fn judge(answer: Answer, wanted: &str) -> Result<Value, Failure> {
     }
     let words = errors(&answer.body);
     let said = |needle: &str| words.as_ref().is_some_and(|words| words.contains(needle));
+    if answer.status == 503 && said("is sealed") {
+        return Err(Failure::Final(KmsError::Unreachable("it is sealed")));
+    }
+    if let Some(error) = passing(answer.status, &[412]) {
+        return Err(Failure::Transient(error));
+    }
     match answer.status {
         300..=399 => Err(Failure::Final(KmsError::Response(
             "it is a redirect, which is not followed; name the active node or its load balancer",
         ))),
         401 | 403 => Err(Failure::Final(NO_ACCESS)),
-        503 if said("is sealed") => Err(Failure::Final(KmsError::Unreachable("it is sealed"))),
-        408 | 412 | 425 | 429 => Err(Failure::Transient(KmsError::Unreachable("it asks to come back later"))),
-        500..=599 => Err(Failure::Transient(KmsError::Unreachable("it reports an internal error"))),
         400..=499 if words.is_some() => Err(Failure::Final(refusal(said))),
         _ => Err(Failure::Final(KmsError::Response("it does not come from the Transit API"))),
     }
@@ -361,10 +359,10 @@ fn stored(wrapped: &[u8]) -> Result<(&'static str, &str), KmsError> {
         Some(text) => ("associated_data", text),
         None => ("context", text),
     };
-    match is_wrapped(text) {
-        true => Ok((binding, text)),
-        false => Err(KmsError::Response("the stored key is not vault:v<N>:<base64>")),
+    if !is_wrapped(text) {
+        return Err(KmsError::Response("the stored key is not vault:v<N>:<base64>"));
     }
+    Ok((binding, text))
 }
 
 fn is_wrapped(text: &str) -> bool {
@@ -375,7 +373,7 @@ fn is_wrapped(text: &str) -> bool {
     text.len() <= WRAPPED_LIMIT && numbered && encoded
 }
 
-/// A role and a mount that fit into JSON and a path, and what the method needs.
+/// A mount that fits into a path, a role that is one, and what the method needs.
 fn check_login(login: &VaultLogin) -> Result<(), KmsError> {
     if !login.mount.as_deref().is_none_or(is_path) {
         return Err(KmsError::Setting("pgseal.kms_auth_mount is not names with slashes between them"));
@@ -383,7 +381,7 @@ fn check_login(login: &VaultLogin) -> Result<(), KmsError> {
     match login.auth {
         VaultAuth::Token if login.token_file.is_none() => Err(NO_TOKEN_FILE),
         VaultAuth::Token => Ok(()),
-        _ if !login.role.as_deref().is_some_and(|role| !role.is_empty() && plain(role).is_some()) => {
+        _ if !login.role.as_deref().is_some_and(is_role) => {
             Err(KmsError::Setting("this way to log in needs pgseal.kms_role, without quotes and backslashes"))
         }
         VaultAuth::AppRole if login.secret_file.is_none() => {
@@ -393,9 +391,9 @@ fn check_login(login: &VaultLogin) -> Result<(), KmsError> {
     }
 }
 
-/// The text, where JSON would not escape anything in it.
-fn plain(text: &str) -> Option<&str> {
-    text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')).then_some(text)
+/// One word of printable ASCII; no service names a role otherwise.
+fn is_role(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
 }
 
 fn is_path(text: &str) -> bool {
@@ -415,11 +413,8 @@ fn parse_place(tls: bool, rest: &str) -> Result<(String, String), KmsError> {
             "its mount is not names of letters, digits, dots, underscores and hyphens",
         ));
     }
-    if !tls && !address.is_loopback() {
-        return Err(KmsError::Endpoint("plain http is for loopback addresses only; use vault+https"));
-    }
-    let scheme = if tls { "https" } else { "http" };
-    Ok((format!("{scheme}://{authority}/v1/"), mount.to_owned()))
+    let plain = KmsError::Endpoint("plain http is for loopback addresses only; use vault+https");
+    Ok((address.origin(tls, plain)? + "/v1/", mount.to_owned()))
 }
 
 #[cfg(test)]

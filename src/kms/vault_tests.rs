@@ -148,10 +148,3 @@ fn only_whole_keys_and_ciphertexts_are_taken() {
     assert_eq!(stored(b"aad:vault:v12:AAAA"), Ok(("associated_data", "vault:v12:AAAA")));
     assert!(stored(b"aad:aad:vault:v12:AAAA").is_err());
 }
-
-#[test]
-fn the_request_is_json() {
-    let text = json(&[("plaintext", "AAAA"), ("context", "BBBB")]);
-    assert_eq!(text.as_str(), "{\"plaintext\":\"AAAA\",\"context\":\"BBBB\"}");
-    assert_eq!(text.capacity(), text.len() + 1);
-}

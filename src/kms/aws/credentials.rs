@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use zeroize::Zeroizing;
 
 use super::{OVERRIDE, Service, error_code, xml_text};
 use crate::kms::address::Url;
+use crate::kms::body::{FORM, form};
 use crate::kms::files::{read_file, read_token};
-use crate::kms::http::{Answer, Client, FORM, Failure, Method, Request, Watch, form};
+use crate::kms::http::{Answer, Client, Failure, Method, Request, Watch, passing};
 use crate::kms::text::take;
-use crate::kms::{KmsError, Token};
+use crate::kms::{Environment, KmsError, Token};
 
 /// This long before they expire, temporary credentials are fetched anew.
 const MARGIN: time::Duration = time::Duration::minutes(5);
@@ -64,28 +64,28 @@ impl Credentials {
     }
 }
 
-/// Temporary credentials.
-struct Lease {
+/// Credentials that expire.
+struct Temporary {
     credentials: Credentials,
     expires: OffsetDateTime,
 }
 
-/// Credentials of a lease and when to fetch others.
-struct Held {
+/// Temporary credentials and when to fetch others.
+struct KeptCredentials {
     credentials: Rc<Credentials>,
     renew: OffsetDateTime,
 }
 
 /// All the places.
 pub(super) struct Chain {
-    variable: fn(&str) -> Option<String>,
+    environment: Environment,
     region: String,
-    held: RefCell<Option<Held>>,
+    held: RefCell<Option<KeptCredentials>>,
 }
 
 impl Chain {
-    pub fn new(variable: fn(&str) -> Option<String>, region: &str) -> Self {
-        Chain { variable, region: region.to_owned(), held: RefCell::new(None) }
+    pub fn new(environment: Environment, region: &str) -> Self {
+        Chain { environment, region: region.to_owned(), held: RefCell::new(None) }
     }
 
     /// What is kept from an earlier call, unless it expires soon.
@@ -114,21 +114,16 @@ impl Chain {
         Ok(self.keep(lease))
     }
 
-    fn keep(&self, lease: Lease) -> Rc<Credentials> {
+    fn keep(&self, lease: Temporary) -> Rc<Credentials> {
         let credentials = Rc::new(lease.credentials);
         let renew = lease.expires.saturating_sub(MARGIN);
-        self.held.replace(Some(Held { credentials: credentials.clone(), renew }));
+        self.held.replace(Some(KeptCredentials { credentials: credentials.clone(), renew }));
         credentials
-    }
-
-    /// A variable; an empty one counts as none. Wiped, because many are secret.
-    fn variable(&self, name: &str) -> Option<Zeroizing<String>> {
-        (self.variable)(name).map(Zeroizing::new).filter(|value| !value.is_empty())
     }
 
     fn environment(&self) -> Result<Option<Credentials>, KmsError> {
         let [id, secret, session] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
-            .map(|name| self.variable(name));
+            .map(|name| self.environment.variable(name));
         let unusable = KmsError::Setting(
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together, and each is one word of printable ASCII",
         );
@@ -143,14 +138,14 @@ impl Chain {
     }
 
     /// AssumeRoleWithWebIdentity at the region's STS, which is not signed: the token is the credential.
-    fn web_identity(&self, client: &Client, watch: Watch) -> Result<Option<Lease>, KmsError> {
-        let Some(file) = self.variable("AWS_WEB_IDENTITY_TOKEN_FILE") else { return Ok(None) };
-        let role = self.variable("AWS_ROLE_ARN");
+    fn web_identity(&self, client: &Client, watch: Watch) -> Result<Option<Temporary>, KmsError> {
+        let Some(file) = self.environment.variable("AWS_WEB_IDENTITY_TOKEN_FILE") else { return Ok(None) };
+        let role = self.environment.variable("AWS_ROLE_ARN");
         let role = role.ok_or(KmsError::Setting("AWS_WEB_IDENTITY_TOKEN_FILE needs AWS_ROLE_ARN"))?;
-        let session = self.variable("AWS_ROLE_SESSION_NAME");
+        let session = self.environment.variable("AWS_ROLE_SESSION_NAME");
         let session = session.as_ref().map_or("pgseal", |name| name.as_str());
         let token = read_token(file.as_str().as_ref(), NO_WEB_TOKEN)?;
-        let service = Service::locate("sts", &self.region, None, self.variable)?;
+        let service = Service::locate("sts", &self.region, None, self.environment)?;
         let fields =
             [("RoleArn", role.as_str()), ("RoleSessionName", session), ("WebIdentityToken", token.as_str())];
         let body = form("Action=AssumeRoleWithWebIdentity&Version=2011-06-15", &fields);
@@ -160,9 +155,9 @@ impl Chain {
     }
 
     fn shared_file(&self) -> Result<Option<Credentials>, KmsError> {
-        let named_file = self.variable("AWS_SHARED_CREDENTIALS_FILE");
-        let named_profile = self.variable("AWS_PROFILE");
-        let file = match (&named_file, self.variable("HOME")) {
+        let named_file = self.environment.variable("AWS_SHARED_CREDENTIALS_FILE");
+        let named_profile = self.environment.variable("AWS_PROFILE");
+        let file = match (&named_file, self.environment.variable("HOME")) {
             (Some(file), _) => PathBuf::from(file.as_str()),
             (None, Some(home)) => PathBuf::from(home.as_str()).join(".aws/credentials"),
             (None, None) if named_profile.is_none() => return Ok(None),
@@ -172,13 +167,13 @@ impl Chain {
         let bytes = read_file(&file, FILE_LIMIT, NO_PROFILE);
         let found = bytes.and_then(|bytes| credentials_of(&bytes, profile));
         // Nobody asked for the file: then it need not be there.
-        match named_file.is_some() || named_profile.is_some() {
-            true => found.map(Some),
-            false => Ok(found.ok()),
+        if named_file.is_none() && named_profile.is_none() {
+            return Ok(found.ok());
         }
+        found.map(Some)
     }
 
-    fn container(&self, client: &Client, watch: Watch) -> Result<Option<Lease>, KmsError> {
+    fn container(&self, client: &Client, watch: Watch) -> Result<Option<Temporary>, KmsError> {
         let Some(url) = self.container_url()? else { return Ok(None) };
         let token = self.container_token()?;
         let headers: Vec<_> = token.iter().map(|token| ("authorization", token.as_str())).collect();
@@ -187,8 +182,8 @@ impl Chain {
     }
 
     fn container_url(&self) -> Result<Option<String>, KmsError> {
-        let relative = self.variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
-        let full = self.variable("AWS_CONTAINER_CREDENTIALS_FULL_URI");
+        let relative = self.environment.variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+        let full = self.environment.variable("AWS_CONTAINER_CREDENTIALS_FULL_URI");
         let url = match (relative, full) {
             (Some(path), _) if path.starts_with('/') => [CONTAINER, &path].concat(),
             (Some(_), _) => {
@@ -203,19 +198,23 @@ impl Chain {
     }
 
     fn container_token(&self) -> Result<Option<Token>, KmsError> {
-        if let Some(file) = self.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
+        if let Some(file) = self.environment.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
             return read_token(file.as_str().as_ref(), NO_CONTAINER_TOKEN).map(Some);
         }
-        let token = self.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN");
+        let token = self.environment.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN");
         token.map(|text| Token::parse(&text).ok_or(NO_CONTAINER_TOKEN)).transpose()
     }
 
     /// IMDSv2 alone: a session's token first, which a forwarding proxy cannot get.
-    fn instance(&self, client: &Client, watch: Watch) -> Result<Lease, KmsError> {
-        if self.variable("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
+    fn instance(&self, client: &Client, watch: Watch) -> Result<Temporary, KmsError> {
+        if self
+            .environment
+            .variable("AWS_EC2_METADATA_DISABLED")
+            .is_some_and(|text| text.eq_ignore_ascii_case("true"))
+        {
             return Err(NONE);
         }
-        let base = self.variable("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+        let base = self.environment.variable("AWS_EC2_METADATA_SERVICE_ENDPOINT");
         let base = base.as_ref().map_or(METADATA, |url| url.trim_end_matches('/'));
         check_source(base)?;
 
@@ -298,14 +297,9 @@ fn ask<T>(
     })
 }
 
-/// Whether a status may pass by itself.
-fn is_passing(status: u16) -> bool {
-    matches!(status, 408 | 425 | 429 | 500..=599)
-}
-
 /// The first line, as the metadata service answers.
 fn judge_word(answer: Answer) -> Result<Token, Failure> {
-    if is_passing(answer.status) {
+    if passing(answer.status, &[]).is_some() {
         return Err(Failure::Transient(SOURCE_DOWN));
     }
     if answer.status != 200 {
@@ -317,8 +311,8 @@ fn judge_word(answer: Answer) -> Result<Token, Failure> {
 }
 
 /// Credentials as a container's agent and the metadata service write them.
-fn judge_source(answer: Answer) -> Result<Lease, Failure> {
-    if is_passing(answer.status) {
+fn judge_source(answer: Answer) -> Result<Temporary, Failure> {
+    if passing(answer.status, &[]).is_some() {
         return Err(Failure::Transient(SOURCE_DOWN));
     }
     match answer.status {
@@ -327,15 +321,15 @@ fn judge_source(answer: Answer) -> Result<Lease, Failure> {
     }
 }
 
-fn lease_of(body: &[u8]) -> Option<Lease> {
+fn lease_of(body: &[u8]) -> Option<Temporary> {
     let mut value: Value = serde_json::from_slice(body).ok()?;
     let [id, secret, session, expires] =
         ["AccessKeyId", "SecretAccessKey", "Token", "Expiration"].map(|name| take(&mut value, name));
     let credentials = Credentials::parse(&id?, &secret?, Some(&session?))?;
-    Some(Lease { credentials, expires: OffsetDateTime::parse(&expires?, &Rfc3339).ok()? })
+    Some(Temporary { credentials, expires: OffsetDateTime::parse(&expires?, &Rfc3339).ok()? })
 }
 
-fn judge_sts(answer: Answer) -> Result<Lease, Failure> {
+fn judge_sts(answer: Answer) -> Result<Temporary, Failure> {
     if answer.status == 200 {
         return lease_of_sts(&answer.body).ok_or(Failure::Final(NO_CREDENTIALS));
     }
@@ -346,17 +340,17 @@ fn judge_sts(answer: Answer) -> Result<Lease, Failure> {
         }
         Some("ExpiredTokenException" | "ExpiredToken") => denied("the web identity token has expired"),
         Some("AccessDenied" | "AccessDeniedException") => denied("the web identity may not assume the role"),
-        _ if is_passing(answer.status) => Err(Failure::Transient(SOURCE_DOWN)),
+        _ if passing(answer.status, &[]).is_some() => Err(Failure::Transient(SOURCE_DOWN)),
         _ => denied("STS refuses the web identity token or the role; CloudTrail tells why"),
     }
 }
 
-fn lease_of_sts(body: &[u8]) -> Option<Lease> {
+fn lease_of_sts(body: &[u8]) -> Option<Temporary> {
     let text = xml_text(std::str::from_utf8(body).ok()?, "Credentials")?;
     let value = |name| xml_text(text, name);
     let session = value("SessionToken")?;
     let credentials = Credentials::parse(value("AccessKeyId")?, value("SecretAccessKey")?, Some(session))?;
-    Some(Lease { credentials, expires: OffsetDateTime::parse(value("Expiration")?, &Rfc3339).ok()? })
+    Some(Temporary { credentials, expires: OffsetDateTime::parse(value("Expiration")?, &Rfc3339).ok()? })
 }
 
 #[cfg(test)]

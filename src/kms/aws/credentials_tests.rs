@@ -1,6 +1,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use zeroize::Zeroizing;
+
 use super::*;
 
 thread_local! {
@@ -15,7 +17,7 @@ fn variable(name: &str) -> Option<String> {
 fn chain(variables: &[(&'static str, &str)]) -> Chain {
     let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned()));
     VARIABLES.set(variables.collect());
-    Chain::new(variable, "eu-west-1")
+    Chain::new(Environment::new(variable), "eu-west-1")
 }
 
 fn parts(credentials: &Credentials) -> (&str, &str, Option<&str>) {

@@ -12,14 +12,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use time::OffsetDateTime;
-use zeroize::Zeroizing;
 
 use self::credentials::{Chain, Credentials};
 use self::sigv4::{Scope, authorization, stamp};
 use super::address::Url;
-use super::http::{Answer, Client, Failure, Method, Request, Watch};
+use super::body::{Pairs, json_with};
+use super::error::FOREIGN;
+use super::http::{Answer, Client, FAILING, Failure, LATER, Method, Request, Watch, passing};
 use super::text::{is_segment, key_from_text, key_text, take};
-use super::{Kms, KmsError, Settings};
+use super::{Environment, Kms, KmsError, Settings};
 use crate::core::secret::RootKey;
 use crate::keys::context::WrapContext;
 
@@ -57,14 +58,14 @@ impl AwsKms {
         }
         Ok(AwsKms {
             region: region.to_owned(),
-            service: Service::locate("kms", region, given, settings.variable)?,
-            chain: Chain::new(settings.variable, region),
+            service: Service::locate("kms", region, given, settings.environment)?,
+            chain: Chain::new(settings.environment, region),
             client: Client::new(settings)?,
         })
     }
 
     /// One operation; kept credentials that are refused as old or unknown are replaced once.
-    fn call(&self, watch: Watch, operation: &str, body: &str) -> Result<Value, KmsError> {
+    fn call(&self, watch: Watch, operation: &str, body: &[u8]) -> Result<Value, KmsError> {
         let Some(held) = self.chain.held() else {
             let credentials = self.chain.fetch(&self.client, watch)?;
             return self.post(watch, &credentials, operation, body);
@@ -82,7 +83,7 @@ impl AwsKms {
         watch: Watch,
         credentials: &Credentials,
         operation: &str,
-        body: &str,
+        body: &[u8],
     ) -> Result<Value, KmsError> {
         let target = format!("TrentService.{operation}");
         let time = stamp(OffsetDateTime::now_utc());
@@ -90,20 +91,15 @@ impl AwsKms {
             vec![JSON, ("host", &self.service.host), ("x-amz-date", &time), ("x-amz-target", &target)];
         headers.extend(credentials.session.iter().map(|token| ("x-amz-security-token", token.as_str())));
         let scope = Scope { region: &self.region, service: "kms", time: &time };
-        let signature = authorization(credentials, &scope, "POST", &headers, body.as_bytes())?;
+        let signature = authorization(credentials, &scope, "POST", &headers, body)?;
         headers.push(("authorization", &signature));
-        let request = Request {
-            method: Method::POST,
-            url: &self.service.url,
-            headers: &headers,
-            body: body.as_bytes(),
-        };
+        let request = Request { method: Method::POST, url: &self.service.url, headers: &headers, body };
         self.client.call(watch, &request, judge)
     }
 
-    fn encrypt(&self, key: &str, context: &str, plaintext: &str) -> Result<Vec<u8>, KmsError> {
+    fn encrypt(&self, key: &str, context: Pairs, plaintext: &str) -> Result<Vec<u8>, KmsError> {
         check_key(key, &self.region)?;
-        let body = object(&[("KeyId", key), ("Plaintext", plaintext)], &["EncryptionContext"], context);
+        let body = json_with(&[("KeyId", key), ("Plaintext", plaintext)], &[("EncryptionContext", context)])?;
         ciphertext(self.call(self.client.begin(), "Encrypt", &body)?)
     }
 }
@@ -112,18 +108,19 @@ impl Kms for AwsKms {
     /// Encrypts nothing of value: of all calls that tell whether the key is there, enabled and of the right kind, this
     /// is the one that needs no right that [`Kms::wrap`] does not need. A policy may ask for `app` in the context.
     fn ensure_key(&self, key: &str) -> Result<(), KmsError> {
-        self.encrypt(key, "{\"app\":\"pgseal\",\"v\":\"1\"}", &STANDARD.encode([0; 32])).map(|_| ())
+        self.encrypt(key, &[("app", "pgseal"), ("v", "1")], &STANDARD.encode([0; 32])).map(|_| ())
     }
 
     fn wrap(&self, key: &str, context: &WrapContext, root: &RootKey) -> Result<Vec<u8>, KmsError> {
-        self.encrypt(key, &encryption_context(context), &key_text(root)?)
+        self.encrypt(key, &texts(&context.pairs()), &key_text(root)?)
     }
 
     fn unwrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<RootKey, KmsError> {
         check_key(key, &self.region)?;
         let blob = stored(wrapped)?;
-        let strings = [("KeyId", key), ("CiphertextBlob", blob.as_str())];
-        let body = object(&strings, &["EncryptionContext"], &encryption_context(context));
+        let pairs = context.pairs();
+        let fields = [("KeyId", key), ("CiphertextBlob", blob.as_str())];
+        let body = json_with(&fields, &[("EncryptionContext", &texts(&pairs))])?;
         plaintext(self.call(self.client.begin(), "Decrypt", &body)?)
     }
 
@@ -131,9 +128,11 @@ impl Kms for AwsKms {
     fn rewrap(&self, key: &str, context: &WrapContext, wrapped: &[u8]) -> Result<Vec<u8>, KmsError> {
         check_key(key, &self.region)?;
         let blob = stored(wrapped)?;
-        let strings = [("SourceKeyId", key), ("DestinationKeyId", key), ("CiphertextBlob", blob.as_str())];
-        let contexts = ["SourceEncryptionContext", "DestinationEncryptionContext"];
-        let body = object(&strings, &contexts, &encryption_context(context));
+        let fields = [("SourceKeyId", key), ("DestinationKeyId", key), ("CiphertextBlob", blob.as_str())];
+        let pairs = context.pairs();
+        let context: Pairs = &texts(&pairs);
+        let contexts = [("SourceEncryptionContext", context), ("DestinationEncryptionContext", context)];
+        let body = json_with(&fields, &contexts)?;
         ciphertext(self.call(self.client.begin(), "ReEncrypt", &body)?)
     }
 }
@@ -152,24 +151,18 @@ impl Service {
         name: &str,
         region: &str,
         given: Option<&str>,
-        variable: fn(&str) -> Option<String>,
+        environment: Environment,
     ) -> Result<Self, KmsError> {
-        let set = |name: &str| variable(name).filter(|url| !url.is_empty());
-        let own = || set(&format!("AWS_ENDPOINT_URL_{}", name.to_ascii_uppercase()));
-        let Some(url) = given.map(str::to_owned).or_else(own).or_else(|| set("AWS_ENDPOINT_URL")) else {
+        let own = format!("AWS_ENDPOINT_URL_{}", name.to_ascii_uppercase());
+        let set = environment.variable(&own).or_else(|| environment.variable("AWS_ENDPOINT_URL"));
+        let Some(url) = given.or(set.as_ref().map(|url| url.as_str())) else {
             let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
             let host = format!("{name}.{region}.{suffix}");
             return Ok(Service { url: format!("https://{host}/"), host });
         };
-        let url = Url::parse(&url, OVERRIDE)?;
-        if !matches!(url.path, "" | "/") {
-            return Err(OVERRIDE);
-        }
-        if !url.tls && !url.address.is_loopback() {
-            return Err(KmsError::Endpoint("plain http is for loopback addresses only; use https"));
-        }
-        let scheme = if url.tls { "https" } else { "http" };
-        Ok(Service { url: format!("{scheme}://{}/", url.authority), host: url.authority.to_owned() })
+        let origin = Url::origin(url, OVERRIDE)?;
+        let host = origin.rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(Service { url: origin + "/", host })
     }
 }
 
@@ -178,7 +171,7 @@ fn is_region(text: &str) -> bool {
     !text.is_empty() && text.len() <= 32 && !text.starts_with('-') && text.bytes().all(safe)
 }
 
-/// Passes what names a KMS key in `region` and needs no escaping in JSON.
+/// Passes what names a KMS key in `region`.
 fn check_key(key: &str, region: &str) -> Result<(), KmsError> {
     let Some(arn) = key.strip_prefix("arn:") else {
         return if is_alias(key) || is_key_id(key) { Ok(()) } else { Err(KEY) };
@@ -208,26 +201,9 @@ fn is_alias(text: &str) -> bool {
         && text.len() <= 256
 }
 
-/// A JSON object of `strings`, which hold nothing that JSON would escape, and of `context` under each of `contexts`. It
-/// is put together at once, so that growing leaves no copy behind.
-fn object(strings: &[(&str, &str)], contexts: &[&str], context: &str) -> Zeroizing<String> {
-    let mut parts = Vec::new();
-    for (name, value) in strings {
-        let before = if parts.is_empty() { "{\"" } else { ",\"" };
-        parts.extend([before, name, "\":\"", value, "\""]);
-    }
-    for name in contexts {
-        parts.extend([",\"", name, "\":", context]);
-    }
-    parts.push("}");
-    Zeroizing::new(parts.concat())
-}
-
-/// As a JSON object; nothing in a context needs escaping.
-fn encryption_context(context: &WrapContext) -> String {
-    let pairs: Vec<String> =
-        context.pairs().iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
-    format!("{{{}}}", pairs.join(","))
+/// A context's pairs as JSON takes them.
+fn texts<'a>(pairs: &'a [(&'static str, String); 5]) -> [(&'a str, &'a str); 5] {
+    pairs.each_ref().map(|(name, value)| (*name, value.as_str()))
 }
 
 fn stored(wrapped: &[u8]) -> Result<String, KmsError> {
@@ -253,13 +229,10 @@ const EXPIRED: KmsError = KmsError::Denied("the AWS credentials have expired");
 const UNKNOWN: KmsError = KmsError::Denied("AWS does not know the access key or the session token");
 const NO_ACCESS: KmsError =
     KmsError::Denied("the policies of the key and of this server's identity do not allow this");
-const FOREIGN: KmsError = KmsError::Denied("wrong KMS key or context");
 const BAD_SECRET: KmsError = KmsError::Denied("the secret access key is not that of the access key");
 const BAD_CLOCK: KmsError = KmsError::Denied("this server's clock is wrong by minutes");
 const BAD_SIGNATURE: KmsError =
     KmsError::Denied("AWS cannot read the signature; does something alter requests?");
-const LATER: KmsError = KmsError::Unreachable("it asks to come back later");
-const FAILING: KmsError = KmsError::Unreachable("it reports an internal error");
 
 /// What the service calls its refusals for good, and what they mean.
 const REFUSALS: [(&str, KmsError); 22] = [
@@ -326,9 +299,10 @@ fn judge(answer: Answer) -> Result<Value, Failure> {
         let skewed = error == BAD_SECRET && speaks_of_time(&answer.body);
         return Err(Failure::Final(if skewed { BAD_CLOCK } else { error }));
     }
+    if let Some(error) = passing(answer.status, &[]) {
+        return Err(Failure::Transient(error));
+    }
     match answer.status {
-        408 | 425 | 429 => Err(Failure::Transient(LATER)),
-        500..=599 => Err(Failure::Transient(FAILING)),
         400..=499 if code.is_some() => Err(Failure::Final(KmsError::Denied(
             "it refused the request for another reason; CloudTrail tells",
         ))),
