@@ -2,14 +2,13 @@
 
 use postgres::Client;
 
-use crate::support::{Sql, fresh_database};
+use crate::support::{Sql, fresh_database, with_keyring};
 
 const NEAREST: &str = "ORDER BY embedding <=> '[1, 2, 3]' LIMIT 10";
 
 /// 3,000 rows with the same metadata as plain jsonb and encrypted, 30 patients, both indexes of the README.
 fn database() -> Client {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.patient'])");
+    let mut client = with_keyring("{$.patient}");
     client.run("CREATE TABLE docs (id serial PRIMARY KEY, embedding vector(3), plain jsonb, sealed encrypted_jsonb(k))");
     client.run(
         "INSERT INTO docs (embedding, plain, sealed)
@@ -85,8 +84,7 @@ fn pgvectors_other_types_live_in_the_same_row() {
 
 /// 8,000 rows of 32 dimensions with both indexes; cohorts of one row, 0.1 %, 1 %, 5 %, 10 % and 50 %.
 fn cohorts() -> Client {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.cohort'])");
+    let mut client = with_keyring("{$.cohort}");
     client.run("CREATE TABLE docs (id int, embedding vector(32), sealed encrypted_jsonb(k)) WITH (autovacuum_enabled = off)");
     client.run(
         "INSERT INTO docs SELECT i, (SELECT array_agg(sin(i * d) + cos(d * 7 + i % 13)) FROM generate_series(1, 32) d)::float4[]::vector,

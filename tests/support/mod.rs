@@ -2,10 +2,12 @@
 #![allow(dead_code, unused_imports)] // not every test needs every helper
 
 mod cluster;
+mod docs;
 mod guard;
 mod openbao;
 mod port;
 mod proxy;
+mod sessions;
 mod shared;
 mod sql;
 
@@ -14,12 +16,14 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, major_version, pg_config};
+pub use docs::{document, own_keyring, rotated_docs, with_keyring};
 pub use guard::Guard;
 pub use openbao::OpenBao;
 pub use port::free_port;
 pub use proxy::{Fault, Proxy};
+pub use sessions::{beside, start, start_waiting, wait_until_active};
 pub use shared::{fresh_database, shared};
-pub use sql::{AsText, Sql};
+pub use sql::{AsBytes, AsText, Sql};
 
 /// `program`, to be run by the user that runs the servers: PostgreSQL refuses root, who becomes "postgres" for it.
 pub fn as_server(program: impl AsRef<OsStr>) -> Command {

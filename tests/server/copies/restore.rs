@@ -9,7 +9,7 @@ use crate::support::{Cluster, Sql, as_server, fresh_database, output, run, share
 
 /// The database, dumped and restored into a new one, where the first error ends it.
 fn restored(client: &mut Client) -> Client {
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let copy = format!("{name}_restored");
     shared().connect("postgres").run(&format!("CREATE DATABASE {copy}"));
     let dump = shared().pg_dump("postgres", &["-d", &name]);

@@ -54,7 +54,7 @@ fn default_privileges_give_nothing() {
 /// A session of a role that may write every table of a new database with a keyring k.
 fn writer(privileges: &str) -> (Client, Client) {
     let mut client = fresh_database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     client.run(&format!(
         "SELECT pgseal.create_keyring('k'); CREATE ROLE {name}_writer LOGIN; {}",
         privileges.replace("$", &format!("{name}_writer"))
@@ -72,7 +72,7 @@ fn tables_refuse_writes_of_others() {
     ];
     for right in rights {
         let (mut client, mut session) = writer(right);
-        let name: String = client.one("SELECT current_database()::text");
+        let name = client.database();
         if right.contains("PARAMETER") {
             session.run("SET session_replication_role = replica");
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postgres::Client;
 
-use crate::support::{Sql, fresh_database, shared, wait_for};
+use crate::support::{Sql, beside, fresh_database, shared, wait_for};
 
 const VERSIONS: &str = "SELECT pgseal.key_version(m) FROM docs ORDER BY id";
 const BYTES: &str = "SELECT pgseal.encrypted_jsonb_send(m) FROM docs ORDER BY id";
@@ -23,29 +23,20 @@ fn database() -> Client {
     client
 }
 
-/// Another session in the same database.
-fn beside(client: &mut Client) -> Client {
-    shared().connect(&name(client))
-}
-
 fn key_dir(client: &mut Client) -> PathBuf {
-    shared().key_dir().join(name(client))
-}
-
-fn name(client: &mut Client) -> String {
-    client.one("SELECT current_database()::text")
+    shared().key_dir().join(client.database())
 }
 
 /// A role of this database's own, since roles belong to the whole cluster.
 fn role(client: &mut Client, suffix: &str) -> String {
-    let role = format!("{}_{suffix}", name(client));
+    let role = format!("{}_{suffix}", client.database());
     client.run(&format!("CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"));
     client.run(&format!("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}"));
     role
 }
 
 fn connect_as(client: &mut Client, role: &str) -> Client {
-    shared().connect_as(role, &name(client))
+    shared().connect_as(role, &client.database())
 }
 
 /// Waits until a statement of another session waits for a lock.
@@ -221,7 +212,7 @@ fn reencryption_commits_in_batches_and_says_how_many_rows() {
     client.run("INSERT INTO docs (m) VALUES (NULL); ANALYZE docs; SELECT pgseal.rotate_key('k')");
     let call = "CALL pgseal.reencrypt('docs', 'm', batch_size => 100)";
     let said = |client: &mut Client| {
-        let output = shared().psql(&name(client), &[] as &[&str], call);
+        let output = shared().psql(&client.database(), &[] as &[&str], call);
         assert!(output.status.success());
         String::from_utf8_lossy(&output.stderr).into_owned()
     };

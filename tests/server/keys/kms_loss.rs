@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
-use crate::support::{Cluster, OpenBao, Sql, wait_for};
+use crate::support::{Cluster, OpenBao, Sql, wait_for, wait_until_active};
 
 const INSERT: &str = r#"INSERT INTO docs (m) VALUES ('{"a": 1}')"#;
 const FILTER: &str = r#"SELECT count(*) FROM docs WHERE m @> '{"a": 1}'"#;
@@ -295,14 +295,14 @@ fn waiting_for_the_kms_can_be_cancelled() {
     let cancel = session.cancel_token();
     let pid: i32 = session.one("SELECT pg_backend_pid()");
     let query = std::thread::spawn(move || (failure(&mut session, DECRYPT), session));
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until_active(&mut site.client, pid);
     cancel.cancel_query(NoTls).unwrap();
     let ((state, time), mut session) = query.join().unwrap();
     assert_eq!(state, "57014");
     assert!(time < Duration::from_secs(15), "{time:?}");
 
     let query = std::thread::spawn(move || session.batch_execute(DECRYPT).is_err());
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until_active(&mut site.client, pid);
     site.client.run(&format!("SELECT pg_terminate_backend({pid})"));
     let gone = format!("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = {pid}");
     wait_for("the backend's end", Duration::from_secs(60), || site.client.one(&gone));

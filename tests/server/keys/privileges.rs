@@ -53,14 +53,14 @@ fn database() -> (Client, String) {
     client
         .run("CREATE TABLE docs (sealed encrypted_jsonb(k), body encrypted_text(k), word encrypted_text(w))");
     client.run(r#"INSERT INTO docs VALUES ('{"a": "x", "secret": "x", "c": {"d": 1}}', 'x', 'x')"#);
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let role = format!("{name}_role");
     client.run(&format!("CREATE ROLE {role} LOGIN; GRANT ALL ON docs TO {role}"));
     (client, role)
 }
 
 fn connect(client: &mut Client, role: &str) -> Client {
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     shared().connect_as(role, &name)
 }
 
@@ -212,7 +212,7 @@ fn internal_functions_called_by_hand_look_no_further() {
 /// A role that may encrypt under k, the session's keyring, and everything under its own, mine; w is out of its reach.
 fn owner_of_a_keyring() -> (Client, Client, String) {
     let (mut client, role) = database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     client.run(&format!("SELECT pgseal.create_keyring('mine'), pgseal.set_default_keyring('k'); GRANT CREATE ON SCHEMA public TO {role}"));
     client.run(&format!("SELECT pgseal.grant_keyring('mine', '{role}', '{{encrypt,search,decrypt}}'), pgseal.grant_keyring('k', '{role}', '{{encrypt}}')"));
     client.run(&format!("ALTER DATABASE {name} SET pgseal.keyring = 'k'"));
@@ -505,7 +505,7 @@ fn what_was_done_is_shown_to_monitors_only() {
 #[test]
 fn runs_of_reencrypt_are_not_for_code_that_a_superuser_sets_off() {
     let mut client = fresh_database();
-    let role = format!("meddler_{}", client.one::<String>("SELECT current_database()::text"));
+    let role = format!("meddler_{}", client.database());
     client.run("SELECT pgseal.create_keyring('k'); CREATE TABLE docs (m encrypted_jsonb(k))");
     client.run(&format!("CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}"));
     for call in [
@@ -529,7 +529,7 @@ fn runs_of_reencrypt_are_not_for_code_that_a_superuser_sets_off() {
 #[test]
 fn looking_at_a_table_runs_no_function_of_its_owner() {
     let mut client = fresh_database();
-    let role = format!("trapper_{}", client.one::<String>("SELECT current_database()::text"));
+    let role = format!("trapper_{}", client.database());
     client.run("SELECT pgseal.create_keyring('k'), pgseal.rotate_key('k')");
     client.run(&format!(
         "CREATE ROLE {role}; CREATE TABLE seen (who text, what text); GRANT INSERT ON seen TO PUBLIC"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 use serde_json::Value;
 
-use crate::support::{Cluster, OpenBao, Sql, shared, wait_for};
+use crate::support::{Cluster, OpenBao, Sql, shared, wait_for, wait_until_active};
 
 const DECRYPT: &str = "SELECT count(pgseal.decrypt(m)) FROM docs";
 const FLUSH: &str = "SELECT pgseal.flush_keys()";
@@ -73,11 +73,11 @@ fn a_new_session_decrypts_and_filters_without_a_call_of_the_kms() {
 fn a_flush_stops_a_statement_that_is_running() {
     let site = Site::new();
     let mut session = site.session();
+    let pid: i32 = session.one("SELECT pg_backend_pid()");
     let query = std::thread::spawn(move || {
         session.state("SELECT count(pgseal.decrypt(m)) FROM docs, generate_series(1, 1000000)")
     });
-    std::thread::sleep(Duration::from_millis(500));
-    assert!(!query.is_finished());
+    wait_until_active(&mut site.session(), pid);
     BAO.deny(&site.name);
     site.session().run(FLUSH);
     let flushed = Instant::now();

@@ -93,7 +93,7 @@ fn a_filter_that_names_no_keyring_asks_its_columns_and_no_other() {
     admin.run(
         r#"INSERT INTO docs SELECT j, pgseal.encrypt(j, 'b') FROM (SELECT '{"a": "x", "n": 3}'::jsonb j) d"#,
     );
-    let database: String = admin.one("SELECT current_database()::text");
+    let database = admin.database();
     let role = format!("{database}_only_a");
     admin.run(&format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON docs TO {role}"));
     admin.run(&format!("SELECT pgseal.grant_keyring('a', '{role}', '{{search}}')"));

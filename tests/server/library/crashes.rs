@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::support::{Cluster, Sql, fresh_database};
+use crate::support::{Cluster, Sql, fresh_database, with_keyring};
 
 const SETTINGS: [&str; 2] = ["shared_preload_libraries = 'pgseal'", "max_prepared_transactions = 2"];
 
@@ -220,8 +220,7 @@ fn a_document_in_a_column_of_texts_is_refused() {
 
 #[test]
 fn a_filter_as_a_value_and_a_value_as_a_filter_are_refused() {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'])");
+    let mut client = with_keyring("{$.a}");
     client.run(r#"CREATE TABLE t AS SELECT pgseal.filter('{"a": 1}', 'k') AS v, '{"a": 1}'::jsonb::encrypted_jsonb(k) AS f"#);
     client.run(
         "UPDATE pg_attribute SET atttypid = CASE attname WHEN 'v' THEN 'encrypted_jsonb' ELSE 'encrypted_filter' END::regtype

@@ -1,9 +1,16 @@
 //! The servers that the other tests stand on.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
+use pgseal::core::rng;
+use pgseal::keys::context::{Purpose, WrapContext};
+use pgseal::kms::{KmsError, Settings, Token, open};
+
 use crate::support::{Cluster, OpenBao, wait_for};
+
+const CONTEXT: WrapContext = WrapContext { keyring: [7; 16], purpose: Purpose::Data, version: 1 };
 
 #[test]
 fn cluster_runs_pgvector_and_outlives_a_crash() {
@@ -44,11 +51,32 @@ fn openbao_keeps_a_key_and_takes_it_away() {
     let bao = OpenBao::start();
     bao.create_key("k");
     bao.allow("k");
+    let client = |token: &str| {
+        let settings = Settings::new(Duration::from_secs(60), || false);
+        let settings = Settings { token: Token::parse(token).map(Rc::new), ..settings };
+        open(&bao.endpoint(), &settings).unwrap()
+    };
     let token = bao.token("k");
+    let wrapped = client(&token).wrap("k", &CONTEXT, &rng::root_key().unwrap()).unwrap();
+    let outcome = |token| client(token).unwrap("k", &CONTEXT, &wrapped).map(|_| ());
+    let is_denied = |token| matches!(outcome(token), Err(KmsError::Denied(_)));
+
     bao.rotate_key("k");
+    assert_eq!(outcome(&token), Ok(()));
     bao.set_min_decryption_version("k", 2);
+    assert!(is_denied(&token));
+    bao.set_min_decryption_version("k", 1);
+    assert_eq!(outcome(&token), Ok(()));
     bao.deny("k");
+    assert!(is_denied(&token));
+    bao.allow("k");
+    assert_eq!(outcome(&token), Ok(()));
     bao.revoke(&token);
+    assert!(is_denied(&token));
+    let token = bao.token("k");
+    assert_eq!(outcome(&token), Ok(()));
     bao.delete_key("k");
+    assert!(is_denied(&token));
     bao.seal();
+    assert!(matches!(outcome(&token), Err(KmsError::Unreachable(_))));
 }

@@ -34,10 +34,6 @@ fn findings(client: &mut Client, object: &str) -> Vec<String> {
     ))
 }
 
-fn name(client: &mut Client) -> String {
-    client.one("SELECT current_database()::text")
-}
-
 #[test]
 fn a_well_kept_database_has_findings_of_who_may_decrypt_only() {
     let bao = OpenBao::start();
@@ -100,7 +96,7 @@ fn paths_with_few_values_and_a_dominating_token_are_found() {
     );
     assert_eq!(found.len(), 2);
     // Without the key the statistics still tell, and what could not be counted is said.
-    let name = name(&mut client);
+    let name = client.database();
     client.run(&format!("CREATE ROLE {name}_monitor LOGIN; GRANT pg_monitor TO {name}_monitor"));
     let mut monitor = shared().connect_as(&format!("{name}_monitor"), &name);
     let found = findings(&mut monitor, "column m of %people");
@@ -139,7 +135,7 @@ fn old_keys_and_values_under_them_are_found() {
 #[test]
 fn what_it_says_to_do_can_be_typed() {
     let mut client = database();
-    let role = format!("{} Reader", name(&mut client));
+    let role = format!("{} Reader", client.database());
     client.run(&format!(
         "CREATE ROLE \"{role}\"; SELECT pgseal.grant_keyring('k', '{role}', ARRAY['decrypt'])"
     ));
@@ -245,7 +241,7 @@ fn settings_that_write_plaintext_are_found() {
 #[test]
 fn file_keys_and_whoever_can_decrypt_are_found() {
     let mut client = database();
-    let name = name(&mut client);
+    let name = client.database();
     let critical = "critical: keyring k: its wrapping key is a file on this server: whoever can read it can read the data";
     assert_eq!(findings(&mut client, "keyring k"), [critical, "info: keyring k: role postgres can decrypt"]);
     client.run(&format!("CREATE ROLE {name}_doctors; CREATE ROLE {name}_ann LOGIN IN ROLE {name}_doctors"));
@@ -390,7 +386,7 @@ fn triggers_that_compare_rows_are_found() {
 #[test]
 fn application_roles_that_may_store_sealed_values_are_found() {
     let mut client = database();
-    let name = name(&mut client);
+    let name = client.database();
     client.run(&format!("CREATE ROLE {name}_app LOGIN; GRANT INSERT ON docs TO {name}_app; CREATE ROLE {name}_reader LOGIN; GRANT SELECT ON docs TO {name}_reader"));
     let role = format!("role {name}%");
     assert_eq!(findings(&mut client, &role).len(), 1);
@@ -401,7 +397,7 @@ fn application_roles_that_may_store_sealed_values_are_found() {
 #[test]
 fn audit_is_for_monitors() {
     let mut client = database();
-    let name = name(&mut client);
+    let name = client.database();
     client.run(&format!("CREATE ROLE {name}_app LOGIN"));
     let mut session = shared().connect_as(&format!("{name}_app"), &name);
     assert_eq!(session.state("SELECT * FROM pgseal.audit()"), "42501");

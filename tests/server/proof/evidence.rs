@@ -134,7 +134,7 @@ fn a_scan_needs_a_checkpoint_and_the_right_to_read_files() {
     client.run("CREATE TABLE plain (id int)");
     assert_eq!(client.state("SELECT pgseal.evidence('plain')"), "42809");
 
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     client.run(&format!("CREATE ROLE {name}_auditor LOGIN; GRANT SELECT ON docs TO {name}_auditor"));
     client.run(&format!("SELECT pgseal.grant_keyring('k', '{name}_auditor', ARRAY['decrypt'])"));
     let mut auditor = shared().connect_as(&format!("{name}_auditor"), &name);

@@ -5,12 +5,11 @@ use std::os::unix::fs::FileExt;
 
 use postgres::Client;
 
-use crate::support::{Cluster, Sql, fresh_database, shared};
+use crate::support::{Cluster, Sql, shared, with_keyring};
 
 /// A database with the keyring k and three documents in docs.
 fn database() -> Client {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'])");
+    let mut client = with_keyring("{$.a}");
     client.run("CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb(k))");
     client.run("INSERT INTO docs SELECT id, jsonb_build_object('a', id) FROM generate_series(1, 3) id");
     client
@@ -142,7 +141,7 @@ fn a_moved_value_is_found_by_context_and_authentic_without() {
 #[test]
 fn a_missing_key_makes_its_values_unreadable_and_no_others() {
     let mut client = database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let keys = shared().key_dir().join(&name);
     client.run(&format!("SELECT pgseal.create_keyring('gone', kms_endpoint => 'file://{}')", keys.display()));
     client.run("CREATE TABLE mixed (m encrypted_jsonb); INSERT INTO mixed SELECT m FROM docs");
@@ -173,7 +172,7 @@ fn a_missing_key_makes_its_values_unreadable_and_no_others() {
 #[test]
 fn verify_needs_decrypt_and_sees_all_rows_or_none() {
     let mut client = database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let role = format!("{name} Role");
     client.run(&format!("CREATE ROLE \"{role}\" LOGIN; GRANT SELECT ON docs TO \"{role}\""));
     let mut session = shared().connect_as(&role, &name);
@@ -275,7 +274,7 @@ fn an_expression_that_fails_for_a_row_does_not_end_it() {
 #[test]
 fn stored_values_are_read_for_whoever_may_select_all_of_them() {
     let mut client = database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let role = format!("{name}_reader");
     client.run(&format!(
         "CREATE ROLE {role} LOGIN; CREATE TABLE parts (id int, secret text, m encrypted_jsonb(k)) PARTITION BY LIST (id);

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use postgres::Client;
 
-use crate::server::rotation::in_place::{beside, document, name, set_up};
-use crate::support::{Sql, fresh_database, shared};
+use crate::server::rotation::in_place::set_up;
+use crate::support::{Sql, beside, document, fresh_database, shared, with_keyring};
 
 /// An envelope of this data key version, with zeros for nonce, ciphertext and tag.
 fn forged(version: &str) -> String {
@@ -23,7 +23,7 @@ fn database(rows: usize) -> Client {
 
 /// Runs it through psql; gives what it said.
 fn said(client: &mut Client, sql: &str) -> String {
-    let output = shared().psql(&name(client), &[] as &[&str], sql);
+    let output = shared().psql(&client.database(), &[] as &[&str], sql);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     said
@@ -32,7 +32,7 @@ fn said(client: &mut Client, sql: &str) -> String {
 #[test]
 fn sealed_input_of_a_known_keyring_needs_encrypt() {
     let mut client = database(1);
-    let name = name(&mut client);
+    let name = client.database();
     let role = format!("{name}_inserter");
     client.run(&format!("CREATE ROLE {role} LOGIN; GRANT INSERT, SELECT ON docs TO {role}"));
     client.run(&format!(
@@ -124,8 +124,7 @@ fn rows_that_cannot_be_read_are_left_out_and_named() {
 
 #[test]
 fn a_document_too_deep_for_new_tokens_is_left_out_and_named() {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k')");
+    let mut client = with_keyring("{}");
     client.run("CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb(k))");
     client.run(&format!("INSERT INTO docs SELECT n, {} FROM generate_series(1, 30) n", document("n", 10)));
     client.run(r#"INSERT INTO docs VALUES (31, (repeat('{"a":', 1500) || '1' || repeat('}', 1500))::jsonb)"#);

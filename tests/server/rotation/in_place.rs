@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, NoTls};
 
-use crate::support::{Cluster, Sql, fresh_database, output, run, shared, wait_for};
+use crate::support::{
+    Cluster, Sql, beside, document, fresh_database, output, rotated_docs, run, shared, wait_for,
+};
 
 pub const CALL: &str = "CALL pgseal.reencrypt('docs', 'm', rotation => 'in_place')";
 /// Rows that do not hold their own number. Decrypting a row with bytes of two values is an error.
@@ -16,21 +18,9 @@ pub const WRONG: &str =
     "SELECT count(*) FROM docs WHERE (pgseal.decrypt(m) ->> 'n')::int IS DISTINCT FROM id";
 pub const OLD: &str = "SELECT count(*) FROM docs WHERE NOT pgseal.is_current(m)";
 
-/// Table docs with `rows` documents of about 400 bytes under version 1 of the keyring k, which has a version 2 now.
+/// About twenty rows a page.
 pub fn set_up(client: &mut Client, rows: usize) {
-    client.run(
-        "SELECT pgseal.create_keyring('k', ARRAY['$.a'], kms_endpoint => \
-                current_setting('pgseal.kms_endpoint') || '/' || current_database())",
-    );
-    client
-        .run("CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb(k)) WITH (autovacuum_enabled = off)");
-    client
-        .run(&format!("INSERT INTO docs SELECT n, {} FROM generate_series(1, {rows}) n", document("n", 300)));
-    client.run("CREATE INDEX ON docs USING gin (m); ANALYZE docs; SELECT pgseal.rotate_key('k')");
-}
-
-pub fn document(number: &str, length: usize) -> String {
-    format!("jsonb_build_object('a', 1, 'n', {number}, 'long', repeat('x', {length}))")
+    rotated_docs(client, rows, 300);
 }
 
 pub fn database(rows: usize) -> Client {
@@ -45,17 +35,9 @@ pub fn settle(client: &mut Client) {
     wait_for("the end of older transactions", Duration::from_secs(60), || client.one(newer));
 }
 
-pub fn name(client: &mut Client) -> String {
-    client.one("SELECT current_database()::text")
-}
-
-pub fn beside(client: &mut Client) -> Client {
-    shared().connect(&name(client))
-}
-
 /// Runs the CALL through psql on a thread of its own; gives what it said.
 pub fn start(client: &mut Client, sql: &'static str) -> JoinHandle<String> {
-    let name = name(client);
+    let name = client.database();
     std::thread::spawn(move || {
         let output = shared().psql(&name, &[] as &[&str], sql);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -184,7 +166,7 @@ fn children_of_a_table_are_rotated_with_it() {
 #[test]
 fn only_the_owner_with_encrypt_may() {
     let mut client = database(10);
-    let name = name(&mut client);
+    let name = client.database();
     let role = format!("{name}_writer");
     client.run(&format!("CREATE ROLE {role} LOGIN; GRANT ALL ON docs TO {role}"));
     client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['encrypt'])"));

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 
 use crate::server::rotation::in_place::{
-    CALL, OLD, Stopping, WRONG, beside, check_files, database, document, reading_time, scan, set_up, start,
+    CALL, OLD, Stopping, WRONG, check_files, database, reading_time, scan, set_up, start,
 };
-use crate::support::{Cluster, Sql, wait_for};
+use crate::support::{Cluster, Sql, beside, document, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

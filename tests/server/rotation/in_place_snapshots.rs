@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use postgres::Client;
 
-use crate::server::rotation::in_place::{
-    CALL, OLD, Stopping, WRONG, beside, database, document, set_up, start,
-};
-use crate::support::{Cluster, Sql, wait_for};
+use crate::server::rotation::in_place::{CALL, OLD, Stopping, WRONG, database, set_up, start};
+use crate::support::{Cluster, Sql, beside, document, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ROTATE: &str = "SELECT pgseal.rotate_key('k')";

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use postgres::Client;
 
-use crate::support::{Cluster, Sql, fresh_database, run, shared, wait_for};
+use crate::support::{Cluster, Sql, fresh_database, run, shared, wait_for, with_keyring};
 
 const ENCRYPT: &str = "CALL pgseal.encrypt_column('docs', 'm', 'k')";
 const DECRYPT: &str = "CALL pgseal.decrypt_column('docs', 'm')";
@@ -211,7 +211,7 @@ fn a_migration_goes_on_after_a_cancel_and_after_a_crash() {
 fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let mut client = database();
     client.run("CREATE INDEX ON docs USING gin (m)");
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let output = shared().psql(
         &name,
         &["-v", "VERBOSITY=terse"],
@@ -232,7 +232,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
 fn a_migration_tells_who_will_be_refused_and_what_is_left() {
     let mut client = database();
     client.run("DROP ROLE IF EXISTS migrate_reader; CREATE ROLE migrate_reader; GRANT SELECT ON docs TO migrate_reader; ANALYZE docs");
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let statistics = "SELECT count(*) FROM pg_statistic WHERE starelid = 'docs'::regclass AND staattnum = 2";
     assert_eq!(client.one::<i64>(statistics), 1);
     let output = shared().psql::<&str>(&name, &[], &format!("{ENCRYPT};"));
@@ -738,8 +738,7 @@ fn rows_left_unfilled_and_triggers_switched_off_are_noticed() {
 
 #[test]
 fn a_partitioned_table_with_its_index() {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.name'])");
+    let mut client = with_keyring("{$.name}");
     client.run(
         "CREATE TABLE docs (id int, m jsonb NOT NULL, copy jsonb) PARTITION BY RANGE (id);
          CREATE TABLE docs_1 PARTITION OF docs FOR VALUES FROM (0) TO (1000);
@@ -1021,7 +1020,7 @@ fn the_script_for_pgcrypto() {
 
 /// A role that owns docs, and whose code makes it a superuser where it can; with the role's name, and a way to tell.
 fn trapper(client: &mut Client, cluster_wide_name: &str) -> String {
-    let role = format!("{cluster_wide_name}_{}", client.one::<String>("SELECT current_database()::text"));
+    let role = format!("{cluster_wide_name}_{}", client.database());
     client.run(&format!(
         "CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}; ALTER TABLE docs OWNER TO {role}"
     ));

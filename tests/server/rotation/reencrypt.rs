@@ -1,60 +1,29 @@
 //! Re-encryption of tables in use: progress, several workers, interruptions, and what other sessions write meanwhile.
 
 use std::process::Command;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use postgres::Client;
 use postgres::error::DbError;
 
-use crate::support::{Cluster, Sql, fresh_database, run, shared, wait_for};
+use crate::support::{
+    Cluster, Sql, beside, fresh_database, rotated_docs, run, shared, start, start_waiting, wait_for,
+};
 
 const OLD_ROWS: &str = "SELECT count(*) FROM docs WHERE pgseal.key_version(m) = 1";
 const PROGRESS: &str = "SELECT format('%s %s', state, rows_done) FROM pgseal.rotation_progress";
 /// Every row holds its own number, whatever its key.
 const WRONG: &str = "SELECT count(*) FROM docs WHERE (pgseal.decrypt(m) ->> 'n')::int <> id";
 
-/// Table docs with `rows` documents under version 1 of the keyring k, which has a version 2 now; about ten rows a page.
+/// About ten rows a page.
 fn set_up(client: &mut Client, rows: usize) {
-    client.run(
-        "SELECT pgseal.create_keyring('k', ARRAY['$.a'], kms_endpoint => \
-                current_setting('pgseal.kms_endpoint') || '/' || current_database())",
-    );
-    client
-        .run("CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb(k)) WITH (autovacuum_enabled = off)");
-    client.run(&format!(
-        "INSERT INTO docs SELECT n, jsonb_build_object('a', 1, 'n', n, 'long', repeat('x', 600)) FROM generate_series(1, {rows}) n"
-    ));
-    client.run("CREATE INDEX ON docs USING gin (m); ANALYZE docs; SELECT pgseal.rotate_key('k')");
+    rotated_docs(client, rows, 600);
 }
 
 fn database(rows: usize) -> Client {
     let mut client = fresh_database();
     set_up(&mut client, rows);
     client
-}
-
-fn beside(client: &mut Client) -> Client {
-    shared().connect(&client.one::<String>("SELECT current_database()::text"))
-}
-
-/// Runs `sql` in its session on a thread of its own.
-fn start(mut session: Client, sql: &'static str) -> JoinHandle<Option<DbError>> {
-    std::thread::spawn(move || {
-        let error = session.batch_execute(sql).err()?;
-        Some(error.as_db_error().cloned().expect("an error of the server"))
-    })
-}
-
-/// The same; returns once it waits for a lock.
-fn start_waiting(client: &mut Client, sql: &'static str) -> JoinHandle<Option<DbError>> {
-    let mut session = beside(client);
-    let pid: i32 = session.one("SELECT pg_backend_pid()");
-    let thread = start(session, sql);
-    let waits =
-        format!("SELECT coalesce(wait_event_type = 'Lock', false) FROM pg_stat_activity WHERE pid = {pid}");
-    wait_for("a session that waits for a lock", Duration::from_secs(60), || client.one(&waits));
-    thread
 }
 
 fn wait_for_progress(client: &mut Client, rows: i64) {
@@ -95,7 +64,7 @@ fn progress_is_seen_while_it_runs_and_afterwards() {
 #[test]
 fn max_rate_is_kept_and_notices_tell_rate_and_remaining_time() {
     let mut client = database(600);
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let began = Instant::now();
     let output = shared().psql(&name, &[] as &[&str], "CALL pgseal.reencrypt('docs', 'm', max_rate => 60)");
     let told = String::from_utf8_lossy(&output.stderr);
@@ -212,7 +181,7 @@ fn after_waiting(other: &str, end: &str) -> (Client, Option<DbError>) {
     client.run("CREATE TABLE saved AS SELECT pgseal.encrypt('{\"n\": 77}'::jsonb, 'k') AS m; SELECT pgseal.rotate_key('k')");
     let mut writer = beside(&mut client);
     writer.run(&format!("BEGIN; {other}"));
-    let thread = start_waiting(&mut client, "CALL pgseal.reencrypt('docs', 'm')");
+    let thread = start_waiting(&mut client, "CALL pgseal.reencrypt('docs', 'm')", &["Lock"]);
     writer.run(end);
     let error = thread.join().unwrap();
     (client, error)
@@ -252,8 +221,9 @@ fn a_writer_that_waits_for_a_batch_writes_on_top_of_it() {
     // Holds the batch up at its last row, when the rows before are re-encrypted but not committed.
     let mut holder = beside(&mut client);
     holder.run("BEGIN; SELECT FROM docs WHERE id = 3 FOR UPDATE");
-    let rotation = start_waiting(&mut client, "CALL pgseal.reencrypt('docs', 'm')");
-    let writer = start_waiting(&mut client, r#"UPDATE docs SET m = m || '{"n": 50}' WHERE id = 1"#);
+    let rotation = start_waiting(&mut client, "CALL pgseal.reencrypt('docs', 'm')", &["Lock"]);
+    let writer =
+        start_waiting(&mut client, r#"UPDATE docs SET m = m || '{"n": 50}' WHERE id = 1"#, &["Lock"]);
     // Readers go on.
     assert_eq!(client.one::<i64>("SELECT count(*) FROM docs WHERE pgseal.decrypt(m) ->> 'n' = id::text"), 3);
     holder.run("COMMIT");
@@ -269,13 +239,13 @@ fn a_writer_that_waits_for_a_batch_writes_on_top_of_it() {
 #[test]
 fn a_deadlock_with_another_transaction_ends_a_batch_only() {
     let mut client = database(3);
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     // Whoever looks for deadlocks gives way: the batch, once, after this time, or on a busy machine the writer later.
     client.run(&format!("ALTER DATABASE {name} SET deadlock_timeout = '5s'"));
     let mut writer = beside(&mut client);
     writer.run("SET deadlock_timeout = '20s'");
     writer.run(r#"BEGIN; UPDATE docs SET m = m || '{"b": 2}' WHERE id = 2"#);
-    let rotation = start_waiting(&mut client, "CALL pgseal.reencrypt('docs', 'm')");
+    let rotation = start_waiting(&mut client, "CALL pgseal.reencrypt('docs', 'm')", &["Lock"]);
     // The batch holds row 1 and waits for row 2.
     let both = r#"UPDATE docs SET m = m || '{"b": 1}' WHERE id = 1; COMMIT"#;
     if let Err(error) = writer.batch_execute(both) {
@@ -355,11 +325,11 @@ fn other_sessions_keep_their_keys_meanwhile() {
 #[test]
 fn a_stricter_default_isolation_does_not_end_it() {
     let mut client = database(3);
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     client.run(&format!("ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"));
     let mut writer = beside(&mut client);
     writer.run(r#"BEGIN; UPDATE docs SET m = m || '{"b": 2}' WHERE id = 2"#);
-    let rotation = start_waiting(&mut client, "CALL pgseal.reencrypt('docs', 'm')");
+    let rotation = start_waiting(&mut client, "CALL pgseal.reencrypt('docs', 'm')", &["Lock"]);
     writer.run("COMMIT");
     assert!(rotation.join().unwrap().is_none());
     assert_eq!(client.one::<i64>(OLD_ROWS), 0);
@@ -379,7 +349,7 @@ fn partitions_show_progress_each_to_who_may_select_from_them() {
     let progress =
         "SELECT format('%s %s %s', table_name, state, rows_done) FROM pgseal.rotation_progress ORDER BY 1";
     assert_eq!(client.column::<String>(progress), ["high finished 40", "low finished 10"]);
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let role = format!("{name}_reader");
     client.run(&format!("CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE ON low TO {role}"));
     let mut session = shared().connect_as(&role, &name);

@@ -1,12 +1,10 @@
 //! `retire_key` gives a key version up only once no value anywhere can need it.
 
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use postgres::Client;
-use postgres::error::DbError;
 
-use crate::support::{Cluster, Sql, fresh_database, shared, wait_for};
+use crate::support::{Cluster, Sql, beside, fresh_database, own_keyring, shared, start_waiting, wait_for};
 
 const INSERT: &str = r#"INSERT INTO docs (m) VALUES ('{"a": 1}')"#;
 const RETIRE: &str = "SELECT pgseal.retire_key('k', 1)";
@@ -14,6 +12,9 @@ const ROTATE: &str = "SELECT pgseal.rotate_key('k')";
 const REENCRYPT: &str = "CALL pgseal.reencrypt('docs', 'm')";
 
 /// A database with the keyring k and the empty table docs.
+/// A retirement waits for a lock, or looks again after a pause.
+const WAITS: &[&str] = &["Lock", "Timeout"];
+
 fn database() -> Client {
     let mut client = fresh_database();
     // Compiling the search for values takes twenty times as long as running it.
@@ -23,31 +24,8 @@ fn database() -> Client {
 }
 
 fn set_up(client: &mut Client) {
-    client.run(
-        "SELECT pgseal.create_keyring('k', kms_endpoint => \
-    current_setting('pgseal.kms_endpoint') || '/' || current_database())",
-    );
+    own_keyring(client, "{}");
     client.run("CREATE TABLE docs (id serial PRIMARY KEY, m encrypted_jsonb(k))");
-}
-
-fn beside(client: &mut Client) -> Client {
-    shared().connect(&client.one::<String>("SELECT current_database()::text"))
-}
-
-/// Runs `sql` in a session of its own, and returns once it waits, for a lock or for a statement.
-fn start_waiting(client: &mut Client, sql: &'static str) -> JoinHandle<Option<DbError>> {
-    let mut session = beside(client);
-    let pid: i32 = session.one("SELECT pg_backend_pid()");
-    let thread = std::thread::spawn(move || {
-        let error = session.batch_execute(sql).err()?;
-        Some(error.as_db_error().cloned().expect("an error of the server"))
-    });
-    let waits =
-        format!("SELECT wait_event_type IN ('Lock', 'Timeout') FROM pg_stat_activity WHERE pid = {pid}");
-    wait_for("a session that waits", Duration::from_secs(60), || {
-        client.query_one(&waits, &[]).unwrap().get::<_, Option<bool>>(0) == Some(true)
-    });
-    thread
 }
 
 /// With `place` made, the version that was active then cannot be retired, and `named` is why; with `place` cleaned
@@ -282,7 +260,7 @@ fn a_writer_that_is_still_open_is_waited_for() {
         let mut writer = beside(&mut client);
         writer.run(&format!("BEGIN; {INSERT}"));
         client.run(ROTATE);
-        let retiring = start_waiting(&mut client, RETIRE);
+        let retiring = start_waiting(&mut client, RETIRE, WAITS);
         // Meanwhile everybody else goes on with the new key.
         client.run(INSERT);
         writer.run(end);
@@ -300,7 +278,7 @@ fn a_reader_that_could_write_the_bytes_back_is_waited_for() {
     let mut reader = beside(&mut client);
     reader.run("BEGIN; CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT m FROM docs");
     client.run(REENCRYPT);
-    let retiring = start_waiting(&mut client, RETIRE);
+    let retiring = start_waiting(&mut client, RETIRE, WAITS);
     reader.run("UPDATE docs SET m = mine.m FROM mine; COMMIT");
     assert!(retiring.join().unwrap().is_some_and(|error| error.message().contains("public.docs")));
     client.run(REENCRYPT);
@@ -385,7 +363,7 @@ fn a_second_retirement_at_the_same_time_is_refused() {
     let mut open = beside(&mut client);
     open.run("BEGIN; SELECT 1");
     client.run(ROTATE);
-    let retiring = start_waiting(&mut client, RETIRE);
+    let retiring = start_waiting(&mut client, RETIRE, WAITS);
     assert_eq!(client.state(RETIRE), "55006");
     open.run("COMMIT");
     assert!(retiring.join().unwrap().is_none());
@@ -426,7 +404,7 @@ fn literals_in_statistics_and_partition_keys_are_found() {
 #[test]
 fn looking_for_values_runs_no_code_of_other_roles() {
     let mut client = database();
-    let role = format!("{}_mallory", client.one::<String>("SELECT current_database()::text"));
+    let role = format!("{}_mallory", client.database());
     client.run(&format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}"));
     client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['encrypt'])"));
     client.run(&format!("SET SESSION AUTHORIZATION {role}"));
@@ -508,7 +486,7 @@ fn a_value_that_a_statement_carries_across_commit_is_waited_for() {
         wait_for("the carrier", Duration::from_secs(60), || client.one("SELECT count(*) = 1 FROM waiting"));
         client.run(ROTATE);
         client.run(REENCRYPT);
-        let retiring = start_waiting(&mut client, RETIRE);
+        let retiring = start_waiting(&mut client, RETIRE, WAITS);
         std::thread::sleep(Duration::from_millis(300));
         assert!(!retiring.is_finished(), "{body}");
         client.run("INSERT INTO go VALUES (1)");
@@ -532,7 +510,7 @@ fn a_keyring_is_not_dropped_while_a_statement_has_its_value() {
     let carrying = std::thread::spawn(move || carrier.run(&format!("DO $$ {body} $$")));
     wait_for("the carrier", Duration::from_secs(60), || client.one("SELECT count(*) = 1 FROM waiting"));
     client.run("DROP TABLE docs");
-    let dropping = start_waiting(&mut client, "SELECT pgseal.drop_keyring('k')");
+    let dropping = start_waiting(&mut client, "SELECT pgseal.drop_keyring('k')", WAITS);
     client.run("INSERT INTO go VALUES (1)");
     carrying.join().unwrap();
     let error = dropping.join().unwrap().expect("a keyring in use");
@@ -541,7 +519,7 @@ fn a_keyring_is_not_dropped_while_a_statement_has_its_value() {
     // Nor beside a table that is not committed yet.
     let mut maker = beside(&mut client);
     maker.run("BEGIN; CREATE TABLE bound (m encrypted_jsonb(k))");
-    let dropping = start_waiting(&mut client, "SELECT pgseal.drop_keyring('k')");
+    let dropping = start_waiting(&mut client, "SELECT pgseal.drop_keyring('k')", WAITS);
     maker.run("COMMIT");
     let error = dropping.join().unwrap().expect("a keyring in use");
     assert!(error.message().contains("column m of public.bound"), "{error}");
@@ -578,7 +556,7 @@ fn a_statement_that_cannot_be_waited_for_is_named() {
 fn a_role_with_nothing_does_not_hold_up_key_management() {
     let mut client = database();
     client.run(INSERT);
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let role = format!("{name}_nobody");
     client.run(&format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}"));
     let mut nobody = shared().connect_as(&role, &name);
@@ -634,7 +612,7 @@ fn a_transaction_with_many_keyrings_takes_few_locks() {
         assert_eq!(client.state(&exclude), "55P03", "{keyring}");
     }
     client.run("RESET lock_timeout; SELECT pgseal.rotate_key('t60')");
-    let retiring = start_waiting(&mut client, "SELECT pgseal.retire_key('t60', 1)");
+    let retiring = start_waiting(&mut client, "SELECT pgseal.retire_key('t60', 1)", WAITS);
     // A savepoint that is rolled back gives its locks back, and the next write takes them anew.
     writer.run("SAVEPOINT s; INSERT INTO many SELECT 't60', pgseal.encrypt('{}'::jsonb, 't60'); ROLLBACK TO s; COMMIT");
     let error = retiring.join().unwrap().expect("a key in use");

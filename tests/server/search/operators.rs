@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::support::{Sql, fresh_database};
+use crate::support::{Sql, fresh_database, with_keyring};
 
 const DOCUMENTS: [&str; 10] = [
     r#"{"a": "x", "n": 7, "tags": ["p", "q"], "o": {"k": null, "é": true}}"#,
@@ -65,8 +65,7 @@ const CHANGES: [&str; 7] = [
 ];
 
 fn database() -> Client {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a', '$.c'])");
+    let mut client = with_keyring("{$.a, $.c}");
     client.run("CREATE TABLE docs (id serial PRIMARY KEY, plain jsonb, sealed encrypted_jsonb(k))");
     for document in DOCUMENTS {
         client.run(&format!("INSERT INTO docs (plain, sealed) VALUES ('{document}', '{document}')"));
@@ -356,8 +355,7 @@ fn a_row_without_a_match_is_neither_decrypted_nor_detoasted() {
 
 #[test]
 fn a_null_among_alternatives_makes_no_match_null() {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', '{$.k}')");
+    let mut client = with_keyring("{$.k}");
     client
         .run("CREATE TABLE docs (id serial, plain jsonb, sealed encrypted_jsonb(k), loose encrypted_jsonb)");
     client.run(r#"INSERT INTO docs (plain, sealed, loose) SELECT j, j, pgseal.encrypt(j, 'k') FROM unnest(ARRAY['{"k": "a"}', '{"k": "b"}', '{}']::jsonb[]) j"#);
@@ -414,8 +412,7 @@ fn a_null_among_alternatives_makes_no_match_null() {
 
 #[test]
 fn subscripts_in_a_path_are_read_as_jsonb_reads_them() {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', '{$.**}')");
+    let mut client = with_keyring("{$.**}");
     client.run("CREATE TABLE docs (id serial, plain jsonb, sealed encrypted_jsonb(k))");
     client.run("CREATE TABLE steps (step text PRIMARY KEY)");
     // Blanks of every kind, signs, digits and what comes behind.

@@ -25,7 +25,7 @@ fn every_operator_answers_and_plans_as_written_down() {
     let results =
         PathBuf::from(run(Command::new("mktemp").args(["-d", "/tmp/pgseal-regress-XXXXXX"])).trim_end());
     let _guard = Guard::new(Command::new("sh"), r#"cat; rm -rf "$1""#, &[&results]);
-    let database: String = fresh_database().one("SELECT current_database()::text");
+    let database = fresh_database().database();
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pg_regress");
     let makefiles = PathBuf::from(pg_config("--pgxs"));
     let program = makefiles.with_file_name("../test/regress/pg_regress");

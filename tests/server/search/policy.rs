@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::support::{Sql, fresh_database};
+use crate::support::{Sql, with_keyring};
 
 const OLD_PATH: &str = r#"m @> '{"a": 7}'"#;
 const NEW_PATH: &str = r#"m @> '{"b": {"c": "x7"}}'"#;
@@ -10,8 +10,7 @@ const SHARED_PATH: &str = r#"m @> '{"s": 7}'"#;
 
 /// 1,000 rows, 100 values of each field; `$.a` and `$.s` are searchable.
 fn database() -> Client {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a', '$.s'])");
+    let mut client = with_keyring("{$.a, $.s}");
     client.run("CREATE TABLE docs (id serial PRIMARY KEY, plain jsonb, m encrypted_jsonb(k))");
     client.run("CREATE INDEX ON docs USING gin (m)");
     insert(&mut client);
@@ -75,7 +74,7 @@ fn a_prepared_filter_follows_a_policy_that_another_session_sets() {
     client.run("PREPARE constant AS SELECT count(*) FROM docs WHERE m @> '{\"b\": {\"c\": \"x7\"}}'");
     client.run("PREPARE parameter (jsonb) AS SELECT count(*) FROM docs WHERE m @> $1");
     let both = ["EXECUTE constant", r#"EXECUTE parameter ('{"b": {"c": "x7"}}')"#];
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     for sql in both {
         assert_eq!(client.one::<i64>(sql), 10);
     }

@@ -235,7 +235,7 @@ fn a_path_with_few_values_is_pointed_out_with_the_reason() {
     let found: Vec<(String, i64)> = found.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(found, [("$.name".to_owned(), 90), ("$.sex".to_owned(), 2)]);
     let noticed = crate::support::shared().psql(
-        &client.one::<String>("SELECT current_database()::text"),
+        &client.database(),
         &["-c", "CALL pgseal.reencrypt('docs', 'sealed')"],
         "",
     );

@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::support::{Sql, fresh_database, shared};
+use crate::support::{Sql, shared, with_keyring};
 
 const WAYS: [&str; 6] = [
     r#"sealed @> '{"a": "x"}'"#,
@@ -15,8 +15,7 @@ const WAYS: [&str; 6] = [
 
 /// 2,000 rows of two owners; a role that sees its own. Every tenth row has x at `$.a`.
 fn database() -> (Client, Client) {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a', '$'])");
+    let mut client = with_keyring("{$.a, $}");
     client
         .run("CREATE TABLE docs (id serial, owner text, sealed encrypted_jsonb(k), body encrypted_text(k))");
     client.run(
@@ -26,7 +25,7 @@ fn database() -> (Client, Client) {
     );
     client
         .run("CREATE INDEX ON docs USING gin (sealed); CREATE INDEX ON docs USING gin (body); ANALYZE docs");
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let role = format!("{name}_role");
     client.run(&format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON docs TO {role}"));
     client.run(&format!("SELECT pgseal.grant_keyring('k', '{role}', ARRAY['encrypt', 'search', 'decrypt'])"));

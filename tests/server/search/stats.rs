@@ -2,12 +2,11 @@
 
 use postgres::Client;
 
-use crate::support::{Cluster, Sql, fresh_database};
+use crate::support::{Cluster, Sql, with_keyring};
 
 /// 40,000 documents. At `$.a` a value is held by 50 %, 10 %, 1 % and 0.1 % of them, or by one; `$.u` has a value of its own.
 fn database() -> Client {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a', '$.u', '$'])");
+    let mut client = with_keyring("{$.a, $.u, $}");
     client.run("CREATE TABLE docs (id int, sealed encrypted_jsonb(k), body encrypted_text(k)) WITH (autovacuum_enabled = off)");
     client.run(
         "INSERT INTO docs SELECT i, jsonb_build_object('a', a, 'u', i, 'z', a), a FROM generate_series(1, 40000) i, LATERAL (
@@ -61,8 +60,7 @@ fn estimates_are_within_twice_for_common_and_small_for_rare() {
 
 #[test]
 fn estimates_hold_where_thousands_of_values_are_common() {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.*'])");
+    let mut client = with_keyring("{$.*}");
     client.run("CREATE TABLE docs (sealed encrypted_jsonb(k)) WITH (autovacuum_enabled = off)");
     client.run(
         "INSERT INTO docs SELECT jsonb_build_object('a', i % 500, 'b', i * 7 % 500, 'c', i * 11 % 500, 'd', i * 13 % 500, 'e', i * 17 % 500)
@@ -112,7 +110,7 @@ fn analyze_needs_no_key_and_survives_what_is_no_value() {
 #[test]
 fn what_analyze_saw_is_for_those_who_may_read_the_column() {
     let mut client = database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     client.run(&format!("CREATE ROLE {name}_role LOGIN; GRANT SELECT (id) ON docs TO {name}_role"));
     let mut session = crate::support::shared().connect_as(&format!("{name}_role"), &name);
     let seen = "SELECT count(*) FROM pg_stats WHERE tablename = 'docs' AND attname IN ('sealed', 'body')";

@@ -8,10 +8,8 @@ use postgres::Client;
 use postgres::error::DbError;
 use postgres::types::ToSql;
 
-use crate::server::values::types::{
-    AsBytes, copy_bytes, copy_text, one, refused, run, text_of, two_keyrings, with_state,
-};
-use crate::support::{AsText, Sql as _, fresh_database, shared};
+use crate::server::values::types::{copy_bytes, copy_text, two_keyrings, with_state};
+use crate::support::{AsBytes, AsText, Sql as _, shared, start_waiting, with_keyring};
 
 /// Stands in every document here and in no error.
 const SECRET: &str = "canary-7291";
@@ -20,7 +18,7 @@ const TYPES: [&str; 2] = ["encrypted_jsonb", "encrypted_text"];
 
 /// Refused with this SQLSTATE, in words that give nothing away.
 fn quietly_refused(client: &mut Client, sql: &str, state: &str) -> DbError {
-    let error = refused(client, sql, state);
+    let error = client.refused(sql, state);
     assert_quiet(&error, sql);
     error
 }
@@ -47,7 +45,7 @@ fn text_form(bytes: &[u8]) -> String {
 /// Table t with columns "v" and "x" of the keyring "k".
 fn tables() -> Client {
     let mut client = two_keyrings();
-    run(&mut client, "CREATE TABLE t (n int, v encrypted_jsonb(k), x encrypted_text(k))");
+    client.run("CREATE TABLE t (n int, v encrypted_jsonb(k), x encrypted_text(k))");
     client
 }
 
@@ -57,7 +55,7 @@ fn sealed(client: &mut Client, type_name: &str) -> Vec<u8> {
         "encrypted_jsonb" => format!(r#"'{{"a": "{SECRET}", "b": 2, "c": null}}'::jsonb"#),
         _ => format!("'{SECRET}'::text"),
     };
-    one(client, &format!("SELECT pgseal.{type_name}_send(pgseal.encrypt({plaintext}, 'k'))"))
+    client.one(&format!("SELECT pgseal.{type_name}_send(pgseal.encrypt({plaintext}, 'k'))"))
 }
 
 /// Both forms are refused as malformed.
@@ -66,7 +64,7 @@ fn assert_malformed(client: &mut Client, type_name: &str, bytes: &[u8]) {
     assert_eq!(state_of(client, &sql, &AsBytes(bytes)).as_deref(), Some("22P03"), "{bytes:02x?}");
     let text = text_form(bytes);
     assert_eq!(state_of(client, &sql, &AsText(&text)).as_deref(), Some("22P02"), "{bytes:02x?}");
-    assert_eq!(one::<i32>(client, "SELECT 1"), 1);
+    assert_eq!(client.one::<i32>("SELECT 1"), 1);
 }
 
 /// Either form is taken, and then does not open.
@@ -153,14 +151,14 @@ fn a_flipped_bit_in_every_byte() {
             flipped[at / 8] ^= 1 << (at % 8);
             assert_does_not_open(client, type_name, &flipped, &["22P02", "22P03", "22000", "42704", "55000"]);
         }
-        assert_eq!(one::<i32>(client, "SELECT 1"), 1);
+        assert_eq!(client.one::<i32>("SELECT 1"), 1);
     }
 }
 
 #[test]
 fn stored_values_with_flipped_bits() {
     let client = &mut tables();
-    run(client, "CREATE TABLE s (v encrypted_jsonb); CREATE INDEX ON s USING gin (v)");
+    client.run("CREATE TABLE s (v encrypted_jsonb); CREATE INDEX ON s USING gin (v)");
     let whole = sealed(client, "encrypted_jsonb");
     let mut stored = 0;
     for at in 0..whole.len() {
@@ -169,16 +167,16 @@ fn stored_values_with_flipped_bits() {
         stored += client.execute("INSERT INTO s VALUES ($1)", &[&AsBytes(&flipped)]).unwrap_or(0);
     }
     assert!(stored > 50, "{stored} stored");
-    run(client, "ANALYZE s; REINDEX TABLE s");
-    run(client, "VACUUM s");
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM s WHERE pgseal.key_version(v) > 0"), stored as i64);
+    client.run("ANALYZE s; REINDEX TABLE s");
+    client.run("VACUUM s");
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM s WHERE pgseal.key_version(v) > 0"), stored as i64);
     for plan in ["SET enable_seqscan = off", "SET enable_seqscan = on; SET enable_bitmapscan = off"] {
-        run(client, plan);
+        client.run(plan);
         let state =
             state_of(client, &format!(r#"SELECT FROM s WHERE v @> '{{"a": "{SECRET}"}}' AND $1"#), &true);
         assert_eq!(state.as_deref(), Some("22000"), "{plan}");
     }
-    assert_eq!(one::<i32>(client, "SELECT 1"), 1);
+    assert_eq!(client.one::<i32>("SELECT 1"), 1);
 }
 
 /// `whole` with other tokens, and a header that counts them.
@@ -276,11 +274,11 @@ fn values_of_unknown_keys_are_kept_but_do_not_open() {
 fn values_of_retired_keys_are_refused() {
     let client = &mut tables();
     let old = TYPES.map(|type_name| sealed(client, type_name));
-    run(client, "SELECT pgseal.rotate_key('k')");
-    run(client, "SELECT pgseal.retire_key('k', 1)");
+    client.run("SELECT pgseal.rotate_key('k')");
+    client.run("SELECT pgseal.retire_key('k', 1)");
     for (type_name, bytes) in TYPES.into_iter().zip(&old) {
         assert_does_not_open(client, type_name, bytes, &["55000"]);
-        run(client, &format!("DROP TABLE t; CREATE TABLE t (v {type_name}(k))"));
+        client.run(&format!("DROP TABLE t; CREATE TABLE t (v {type_name}(k))"));
         assert_eq!(
             state_of(client, "INSERT INTO t (v) VALUES ($1)", &AsBytes(bytes)).as_deref(),
             Some("55000")
@@ -303,8 +301,8 @@ fn a_filter_s_bytes_are_no_value() {
         filter.extend_from_slice(&value[value.len() - 64..]);
         assert_malformed(client, type_name, &filter);
     }
-    refused(client, r#"SELECT pgseal.filter('{"a": 1}', 'k')::encrypted_jsonb"#, "42846");
-    refused(client, r#"INSERT INTO t (v) SELECT pgseal.filter('{"a": 1}', 'k')"#, "42804");
+    client.refused(r#"SELECT pgseal.filter('{"a": 1}', 'k')::encrypted_jsonb"#, "42846");
+    client.refused(r#"INSERT INTO t (v) SELECT pgseal.filter('{"a": 1}', 'k')"#, "42804");
 }
 
 #[test]
@@ -318,8 +316,8 @@ fn text_is_no_filter() {
         let state = state_of(client, "SELECT FROM t WHERE v @@ $1", &AsText(text));
         assert_eq!(state.as_deref(), Some("22P02"));
     }
-    refused(client, "SELECT v::encrypted_filter FROM t", "42846");
-    let shown = text_of(client, &format!("SELECT pgseal.filter('{document}', 'k')"));
+    client.refused("SELECT v::encrypted_filter FROM t", "42846");
+    let shown = client.text(&format!("SELECT pgseal.filter('{document}', 'k')"));
     assert_eq!(shown, "<filter: k, 1 group>");
 }
 
@@ -345,21 +343,21 @@ fn values_of_the_other_type() {
 #[test]
 fn the_types_do_not_mix() {
     let client = &mut tables();
-    refused(client, "INSERT INTO t (v) SELECT x FROM t", "42804");
-    refused(client, "SELECT v::encrypted_text FROM t", "42846");
-    refused(client, "SELECT x @> '{}' FROM t", "42883");
-    refused(client, "SELECT pgseal.filter(x) FROM t", "42883");
+    client.refused("INSERT INTO t (v) SELECT x FROM t", "42804");
+    client.refused("SELECT v::encrypted_text FROM t", "42846");
+    client.refused("SELECT x @> '{}' FROM t", "42883");
+    client.refused("SELECT pgseal.filter(x) FROM t", "42883");
 }
 
 #[test]
 fn values_of_another_keyring_for_a_bound_column() {
     let client = &mut tables();
     for (type_name, column) in TYPES.into_iter().zip(["v", "x"]) {
-        run(client, "SELECT pgseal.set_default_keyring('k')");
+        client.run("SELECT pgseal.set_default_keyring('k')");
         let bytes: Vec<u8> = {
             let plaintext =
                 if column == "v" { format!(r#"'["{SECRET}"]'::jsonb"#) } else { format!("'{SECRET}'::text") };
-            one(client, &format!("SELECT pgseal.{type_name}_send(pgseal.encrypt({plaintext}, 'other'))"))
+            client.one(&format!("SELECT pgseal.{type_name}_send(pgseal.encrypt({plaintext}, 'other'))"))
         };
         let text = text_form(&bytes);
         let insert = format!("INSERT INTO t ({column}) VALUES ($1)");
@@ -371,15 +369,13 @@ fn values_of_another_keyring_for_a_bound_column() {
             &format!("UPDATE t SET {column} = '{text}'; INSERT INTO t ({column}) SELECT '{text}'"),
             "22023",
         );
-        run(
-            client,
-            &format!(
+        client.run(&format!(
                 "CREATE TABLE other AS SELECT * FROM t; ALTER TABLE t RENAME TO kept; CREATE TABLE t (v {type_name}(k))"
             ),
         );
         with_state(copy_bytes(client, &bytes).unwrap_err(), "22023", "COPY");
         with_state(copy_text(client, &text).unwrap_err(), "22023", "COPY");
-        run(client, "DROP TABLE t, other; ALTER TABLE kept RENAME TO t");
+        client.run("DROP TABLE t, other; ALTER TABLE kept RENAME TO t");
     }
 }
 
@@ -411,7 +407,7 @@ fn unknown_keyrings() {
 #[test]
 fn unknown_keyring_in_the_setting() {
     let client = &mut tables();
-    run(client, "SET pgseal.keyring = 'nope'; CREATE TABLE u (v encrypted_jsonb, x encrypted_text)");
+    client.run("SET pgseal.keyring = 'nope'; CREATE TABLE u (v encrypted_jsonb, x encrypted_text)");
     for statement in [
         format!(r#"INSERT INTO u (v) VALUES ('["{SECRET}"]')"#),
         format!("INSERT INTO u (x) VALUES ('{SECRET}')"),
@@ -422,18 +418,16 @@ fn unknown_keyring_in_the_setting() {
         let error = quietly_refused(client, &statement, "42704");
         assert!(error.message().contains("\"nope\""), "{error}");
     }
-    run(client, "SET pgseal.keyring = ''; INSERT INTO u (v) VALUES ('[]')");
+    client.run("SET pgseal.keyring = ''; INSERT INTO u (v) VALUES ('[]')");
     // A column's keyring needs no other one where the plaintext's type says what it is.
-    run(client, "SET pgseal.keyring = 'nope'; INSERT INTO t (v, x) VALUES ('[]'::jsonb, 'x'::text)");
+    client.run("SET pgseal.keyring = 'nope'; INSERT INTO t (v, x) VALUES ('[]'::jsonb, 'x'::text)");
 }
 
 #[test]
 fn no_keyring_at_all() {
     let client = &mut tables();
-    run(
-        client,
-        "SELECT pgseal.set_default_keyring(NULL); CREATE TABLE u (v encrypted_jsonb, x encrypted_text)",
-    );
+    client
+        .run("SELECT pgseal.set_default_keyring(NULL); CREATE TABLE u (v encrypted_jsonb, x encrypted_text)");
     for statement in [
         format!(r#"INSERT INTO u (v) VALUES ('["{SECRET}"]')"#),
         format!("INSERT INTO u (x) VALUES ('{SECRET}')"),
@@ -464,18 +458,18 @@ fn deep_documents() {
             }
         }
     }
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM t"), 0);
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM t"), 0);
 }
 
 #[test]
 fn deep_documents_without_tokens_come_back_or_are_refused() {
     let client = &mut tables();
-    run(client, "CREATE TABLE u (v encrypted_jsonb(other))");
+    client.run("CREATE TABLE u (v encrypted_jsonb(other))");
     for depth in [1_000, 2_000, 4_000, 10_000] {
         let document = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        run(client, "TRUNCATE u");
+        client.run("TRUNCATE u");
         match client.execute("INSERT INTO u VALUES ($1)", &[&AsText(&document)]) {
-            Ok(_) => assert_eq!(one::<String>(client, "SELECT v::text FROM u"), document),
+            Ok(_) => assert_eq!(client.one::<String>("SELECT v::text FROM u"), document),
             Err(error) => assert!(with_class(&error, "54"), "{depth}: {error:?}"),
         }
     }
@@ -490,7 +484,7 @@ fn more_searchable_leaves_than_a_value_carries() {
     let client = &mut tables();
     let distinct = |count: i32| (0..count).map(|n| format!("{n}")).collect::<Vec<_>>().join(",");
     let most = format!("[{}]", distinct(65_535));
-    run(client, &format!("INSERT INTO t (v) VALUES ('{most}')"));
+    client.run(&format!("INSERT INTO t (v) VALUES ('{most}')"));
     let over = format!(r#"["{SECRET}",{}]"#, distinct(65_535));
     let far_over = format!(r#"["{SECRET}",{}]"#, distinct(700_000));
     for document in [&over, &far_over] {
@@ -501,8 +495,8 @@ fn more_searchable_leaves_than_a_value_carries() {
         );
     }
     let repeated = format!("[{}0]", "1,".repeat(700_000));
-    run(client, &format!("INSERT INTO t (v) VALUES ('{repeated}')"));
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM t"), 2);
+    client.run(&format!("INSERT INTO t (v) VALUES ('{repeated}')"));
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM t"), 2);
 }
 
 /// JSON that jsonb refuses.
@@ -612,14 +606,14 @@ fn bad_kms_endpoints() {
         let argument = format!("SELECT pgseal.create_keyring('new', kms_endpoint => '{endpoint}')");
         let error = quietly_refused(client, &argument, "22023");
         assert!(error.hint().is_some(), "{endpoint}: {error}");
-        run(client, &format!("SET pgseal.kms_endpoint = '{endpoint}'"));
+        client.run(&format!("SET pgseal.kms_endpoint = '{endpoint}'"));
         quietly_refused(client, "SELECT pgseal.create_keyring('new')", "22023");
-        run(client, "RESET pgseal.kms_endpoint");
+        client.run("RESET pgseal.kms_endpoint");
     }
     quietly_refused(client, "SELECT pgseal.create_keyring('new', kms_endpoint => '')", "22023");
-    run(client, "SET pgseal.kms_endpoint = ''");
+    client.run("SET pgseal.kms_endpoint = ''");
     quietly_refused(client, "SELECT pgseal.create_keyring('new')", "22023");
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM pgseal.keyring"), 2);
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.keyring"), 2);
 }
 
 #[test]
@@ -649,7 +643,7 @@ fn bad_kms_keys() {
     for key in ["", "..", ".hidden", "a/b", "../k", "a b", "a%2fb", "\u{e9}", &"k".repeat(129)] {
         quietly_refused(client, &format!("SELECT pgseal.create_keyring('new', kms_key => '{key}')"), "22023");
     }
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM pgseal.keyring"), 2);
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.keyring"), 2);
 }
 
 #[test]
@@ -662,7 +656,7 @@ fn bad_settings() {
         ("pgseal.accept_sealed = 'perhaps'", "22023"),
         ("pgseal.keyrimg = 'k'", "42602"),
     ] {
-        refused(client, &format!("SET {setting}"), state);
+        client.refused(&format!("SET {setting}"), state);
     }
 }
 
@@ -692,16 +686,16 @@ fn odd_keyring_names_work() {
             client.query_one("SELECT pgseal.create_keyring($1, ARRAY['$.a'])", &[&name]).unwrap().get(0);
         assert!(id > 0);
         let quoted = name.replace('"', "\"\"");
-        run(client, &format!("CREATE TABLE t (v encrypted_jsonb(\"{quoted}\"))"));
-        run(client, r#"INSERT INTO t VALUES ('{"a": 1}')"#);
+        client.run(&format!("CREATE TABLE t (v encrypted_jsonb(\"{quoted}\"))"));
+        client.run(r#"INSERT INTO t VALUES ('{"a": 1}')"#);
         client.execute("SELECT pgseal.rotate_key($1)", &[&name]).unwrap();
         client.execute(r#"SELECT pgseal.encrypt('{"a": 1}'::jsonb, $1)"#, &[&name]).unwrap();
         client.execute("SELECT set_config('pgseal.keyring', $1, false)", &[&name]).unwrap();
-        run(client, r#"INSERT INTO t VALUES ('{"a": 1}'); RESET pgseal.keyring"#);
-        run(client, "CALL pgseal.reencrypt('t', 'v')");
+        client.run(r#"INSERT INTO t VALUES ('{"a": 1}'); RESET pgseal.keyring"#);
+        client.run("CALL pgseal.reencrypt('t', 'v')");
         client.execute("SELECT pgseal.retire_key($1, 1)", &[&name]).unwrap();
-        assert_eq!(one::<i64>(client, r#"SELECT count(*) FROM t WHERE v @> '{"a": 1}'"#), 2, "{name}");
-        run(client, "DROP TABLE t");
+        assert_eq!(client.one::<i64>(r#"SELECT count(*) FROM t WHERE v @> '{"a": 1}'"#), 2, "{name}");
+        client.run("DROP TABLE t");
     }
 }
 
@@ -711,12 +705,9 @@ fn names_that_read_as_numbers_are_refused_or_work() {
     let client = &mut two_keyrings();
     for name in ["-1", "+1"] {
         if client.batch_execute(&format!("SELECT pgseal.create_keyring('{name}')")).is_ok() {
-            run(
-                client,
-                &format!(
-                    "CREATE TABLE t (v encrypted_jsonb(\"{name}\")); INSERT INTO t VALUES ('{{}}'); DROP TABLE t"
-                ),
-            );
+            client.run(&format!(
+                "CREATE TABLE t (v encrypted_jsonb(\"{name}\")); INSERT INTO t VALUES ('{{}}'); DROP TABLE t"
+            ));
         }
     }
 }
@@ -730,26 +721,24 @@ fn bad_keyring_names() {
     }
     let error = quietly_refused(client, "SELECT pgseal.create_keyring('k')", "42710");
     assert!(error.message().contains("already exists"), "{error}");
-    refused(client, "SELECT pgseal.create_keyring(NULL)", "22023");
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM pgseal.keyring"), 2);
+    client.refused("SELECT pgseal.create_keyring(NULL)", "22023");
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.keyring"), 2);
 }
 
 #[test]
 fn two_sessions_make_the_same_keyring() {
     let client = &mut two_keyrings();
-    let mut other = shared().connect(&one::<String>(client, "SELECT current_database()::text"));
-    run(client, "BEGIN; SELECT pgseal.create_keyring('new')");
-    let waiting = std::thread::spawn(move || other.batch_execute("SELECT pgseal.create_keyring('new')"));
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    run(client, "COMMIT");
-    let error = waiting.join().unwrap().unwrap_err();
-    assert!(["42710", "23505"].contains(&error.code().expect("a SQLSTATE").code()), "{error:?}");
+    client.run("BEGIN; SELECT pgseal.create_keyring('new')");
+    let waiting = start_waiting(client, "SELECT pgseal.create_keyring('new')", &["Lock"]);
+    client.run("COMMIT");
+    let error = waiting.join().unwrap().expect("an error");
+    assert!(["42710", "23505"].contains(&error.code().code()), "{error:?}");
 }
 
 #[test]
 fn sessions_that_make_kms_keys_at_once_all_succeed() {
     let client = &mut two_keyrings();
-    let database: String = one(client, "SELECT current_database()::text");
+    let database = client.database();
     let make = |session: usize| {
         let mut client = shared().connect(&database);
         std::thread::spawn(move || {
@@ -798,12 +787,12 @@ fn bad_searchable_paths() {
             "22023",
         );
         assert!(error.message().contains("searchable path"), "{path}: {error}");
-        refused(client, &format!("SELECT pgseal.create_keyring('new', ARRAY['$.ok', '{path}'])"), "22023");
+        client.refused(&format!("SELECT pgseal.create_keyring('new', ARRAY['$.ok', '{path}'])"), "22023");
     }
-    refused(client, "SELECT pgseal.create_keyring('new', ARRAY[NULL])", "22023");
-    refused(client, "SELECT pgseal.create_keyring('new', ARRAY['$.a', NULL])", "22023");
-    refused(client, "SELECT pgseal.create_keyring('new', array_fill('$.a'::text, ARRAY[257]))", "22023");
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM pgseal.keyring"), 2);
+    client.refused("SELECT pgseal.create_keyring('new', ARRAY[NULL])", "22023");
+    client.refused("SELECT pgseal.create_keyring('new', ARRAY['$.a', NULL])", "22023");
+    client.refused("SELECT pgseal.create_keyring('new', array_fill('$.a'::text, ARRAY[257]))", "22023");
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.keyring"), 2);
     for good in [
         "'{}'",
         "NULL",
@@ -811,7 +800,7 @@ fn bad_searchable_paths() {
         "ARRAY['$.\"\"', '$.\"a.b\"', '$.*', '$.a.**']",
         "array_fill('$.a'::text, ARRAY[256])",
     ] {
-        run(client, &format!("BEGIN; SELECT pgseal.create_keyring('new', {good}); ROLLBACK"));
+        client.run(&format!("BEGIN; SELECT pgseal.create_keyring('new', {good}); ROLLBACK"));
     }
 }
 
@@ -819,7 +808,7 @@ fn bad_searchable_paths() {
 fn sealed_input_can_be_switched_off() {
     let client = &mut tables();
     let bytes = TYPES.map(|type_name| sealed(client, type_name));
-    run(client, "SET pgseal.accept_sealed = off");
+    client.run("SET pgseal.accept_sealed = off");
     for ((type_name, bytes), column) in TYPES.into_iter().zip(&bytes).zip(["v", "x"]) {
         let text = text_form(bytes);
         quietly_refused(client, &format!("SELECT '{text}'::{type_name}"), "42501");
@@ -827,37 +816,35 @@ fn sealed_input_can_be_switched_off() {
         let insert = format!("INSERT INTO t ({column}) VALUES ($1)");
         assert_eq!(state_of(client, &insert, &AsText(&text)).as_deref(), Some("42501"));
         assert_eq!(state_of(client, &insert, &AsBytes(bytes)).as_deref(), Some("42501"));
-        run(client, &format!("ALTER TABLE t RENAME TO kept; CREATE TABLE t (v {type_name}(k))"));
+        client.run(&format!("ALTER TABLE t RENAME TO kept; CREATE TABLE t (v {type_name}(k))"));
         with_state(copy_bytes(client, bytes).unwrap_err(), "42501", "COPY");
         with_state(copy_text(client, &text).unwrap_err(), "42501", "COPY");
         copy_text(client, "{}").unwrap();
-        run(client, "DROP TABLE t; ALTER TABLE kept RENAME TO t");
+        client.run("DROP TABLE t; ALTER TABLE kept RENAME TO t");
         assert_eq!(state_of(client, &insert, &AsText("{}")), None);
     }
-    run(client, r#"INSERT INTO t (v, x) VALUES ('{"a": 1}', 'x'), ('{"a": 1}'::jsonb, 'x'::text)"#);
-    run(client, "SELECT pgseal.rotate_key('k')");
-    run(client, "CALL pgseal.reencrypt('t', 'v')");
-    assert_eq!(one::<i64>(client, r#"SELECT count(*) FROM t WHERE v @> '{"a": 1}'"#), 2);
+    client.run(r#"INSERT INTO t (v, x) VALUES ('{"a": 1}', 'x'), ('{"a": 1}'::jsonb, 'x'::text)"#);
+    client.run("SELECT pgseal.rotate_key('k')");
+    client.run("CALL pgseal.reencrypt('t', 'v')");
+    assert_eq!(client.one::<i64>(r#"SELECT count(*) FROM t WHERE v @> '{"a": 1}'"#), 2);
 }
 
 #[test]
 fn reencrypt_commits_so_it_runs_alone() {
     let client = &mut tables();
-    run(client, "INSERT INTO t (v) VALUES ('{}'); SELECT pgseal.rotate_key('k')");
-    run(client, "BEGIN");
+    client.run("INSERT INTO t (v) VALUES ('{}'); SELECT pgseal.rotate_key('k')");
+    client.run("BEGIN");
     let error = client.batch_execute("CALL pgseal.reencrypt('t', 'v')").unwrap_err();
     assert_quiet(&with_state(error, "25001", "in BEGIN"), "in BEGIN");
-    run(client, "ROLLBACK");
-    run(
-        client,
-        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CALL pgseal.reencrypt('t', 'v'); END $$",
+    client.run("ROLLBACK");
+    client.run("CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CALL pgseal.reencrypt('t', 'v'); END $$",
     );
     let error = client.batch_execute("SELECT f()").unwrap_err();
     let state = error.code().expect("a SQLSTATE").code();
     assert!(["25001", "2D000"].contains(&state), "{error:?}");
-    assert_eq!(one::<i32>(client, "SELECT pgseal.key_version(v) FROM t"), 1);
-    run(client, "CALL pgseal.reencrypt('t', 'v')");
-    assert_eq!(one::<i32>(client, "SELECT pgseal.key_version(v) FROM t"), 2);
+    assert_eq!(client.one::<i32>("SELECT pgseal.key_version(v) FROM t"), 1);
+    client.run("CALL pgseal.reencrypt('t', 'v')");
+    assert_eq!(client.one::<i32>("SELECT pgseal.key_version(v) FROM t"), 2);
 }
 
 #[test]
@@ -876,52 +863,50 @@ fn reencrypt_of_what_is_not_encrypted() {
     ] {
         quietly_refused(client, &format!("CALL pgseal.reencrypt({arguments})"), state);
     }
-    run(client, "ALTER TABLE t DROP COLUMN v");
-    refused(client, "CALL pgseal.reencrypt('t', 'v')", "42703");
+    client.run("ALTER TABLE t DROP COLUMN v");
+    client.refused("CALL pgseal.reencrypt('t', 'v')", "42703");
 }
 
 /// It cannot change them, and must not say that it did.
 #[test]
 fn reencrypt_of_a_view() {
     let client = &mut tables();
-    run(
-        client,
-        "INSERT INTO t (v) VALUES ('{}'); CREATE VIEW w AS SELECT * FROM t; CREATE MATERIALIZED VIEW m AS SELECT * FROM t",
+    client.run("INSERT INTO t (v) VALUES ('{}'); CREATE VIEW w AS SELECT * FROM t; CREATE MATERIALIZED VIEW m AS SELECT * FROM t",
     );
-    run(client, "SELECT pgseal.rotate_key('k')");
-    refused(client, "CALL pgseal.reencrypt('w', 'v')", "42809");
-    refused(client, "CALL pgseal.reencrypt('m', 'v')", "42809");
+    client.run("SELECT pgseal.rotate_key('k')");
+    client.refused("CALL pgseal.reencrypt('w', 'v')", "42809");
+    client.refused("CALL pgseal.reencrypt('m', 'v')", "42809");
 }
 
 #[test]
 fn reencrypt_s_batch_size() {
     let client = &mut tables();
-    run(client, "INSERT INTO t (v) SELECT jsonb_build_array(i) FROM generate_series(1, 500) i");
+    client.run("INSERT INTO t (v) SELECT jsonb_build_array(i) FROM generate_series(1, 500) i");
     for size in ["0", "-1", "-2147483648"] {
-        refused(client, &format!("CALL pgseal.reencrypt('t', 'v', {size})"), "22023");
+        client.refused(&format!("CALL pgseal.reencrypt('t', 'v', {size})"), "22023");
     }
-    refused(client, "CALL pgseal.reencrypt('t', 'v', 2147483648)", "42883");
+    client.refused("CALL pgseal.reencrypt('t', 'v', 2147483648)", "42883");
     for (round, size) in ["1", "2147483647", "1000"].iter().enumerate() {
-        run(client, "ANALYZE t; SELECT pgseal.rotate_key('k')");
-        run(client, &format!("CALL pgseal.reencrypt('t', 'v', {size})"));
+        client.run("ANALYZE t; SELECT pgseal.rotate_key('k')");
+        client.run(&format!("CALL pgseal.reencrypt('t', 'v', {size})"));
         let version = round as i32 + 2;
         let current = format!("SELECT count(*) FROM t WHERE pgseal.key_version(v) = {version}");
-        assert_eq!(one::<i64>(client, &current), 500, "batch_size {size}");
+        assert_eq!(client.one::<i64>(&current), 500, "batch_size {size}");
     }
 }
 
 #[test]
 fn key_usage_of_what_is_not_encrypted() {
     let client = &mut tables();
-    refused(client, "SELECT pgseal.key_usage('nope', 'v')", "42P01");
-    refused(client, "SELECT pgseal.key_usage('t', 'nope')", "42703");
-    refused(client, "SELECT pgseal.key_usage('t', 'n')", "42809");
+    client.refused("SELECT pgseal.key_usage('nope', 'v')", "42P01");
+    client.refused("SELECT pgseal.key_usage('t', 'nope')", "42703");
+    client.refused("SELECT pgseal.key_usage('t', 'n')", "42809");
 }
 
 #[test]
 fn versions_that_cannot_be_retired() {
     let client = &mut tables();
-    run(client, "SELECT pgseal.rotate_key('k')");
+    client.run("SELECT pgseal.rotate_key('k')");
     for (version, state) in [
         ("2", "55000"),
         ("3", "42704"),
@@ -933,12 +918,12 @@ fn versions_that_cannot_be_retired() {
     ] {
         quietly_refused(client, &format!("SELECT pgseal.retire_key('k', {version})"), state);
     }
-    refused(client, "SELECT pgseal.retire_key(NULL, 1)", "42704");
-    run(client, "SELECT pgseal.retire_key('k', 1)");
+    client.refused("SELECT pgseal.retire_key(NULL, 1)", "42704");
+    client.run("SELECT pgseal.retire_key('k', 1)");
     let error = quietly_refused(client, "SELECT pgseal.retire_key('k', 1)", "55000");
     assert!(error.hint().unwrap_or_default().contains("retired already"), "{error:?}");
-    run(client, "SELECT pgseal.rotate_key('other')");
-    run(client, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+    client.run("SELECT pgseal.rotate_key('other')");
+    client.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
     let error = client.batch_execute("SELECT pgseal.retire_key('other', 1)").unwrap_err();
     with_state(error, "25001", "REPEATABLE READ");
 }
@@ -946,7 +931,7 @@ fn versions_that_cannot_be_retired() {
 #[test]
 fn null_arguments_give_null() {
     let client = &mut tables();
-    run(client, "INSERT INTO t (v, x) VALUES ('[]', 'x')");
+    client.run("INSERT INTO t (v, x) VALUES ('[]', 'x')");
     for call in [
         "pgseal.encrypt(NULL::jsonb)",
         "pgseal.encrypt(NULL::text)",
@@ -975,17 +960,17 @@ fn null_arguments_give_null() {
         "pgseal.rotate_index_key(NULL)",
         "pgseal.rewrap_keys(NULL)",
     ] {
-        assert!(one::<bool>(client, &format!("SELECT ({call}) IS NULL FROM t")), "{call}");
+        assert!(client.one::<bool>(&format!("SELECT ({call}) IS NULL FROM t")), "{call}");
     }
     assert_eq!(
-        one::<i64>(client, "SELECT count(*) FROM t WHERE v @@ pgseal.filter_any(ARRAY[NULL]::jsonb[], 'k')"),
+        client.one::<i64>("SELECT count(*) FROM t WHERE v @@ pgseal.filter_any(ARRAY[NULL]::jsonb[], 'k')"),
         0
     );
     assert_eq!(
-        one::<i64>(client, "SELECT count(*) FROM t WHERE v @@ pgseal.filter_any('{}'::jsonb[], 'k')"),
+        client.one::<i64>("SELECT count(*) FROM t WHERE v @@ pgseal.filter_any('{}'::jsonb[], 'k')"),
         0
     );
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM pgseal.data_key"), 2);
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.data_key"), 2);
 }
 
 #[test]
@@ -999,7 +984,7 @@ fn bad_grants() {
         ("'k', 'post\"gres', ARRAY['decrypt']", "42704"),
         ("NULL, 'postgres', ARRAY['decrypt']", "42704"),
     ] {
-        refused(client, &format!("SELECT pgseal.grant_keyring({arguments})"), state);
+        client.refused(&format!("SELECT pgseal.grant_keyring({arguments})"), state);
     }
     for arguments in ["'k', NULL, ARRAY['decrypt']", "'k', 'postgres', NULL"] {
         let sql = format!("SELECT pgseal.grant_keyring({arguments})");
@@ -1010,7 +995,7 @@ fn bad_grants() {
 #[test]
 fn many_refusals_leave_the_session_as_it_was() {
     let client = &mut tables();
-    run(client, "INSERT INTO t (v) VALUES ('{\"a\": 1}')");
+    client.run("INSERT INTO t (v) VALUES ('{\"a\": 1}')");
     let mut script = String::new();
     for round in 0..200 {
         write!(
@@ -1021,15 +1006,14 @@ fn many_refusals_leave_the_session_as_it_was() {
         )
         .unwrap();
     }
-    run(client, &format!("DO $$ BEGIN {script} INSERT INTO t (v) VALUES ('{{\"a\": 1}}'); END $$"));
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM t WHERE v @> '{\"a\": 1}'"), 2);
+    client.run(&format!("DO $$ BEGIN {script} INSERT INTO t (v) VALUES ('{{\"a\": 1}}'); END $$"));
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM t WHERE v @> '{\"a\": 1}'"), 2);
 }
 
 /// What SQL can call at all, each with NULL for every argument: those that are not STRICT must look for themselves.
 #[test]
 fn no_function_ends_the_server_when_all_its_arguments_are_null() {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'])");
+    let mut client = with_keyring("{$.a}");
     let calls: Vec<String> = client.column(
         "SELECT format('SELECT %s(%s)', p.oid::regproc, (SELECT string_agg('NULL::' || format_type(t, NULL), ', ' ORDER BY n)
                                                           FROM unnest(p.proargtypes) WITH ORDINALITY a (t, n)))

@@ -178,7 +178,7 @@ fn no_other_function_of_postgresqls_casts_to_text() {
 #[test]
 fn what_stands_in_pg_catalog_goes_with_the_extension() {
     let mut client = fresh_database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let dump = shared().pg_dump("postgres", &["-d", &name]);
     let dump = String::from_utf8(dump.stdout).unwrap();
     assert!(!dump.contains("quote_literal") && !dump.contains("CREATE OPERATOR"), "{dump}");

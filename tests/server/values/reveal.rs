@@ -3,11 +3,10 @@
 use postgres::types::Type;
 use postgres::{Client, SimpleQueryMessage};
 
-use crate::support::{Cluster, Sql, fresh_database, major_version, shared};
+use crate::support::{Cluster, Sql, major_version, shared, with_keyring};
 
 fn database() -> Client {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'])");
+    let mut client = with_keyring("{$.a}");
     client.run("CREATE TABLE docs (id int PRIMARY KEY, sealed encrypted_jsonb(k) NOT NULL, body encrypted_text(k), CHECK (id < 100))");
     client.run(r#"INSERT INTO docs VALUES (1, '{"a": "canary"}', 'canary text')"#);
     client.run("SET pgseal.reveal = on");
@@ -101,7 +100,7 @@ fn what_is_stored_or_computed_in_the_server_stays_ciphertext() {
     assert_eq!(client.state("INSERT INTO texts SELECT sealed FROM docs"), "42804");
     assert_eq!(seen(&mut client, "SELECT sealed FROM in_sql(1)"), DOCUMENT);
     let copied = shared().psql(
-        &client.one::<String>("SELECT current_database()::text"),
+        &client.database(),
         &[
             "-c",
             "SET pgseal.reveal = on",
@@ -222,7 +221,7 @@ fn a_function_reads_no_plaintext_from_what_its_caller_opened() {
 #[test]
 fn a_setting_from_before_the_library_loads_gives_no_ciphertext() {
     let mut client = database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     for query in
         ["SELECT sealed FROM docs", "SELECT sealed ->> 'a' FROM docs", "SELECT to_json(d) FROM docs d"]
     {
@@ -408,7 +407,7 @@ fn a_value_with_a_context_is_an_error_as_the_setting_names_none() {
 #[test]
 fn reveal_needs_the_decrypt_privilege() {
     let mut client = database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     client.run(&format!("CREATE ROLE {name}_role LOGIN; GRANT SELECT ON docs TO {name}_role"));
     client.run(&format!("SELECT pgseal.grant_keyring('k', '{name}_role', ARRAY['encrypt', 'search'])"));
     let mut session = shared().connect_as(&format!("{name}_role"), &name);
@@ -420,7 +419,7 @@ fn reveal_needs_the_decrypt_privilege() {
 #[test]
 fn only_set_in_the_session_switches_it_on() {
     let mut client = database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     client.run(&format!("CREATE ROLE {name}_role"));
     for refused in [
         format!("ALTER ROLE {name}_role SET pgseal.reveal = on"),

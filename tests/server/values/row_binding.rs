@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::support::{Sql, fresh_database, shared};
+use crate::support::{Sql, fresh_database, own_keyring, shared};
 
 /// Rows whose value does not open with its own id, or is another row's.
 const WRONG: &str =
@@ -12,7 +12,7 @@ const ROTATIONS: [&str; 2] = ["update", "in_place"];
 /// Table docs with 20 documents bound to their ids, every fifth of them out of line, and the keyring k.
 fn database() -> Client {
     let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'], kms_endpoint => current_setting('pgseal.kms_endpoint') || '/' || current_database())");
+    own_keyring(&mut client, "{$.a}");
     client
         .run("CREATE TABLE docs (id int PRIMARY KEY, m encrypted_jsonb(k)) WITH (autovacuum_enabled = off)");
     client.run(
@@ -138,7 +138,7 @@ fn the_binding_cannot_be_taken_off_put_on_or_replaced() {
 fn verify_tells_moved_corrupt_unreadable_and_unbound_apart() {
     let mut client = database();
     client.run("ALTER TABLE docs ALTER m TYPE encrypted_jsonb");
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     let keys = shared().key_dir().join(&name).with_extension("lost");
     client.run(&format!("SELECT pgseal.create_keyring('lost', kms_endpoint => 'file://{}')", keys.display()));
     client.run("UPDATE docs SET m = pgseal.encrypt('{}'::jsonb, 'lost', id::text) WHERE id IN (6, 7)");
@@ -180,7 +180,7 @@ fn verify_tells_moved_corrupt_unreadable_and_unbound_apart() {
 #[test]
 fn verify_says_how_far_it_is() {
     let mut client = database();
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     swap_1_and_2(&mut client);
     // The sleep is a part of the expression that is evaluated once for the first pages.
     let slow = "SELECT * FROM pgseal.verify('docs', 'm', '(SELECT '''' FROM pg_sleep(5.1)) || id')";

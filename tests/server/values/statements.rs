@@ -2,11 +2,10 @@
 
 use postgres::Client;
 
-use crate::support::{Cluster, Sql, fresh_database};
+use crate::support::{Cluster, Sql, fresh_database, with_keyring};
 
 fn database() -> Client {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k', ARRAY['$.a'])");
+    let mut client = with_keyring("{$.a}");
     client.run("CREATE TABLE docs (id int PRIMARY KEY, plain jsonb, sealed encrypted_jsonb(k))");
     client.run(r#"INSERT INTO docs VALUES (1, '{"a": "x", "n": 1}', '{"a": "x", "n": 1}'), (2, '{"a": "y"}', '{"a": "y"}')"#);
     client
@@ -174,7 +173,7 @@ fn a_parameter_alone_is_planned_with_an_extension_made_again() {
     client.run(
         "SELECT pgseal.create_keyring('k', ARRAY['$.a']); CREATE TABLE t (id int, m encrypted_jsonb(k))",
     );
-    let name: String = client.one("SELECT current_database()::text");
+    let name = client.database();
     // This session has looked at nothing of the extension but what the planner asks of it.
     let mut fresh = crate::support::shared().connect(&name);
     fresh
@@ -209,8 +208,7 @@ fn queries_in_with_that_name_the_one_before_twice_are_planned() {
 
 #[test]
 fn functions_in_from_that_call_themselves_end_as_they_should() {
-    let mut client = fresh_database();
-    client.run("SELECT pgseal.create_keyring('k')");
+    let mut client = with_keyring("{}");
     client.run(
         "CREATE TABLE bound (id int, x encrypted_text(k)); CREATE TABLE unbound (id int, x encrypted_text)",
     );

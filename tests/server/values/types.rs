@@ -1,48 +1,13 @@
 //! Every way into and out of an encrypted column.
 
-use std::error::Error;
 use std::io::Write;
 
 use postgres::error::DbError;
-use postgres::types::private::BytesMut;
-use postgres::types::{FromSqlOwned, IsNull, ToSql, Type, to_sql_checked};
-use postgres::{Client, SimpleQueryMessage, Statement};
+use postgres::types::Type;
+use postgres::{Client, Statement};
 use serde_json::json;
 
-use crate::support::{AsText, fresh_database, shared};
-
-/// A parameter sent as these bytes in binary form whatever its type.
-#[derive(Debug)]
-pub(super) struct AsBytes<'a>(pub &'a [u8]);
-
-impl ToSql for AsBytes<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        out.extend_from_slice(self.0);
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
-}
-
-/// The only column of the only row.
-pub(super) fn one<T: FromSqlOwned>(client: &mut Client, sql: &str) -> T {
-    client.query_one(sql, &[]).unwrap_or_else(|error| panic!("{sql:.300}: {error:?}")).get(0)
-}
-
-pub(super) fn run(client: &mut Client, sql: &str) {
-    client.batch_execute(sql).unwrap_or_else(|error| panic!("{sql:.300}: {error:?}"));
-}
-
-/// The statement fails with this SQLSTATE, and the session goes on.
-pub(super) fn refused(client: &mut Client, sql: &str, state: &str) -> DbError {
-    let Err(error) = client.batch_execute(sql) else { panic!("{sql:.300} went through") };
-    assert_eq!(one::<i32>(client, "SELECT 1"), 1);
-    with_state(error, state, sql)
-}
+use crate::support::{AsBytes, AsText, Sql, beside, fresh_database};
 
 pub(super) fn with_state(error: postgres::Error, state: &str, what: &str) -> DbError {
     let error = error.as_db_error().unwrap_or_else(|| panic!("{what:.300}: {error:?}")).clone();
@@ -50,21 +15,11 @@ pub(super) fn with_state(error: postgres::Error, state: &str, what: &str) -> DbE
     error
 }
 
-/// The text of the only column of the only row, as the output function writes it.
-pub(super) fn text_of(client: &mut Client, sql: &str) -> String {
-    let answer = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql:.300}: {error:?}"));
-    let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
-    row.unwrap_or_else(|| panic!("{sql:.300}: no row")).to_owned()
-}
-
 /// "other", the default, and "k".
 pub(super) fn two_keyrings() -> Client {
     let mut client = fresh_database();
-    run(&mut client, "SELECT pgseal.create_keyring('other')");
-    run(&mut client, "SELECT pgseal.create_keyring('k', ARRAY['$', '$.**'])");
+    client.run("SELECT pgseal.create_keyring('other')");
+    client.run("SELECT pgseal.create_keyring('k', ARRAY['$', '$.**'])");
     client
 }
 
@@ -87,12 +42,12 @@ impl Kind {
     }
 
     fn run(&self, client: &mut Client, template: &str) {
-        run(client, &self.sql(template));
+        client.run(&self.sql(template));
     }
 
     /// The bytes of a value as this expression gives it.
     fn bytes(&self, client: &mut Client, expression: &str) -> Vec<u8> {
-        one(client, &self.sql(&format!("SELECT pgseal.KIND_send({expression})")))
+        client.one(&self.sql(&format!("SELECT pgseal.KIND_send({expression})")))
     }
 
     /// Table t, whose column v belongs to the keyring "k", which is not the default.
@@ -117,7 +72,7 @@ impl Kind {
     }
 
     fn assert_inserts(&self, client: &mut Client, version: i32, insert: impl FnOnce(&mut Client)) {
-        run(client, "TRUNCATE t");
+        client.run("TRUNCATE t");
         insert(client);
         self.assert_sealed(client, version);
     }
@@ -130,10 +85,10 @@ fn sealed_at_execution<S>(set_up: impl Fn(&mut Client, &Kind) -> S, insert: impl
         let client = &mut kind.table();
         let state = set_up(client, kind);
         kind.assert_inserts(client, 1, |client| insert(client, kind, &state));
-        run(client, "SELECT pgseal.rotate_key('k'), pgseal.rotate_key('other')");
+        client.run("SELECT pgseal.rotate_key('k'), pgseal.rotate_key('other')");
         kind.assert_inserts(client, 2, |client| insert(client, kind, &state));
-        run(client, "SELECT pgseal.retire_key('k', 1)");
-        run(client, "SELECT pgseal.retire_key('other', 1)");
+        client.run("SELECT pgseal.retire_key('k', 1)");
+        client.run("SELECT pgseal.retire_key('other', 1)");
         kind.assert_inserts(client, 2, |client| insert(client, kind, &state));
     }
 }
@@ -336,10 +291,10 @@ pub(super) fn copy_text(client: &mut Client, value: &str) -> Result<u64, postgre
 fn a_copied_value_in_transit_does_not_stay_so() {
     for kind in &KINDS {
         let client = &mut kind.table();
-        run(client, "SET pgseal.keyring = 'k'");
+        client.run("SET pgseal.keyring = 'k'");
         let bytes = kind.bytes(client, "LITERAL");
         assert_eq!(bytes[2], 0x80);
-        let text = text_of(client, &kind.sql("SELECT LITERAL::KIND"));
+        let text = client.text(&kind.sql("SELECT LITERAL::KIND"));
         let copied = [copy_bytes(client, &bytes), copy_bytes(client, &bytes), copy_text(client, &text)];
         // Refusing them is as good as sealing them anew.
         if copied.iter().any(Result::is_ok) {
@@ -353,20 +308,20 @@ fn default() {
     for kind in &KINDS {
         let client = &mut kind.table();
         let insert = |client: &mut Client| {
-            run(client, "INSERT INTO t (n) VALUES (1), (2); INSERT INTO t VALUES (3, DEFAULT)")
+            client.run("INSERT INTO t (n) VALUES (1), (2); INSERT INTO t VALUES (3, DEFAULT)")
         };
         kind.run(client, "ALTER TABLE t ALTER v SET DEFAULT LITERAL");
         kind.assert_inserts(client, 1, insert);
-        run(client, "SELECT pgseal.rotate_key('k'), pgseal.rotate_key('other')");
+        client.run("SELECT pgseal.rotate_key('k'), pgseal.rotate_key('other')");
         kind.assert_inserts(client, 2, insert);
-        run(client, "SELECT pgseal.retire_key('k', 1)");
+        client.run("SELECT pgseal.retire_key('k', 1)");
         kind.assert_inserts(client, 2, insert);
 
         // The default itself waits under the default keyring.
-        let error = refused(client, "SELECT pgseal.retire_key('other', 1)", "55000");
+        let error = client.refused("SELECT pgseal.retire_key('other', 1)", "55000");
         assert!(error.message().contains("DEFAULT of column v of public.t"), "{error}");
         kind.run(client, "ALTER TABLE t ALTER v SET DEFAULT LITERAL");
-        run(client, "SELECT pgseal.retire_key('other', 1)");
+        client.run("SELECT pgseal.retire_key('other', 1)");
         kind.assert_inserts(client, 2, insert);
     }
 }
@@ -375,7 +330,7 @@ fn default() {
 fn default_of_an_added_column() {
     for kind in &KINDS {
         let client = &mut two_keyrings();
-        run(client, "CREATE TABLE t AS SELECT i AS n FROM generate_series(1, 3) i");
+        client.run("CREATE TABLE t AS SELECT i AS n FROM generate_series(1, 3) i");
         kind.run(client, "ALTER TABLE t ADD v KIND(k) DEFAULT LITERAL");
         kind.assert_sealed(client, 1);
     }
@@ -385,26 +340,22 @@ fn default_of_an_added_column() {
 fn rotation_by_another_session_reaches_prepared_statements() {
     for kind in &KINDS {
         let client = &mut kind.table();
-        let mut elsewhere = another_session(client);
+        let mut elsewhere = beside(client);
         kind.run(client, "PREPARE p AS INSERT INTO t (v) VALUES (LITERAL), (LITERAL)");
         let parameter = client.prepare("INSERT INTO t (v) VALUES ($1)").unwrap();
         let mut insert = |version| {
             kind.assert_inserts(client, version, |client| {
-                run(client, "EXECUTE p");
+                client.run("EXECUTE p");
                 client.execute(&parameter, &[&AsText(kind.literal)]).unwrap();
             });
         };
         insert(1);
-        run(&mut elsewhere, "SELECT pgseal.rotate_key('k'), pgseal.rotate_key('other')");
+        elsewhere.run("SELECT pgseal.rotate_key('k'), pgseal.rotate_key('other')");
         insert(2);
-        run(&mut elsewhere, "SELECT pgseal.retire_key('k', 1)");
-        run(&mut elsewhere, "SELECT pgseal.retire_key('other', 1)");
+        elsewhere.run("SELECT pgseal.retire_key('k', 1)");
+        elsewhere.run("SELECT pgseal.retire_key('other', 1)");
         insert(2);
     }
-}
-
-fn another_session(client: &mut Client) -> Client {
-    shared().connect(&one::<String>(client, "SELECT current_database()::text"))
 }
 
 #[test]
@@ -412,10 +363,10 @@ fn reencrypted_rows_are_sealed_anew_and_the_old_version_goes() {
     for kind in &KINDS {
         let client = &mut kind.table();
         kind.run(client, "INSERT INTO t (v) VALUES (LITERAL), (LITERAL), (NULL)");
-        run(client, "SELECT pgseal.rotate_key('k')");
-        refused(client, "SELECT pgseal.retire_key('k', 1)", "55000");
-        run(client, "CALL pgseal.reencrypt('t', 'v')");
-        run(client, "SELECT pgseal.retire_key('k', 1); DELETE FROM t WHERE v IS NULL");
+        client.run("SELECT pgseal.rotate_key('k')");
+        client.refused("SELECT pgseal.retire_key('k', 1)", "55000");
+        client.run("CALL pgseal.reencrypt('t', 'v')");
+        client.run("SELECT pgseal.retire_key('k', 1); DELETE FROM t WHERE v IS NULL");
         kind.assert_sealed(client, 2);
     }
 }
@@ -428,15 +379,15 @@ fn unbound_columns_take_the_session_s_keyring_else_the_default() {
         assert_eq!(keyring_of_t(client), "other");
         kind.run(client, "SET pgseal.keyring = 'k'; TRUNCATE t; INSERT INTO t VALUES (LITERAL)");
         assert_eq!(keyring_of_t(client), "k");
-        run(client, "RESET pgseal.keyring; SELECT pgseal.set_default_keyring('k'); TRUNCATE t");
+        client.run("RESET pgseal.keyring; SELECT pgseal.set_default_keyring('k'); TRUNCATE t");
         client.execute("INSERT INTO t VALUES ($1)", &[&AsText(kind.literal)]).unwrap();
         assert_eq!(keyring_of_t(client), "k");
-        assert_eq!(one::<String>(client, "SELECT v::text FROM t"), kind.literal);
+        assert_eq!(client.one::<String>("SELECT v::text FROM t"), kind.literal);
     }
 }
 
 fn keyring_of_t(client: &mut Client) -> String {
-    one(client, "SELECT k.name::text FROM t JOIN pgseal.keyring k ON k.id = pgseal.keyring_id(v)")
+    client.one("SELECT k.name::text FROM t JOIN pgseal.keyring k ON k.id = pgseal.keyring_id(v)")
 }
 
 #[test]
@@ -444,10 +395,10 @@ fn prepared_literals_for_unbound_columns_follow_rotation() {
     for kind in &KINDS {
         let client = &mut two_keyrings();
         kind.run(client, "CREATE TABLE t (v KIND); PREPARE p AS INSERT INTO t VALUES (LITERAL); EXECUTE p");
-        run(client, "SELECT pgseal.rotate_key('other'); TRUNCATE t; EXECUTE p");
-        assert_eq!(one::<i32>(client, "SELECT pgseal.key_version(v) FROM t"), 2);
-        run(client, "SELECT pgseal.retire_key('other', 1); EXECUTE p");
-        assert_eq!(one::<i64>(client, &kind.sql("SELECT count(*) FROM t WHERE v::text = LITERAL")), 2);
+        client.run("SELECT pgseal.rotate_key('other'); TRUNCATE t; EXECUTE p");
+        assert_eq!(client.one::<i32>("SELECT pgseal.key_version(v) FROM t"), 2);
+        client.run("SELECT pgseal.retire_key('other', 1); EXECUTE p");
+        assert_eq!(client.one::<i64>(&kind.sql("SELECT count(*) FROM t WHERE v::text = LITERAL")), 2);
     }
 }
 
@@ -455,9 +406,9 @@ fn prepared_literals_for_unbound_columns_follow_rotation() {
 fn reencrypt_takes_values_of_unbound_columns_out_of_transit() {
     for kind in &KINDS {
         let client = &mut two_keyrings();
-        run(client, "SET pgseal.keyring = 'k'");
+        client.run("SET pgseal.keyring = 'k'");
         kind.run(client, "CREATE TABLE t (v KIND); INSERT INTO t VALUES (LITERAL), (LITERAL)");
-        run(client, "CALL pgseal.reencrypt('t', 'v')");
+        client.run("CALL pgseal.reencrypt('t', 'v')");
         kind.assert_sealed(client, 1);
     }
 }
@@ -465,10 +416,10 @@ fn reencrypt_takes_values_of_unbound_columns_out_of_transit() {
 #[test]
 fn unbound_columns_hold_several_keyrings() {
     let client = &mut two_keyrings();
-    run(client, "CREATE TABLE t (v encrypted_jsonb)");
-    run(client, r#"INSERT INTO t VALUES (pgseal.encrypt('{"a": 1}'::jsonb, 'k')), ('{"a": 1}')"#);
-    assert_eq!(one::<i64>(client, "SELECT count(DISTINCT pgseal.keyring_id(v)) FROM t"), 2);
-    assert_eq!(one::<i64>(client, r#"SELECT count(*) FROM t WHERE v::jsonb = '{"a": 1}'"#), 2);
+    client.run("CREATE TABLE t (v encrypted_jsonb)");
+    client.run(r#"INSERT INTO t VALUES (pgseal.encrypt('{"a": 1}'::jsonb, 'k')), ('{"a": 1}')"#);
+    assert_eq!(client.one::<i64>("SELECT count(DISTINCT pgseal.keyring_id(v)) FROM t"), 2);
+    assert_eq!(client.one::<i64>(r#"SELECT count(*) FROM t WHERE v::jsonb = '{"a": 1}'"#), 2);
 }
 
 #[test]
@@ -483,10 +434,10 @@ fn values_of_another_keyring_are_refused_with_a_hint() {
             "SELECT v::KIND(k) FROM o",
             "ALTER TABLE o ALTER v TYPE KIND(k)",
         ] {
-            let error = refused(client, &kind.sql(statement), "22023");
+            let error = client.refused(&kind.sql(statement), "22023");
             assert!(error.hint().unwrap_or_default().contains("pgseal.encrypt"), "{statement}: {error:?}");
         }
-        run(client, "INSERT INTO t (v) SELECT pgseal.encrypt(pgseal.decrypt(v), 'k') FROM o");
+        client.run("INSERT INTO t (v) SELECT pgseal.encrypt(pgseal.decrypt(v), 'k') FROM o");
         kind.assert_sealed(client, 1);
     }
 }
@@ -503,7 +454,7 @@ fn changing_the_type_of_a_column_seals_it() {
         kind.assert_sealed(client, 1);
         kind.run(client, "DROP TABLE t; CREATE TABLE t (v KIND); INSERT INTO t VALUES (LITERAL), (LITERAL)");
         // Once stored they are the session's keyring's, and moved in so many words.
-        refused(client, &kind.sql("ALTER TABLE t ALTER v TYPE KIND(k)"), "22023");
+        client.refused(&kind.sql("ALTER TABLE t ALTER v TYPE KIND(k)"), "22023");
         kind.run(client, "ALTER TABLE t ALTER v TYPE KIND(k) USING pgseal.encrypt(pgseal.decrypt(v), 'k')");
         kind.assert_sealed(client, 1);
     }
@@ -512,17 +463,15 @@ fn changing_the_type_of_a_column_seals_it() {
 #[test]
 fn modifier_is_a_name_or_a_number_and_shows_as_number() {
     let client = &mut two_keyrings();
-    let id: i32 = one(client, r#"SELECT pgseal.create_keyring('O''dd name "x"')"#);
+    let id: i32 = client.one(r#"SELECT pgseal.create_keyring('O''dd name "x"')"#);
     for modifier in [r#""O'dd name ""x""""#, r#"'O''dd name "x"'"#, &id.to_string()] {
         for kind in &KINDS {
             kind.run(client, &format!("CREATE TABLE t (v KIND({modifier})); INSERT INTO t VALUES (LITERAL)"));
-            let shown: String = one(
-                client,
-                "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'v'",
+            let shown: String = client.one("SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'v'",
             );
             assert_eq!(shown, format!("{}({id})", kind.name));
             assert_eq!(keyring_of_t(client), "O'dd name \"x\"");
-            run(client, "DROP TABLE t");
+            client.run("DROP TABLE t");
         }
     }
 }
@@ -539,11 +488,11 @@ fn modifier_that_names_no_keyring() {
             ("k, k", "22023"),
             ("''", "42704"),
         ] {
-            refused(client, &kind.sql(&format!("CREATE TABLE t (v KIND({modifier}))")), state);
+            client.refused(&kind.sql(&format!("CREATE TABLE t (v KIND({modifier}))")), state);
         }
         // As a dump does before it restores the keyrings.
         kind.run(client, "CREATE TABLE t (v KIND(12345))");
-        refused(client, &kind.sql("INSERT INTO t VALUES (LITERAL)"), "42704");
+        client.refused(&kind.sql("INSERT INTO t VALUES (LITERAL)"), "42704");
         assert!(copy_text(client, kind.literal).is_err());
     }
 }
@@ -561,8 +510,8 @@ fn plain_types_are_sealed_on_assignment() {
         (&KINDS[1], "bpchar", "John Smith"),
     ] {
         let client = &mut kind.table();
-        run(client, &format!("CREATE TABLE s AS SELECT '{value}'::{source} AS v FROM generate_series(1, 3)"));
-        run(client, "INSERT INTO t (v) SELECT v FROM s");
+        client.run(&format!("CREATE TABLE s AS SELECT '{value}'::{source} AS v FROM generate_series(1, 3)"));
+        client.run("INSERT INTO t (v) SELECT v FROM s");
         kind.assert_sealed(client, 1);
     }
 }
@@ -571,10 +520,10 @@ fn plain_types_are_sealed_on_assignment() {
 fn other_types_are_not_sealed_on_assignment() {
     let client = &mut KINDS[0].table();
     for value in ["'{}'::text", "'{}'::varchar", "1", "true", "'x'::bytea"] {
-        refused(client, &format!("INSERT INTO t (v) VALUES ({value})"), "42804");
+        client.refused(&format!("INSERT INTO t (v) VALUES ({value})"), "42804");
     }
     client.batch_execute("INSERT INTO t (v) VALUES ('{}')").unwrap();
-    refused(client, "SELECT '{}'::jsonb = v FROM t", "42883");
+    client.refused("SELECT '{}'::jsonb = v FROM t", "42883");
 }
 
 #[test]
@@ -583,10 +532,10 @@ fn explicit_casts_decrypt() {
         let client = &mut kind.table();
         kind.run(client, "INSERT INTO t (v) VALUES (LITERAL)");
         for target in ["text", "varchar", "bpchar", "name", "varchar(40)"] {
-            assert_eq!(one::<String>(client, &format!("SELECT (v::{target})::text FROM t")), kind.literal);
+            assert_eq!(client.one::<String>(&format!("SELECT (v::{target})::text FROM t")), kind.literal);
         }
-        assert_eq!(one::<String>(client, "SELECT v::varchar(3) FROM t"), &kind.literal[..3]);
-        let padded: String = one(client, "SELECT v::char(30) FROM t");
+        assert_eq!(client.one::<String>("SELECT v::varchar(3) FROM t"), &kind.literal[..3]);
+        let padded: String = client.one("SELECT v::char(30) FROM t");
         assert_eq!((padded.trim_end(), padded.len()), (kind.literal, 30));
     }
 }
@@ -595,8 +544,8 @@ fn explicit_casts_decrypt() {
 fn explicit_cast_to_jsonb_is_the_document() {
     let client = &mut KINDS[0].table();
     KINDS[0].run(client, "INSERT INTO t (v) VALUES (LITERAL)");
-    assert_eq!(one::<serde_json::Value>(client, "SELECT v::jsonb FROM t"), json!({ "a": "John Smith" }));
-    assert_eq!(one::<String>(client, "SELECT v::jsonb ->> 'a' FROM t"), "John Smith");
+    assert_eq!(client.one::<serde_json::Value>("SELECT v::jsonb FROM t"), json!({ "a": "John Smith" }));
+    assert_eq!(client.one::<String>("SELECT v::jsonb ->> 'a' FROM t"), "John Smith");
 }
 
 #[test]
@@ -604,7 +553,7 @@ fn cast_to_name_ends_between_characters() {
     let client = &mut KINDS[1].table();
     let long = format!("{}äö", "x".repeat(62));
     client.execute("INSERT INTO t (v) VALUES ($1)", &[&AsText(&long)]).unwrap();
-    assert_eq!(one::<String>(client, "SELECT v::name::text FROM t"), "x".repeat(62));
+    assert_eq!(client.one::<String>("SELECT v::name::text FROM t"), "x".repeat(62));
 }
 
 #[test]
@@ -615,11 +564,11 @@ fn plaintext_never_goes_into_a_plain_column_by_assignment() {
         for target in
             ["text", "varchar", "varchar(200)", "char(200)", "name", "json", "jsonb", "bytea", "text[]", "d"]
         {
-            run(client, &format!("CREATE TABLE p (v {target})"));
-            refused(client, "INSERT INTO p SELECT v FROM t", "42804");
-            run(client, "DROP TABLE p");
+            client.run(&format!("CREATE TABLE p (v {target})"));
+            client.refused("INSERT INTO p SELECT v FROM t", "42804");
+            client.run("DROP TABLE p");
         }
-        refused(client, "ALTER TABLE t ALTER v TYPE text", "42804");
+        client.refused("ALTER TABLE t ALTER v TYPE text", "42804");
     }
 }
 
@@ -627,12 +576,12 @@ fn plaintext_never_goes_into_a_plain_column_by_assignment() {
 fn there_is_no_cast_to_json() {
     for kind in &KINDS {
         let client = &mut kind.table();
-        refused(client, "SELECT v::json FROM t", "42846");
+        client.refused("SELECT v::json FROM t", "42846");
         let casts = "SELECT count(*) FROM pg_cast WHERE castsource = 'KIND'::regtype AND casttarget = 'json'::regtype";
-        assert_eq!(one::<i64>(client, &kind.sql(casts)), 0);
+        assert_eq!(client.one::<i64>(&kind.sql(casts)), 0);
         let implicit = "SELECT string_agg(casttarget::regtype::text, ' ') FROM pg_cast
                          WHERE castsource = 'KIND'::regtype AND castcontext <> 'e' AND casttarget <> castsource";
-        assert_eq!(one::<Option<String>>(client, &kind.sql(implicit)), None);
+        assert_eq!(client.one::<Option<String>>(&kind.sql(implicit)), None);
     }
 }
 
@@ -659,7 +608,7 @@ fn whatever_reads_a_value_as_text_gets_ciphertext() {
             "array_agg(v)",
             "jsonb_populate_record(NULL::t, to_jsonb(t))",
         ] {
-            let shown = text_of(client, &format!("SELECT {expression} FROM t"));
+            let shown = client.text(&format!("SELECT {expression} FROM t"));
             assert!(shown.contains("pgseal:") && !shown.contains("Smith"), "{expression}: {shown}");
         }
     }
@@ -676,10 +625,10 @@ fn arrays() {
         );
         kind.run(client, "INSERT INTO a VALUES (ARRAY[LITERAL, NULL]::KIND[])");
         let quoted = kind.literal.replace('"', "\\\"");
-        run(client, &format!("INSERT INTO a VALUES ('{{\"{quoted}\",NULL}}')"));
-        run(client, "CREATE VIEW t AS SELECT v FROM (SELECT unnest(v) AS v FROM a) u WHERE v IS NOT NULL");
+        client.run(&format!("INSERT INTO a VALUES ('{{\"{quoted}\",NULL}}')"));
+        client.run("CREATE VIEW t AS SELECT v FROM (SELECT unnest(v) AS v FROM a) u WHERE v IS NOT NULL");
         kind.assert_sealed(client, 1);
-        assert_eq!(one::<i64>(client, "SELECT count(*) FROM t"), 5);
+        assert_eq!(client.one::<i64>("SELECT count(*) FROM t"), 5);
     }
 }
 
@@ -692,7 +641,7 @@ fn domains() {
         client.execute("INSERT INTO t VALUES ($1)", &[&AsText(kind.literal)]).unwrap();
         copy_text(client, kind.literal).unwrap();
         kind.assert_sealed(client, 1);
-        refused(client, "INSERT INTO t VALUES (NULL)", "23502");
+        client.refused("INSERT INTO t VALUES (NULL)", "23502");
     }
 }
 
@@ -703,8 +652,8 @@ fn composites() {
         kind.run(client, "CREATE TYPE c AS (n int, v KIND(k)); CREATE TABLE r (c c)");
         kind.run(client, "INSERT INTO r VALUES (ROW(1, LITERAL)), (ROW(1, LITERAL)::c)");
         let quoted = kind.literal.replace('"', "\"\"");
-        run(client, &format!("INSERT INTO r VALUES ('(1,\"{quoted}\")')"));
-        run(client, "UPDATE r SET c.n = 2; CREATE VIEW t AS SELECT (c).v FROM r");
+        client.run(&format!("INSERT INTO r VALUES ('(1,\"{quoted}\")')"));
+        client.run("UPDATE r SET c.n = 2; CREATE VIEW t AS SELECT (c).v FROM r");
         kind.assert_sealed(client, 1);
     }
 }
@@ -720,8 +669,8 @@ fn partitions() {
         );
         kind.run(client, "ALTER TABLE t ATTACH PARTITION t2 FOR VALUES IN (2); INSERT INTO t VALUES (1, LITERAL), (2, LITERAL)");
         kind.assert_sealed(client, 1);
-        run(client, "SELECT pgseal.rotate_key('k')");
-        run(client, "CALL pgseal.reencrypt('t', 'v')");
+        client.run("SELECT pgseal.rotate_key('k')");
+        client.run("CALL pgseal.reencrypt('t', 'v')");
         kind.assert_sealed(client, 2);
     }
 }
@@ -738,9 +687,9 @@ fn encrypt_takes_keyring_and_context() {
         ("'x', 'k'", "k"),
         ("value => 'x'::text, context => 'row 7'", "other"),
     ] {
-        run(client, &format!("CREATE TABLE t AS SELECT pgseal.encrypt({arguments}) AS v"));
+        client.run(&format!("CREATE TABLE t AS SELECT pgseal.encrypt({arguments}) AS v"));
         assert_eq!(keyring_of_t(client), keyring, "{arguments}");
-        run(client, "DROP TABLE t");
+        client.run("DROP TABLE t");
     }
 }
 
@@ -754,7 +703,7 @@ fn bound_and_unbound(kind: &Kind) -> Client {
 
 fn assert_context_is_needed(client: &mut Client, kind: &Kind) {
     let read = "SELECT pgseal.decrypt(v, 'row 7')::text FROM t WHERE n = 1";
-    assert_eq!(one::<String>(client, read), kind.literal);
+    assert_eq!(client.one::<String>(read), kind.literal);
     for read in [
         "pgseal.decrypt(v, 'row 8')",
         "pgseal.decrypt(v, '')",
@@ -764,11 +713,11 @@ fn assert_context_is_needed(client: &mut Client, kind: &Kind) {
         "v::bpchar",
         "v::name",
     ] {
-        let error = refused(client, &format!("SELECT {read} FROM t WHERE n = 1"), "22000");
+        let error = client.refused(&format!("SELECT {read} FROM t WHERE n = 1"), "22000");
         assert!(!format!("{error:?}").contains("Smith"), "{error:?}");
     }
-    refused(client, "SELECT pgseal.decrypt(v, 'row 7') FROM t WHERE n = 0", "22000");
-    assert_eq!(one::<String>(client, "SELECT pgseal.decrypt(v)::text FROM t WHERE n = 0"), kind.literal);
+    client.refused("SELECT pgseal.decrypt(v, 'row 7') FROM t WHERE n = 0", "22000");
+    assert_eq!(client.one::<String>("SELECT pgseal.decrypt(v)::text FROM t WHERE n = 0"), kind.literal);
 }
 
 #[test]
@@ -776,13 +725,13 @@ fn bound_values_open_with_their_context_only_rotated_or_not() {
     for kind in &KINDS {
         let client = &mut bound_and_unbound(kind);
         assert_context_is_needed(client, kind);
-        run(client, "SELECT pgseal.rotate_key('k')");
+        client.run("SELECT pgseal.rotate_key('k')");
         assert_context_is_needed(client, kind);
-        run(client, "CALL pgseal.reencrypt('t', 'v')");
-        assert_eq!(one::<i32>(client, "SELECT min(pgseal.key_version(v)) FROM t"), 2);
-        run(client, "SELECT pgseal.retire_key('k', 1)");
+        client.run("CALL pgseal.reencrypt('t', 'v')");
+        assert_eq!(client.one::<i32>("SELECT min(pgseal.key_version(v)) FROM t"), 2);
+        client.run("SELECT pgseal.retire_key('k', 1)");
         assert_context_is_needed(client, kind);
-        assert_eq!(one::<i64>(client, "SELECT count(*) FROM t"), 2);
+        assert_eq!(client.one::<i64>("SELECT count(*) FROM t"), 2);
     }
 }
 
@@ -790,26 +739,26 @@ fn bound_values_open_with_their_context_only_rotated_or_not() {
 fn bound_values_are_found_without_their_context() {
     let client = &mut bound_and_unbound(&KINDS[0]);
     let found = r#"SELECT count(*) FROM t WHERE v @> '{"a": "John Smith"}'"#;
-    assert_eq!(one::<i64>(client, found), 2);
-    run(client, "SELECT pgseal.rotate_key('k'), pgseal.rotate_index_key('k')");
-    run(client, "CALL pgseal.reencrypt('t', 'v')");
-    assert_eq!(one::<i64>(client, found), 2);
+    assert_eq!(client.one::<i64>(found), 2);
+    client.run("SELECT pgseal.rotate_key('k'), pgseal.rotate_index_key('k')");
+    client.run("CALL pgseal.reencrypt('t', 'v')");
+    assert_eq!(client.one::<i64>(found), 2);
 }
 
 #[test]
 fn an_empty_context_is_a_context() {
     let client = &mut two_keyrings();
-    run(client, "CREATE TABLE t AS SELECT pgseal.encrypt('x'::text, 'k', '') AS v");
-    assert_eq!(one::<String>(client, "SELECT pgseal.decrypt(v, '') FROM t"), "x");
-    refused(client, "SELECT pgseal.decrypt(v) FROM t", "22000");
+    client.run("CREATE TABLE t AS SELECT pgseal.encrypt('x'::text, 'k', '') AS v");
+    assert_eq!(client.one::<String>("SELECT pgseal.decrypt(v, '') FROM t"), "x");
+    client.refused("SELECT pgseal.decrypt(v) FROM t", "22000");
 }
 
 #[test]
 fn header_functions() {
     for kind in &KINDS {
         let client = &mut kind.table();
-        run(client, "SELECT pgseal.rotate_key('k'), pgseal.rotate_index_key('k')");
-        run(client, "SELECT pgseal.rotate_index_key('k')");
+        client.run("SELECT pgseal.rotate_key('k'), pgseal.rotate_index_key('k')");
+        client.run("SELECT pgseal.rotate_index_key('k')");
         kind.run(client, "INSERT INTO t (v) VALUES (LITERAL)");
         let row = client
             .query_one("SELECT pgseal.key_version(v), pgseal.index_key_version(v), pgseal.keyring_id(v) = k.id FROM t, pgseal.keyring k WHERE name = 'k'", &[])
@@ -821,9 +770,9 @@ fn header_functions() {
 #[test]
 fn header_functions_read_values_stored_out_of_line() {
     let client = &mut KINDS[1].table();
-    run(client, "INSERT INTO t (v) SELECT repeat('x', 100000)::text");
-    assert_eq!(one::<i32>(client, "SELECT pgseal.key_version(v) FROM t"), 1);
-    assert_eq!(one::<i32>(client, "SELECT length(pgseal.decrypt(v)) FROM t"), 100_000);
+    client.run("INSERT INTO t (v) SELECT repeat('x', 100000)::text");
+    assert_eq!(client.one::<i32>("SELECT pgseal.key_version(v) FROM t"), 1);
+    assert_eq!(client.one::<i32>("SELECT length(pgseal.decrypt(v)) FROM t"), 100_000);
 }
 
 #[test]
@@ -835,7 +784,7 @@ fn returning_gives_ciphertext() {
             "UPDATE t SET v = LITERAL RETURNING v",
             "DELETE FROM t RETURNING v",
         ] {
-            let shown = text_of(client, &kind.sql(statement));
+            let shown = client.text(&kind.sql(statement));
             assert!(shown.starts_with("pgseal:"), "{statement}: {shown}");
         }
     }
@@ -855,13 +804,13 @@ fn copy_out_and_in_again_keeps_the_bytes() {
             std::io::Read::read_to_end(&mut reader, &mut copied).unwrap();
             drop(reader);
             assert!(!String::from_utf8_lossy(&copied).contains("Smith"));
-            run(client, "TRUNCATE t");
+            client.run("TRUNCATE t");
             let mut writer = client.copy_in(&format!("COPY t (v) FROM STDIN (FORMAT {format})")).unwrap();
             writer.write_all(&copied).unwrap();
             writer.finish().unwrap();
             let same =
                 "SELECT count(*) FROM t JOIN before b ON pgseal.KIND_send(t.v) = pgseal.KIND_send(b.v)";
-            assert_eq!(one::<i64>(client, &kind.sql(same)), 2, "{format}");
+            assert_eq!(client.one::<i64>(&kind.sql(same)), 2, "{format}");
         }
     }
 }
@@ -871,15 +820,15 @@ fn tables_and_views_made_from_a_query_hold_the_same_ciphertext() {
     for kind in &KINDS {
         let client = &mut kind.table();
         kind.run(client, "INSERT INTO t (v) VALUES (LITERAL), (LITERAL)");
-        run(client, "CREATE TABLE c AS SELECT v FROM t; CREATE MATERIALIZED VIEW m AS SELECT v FROM t");
+        client.run("CREATE TABLE c AS SELECT v FROM t; CREATE MATERIALIZED VIEW m AS SELECT v FROM t");
         for relation in ["c", "m"] {
             let same = format!(
                 "SELECT count(*) FROM t JOIN {relation} r ON pgseal.KIND_send(t.v) = pgseal.KIND_send(r.v)"
             );
-            assert_eq!(one::<i64>(client, &kind.sql(&same)), 2);
+            assert_eq!(client.one::<i64>(&kind.sql(&same)), 2);
             let bound = format!("SELECT a.atttypmod = b.atttypmod FROM pg_attribute a, pg_attribute b
                 WHERE a.attrelid = 't'::regclass AND b.attrelid = '{relation}'::regclass AND a.attname = 'v' AND b.attname = 'v'");
-            assert!(one::<bool>(client, &bound));
+            assert!(client.one::<bool>(&bound));
         }
     }
 }
@@ -928,20 +877,19 @@ fn awkward_documents() -> Vec<String> {
 /// Table t with a plain column beside the encrypted one.
 fn beside_plain() -> Client {
     let mut client = two_keyrings();
-    run(&mut client, "SELECT pgseal.create_keyring('big', ARRAY['$.a.*'])");
-    run(&mut client, "CREATE TABLE t (n serial, plain jsonb, v encrypted_jsonb(big))");
+    client.run("SELECT pgseal.create_keyring('big', ARRAY['$.a.*'])");
+    client.run("CREATE TABLE t (n serial, plain jsonb, v encrypted_jsonb(big))");
     client
 }
 
 fn assert_equals_plain(client: &mut Client, count: usize) {
-    let differing: Option<String> = one(
-        client,
+    let differing: Option<String> = client.one(
         "SELECT string_agg(left(plain::text, 80), ' ') FROM t
           WHERE plain::text IS DISTINCT FROM pgseal.decrypt(v)::text OR plain::text IS DISTINCT FROM v::text
              OR plain IS DISTINCT FROM v::jsonb",
     );
     assert_eq!(differing, None);
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM t WHERE v IS NOT NULL"), count as i64);
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM t WHERE v IS NOT NULL"), count as i64);
 }
 
 #[test]
@@ -958,10 +906,10 @@ fn documents_come_back_as_jsonb_has_them() {
             client.execute(insert, &[&AsText(document), &AsText(document)]).unwrap();
         }
         assert_equals_plain(client, documents.len());
-        run(client, "SELECT pgseal.rotate_key('big')");
-        run(client, "CALL pgseal.reencrypt('t', 'v')");
+        client.run("SELECT pgseal.rotate_key('big')");
+        client.run("CALL pgseal.reencrypt('t', 'v')");
         assert_equals_plain(client, documents.len());
-        run(client, "SELECT pgseal.retire_key('big', 1)");
+        client.run("SELECT pgseal.retire_key('big', 1)");
     }
 }
 
@@ -998,7 +946,7 @@ fn texts_come_back_as_they_were() {
         &megabyte,
     ];
     for text in texts {
-        run(client, "TRUNCATE t");
+        client.run("TRUNCATE t");
         client.execute("INSERT INTO t (v) VALUES ($1)", &[&AsText(text)]).unwrap();
         client.execute("INSERT INTO t (v) VALUES ($1::text)", &[&text]).unwrap();
         client.execute("INSERT INTO t (v) VALUES (pgseal.encrypt($1::text, 'k'))", &[&text]).unwrap();
@@ -1011,17 +959,17 @@ fn texts_come_back_as_they_were() {
 fn typed_text_may_look_sealed() {
     let client = &mut KINDS[1].table();
     client.execute("INSERT INTO t (v) VALUES ($1::text)", &[&"pgseal:not base64"]).unwrap();
-    assert_eq!(one::<String>(client, "SELECT pgseal.decrypt(v) FROM t"), "pgseal:not base64");
+    assert_eq!(client.one::<String>("SELECT pgseal.decrypt(v) FROM t"), "pgseal:not base64");
 }
 
 #[test]
 fn null_is_not_json_null() {
     let client = &mut KINDS[0].table();
-    run(client, "INSERT INTO t VALUES (1, 'null'), (2, NULL)");
-    run(client, "INSERT INTO t VALUES (1, 'null'::jsonb), (2, NULL::jsonb), (2, NULL::encrypted_jsonb)");
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM t WHERE n = 1 AND v::text = 'null'"), 2);
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM t WHERE n = 2 AND v IS NULL"), 3);
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM t WHERE pgseal.decrypt(v) IS NULL"), 3);
+    client.run("INSERT INTO t VALUES (1, 'null'), (2, NULL)");
+    client.run("INSERT INTO t VALUES (1, 'null'::jsonb), (2, NULL::jsonb), (2, NULL::encrypted_jsonb)");
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM t WHERE n = 1 AND v::text = 'null'"), 2);
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM t WHERE n = 2 AND v IS NULL"), 3);
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM t WHERE pgseal.decrypt(v) IS NULL"), 3);
 }
 
 #[test]
@@ -1029,21 +977,20 @@ fn storage_is_external() {
     let client = &mut KINDS[0].table();
     for kind in &KINDS {
         let storage = kind.sql("SELECT typstorage::text FROM pg_type WHERE oid = 'KIND'::regtype");
-        assert_eq!(one::<String>(client, &storage), "e");
+        assert_eq!(client.one::<String>(&storage), "e");
     }
-    run(client, r#"INSERT INTO t (v) SELECT jsonb_build_object('a', repeat('x', 1000000))"#);
-    assert!(one::<bool>(
-        client,
-        "SELECT pg_column_size(v) > 1000000 AND pg_column_compression(v) IS NULL FROM t"
-    ));
+    client.run(r#"INSERT INTO t (v) SELECT jsonb_build_object('a', repeat('x', 1000000))"#);
+    assert!(
+        client.one::<bool>("SELECT pg_column_size(v) > 1000000 AND pg_column_compression(v) IS NULL FROM t")
+    );
     let toast = "SELECT pg_relation_size(reltoastrelid) > 1000000 FROM pg_class WHERE oid = 't'::regclass";
-    assert!(one::<bool>(client, toast));
+    assert!(client.one::<bool>(toast));
 }
 
 #[test]
 fn equal_literals_in_one_statement_are_equal_to_the_parser() {
     let client = &mut KINDS[1].table();
-    run(client, "INSERT INTO t (v) VALUES ('a'), ('a'), (NULL)");
+    client.run("INSERT INTO t (v) VALUES ('a'), ('a'), (NULL)");
     for query in [
         "SELECT pgseal.decrypt(coalesce(v, 'none')) AS x, count(*) FROM t GROUP BY pgseal.decrypt(coalesce(v, 'none')) ORDER BY 1",
         "SELECT DISTINCT pgseal.decrypt(coalesce(v, 'none')) FROM t ORDER BY pgseal.decrypt(coalesce(v, 'none'))",
@@ -1061,7 +1008,7 @@ fn failed_statements_leave_nothing_behind() {
         assert!(client.batch_execute("SELECT pgseal.encrypt('x'::text, 'nope')").is_err());
         kind.run(client, "ROLLBACK TO s; INSERT INTO t (v) VALUES (LITERAL); COMMIT");
         kind.assert_sealed(client, 1);
-        run(client, "BEGIN; SELECT pgseal.rotate_key('k'); ROLLBACK");
+        client.run("BEGIN; SELECT pgseal.rotate_key('k'); ROLLBACK");
         kind.assert_inserts(client, 1, |client| {
             kind.run(client, "INSERT INTO t (v) VALUES (LITERAL), (LITERAL)")
         });
@@ -1072,7 +1019,7 @@ fn failed_statements_leave_nothing_behind() {
 fn a_rolled_back_rotation_does_not_reach_values() {
     for kind in &KINDS {
         let client = &mut kind.table();
-        run(client, "BEGIN; SAVEPOINT s; SELECT pgseal.rotate_key('k')");
+        client.run("BEGIN; SAVEPOINT s; SELECT pgseal.rotate_key('k')");
         kind.run(client, "INSERT INTO t (v) VALUES (LITERAL); ROLLBACK TO s");
         kind.run(client, "INSERT INTO t (v) VALUES (LITERAL), (LITERAL); COMMIT");
         kind.assert_sealed(client, 1);
