@@ -7,8 +7,9 @@ use std::io::Write as _;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pgseal::core::canonical::Kind;
-use pgseal::core::envelope::{self, Content, Envelope, FormatError, Head, OpenError, Options, TOKEN_BIT};
+use pgseal::core::envelope::{self, Envelope, OpenError, Options};
 use pgseal::core::filter::{self, Binding, Filter, Query, QueryVersion};
+use pgseal::core::header::{Content, FormatError, Head, TOKEN_BIT};
 use pgseal::core::jsonb::{JsonbError, walk};
 use pgseal::core::kdf::{DataKey, IndexKey};
 use pgseal::core::policy::{MAX_PATH_BYTES, Policy};

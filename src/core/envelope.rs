@@ -23,84 +23,26 @@
 //! length (u32) and raw DEFLATE (RFC 1951); padded content ends in 0x80 and zeros (ISO/IEC 7816-4) up to
 //! its Padmé length. A float4 vector is its elements, IEEE 754 binary32 little-endian.
 
-use miniz_oxide::deflate::core::{
-    CompressorOxide, TDEFLFlush, TDEFLStatus, compress as deflate, create_comp_flags_from_zip_params,
-};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::Uuid;
 use super::aead::{AeadError, COMPACT_NONCE_BYTES, TAG_BYTES, Xaes256Gcm, expand_nonce};
+use super::header::{
+    BOUND, COMPRESSED, DATA_VERSION, FormatError, HEADER_BYTES, Head, MAX_TOKENS, PADDED, TOKEN_BIT, TRANSIT,
+    parse_head, push_head, tokens_of,
+};
 use super::kdf::DataKey;
 use super::memory::{self, OutOfMemory};
+use super::packing::{MAX_CONTENT, UnpackError, compress, decompress, pad, padded_length, unpad};
 use super::rng::{self, RandomError};
 
-/// First byte of every value.
-pub const FORMAT: u8 = 1;
-/// XAES-256-GCM with a compact nonce.
-pub const SUITE: u8 = 1;
-/// Bytes before the tokens.
-pub const HEADER_BYTES: usize = 16;
-/// The bit that every token has and no marker.
-pub const TOKEN_BIT: u64 = 1 << 63;
-/// Tokens of one value, at most.
-pub const MAX_TOKENS: usize = u16::MAX as usize;
-/// Content of one value after decompression, at most: jsonb itself ends at 256 MB.
-pub const MAX_CONTENT: usize = 256 << 20;
-
-/// Where the header has the data key version.
-pub const DATA_VERSION: std::ops::Range<usize> = 8..10;
-
-const BOUND: u8 = 1 << 0;
-const COMPRESSED: u8 = 1 << 1;
-const PADDED: u8 = 1 << 2;
-const TRANSIT: u8 = 1 << 7;
 const CONTEXT_TAG_BYTES: usize = 16;
 const AAD_LABEL: &[u8] = b"pgseal/v1/aad/value";
 const TRANSIT_DOMAIN: &[u8] = b"transit";
 const MAKER_DOMAIN: &[u8] = b"maker";
 /// What a maker's proof leaves of a nonce.
 const NONCE_FREE_BYTES: usize = COMPACT_NONCE_BYTES / 2;
-
-/// What the plaintext of a value is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Content {
-    /// A jsonb datum as a little-endian server holds it, without its length word.
-    Jsonb = 1,
-    /// JSON text, what a big-endian server writes.
-    JsonText = 2,
-    /// Little-endian float4 elements.
-    Vector = 3,
-    /// UTF-8 text.
-    Text = 4,
-}
-
-/// Why bytes are not a value of format 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FormatError {
-    /// Shorter than its own counts say.
-    #[error("the value is cut short")]
-    Truncated,
-    /// The first byte names a format this version does not read.
-    #[error("the value has an unknown format")]
-    UnknownFormat,
-    /// The second byte names a cipher suite this version does not read.
-    #[error("the value has an unknown cipher suite")]
-    UnknownSuite,
-    /// A reserved bit or byte is not zero.
-    #[error("a reserved bit of the value is set")]
-    Reserved,
-    /// The content code is none that is stored.
-    #[error("the value has an unknown content")]
-    UnknownContent,
-    /// A keyring id or key version that does not exist.
-    #[error("the value names an impossible key")]
-    ImpossibleKey,
-    /// Tokens out of order, repeated, without their top bit, or on a value that is not tokenised.
-    #[error("the value has malformed tokens")]
-    Tokens,
-}
 
 /// Why a value could not be sealed.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +78,15 @@ impl From<AeadError> for OpenError {
     }
 }
 
+impl From<UnpackError> for OpenError {
+    fn from(error: UnpackError) -> Self {
+        match error {
+            UnpackError::Malformed => OpenError::Authentication,
+            UnpackError::OutOfMemory(error) => error.into(),
+        }
+    }
+}
+
 /// Why a value could not be sealed under another key.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
@@ -145,21 +96,6 @@ pub enum RenewError {
     /// The new key does not seal it.
     #[error(transparent)]
     Seal(#[from] SealError),
-}
-
-/// The header fields that the caller chooses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// What the plaintext is.
-    pub content: Content,
-    /// Keyring id, positive.
-    pub keyring: i32,
-    /// Data key version, from 1.
-    pub data_version: u16,
-    /// Index key version, 0 for a value without tokens that must always be rechecked.
-    pub index_version: u16,
-    /// Sealed before its column was known; the column's length coercion seals it anew.
-    pub transit: bool,
 }
 
 /// Options of one value.
@@ -326,37 +262,6 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Header and number of tokens, from the first [`HEADER_BYTES`] of a value; the rest may be missing.
-pub fn parse_head(bytes: &[u8]) -> Result<(Head, usize), FormatError> {
-    let head: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(FormatError::Truncated)?;
-    if head[0] != FORMAT {
-        return Err(FormatError::UnknownFormat);
-    }
-    if head[1] != SUITE {
-        return Err(FormatError::UnknownSuite);
-    }
-    if head[2] & !(BOUND | COMPRESSED | PADDED | TRANSIT) != 0 || head[14..] != [0, 0] {
-        return Err(FormatError::Reserved);
-    }
-    let keyring = i32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-    let [data_version, index_version, count] =
-        [8, 10, 12].map(|at| u16::from_be_bytes([head[at], head[at + 1]]));
-    if keyring <= 0 || data_version == 0 {
-        return Err(FormatError::ImpossibleKey);
-    }
-    if index_version == 0 && count > 0 {
-        return Err(FormatError::Tokens);
-    }
-    let transit = head[2] & TRANSIT != 0;
-    let head = Head { content: content(head[3])?, keyring, data_version, index_version, transit };
-    Ok((head, count.into()))
-}
-
-/// The tokens in `section`, which is a multiple of eight bytes.
-pub fn tokens_of(section: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
-    section.chunks_exact(8).map(|t| u64::from_be_bytes([t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]]))
-}
-
 /// Seals `plaintext` as a value of format 1. `tokens` are ascending and without duplicates.
 pub fn seal(
     key: &DataKey,
@@ -491,27 +396,6 @@ impl Opened {
     }
 }
 
-fn content(code: u8) -> Result<Content, FormatError> {
-    match code {
-        1 => Ok(Content::Jsonb),
-        2 => Ok(Content::JsonText),
-        3 => Ok(Content::Vector),
-        4 => Ok(Content::Text),
-        _ => Err(FormatError::UnknownContent),
-    }
-}
-
-fn push_head(out: &mut Vec<u8>, head: Head, flags: u8, tokens: &[u64]) {
-    out.extend_from_slice(&[FORMAT, SUITE, flags, head.content as u8]);
-    out.extend_from_slice(&head.keyring.to_be_bytes());
-    for number in [head.data_version, head.index_version, tokens.len() as u16, 0] {
-        out.extend_from_slice(&number.to_be_bytes());
-    }
-    for token in tokens {
-        out.extend_from_slice(&token.to_be_bytes());
-    }
-}
-
 /// `head` is the header and the tokens as they are stored; the header says how many tokens follow.
 fn aad(head: &[u8], keyring: &Uuid) -> Vec<u8> {
     let (header, tokens) = head.split_at(HEADER_BYTES);
@@ -521,60 +405,4 @@ fn aad(head: &[u8], keyring: &Uuid) -> Vec<u8> {
         aad.extend_from_slice(part);
     }
     aad
-}
-
-/// Padmé (Nikitin et al. 2019): only the top bits of a length stay visible.
-fn padded_length(length: usize) -> usize {
-    if length < 2 {
-        return length;
-    }
-    let exponent = length.ilog2();
-    let kept = exponent.checked_ilog2().unwrap_or(0) + 1;
-    length.next_multiple_of(1 << exponent.saturating_sub(kept))
-}
-
-fn pad(out: &mut Vec<u8>, body: usize) {
-    out.push(0x80);
-    let length = padded_length(out.len() - body);
-    out.resize(body + length, 0);
-}
-
-fn unpad(inner: &mut Vec<u8>) -> Result<(), OpenError> {
-    let end = inner.iter().rposition(|byte| *byte != 0);
-    match end {
-        Some(end) if inner[end] == 0x80 => {
-            inner.truncate(end);
-            Ok(())
-        }
-        _ => Err(OpenError::Authentication),
-    }
-}
-
-/// `None` where compression does not make it shorter.
-fn compress(plaintext: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, OutOfMemory> {
-    const LEVEL: i32 = 6;
-    const LENGTH_BYTES: usize = 4;
-    // Room for what is shorter, and no more.
-    let Some(length) = plaintext.len().checked_sub(1 + LENGTH_BYTES) else { return Ok(None) };
-    let mut out = Zeroizing::new(memory::zeroed(LENGTH_BYTES + length)?);
-    let (front, deflated) = out.split_at_mut(LENGTH_BYTES);
-    front.copy_from_slice(&(plaintext.len() as u32).to_be_bytes());
-    let flags = create_comp_flags_from_zip_params(LEVEL, 0, 0);
-    let done = deflate(&mut CompressorOxide::new(flags), plaintext, deflated, TDEFLFlush::Finish);
-    let (TDEFLStatus::Done, _, length) = done else { return Ok(None) };
-    out.truncate(LENGTH_BYTES + length);
-    Ok(Some(out))
-}
-
-fn decompress(stored: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-    let (length, deflated) = stored.split_first_chunk::<4>().ok_or(OpenError::Authentication)?;
-    let length = u32::from_be_bytes(*length) as usize;
-    if length > MAX_CONTENT {
-        return Err(OpenError::Authentication);
-    }
-    // One buffer of the final size: growing would leave copies of the plaintext behind.
-    let mut inflated = Zeroizing::new(memory::zeroed(length)?);
-    let chunks = std::iter::once(deflated);
-    let written = miniz_oxide::inflate::decompress_slice_iter_to_slice(&mut inflated, chunks, false, true);
-    (written == Ok(length)).then_some(inflated).ok_or(OpenError::Authentication)
 }

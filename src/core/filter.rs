@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 use super::Uuid;
 use super::aead::{COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
 use super::between::Between;
-use super::envelope::{FORMAT, FormatError, HEADER_BYTES, OpenError, SUITE};
+use super::envelope::OpenError;
+use super::header::{FORMAT, FormatError, HEADER_BYTES, SUITE};
 use super::kdf::DataKey;
 use super::memory::{self, OutOfMemory};
 use super::token::{MAX_LEAVES, QueryLeaf, Tokenizer, marker};
@@ -296,7 +297,7 @@ impl<'a> Filter<'a> {
             let (count, tail) = rest.split_first_chunk::<2>()?;
             let (keys, tail) = tail.split_at(8 * usize::from(u16::from_be_bytes(*count)));
             rest = tail;
-            Some(super::envelope::tokens_of(keys))
+            Some(super::header::tokens_of(keys))
         })
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::envelope::{HEADER_BYTES, TOKEN_BIT, parse_head, tokens_of};
 use super::filter::Filter;
+use super::header::{HEADER_BYTES, TOKEN_BIT, parse_head, tokens_of};
 use super::token::marker;
 
 /// Keys between two prunings: bounds the memory of a count to a few times as many entries.

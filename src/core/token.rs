@@ -10,8 +10,8 @@
 //! Beside tokens every value has one *marker*, keyring id << 16 | index key version, with the top bit clear.
 
 use super::canonical::Kind;
-use super::envelope::{MAX_TOKENS, TOKEN_BIT};
 use super::fold::fold;
+use super::header::{MAX_TOKENS, TOKEN_BIT};
 use super::jsonb::{JsonbError, Leaf, path_bytes, walk};
 use super::kdf::IndexKey;
 use super::memory::{self, OutOfMemory};

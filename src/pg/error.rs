@@ -6,7 +6,8 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, spi};
 
-use crate::core::envelope::{FormatError, OpenError, RenewError, SealError};
+use crate::core::envelope::{OpenError, RenewError, SealError};
+use crate::core::header::FormatError;
 use crate::core::jsonb::JsonbError;
 use crate::core::kdf::CommitmentMismatch;
 use crate::core::memory::OutOfMemory;

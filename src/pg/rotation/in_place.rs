@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys::TransactionId;
 
-use crate::core::envelope::{DATA_VERSION, HEADER_BYTES, parse_head};
+use crate::core::header::{DATA_VERSION, HEADER_BYTES, parse_head};
 use crate::pg::catalog::{self, Keyring};
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};

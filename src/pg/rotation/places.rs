@@ -5,7 +5,7 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-use crate::core::envelope::{HEADER_BYTES, Head, parse_head};
+use crate::core::header::{HEADER_BYTES, Head, parse_head};
 use crate::core::text_form;
 use crate::pg::error::PgError;
 use crate::pg::raw::array;

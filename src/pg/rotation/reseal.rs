@@ -1,6 +1,6 @@
 //! What re-encryption and retiring need beside SQL; the loops themselves are in sql/reencrypt.sql.
 
-use crate::core::envelope::HEADER_BYTES;
+use crate::core::header::HEADER_BYTES;
 use crate::keys::state::KeyState;
 use crate::pg::catalog;
 use crate::pg::error::PgError;

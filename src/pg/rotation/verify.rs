@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::core::envelope::{Envelope, HEADER_BYTES, Head, parse_head};
+use crate::core::envelope::Envelope;
+use crate::core::header::{HEADER_BYTES, Head, parse_head};
 use crate::kms::Class;
 use crate::pg::error::PgError;
 use crate::pg::raw::array;

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use zeroize::Zeroizing;
 
 use crate::core::between::Between;
-use crate::core::envelope::{Content, FormatError, parse_head};
 use crate::core::filter::{
     self, Binding, Filter, Groups, MAX_ALTERNATIVES, Parts, Query, QueryVersion, any_group, groups,
     join_documents, leaf_group, range_group,
 };
+use crate::core::header::{Content, FormatError, parse_head};
 use crate::core::memory::{self, OutOfMemory};
 use crate::core::policy::Policy;
 use crate::core::range::Reading;

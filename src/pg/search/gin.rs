@@ -1,7 +1,7 @@
 //! The GIN operator class: keys are tokens and one marker per value. No function here needs a key.
 
-use crate::core::envelope::{HEADER_BYTES, parse_head, tokens_of};
 use crate::core::filter::Filter;
+use crate::core::header::{HEADER_BYTES, parse_head, tokens_of};
 use crate::core::token::marker;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::gin::{key_states, return_query_keys, return_value_keys, set_recheck};

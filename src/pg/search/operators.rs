@@ -1,8 +1,8 @@
 //! `@>`, `@@` and the two halves they are rewritten into: the token match, which sees bytes only, and the
 //! exact half, which decrypts.
 
-use crate::core::envelope::{HEADER_BYTES, parse_head};
 use crate::core::filter::{Binding, Filter};
+use crate::core::header::{HEADER_BYTES, parse_head};
 use crate::core::token::marker;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};

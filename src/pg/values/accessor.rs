@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use zeroize::Zeroizing;
 
-use crate::core::envelope::parse_head;
+use crate::core::header::parse_head;
 use crate::core::memory::{self, OutOfMemory};
 use crate::core::policy::Policy;
 use crate::core::text_query::{Accessor, TextQuery};

@@ -5,7 +5,8 @@ use std::ffi::CStr;
 use pgrx::{PgSqlErrorCode as Code, PgTryBuilder, pg_sys};
 use zeroize::Zeroizing;
 
-use crate::core::envelope::{Content, HEADER_BYTES, Head, Options, parse_head};
+use crate::core::envelope::Options;
+use crate::core::header::{Content, HEADER_BYTES, Head, parse_head};
 use crate::core::memory;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use crate::core::envelope::{HEADER_BYTES, parse_head};
+use crate::core::header::{HEADER_BYTES, parse_head};
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::choice::was_planned_without;

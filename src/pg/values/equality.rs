@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::core::envelope::parse_head;
+use crate::core::header::parse_head;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::Varlena;

@@ -4,7 +4,8 @@
 //! DEFAULTs arrive without it; they are sealed at once, with the *transit* flag, and the column's length
 //! coercion seals them anew when the statement runs.
 
-use crate::core::envelope::{Content, Envelope, Head, Options, parse_head};
+use crate::core::envelope::{Envelope, Options};
+use crate::core::header::{Content, Head, parse_head};
 use crate::core::text_form;
 use crate::pg::error::PgError;
 use crate::pg::raw::array;

@@ -1,7 +1,7 @@
 //! Operators that look into a document or change it: decrypt, ask jsonb, seal the result under the same
 //! keyring. Results are not tokenised, so they are always rechecked.
 
-use crate::core::envelope::{Content, HEADER_BYTES, Head, parse_head};
+use crate::core::header::{Content, HEADER_BYTES, Head, parse_head};
 use crate::core::jsonb::is_scalar;
 use crate::core::policy::Policy;
 use crate::core::text_query::Accessor;

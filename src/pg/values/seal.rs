@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use crate::core::envelope::{self, Content, Envelope, Head, Opened, Options};
+use crate::core::envelope::{self, Envelope, Opened, Options};
+use crate::core::header::{Content, Head, parse_head};
 use crate::core::jsonb::all_strings;
 use crate::core::policy::Policy;
 use crate::core::token::Tokenizer;
@@ -111,7 +112,7 @@ fn reseal(opened: &OpenValue) -> Result<Varlena, PgError> {
 /// Sealed under the active keys, without `index` the data key, and not in transit; from the head of a value. What is no
 /// value, or of no keyring, is not.
 pub fn is_current(bytes: &[u8], index: bool) -> Result<bool, PgError> {
-    let Ok((head, _)) = envelope::parse_head(bytes) else { return Ok(false) };
+    let Ok((head, _)) = parse_head(bytes) else { return Ok(false) };
     match session::keyring(head.keyring) {
         Err(PgError::UnknownKeyringId(_)) => Ok(false),
         keyring => keyring?.is_active_for(&head, index),
@@ -121,7 +122,7 @@ pub fn is_current(bytes: &[u8], index: bool) -> Result<bool, PgError> {
 /// Seals a stored value anew under the active keys of its own keyring. Tokens that the active index key has made, or
 /// without `index` any index key, stay.
 pub fn rotate(bytes: &[u8], kind: &Kind, index: bool) -> Result<Varlena, PgError> {
-    let (head, _) = envelope::parse_head(bytes)?;
+    let (head, _) = parse_head(bytes)?;
     kind.require(&head)?;
     if session::keyring(head.keyring)?.keeps_tokens(&head, index)? {
         let mut out = Vec::new();
@@ -276,7 +277,7 @@ fn locate<'a>(
     kind: &Kind,
     permit: impl FnOnce(&Keyring, &Head) -> Result<(), PgError>,
 ) -> Result<Located<'a>, PgError> {
-    kind.require(&envelope::parse_head(bytes)?.0)?;
+    kind.require(&parse_head(bytes)?.0)?;
     locate_any(bytes, permit)
 }
 
