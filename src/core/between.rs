@@ -5,6 +5,7 @@
 
 use zeroize::Zeroizing;
 
+use super::bytes::{Reader, put_prefixed};
 use super::jsonb::{JsonbError, walk};
 use super::policy::{Policy, PolicyError, plain_path};
 use super::range::{Bounds, Decimal, Domain, Reading, Scalar};
@@ -54,13 +55,13 @@ impl Between {
     /// The plaintext of a filter.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(vec![self.bounds.domain as u8]);
-        push(&mut out, self.path.as_bytes());
+        put_prefixed(&mut out, self.path.as_bytes());
         for bound in [&self.bounds.low, &self.bounds.high] {
             match bound {
                 None => out.push(0),
                 Some(scalar) => {
                     out.push(1);
-                    push(&mut out, &scalar.to_bytes());
+                    put_prefixed(&mut out, &scalar.to_bytes());
                 }
             }
         }
@@ -69,41 +70,26 @@ impl Between {
 
     /// Reads what [`Between::encode`] wrote; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (domain, rest) = bytes.split_first()?;
-        let domain = match domain {
-            1 => Domain::Numbers,
-            2 => Domain::Times,
-            _ => return None,
-        };
-        let (path, rest) = take(rest)?;
-        let (low, rest) = take_bound(domain, rest)?;
-        let (high, rest) = take_bound(domain, rest)?;
-        let path = std::str::from_utf8(path).ok().filter(|_| rest.is_empty())?;
-        Between::new(path, Bounds { domain, low, high }).ok()
+        let mut reader = Reader::new(bytes);
+        let domain = Domain::try_from(reader.u8()?).ok()?;
+        let path = std::str::from_utf8(reader.prefixed()?).ok()?;
+        let low = read_bound(domain, &mut reader)?;
+        let high = read_bound(domain, &mut reader)?;
+        let bounds = reader.is_empty().then_some(Bounds { domain, low, high })?;
+        Between::new(path, bounds).ok()
     }
 }
 
-fn push(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    rest.split_at_checked(u32::from_be_bytes(*length) as usize)
-}
-
-fn take_bound(domain: Domain, bytes: &[u8]) -> Option<(Option<Scalar>, &[u8])> {
-    let (present, rest) = bytes.split_first()?;
-    if *present == 0 {
-        return Some((None, rest));
+/// A bound, which may be open.
+fn read_bound(domain: Domain, reader: &mut Reader<'_>) -> Option<Option<Scalar>> {
+    if reader.u8()? == 0 {
+        return Some(None);
     }
-    let (bound, rest) = take(rest)?;
-    let scalar = match domain {
+    let bound = reader.prefixed()?;
+    Some(Some(match domain {
         Domain::Numbers => Scalar::Number(Decimal::new(bound.to_vec())?),
         Domain::Times => Scalar::Time(i128::from_be_bytes(bound.try_into().ok()?)),
-    };
-    Some((Some(scalar), rest))
+    }))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 
 use super::Uuid;
 use super::aead::{AeadError, COMPACT_NONCE_BYTES, TAG_BYTES, Xaes256Gcm, expand_nonce};
+use super::bytes::joined;
 use super::header::{
     BOUND, COMPRESSED, DATA_VERSION, FormatError, HEADER_BYTES, Head, MAX_TOKENS, PADDED, TOKEN_BIT, TRANSIT,
     parse_head, push_head, tokens_of,
@@ -157,7 +158,7 @@ impl<'a> Envelope<'a> {
 
     /// The tokens, ascending.
     pub fn tokens(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
-        tokens_of(&self.bytes[HEADER_BYTES..self.sealed_start()])
+        tokens_of(&self.bytes[Head::token_section(self.token_count)])
     }
 
     /// Decrypts; the context is not looked at, see [`Opened::require_context`].
@@ -247,7 +248,7 @@ impl<'a> Envelope<'a> {
     }
 
     fn sealed_start(&self) -> usize {
-        HEADER_BYTES + 8 * self.token_count
+        Head::token_section(self.token_count).end
     }
 
     fn check_tokens(&self) -> Result<(), FormatError> {
@@ -307,7 +308,7 @@ fn seal_tagged(
     flags |= if compressed.is_some() { COMPRESSED } else { 0 };
     flags |= if options.pad { PADDED } else { 0 };
 
-    let sealed_start = HEADER_BYTES + 8 * tokens.len();
+    let sealed_start = Head::token_section(tokens.len()).end;
     let room = COMPACT_NONCE_BYTES + padded_length(CONTEXT_TAG_BYTES + content.len() + 1) + TAG_BYTES;
     // One allocation: growing would leave a copy of the plaintext behind.
     let mut out = memory::room(sealed_start + room)?;
@@ -399,10 +400,5 @@ impl Opened {
 /// `head` is the header and the tokens as they are stored; the header says how many tokens follow.
 fn aad(head: &[u8], keyring: &Uuid) -> Vec<u8> {
     let (header, tokens) = head.split_at(HEADER_BYTES);
-    let mut aad = Vec::with_capacity(head.len() + 64);
-    for part in [AAD_LABEL, header, keyring, tokens] {
-        aad.extend_from_slice(&(part.len() as u32).to_be_bytes());
-        aad.extend_from_slice(part);
-    }
-    aad
+    joined(&[AAD_LABEL, header, keyring, tokens])
 }

@@ -21,8 +21,9 @@ use zeroize::Zeroizing;
 use super::Uuid;
 use super::aead::{COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
 use super::between::Between;
+use super::bytes::{Reader, joined, prefixed_bytes, put_prefixed};
 use super::envelope::OpenError;
-use super::header::{FORMAT, FormatError, HEADER_BYTES, SUITE};
+use super::header::{FORMAT, FormatError, HEADER_BYTES, SUITE, TOKEN_BYTES, tokens_of};
 use super::kdf::DataKey;
 use super::memory::{self, OutOfMemory};
 use super::token::{MAX_LEAVES, QueryLeaf, Tokenizer, marker};
@@ -200,7 +201,7 @@ pub struct Parts<'a> {
 pub fn seal(key: &DataKey, uuid: &Uuid, parts: &Parts<'_>) -> Result<Vec<u8>, OpenError> {
     let mut flags = if parts.binding == Binding::Session { SESSION } else { 0 };
     flags |= if parts.nulls { NULLS } else { 0 };
-    let groups: usize = parts.groups.iter().map(|group| 2 + 8 * group.len()).sum();
+    let groups: usize = parts.groups.iter().map(|group| 2 + TOKEN_BYTES * group.len()).sum();
     let sealed = COMPACT_NONCE_BYTES + parts.query.len() + TAG_BYTES;
     let mut out = memory::room(HEADER_BYTES + groups + sealed)?;
     out.extend_from_slice(&[FORMAT, SUITE, flags, CONTENT]);
@@ -292,13 +293,8 @@ impl<'a> Filter<'a> {
 
     /// The groups of keys.
     pub fn groups(&self) -> impl Iterator<Item = impl ExactSizeIterator<Item = u64> + 'a> + 'a {
-        let mut rest = &self.bytes[HEADER_BYTES..self.sealed_start];
-        std::iter::from_fn(move || {
-            let (count, tail) = rest.split_first_chunk::<2>()?;
-            let (keys, tail) = tail.split_at(8 * usize::from(u16::from_be_bytes(*count)));
-            rest = tail;
-            Some(super::header::tokens_of(keys))
-        })
+        let mut reader = Reader::new(&self.bytes[HEADER_BYTES..self.sealed_start]);
+        std::iter::from_fn(move || group_in(&mut reader).map(tokens_of))
     }
 
     /// Number of groups.
@@ -339,44 +335,35 @@ impl<'a> Filter<'a> {
 
 /// Joins the documents of a [`Query::ContainsAny`].
 pub fn join_documents(documents: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, OutOfMemory> {
-    let length = documents.iter().map(|document| 4 + document.len()).sum();
-    let mut joined = Zeroizing::new(memory::room(length)?);
-    for document in documents {
-        joined.extend_from_slice(&(document.len() as u32).to_be_bytes());
-        joined.extend_from_slice(document);
-    }
-    Ok(joined)
+    let length = documents.iter().map(|document| prefixed_bytes(document)).sum();
+    let mut out = Zeroizing::new(memory::room(length)?);
+    documents.iter().for_each(|document| put_prefixed(&mut out, document));
+    Ok(out)
 }
 
 /// What [`join_documents`] joined.
-pub fn split_documents(mut joined: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (length, rest) = joined.split_first_chunk::<4>()?;
-        let (document, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        joined = rest;
-        Some(document)
-    })
+pub fn split_documents(joined: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut reader = Reader::new(joined);
+    std::iter::from_fn(move || reader.prefixed())
 }
 
+/// The keys of the group that comes next.
+fn group_in<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
+    let count = reader.u16()?;
+    reader.take(TOKEN_BYTES * usize::from(count))
+}
+
+/// Where the groups end; there is a whole header.
 fn groups_end(bytes: &[u8], count: usize) -> Result<usize, FormatError> {
-    let mut at = HEADER_BYTES;
+    let mut reader = Reader::new(&bytes[HEADER_BYTES..]);
     for _ in 0..count {
-        let size = bytes.get(at..).and_then(|rest| rest.first_chunk::<2>()).ok_or(FormatError::Truncated)?;
-        at += 2 + 8 * usize::from(u16::from_be_bytes(*size));
+        group_in(&mut reader).ok_or(FormatError::Truncated)?;
     }
-    match at > bytes.len() {
-        true => Err(FormatError::Truncated),
-        false => Ok(at),
-    }
+    Ok(bytes.len() - reader.rest().len())
 }
 
 /// Groups and flags stay outside: they are refreshed without sealing the query again.
 fn aad(keyring: i32, data_version: u16, query: Query, uuid: &Uuid) -> Vec<u8> {
-    let mut aad = Vec::with_capacity(64);
     let numbers = [&keyring.to_be_bytes()[..], &data_version.to_be_bytes(), &[query as u8]].concat();
-    for part in [AAD_LABEL, uuid, &numbers] {
-        aad.extend_from_slice(&(part.len() as u32).to_be_bytes());
-        aad.extend_from_slice(part);
-    }
-    aad
+    joined(&[AAD_LABEL, uuid, &numbers])
 }

@@ -1,18 +1,24 @@
 //! The 16 bytes at the start of every value, as [`super::envelope`] describes them, and the tokens behind them.
 
+use std::ops::Range;
+
+use super::bytes::UnknownCode;
+
 /// First byte of every value.
 pub const FORMAT: u8 = 1;
 /// XAES-256-GCM with a compact nonce.
 pub const SUITE: u8 = 1;
 /// Bytes before the tokens.
 pub const HEADER_BYTES: usize = 16;
+/// Bytes of a token.
+pub const TOKEN_BYTES: usize = 8;
 /// The bit that every token has and no marker.
 pub const TOKEN_BIT: u64 = 1 << 63;
 /// Tokens of one value, at most.
 pub const MAX_TOKENS: usize = u16::MAX as usize;
 
 /// Where the header has the data key version.
-pub const DATA_VERSION: std::ops::Range<usize> = 8..10;
+pub const DATA_VERSION: Range<usize> = 8..10;
 
 /// The ciphertext begins with a context tag.
 pub(super) const BOUND: u8 = 1 << 0;
@@ -35,6 +41,20 @@ pub enum Content {
     Vector = 3,
     /// UTF-8 text.
     Text = 4,
+}
+
+impl TryFrom<u8> for Content {
+    type Error = UnknownCode;
+
+    fn try_from(code: u8) -> Result<Self, UnknownCode> {
+        match code {
+            1 => Ok(Content::Jsonb),
+            2 => Ok(Content::JsonText),
+            3 => Ok(Content::Vector),
+            4 => Ok(Content::Text),
+            _ => Err(UnknownCode),
+        }
+    }
 }
 
 /// Why bytes are not a value of format 1.
@@ -78,6 +98,13 @@ pub struct Head {
     pub transit: bool,
 }
 
+impl Head {
+    /// Where a value of so many tokens has them.
+    pub fn token_section(count: usize) -> Range<usize> {
+        HEADER_BYTES..HEADER_BYTES + TOKEN_BYTES * count
+    }
+}
+
 /// Header and number of tokens, from the first [`HEADER_BYTES`] of a value; the rest may be missing.
 pub fn parse_head(bytes: &[u8]) -> Result<(Head, usize), FormatError> {
     let head: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(FormatError::Truncated)?;
@@ -99,24 +126,15 @@ pub fn parse_head(bytes: &[u8]) -> Result<(Head, usize), FormatError> {
     if index_version == 0 && count > 0 {
         return Err(FormatError::Tokens);
     }
+    let content = Content::try_from(head[3]).map_err(|_| FormatError::UnknownContent)?;
     let transit = head[2] & TRANSIT != 0;
-    let head = Head { content: content(head[3])?, keyring, data_version, index_version, transit };
+    let head = Head { content, keyring, data_version, index_version, transit };
     Ok((head, count.into()))
 }
 
 /// The tokens in `section`, which is a multiple of eight bytes.
 pub fn tokens_of(section: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
     section.chunks_exact(8).map(|t| u64::from_be_bytes([t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]]))
-}
-
-fn content(code: u8) -> Result<Content, FormatError> {
-    match code {
-        1 => Ok(Content::Jsonb),
-        2 => Ok(Content::JsonText),
-        3 => Ok(Content::Vector),
-        4 => Ok(Content::Text),
-        _ => Err(FormatError::UnknownContent),
-    }
 }
 
 /// Appends header and tokens.

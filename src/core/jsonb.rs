@@ -2,6 +2,7 @@
 //!
 //! Only the little-endian form is read; it is the same in every PostgreSQL version since 9.4.
 
+use super::bytes::{prefixed_bytes, put_prefixed};
 use super::canonical::{Kind, NumberError, number};
 use super::memory::OutOfMemory;
 
@@ -27,8 +28,12 @@ pub fn path_bytes(steps: &[Option<&[u8]>]) -> Vec<u8> {
 
 fn push_key(path: &mut Vec<u8>, key: &[u8]) {
     path.push(KEY_STEP);
-    path.extend_from_slice(&(key.len() as u32).to_be_bytes());
-    path.extend_from_slice(key);
+    put_prefixed(path, key);
+}
+
+/// Bytes that an object key takes in a path.
+pub fn key_bytes(key: &[u8]) -> usize {
+    1 + prefixed_bytes(key)
 }
 
 /// Why a document could not be walked.
@@ -175,7 +180,7 @@ impl<'a, F> Walker<'a, F> {
         let parent = self.path.len();
         for _ in 0..count {
             let (STRING, key) = keys.next()? else { return Err(JsonbError::Malformed.into()) };
-            self.path.try_reserve(5 + key.len()).map_err(|_| JsonbError::from(OutOfMemory))?;
+            self.path.try_reserve(key_bytes(key)).map_err(|_| JsonbError::from(OutOfMemory))?;
             push_key(&mut self.path, key);
             self.keys.push(key);
             let (kind, data) = values.next()?;

@@ -4,6 +4,7 @@
 
 pub mod aead;
 pub mod between;
+pub mod bytes;
 pub mod canonical;
 pub mod envelope;
 pub mod filter;

@@ -5,6 +5,7 @@ use miniz_oxide::deflate::core::{
 };
 use zeroize::Zeroizing;
 
+use super::bytes::Reader;
 use super::memory::{self, OutOfMemory};
 
 /// Content of one value after decompression, at most: jsonb itself ends at 256 MB.
@@ -68,14 +69,14 @@ pub fn compress(plaintext: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, OutOfMem
 
 /// Undoes [`compress`].
 pub fn decompress(stored: &[u8]) -> Result<Zeroizing<Vec<u8>>, UnpackError> {
-    let (length, deflated) = stored.split_first_chunk::<4>().ok_or(UnpackError::Malformed)?;
-    let length = u32::from_be_bytes(*length) as usize;
+    let mut reader = Reader::new(stored);
+    let length = reader.u32().ok_or(UnpackError::Malformed)? as usize;
     if length > MAX_CONTENT {
         return Err(UnpackError::Malformed);
     }
     // One buffer of the final size: growing would leave copies of the plaintext behind.
     let mut inflated = Zeroizing::new(memory::zeroed(length)?);
-    let chunks = std::iter::once(deflated);
+    let chunks = std::iter::once(reader.rest());
     let written = miniz_oxide::inflate::decompress_slice_iter_to_slice(&mut inflated, chunks, false, true);
     (written == Ok(length)).then_some(inflated).ok_or(UnpackError::Malformed)
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::bytes::UnknownCode;
 use super::canonical::{Kind, printed_number};
 use super::iso8601;
 
@@ -36,6 +37,18 @@ pub enum Domain {
     Numbers = 1,
     /// JSON strings that are a date or time, see [`Reading`].
     Times = 2,
+}
+
+impl TryFrom<u8> for Domain {
+    type Error = UnknownCode;
+
+    fn try_from(code: u8) -> Result<Self, UnknownCode> {
+        match code {
+            1 => Ok(Domain::Numbers),
+            2 => Ok(Domain::Times),
+            _ => Err(UnknownCode),
+        }
+    }
 }
 
 /// Which strings are times; what has tokens is found by the reading that made them.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::filter::Filter;
-use super::header::{HEADER_BYTES, TOKEN_BIT, parse_head, tokens_of};
+use super::header::{HEADER_BYTES, Head, TOKEN_BIT, parse_head, tokens_of};
 use super::token::marker;
 
 /// Keys between two prunings: bounds the memory of a count to a few times as many entries.
@@ -127,10 +127,9 @@ impl Sample {
         if count == 0 {
             return;
         }
-        let end = HEADER_BYTES + 8 * count;
-        read(end, &mut |bytes| {
-            tokens_of(bytes.get(HEADER_BYTES..end).unwrap_or_default())
-                .for_each(|token| self.keys.add(token));
+        let section = Head::token_section(count);
+        read(section.end, &mut |bytes| {
+            tokens_of(bytes.get(section.clone()).unwrap_or_default()).for_each(|token| self.keys.add(token));
         });
     }
 

@@ -5,6 +5,7 @@
 
 use zeroize::Zeroizing;
 
+use super::bytes::{Reader, UnknownCode, prefixed_bytes, put_prefixed};
 use super::canonical::{Kind, printed_number};
 use super::jsonb::{MAX_DEPTH, path_bytes};
 use super::memory::{self, OutOfMemory};
@@ -28,10 +29,17 @@ pub enum Accessor {
     Path = 3,
 }
 
-impl Accessor {
-    /// The accessor with this number.
-    pub fn from_code(code: u8) -> Option<Self> {
-        [Accessor::Whole, Accessor::Field, Accessor::Element, Accessor::Path].get(usize::from(code)).copied()
+impl TryFrom<u8> for Accessor {
+    type Error = UnknownCode;
+
+    fn try_from(code: u8) -> Result<Self, UnknownCode> {
+        match code {
+            0 => Ok(Accessor::Whole),
+            1 => Ok(Accessor::Field),
+            2 => Ok(Accessor::Element),
+            3 => Ok(Accessor::Path),
+            _ => Err(UnknownCode),
+        }
     }
 }
 
@@ -49,31 +57,24 @@ pub struct TextQuery<'a> {
 impl<'a> TextQuery<'a> {
     /// The plaintext of a filter.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, OutOfMemory> {
-        let steps: usize = self.steps.iter().map(|step| 4 + step.len()).sum();
+        let steps: usize = self.steps.iter().map(|step| prefixed_bytes(step)).sum();
         let mut out = Zeroizing::new(memory::room(5 + steps + self.text.len())?);
         out.push(self.accessor as u8);
         out.extend_from_slice(&(self.steps.len() as u32).to_be_bytes());
-        for step in &self.steps {
-            out.extend_from_slice(&(step.len() as u32).to_be_bytes());
-            out.extend_from_slice(step);
-        }
+        self.steps.iter().for_each(|step| put_prefixed(&mut out, step));
         out.extend_from_slice(self.text);
         Ok(out)
     }
 
     /// Reads what [`TextQuery::encode`] wrote; `None` for anything else.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (accessor, rest) = bytes.split_first()?;
-        let accessor = Accessor::from_code(*accessor)?;
-        let (count, mut rest) = number(rest)?;
+        let mut reader = Reader::new(bytes);
+        let accessor = Accessor::try_from(reader.u8()?).ok()?;
         let mut steps = Vec::new();
-        for _ in 0..count {
-            let (length, tail) = number(rest)?;
-            let (step, tail) = tail.split_at_checked(length)?;
-            steps.push(step);
-            rest = tail;
+        for _ in 0..reader.u32()? {
+            steps.push(reader.prefixed()?);
         }
-        Some(TextQuery { accessor, steps, text: rest })
+        Some(TextQuery { accessor, steps, text: reader.rest() })
     }
 
     /// The scalars of which a document has one where the text is equal. `None` where that cannot be said: the
@@ -167,11 +168,6 @@ fn scalars_printed_as(text: &[u8]) -> Vec<(Kind, Vec<u8>)> {
         }
     }
     scalars
-}
-
-fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (number, rest) = bytes.split_first_chunk::<4>()?;
-    Some((u32::from_be_bytes(*number) as usize, rest))
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@
 //!
 //! Beside tokens every value has one *marker*, keyring id << 16 | index key version, with the top bit clear.
 
+use super::bytes::{prefixed_bytes, put_prefixed};
 use super::canonical::Kind;
 use super::fold::fold;
 use super::header::{MAX_TOKENS, TOKEN_BIT};
-use super::jsonb::{JsonbError, Leaf, path_bytes, walk};
+use super::jsonb::{JsonbError, Leaf, key_bytes, path_bytes, walk};
 use super::kdf::IndexKey;
 use super::memory::{self, OutOfMemory};
 use super::policy::{FULL_BITS, MAX_PATH_BYTES, PathRule, Policy, SCHEME};
@@ -198,20 +199,18 @@ impl Tokenizer<'_> {
         message: &mut Vec<u8>,
     ) -> Result<u64, OutOfMemory> {
         message.clear();
-        message.try_reserve(12 + path.len() + value.len()).map_err(|_| OutOfMemory)?;
+        message.try_reserve(4 + prefixed_bytes(path) + prefixed_bytes(value)).map_err(|_| OutOfMemory)?;
         message.extend_from_slice(&[SCHEME, kind as u8]);
-        message.extend_from_slice(&(path.len() as u32).to_be_bytes());
-        message.extend_from_slice(path);
+        put_prefixed(message, path);
         message.extend_from_slice(&salt.to_be_bytes());
-        message.extend_from_slice(&(value.len() as u32).to_be_bytes());
-        message.extend_from_slice(value);
+        put_prefixed(message, value);
         Ok(self.key.prf(message))
     }
 }
 
 /// Length of [`path_of_keys`].
 fn keys_bytes(keys: &[&[u8]]) -> usize {
-    keys.iter().map(|key| 5 + key.len()).sum()
+    keys.iter().map(|key| key_bytes(key)).sum()
 }
 
 fn path_of_keys(keys: &[&[u8]]) -> Vec<u8> {

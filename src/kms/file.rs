@@ -16,6 +16,7 @@ use super::files::read_bounded;
 use super::text::{check_name, key_from_text, key_text};
 use super::{Kms, KmsError};
 use crate::core::aead::{NONCE_BYTES, TAG_BYTES, Xaes256Gcm};
+use crate::core::bytes::joined;
 use crate::core::rng;
 use crate::core::secret::RootKey;
 use crate::keys::context::WrapContext;
@@ -252,12 +253,7 @@ fn unseal(versions: &Versions, context: &WrapContext, wrapped: &[u8]) -> Result<
 
 /// Label, header and context, each after its length.
 fn aad(header: &[u8; HEADER_BYTES], context: &WrapContext) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for part in [AAD_LABEL, header, &context.bytes()] {
-        bytes.extend_from_slice(&(part.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(part);
-    }
-    bytes
+    joined(&[AAD_LABEL, header, &context.bytes()])
 }
 
 #[cfg(test)]

@@ -263,7 +263,7 @@ fn remember_text(
 }
 
 fn encode_argument(call: Call, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, PgError> {
-    let accessor = Accessor::from_code(call.int4(0) as u8).unwrap_or(Accessor::Path);
+    let accessor = Accessor::try_from(call.int4(0) as u8).unwrap_or(Accessor::Path);
     let steps = array::steps(call.datum(1))?.unwrap_or_default();
     let steps = memory::collect(steps.iter().map(Varlena::bytes))?;
     Ok(TextQuery { accessor, steps, text }.encode()?)

@@ -1,7 +1,7 @@
 //! The GIN operator class: keys are tokens and one marker per value. No function here needs a key.
 
 use crate::core::filter::Filter;
-use crate::core::header::{HEADER_BYTES, parse_head, tokens_of};
+use crate::core::header::{HEADER_BYTES, Head, parse_head, tokens_of};
 use crate::core::token::marker;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::gin::{key_states, return_query_keys, return_value_keys, set_recheck};
@@ -15,9 +15,9 @@ const MAYBE: i8 = pgrx::pg_sys::GIN_MAYBE as i8;
 pub fn extract_value(call: Call) -> Returned {
     let (head, count) = parse_head(call.prefix(0, HEADER_BYTES).bytes())?;
     seal::with_kind(call, |kind, (): &mut ()| kind.require(&head))?;
-    let end = HEADER_BYTES + 8 * count;
-    let value = call.prefix(0, end);
-    let section = value.bytes().get(HEADER_BYTES..end).unwrap_or_default();
+    let section = Head::token_section(count);
+    let value = call.prefix(0, section.end);
+    let section = value.bytes().get(section).unwrap_or_default();
     let mut keys: Vec<u64> = Vec::with_capacity(count + 1);
     keys.push(marker(head.keyring, head.index_version));
     keys.extend(tokens_of(section));

@@ -2,7 +2,7 @@
 //! exact half, which decrypts.
 
 use crate::core::filter::{Binding, Filter};
-use crate::core::header::{HEADER_BYTES, parse_head};
+use crate::core::header::{Head, parse_head};
 use crate::core::token::marker;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
@@ -21,7 +21,7 @@ const TOKENS_AT_ONCE: usize = 64;
 pub fn token_match(call: Call) -> Returned {
     let bytes = call.varlena(1);
     let Ok(filter) = Filter::parse(bytes.bytes()) else { return boolean(true) };
-    let mut value = call.prefix(0, HEADER_BYTES + 8 * TOKENS_AT_ONCE);
+    let mut value = call.prefix(0, Head::token_section(TOKENS_AT_ONCE).end);
     let Ok((head, count)) = parse_head(value.bytes()) else { return boolean(true) };
     if filter.every_keyring() {
         return boolean(true);
@@ -29,11 +29,11 @@ pub fn token_match(call: Call) -> Returned {
     if head.keyring != filter.keyring() {
         return Ok(None);
     }
-    let end = HEADER_BYTES + 8 * count;
-    if value.bytes().len() < end {
-        value = call.prefix(0, end);
+    let section = Head::token_section(count);
+    if value.bytes().len() < section.end {
+        value = call.prefix(0, section.end);
     }
-    let Some(section) = value.bytes().get(HEADER_BYTES..end) else { return boolean(true) };
+    let Some(section) = value.bytes().get(section) else { return boolean(true) };
     let admitted = filter.admits(marker(head.keyring, head.index_version), |token| has_token(section, token));
     if admitted || !filter.has_nulls() { boolean(admitted) } else { Ok(None) }
 }
