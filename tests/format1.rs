@@ -8,7 +8,8 @@ use std::io::Write as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pgseal::core::canonical::Kind;
 use pgseal::core::envelope::{self, Envelope, OpenError, Options};
-use pgseal::core::filter::{self, Binding, Filter, Query, QueryVersion};
+use pgseal::core::filter::{self, Binding, Filter, Query};
+use pgseal::core::groups::{self, Groups, QueryVersion};
 use pgseal::core::header::{Content, FormatError, Head, TOKEN_BIT};
 use pgseal::core::jsonb::{JsonbError, walk};
 use pgseal::core::kdf::{DataKey, IndexKey};
@@ -787,7 +788,7 @@ fn a_filter_opens_only_as_it_was_sealed() {
     }
 }
 
-fn a_filter(groups: &filter::Groups, query: &[u8]) -> Vec<u8> {
+fn a_filter(groups: &Groups, query: &[u8]) -> Vec<u8> {
     let parts = filter::Parts {
         keyring: KEYRING_ID,
         binding: Binding::Fixed,
@@ -1059,7 +1060,7 @@ impl History {
         }
     }
 
-    fn admits(&self, groups: &filter::Groups, document: &Json) -> bool {
+    fn admits(&self, groups: &Groups, document: &Json) -> bool {
         let bytes = a_filter(groups, b"");
         let tokens = self.tokens(document);
         let marker = marker(KEYRING_ID, self.document_version);
@@ -1147,7 +1148,7 @@ proptest! {
         history in any_history(),
     ) {
         let asked = query_leaves(&jsonb(&query)).unwrap();
-        let groups = history.with_versions(|versions| filter::groups(KEYRING_ID, versions, &asked));
+        let groups = history.with_versions(|versions| groups::groups(KEYRING_ID, versions, &asked));
         if contains(&document, &query) {
             prop_assert!(history.admits(&groups, &document));
         }
@@ -1161,7 +1162,7 @@ proptest! {
     ) {
         let alternatives: Vec<Json> = others.into_iter().chain([query]).collect();
         let asked: Vec<_> = alternatives.iter().map(|query| query_leaves(&jsonb(query)).unwrap()).collect();
-        let groups = history.with_versions(|versions| filter::any_group(KEYRING_ID, versions, &asked));
+        let groups = history.with_versions(|versions| groups::any_group(KEYRING_ID, versions, &asked));
         if alternatives.iter().any(|query| contains(&document, query)) {
             prop_assert!(history.admits(&groups, &document));
         }
@@ -1181,7 +1182,7 @@ fn a_filter_does_narrow() {
     let policy = Policy::from_paths(&["$.a"]).unwrap();
     let history = History { policies: [policy.clone(), policy], document_version: 2, known: Known::Both };
     let asked = query_leaves(&jsonb(&parse(r#"{"a":"x"}"#))).unwrap();
-    let groups = history.with_versions(|versions| filter::groups(KEYRING_ID, versions, &asked));
+    let groups = history.with_versions(|versions| groups::groups(KEYRING_ID, versions, &asked));
     assert!(history.admits(&groups, &parse(r#"{"a":"x","b":1}"#)));
     for other in [r#"{"a":"y"}"#, r#"{"b":"x"}"#, r#"{"a":["x"]}"#, r#"{"a":{"a":"x"}}"#, r#""x""#, "{}"] {
         assert!(!history.admits(&groups, &parse(other)), "{other}");
@@ -1216,7 +1217,7 @@ fn the_reference_contains_what_postgresql_contains() {
 fn asking_for_one_of_nothing_admits_nothing() {
     let policy = Policy::from_paths(&["$.a"]).unwrap();
     let history = History { policies: [policy.clone(), policy], document_version: 0, known: Known::Both };
-    let groups = history.with_versions(|versions| filter::any_group(KEYRING_ID, versions, &[]));
+    let groups = history.with_versions(|versions| groups::any_group(KEYRING_ID, versions, &[]));
     assert!(!history.admits(&groups, &parse("{}")));
 }
 

@@ -9,6 +9,7 @@ pub mod canonical;
 pub mod envelope;
 pub mod filter;
 pub mod fold;
+pub mod groups;
 pub mod header;
 pub mod iso8601;
 pub mod ivf;

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use zeroize::Zeroizing;
 
 use crate::core::between::Between;
-use crate::core::filter::{
-    self, Binding, Filter, Groups, MAX_ALTERNATIVES, Parts, Query, QueryVersion, any_group, groups,
-    join_documents, leaf_group, range_group,
+use crate::core::filter::{self, Binding, Filter, Parts, Query, join_documents};
+use crate::core::groups::{
+    Groups, MAX_ALTERNATIVES, QueryVersion, any_group, groups, leaf_group, range_group,
 };
 use crate::core::header::{Content, FormatError, parse_head};
 use crate::core::memory::{self, OutOfMemory};
