@@ -8,12 +8,13 @@ use std::io::Write as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pgseal::core::canonical::Kind;
 use pgseal::core::envelope::{self, Envelope, OpenError, Options};
-use pgseal::core::filter::{self, Binding, Filter, Query};
+use pgseal::core::filter::{self, Binding, Filter};
 use pgseal::core::groups::{self, Groups, QueryVersion};
 use pgseal::core::header::{Content, FormatError, Head, TOKEN_BIT};
 use pgseal::core::jsonb::{JsonbError, walk};
 use pgseal::core::kdf::{DataKey, IndexKey};
 use pgseal::core::policy::{MAX_PATH_BYTES, Policy};
+use pgseal::core::question::{Question, QuestionKind};
 use pgseal::core::secret::Secret;
 use pgseal::core::text_form;
 use pgseal::core::text_query::{Accessor, TextQuery};
@@ -562,7 +563,7 @@ fn a_text_value_has_the_token_of_the_whole_text() {
     let tokenizer = Tokenizer { key: &key, policy: &policy };
     let expected = TOKEN_BIT | described_prf(Kind::String as u8, b"", 0, b"John Smith");
     assert_eq!(tokenizer.text(b"John Smith").unwrap(), [expected]);
-    let whole = TextQuery { accessor: Accessor::Whole, steps: Vec::new(), text: b"John Smith" };
+    let whole = TextQuery { accessor: Accessor::Whole, steps: Vec::new(), text: &b"John Smith"[..] };
     let leaves = whole.leaves().unwrap();
     assert_eq!(tokenizer.query(&leaves[0]), Some(vec![expected]));
 }
@@ -768,7 +769,7 @@ fn a_filter_is_no_value_and_a_value_no_filter() {
     assert!(format_error(&filter).is_some());
     assert_eq!(Filter::parse(&victim()).err(), Some(FormatError::UnknownContent));
     let mut posing = seal(head(Content::Text, 0), &[], b"John Smith", Options::default());
-    (posing[3], posing[14]) = (filter::CONTENT, Query::Contains as u8);
+    (posing[3], posing[14]) = (filter::CONTENT, QuestionKind::Contains as u8);
     let posing = Filter::parse(&posing).unwrap();
     assert_eq!(posing.open(&data_key(1), &KEYRING).err(), Some(OpenError::Authentication));
 }
@@ -794,12 +795,9 @@ fn a_filter(groups: &Groups, query: &[u8]) -> Vec<u8> {
         binding: Binding::Fixed,
         data_version: 1,
         index_version: 1,
-        kind: Query::Contains,
-        query,
         groups,
-        nulls: false,
     };
-    filter::seal(&data_key(1), &KEYRING, &parts).unwrap()
+    filter::seal(&data_key(1), &KEYRING, &Question::Contains(query), &parts).unwrap()
 }
 
 // Sealing

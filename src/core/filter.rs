@@ -20,12 +20,13 @@ use zeroize::Zeroizing;
 
 use super::Uuid;
 use super::aead::{COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
-use super::bytes::{Reader, joined, prefixed_bytes, put_prefixed};
+use super::bytes::{Reader, joined};
 use super::envelope::OpenError;
 use super::groups::Groups;
 use super::header::{FORMAT, FormatError, HEADER_BYTES, SUITE, TOKEN_BYTES, tokens_of};
 use super::kdf::DataKey;
 use super::memory::{self, OutOfMemory};
+use super::question::{Question, QuestionKind};
 
 /// Content code of a filter.
 pub const CONTENT: u8 = 5;
@@ -34,22 +35,6 @@ const EVERY_KEYRING: u8 = 1 << 1;
 const NULLS: u8 = 1 << 2;
 const AAD_LABEL: &[u8] = b"pgseal/v1/aad/filter";
 const NONCE_DOMAIN: &[u8] = b"filter";
-
-/// What the sealed query is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Query {
-    /// One jsonb document that the value must contain.
-    Contains = 1,
-    /// Several documents, each after its length (u32); the value must contain one of them. An empty one is NULL.
-    ContainsAny = 2,
-    /// A [`super::text_query::TextQuery`].
-    Text = 3,
-    /// One jsonb document that the value must contain, strings compared without looking at case.
-    Casefold = 4,
-    /// A [`super::between::Between`].
-    Between = 5,
-}
 
 /// Who chose the keyring of a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,51 +49,50 @@ pub enum Binding {
 #[derive(Clone, Copy)]
 pub struct Filter<'a> {
     bytes: &'a [u8],
-    query: Query,
+    kind: QuestionKind,
     sealed_start: usize,
 }
 
-/// Everything that goes into a filter beside the sealed query.
+/// Everything that goes into a filter beside the question.
 pub struct Parts<'a> {
     /// Keyring id, positive.
     pub keyring: i32,
     /// Who chose it.
     pub binding: Binding,
-    /// Version of the data key that seals the query.
+    /// Version of the data key that seals the question.
     pub data_version: u16,
     /// Newest index key version known.
     pub index_version: u16,
-    /// What `query` is.
-    pub kind: Query,
-    /// The query's plaintext.
-    pub query: &'a [u8],
     /// What it narrows by.
     pub groups: &'a Groups,
-    /// A document of the query is NULL, so that no match is NULL and not false.
-    pub nulls: bool,
 }
 
-/// Makes the bytes of a filter. Equal parts give equal bytes.
-pub fn seal(key: &DataKey, uuid: &Uuid, parts: &Parts<'_>) -> Result<Vec<u8>, OpenError> {
+/// Makes the bytes of a filter. An equal question with equal parts gives equal bytes.
+pub fn seal<D: AsRef<[u8]>>(
+    key: &DataKey,
+    uuid: &Uuid,
+    question: &Question<D>,
+    parts: &Parts<'_>,
+) -> Result<Vec<u8>, OpenError> {
     let mut flags = if parts.binding == Binding::Session { SESSION } else { 0 };
-    flags |= if parts.nulls { NULLS } else { 0 };
+    flags |= if question.has_nulls() { NULLS } else { 0 };
+    let mut body = question.encode()?;
     let groups: usize = parts.groups.iter().map(|group| 2 + TOKEN_BYTES * group.len()).sum();
-    let sealed = COMPACT_NONCE_BYTES + parts.query.len() + TAG_BYTES;
+    let sealed = COMPACT_NONCE_BYTES + body.len() + TAG_BYTES;
     let mut out = memory::room(HEADER_BYTES + groups + sealed)?;
     out.extend_from_slice(&[FORMAT, SUITE, flags, CONTENT]);
     out.extend_from_slice(&parts.keyring.to_be_bytes());
     for number in [parts.data_version, parts.index_version, parts.groups.len() as u16] {
         out.extend_from_slice(&number.to_be_bytes());
     }
-    out.extend_from_slice(&[parts.kind as u8, 0]);
+    out.extend_from_slice(&[question.kind() as u8, 0]);
     for group in parts.groups {
         out.extend_from_slice(&(group.len() as u16).to_be_bytes());
         out.extend(group.iter().flat_map(|key| key.to_be_bytes()));
     }
-    let aad = aad(parts.keyring, parts.data_version, parts.kind, uuid);
-    let nonce = key.synthetic_nonce(NONCE_DOMAIN, &aad, parts.query);
+    let aad = aad(parts.keyring, parts.data_version, question.kind(), uuid);
+    let nonce = key.synthetic_nonce(NONCE_DOMAIN, &aad, &body);
     out.extend_from_slice(&nonce);
-    let mut body = Zeroizing::new(memory::copy(parts.query)?);
     let tag = key.filter.seal(&expand_nonce(&nonce), &aad, &mut body)?;
     out.extend_from_slice(&body);
     out.extend_from_slice(&tag);
@@ -128,20 +112,13 @@ impl<'a> Filter<'a> {
         if head[2] & !(SESSION | EVERY_KEYRING | NULLS) != 0 || head[15] != 0 {
             return Err(FormatError::Reserved);
         }
-        let query = match head[14] {
-            1 => Query::Contains,
-            2 => Query::ContainsAny,
-            3 => Query::Text,
-            4 => Query::Casefold,
-            5 => Query::Between,
-            _ => return Err(FormatError::Reserved),
-        };
+        let kind = QuestionKind::try_from(head[14]).map_err(|_| FormatError::Reserved)?;
         let count = u16::from_be_bytes([head[12], head[13]]);
         let sealed_start = groups_end(bytes, count.into())?;
         if bytes.len() < sealed_start + COMPACT_NONCE_BYTES + TAG_BYTES {
             return Err(FormatError::Truncated);
         }
-        Ok(Filter { bytes, query, sealed_start })
+        Ok(Filter { bytes, kind, sealed_start })
     }
 
     /// The keyring whose key sealed the query, and whose rows pass unless [`Filter::every_keyring`].
@@ -159,17 +136,14 @@ impl<'a> Filter<'a> {
         u16::from_be_bytes([self.bytes[10], self.bytes[11]])
     }
 
-    /// What the query is.
-    pub fn query(&self) -> Query {
-        self.query
+    /// What it asks.
+    pub fn kind(&self) -> QuestionKind {
+        self.kind
     }
 
     /// Who chose the keyring.
     pub fn binding(&self) -> Binding {
-        match self.bytes[2] & SESSION != 0 {
-            true => Binding::Session,
-            false => Binding::Fixed,
-        }
+        if self.bytes[2] & SESSION != 0 { Binding::Session } else { Binding::Fixed }
     }
 
     /// Values of every keyring are compared, each with its own key; the filter then has no groups.
@@ -203,7 +177,7 @@ impl<'a> Filter<'a> {
         Ok(out)
     }
 
-    /// Decrypts the query.
+    /// Decrypts the question, for [`Question::decode`].
     pub fn open(&self, key: &DataKey, uuid: &Uuid) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let body_start = self.sealed_start + COMPACT_NONCE_BYTES;
         let (Some(nonce), Some((body, tag))) = (
@@ -212,7 +186,7 @@ impl<'a> Filter<'a> {
         ) else {
             return Err(OpenError::Authentication);
         };
-        let aad = aad(self.keyring(), self.data_version(), self.query, uuid);
+        let aad = aad(self.keyring(), self.data_version(), self.kind, uuid);
         let mut query = Zeroizing::new(memory::zeroed(body.len())?);
         key.filter.open(&expand_nonce(nonce), &aad, body, tag, &mut query)?;
         Ok(query)
@@ -222,20 +196,6 @@ impl<'a> Filter<'a> {
     pub fn admits(&self, marker: u64, has_token: impl Fn(u64) -> bool) -> bool {
         self.groups().all(|mut group| group.any(|key| key == marker || has_token(key)))
     }
-}
-
-/// Joins the documents of a [`Query::ContainsAny`].
-pub fn join_documents(documents: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, OutOfMemory> {
-    let length = documents.iter().map(|document| prefixed_bytes(document)).sum();
-    let mut out = Zeroizing::new(memory::room(length)?);
-    documents.iter().for_each(|document| put_prefixed(&mut out, document));
-    Ok(out)
-}
-
-/// What [`join_documents`] joined.
-pub fn split_documents(joined: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut reader = Reader::new(joined);
-    std::iter::from_fn(move || reader.prefixed())
 }
 
 /// The keys of the group that comes next.
@@ -254,7 +214,7 @@ fn groups_end(bytes: &[u8], count: usize) -> Result<usize, FormatError> {
 }
 
 /// Groups and flags stay outside: they are refreshed without sealing the query again.
-fn aad(keyring: i32, data_version: u16, query: Query, uuid: &Uuid) -> Vec<u8> {
-    let numbers = [&keyring.to_be_bytes()[..], &data_version.to_be_bytes(), &[query as u8]].concat();
+fn aad(keyring: i32, data_version: u16, kind: QuestionKind, uuid: &Uuid) -> Vec<u8> {
+    let numbers = [&keyring.to_be_bytes()[..], &data_version.to_be_bytes(), &[kind as u8]].concat();
     joined(&[AAD_LABEL, uuid, &numbers])
 }

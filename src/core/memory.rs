@@ -28,9 +28,17 @@ pub fn copy<T: Copy>(items: &[T]) -> Result<Vec<T>, OutOfMemory> {
 
 /// What an iterator gives.
 pub fn collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, OutOfMemory> {
-    let mut all = Vec::new();
-    items.into_iter().try_for_each(|item| push(&mut all, item))?;
-    Ok(all)
+    try_collect(items.map(Ok))
+}
+
+/// What an iterator gives, up to its first error.
+pub fn try_collect<T, E: From<OutOfMemory>>(
+    mut items: impl Iterator<Item = Result<T, E>>,
+) -> Result<Vec<T>, E> {
+    items.try_fold(Vec::new(), |mut all, item| {
+        push(&mut all, item?)?;
+        Ok(all)
+    })
 }
 
 /// Adds bytes.

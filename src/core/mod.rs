@@ -18,6 +18,7 @@ pub mod kdf;
 pub mod memory;
 pub mod packing;
 pub mod policy;
+pub mod question;
 pub mod range;
 pub mod rng;
 pub mod scan_cost;

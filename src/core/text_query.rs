@@ -43,50 +43,55 @@ impl TryFrom<u8> for Accessor {
     }
 }
 
-/// What to compare and with what.
+/// What to compare and with what; `D` holds the bytes.
 #[derive(PartialEq, Eq)]
-pub struct TextQuery<'a> {
+pub struct TextQuery<D> {
     /// How the text is reached.
     pub accessor: Accessor,
     /// The accessor's argument.
-    pub steps: Vec<&'a [u8]>,
+    pub steps: Vec<D>,
     /// What the text must equal.
-    pub text: &'a [u8],
+    pub text: D,
 }
 
-impl<'a> TextQuery<'a> {
+impl<D: AsRef<[u8]>> TextQuery<D> {
+    /// The value itself is the text.
+    pub fn is_whole(&self) -> bool {
+        self.accessor == Accessor::Whole
+    }
+
     /// The plaintext of a filter.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, OutOfMemory> {
-        let steps: usize = self.steps.iter().map(|step| prefixed_bytes(step)).sum();
-        let mut out = Zeroizing::new(memory::room(5 + steps + self.text.len())?);
+        let text = self.text.as_ref();
+        let steps: usize = self.steps.iter().map(|step| prefixed_bytes(step.as_ref())).sum();
+        let mut out = Zeroizing::new(memory::room(5 + steps + text.len())?);
         out.push(self.accessor as u8);
         out.extend_from_slice(&(self.steps.len() as u32).to_be_bytes());
-        self.steps.iter().for_each(|step| put_prefixed(&mut out, step));
-        out.extend_from_slice(self.text);
+        self.steps.iter().for_each(|step| put_prefixed(&mut out, step.as_ref()));
+        out.extend_from_slice(text);
         Ok(out)
     }
 
-    /// Reads what [`TextQuery::encode`] wrote; `None` for anything else.
-    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        let accessor = Accessor::try_from(reader.u8()?).ok()?;
-        let mut steps = Vec::new();
-        for _ in 0..reader.u32()? {
-            steps.push(reader.prefixed()?);
-        }
-        Some(TextQuery { accessor, steps, text: reader.rest() })
+    /// The same query, with what `hold` makes of its bytes.
+    pub fn held_as<H>(self, hold: impl Fn(D) -> Result<H, OutOfMemory>) -> Result<TextQuery<H>, OutOfMemory> {
+        let steps = memory::try_collect(self.steps.into_iter().map(&hold))?;
+        Ok(TextQuery { accessor: self.accessor, steps, text: hold(self.text)? })
+    }
+
+    /// Is the text that of an object or array? It tells what is below, of which the path says nothing.
+    fn is_of_container(&self) -> bool {
+        !self.is_whole() && matches!(self.text.as_ref().first(), Some(b'{' | b'['))
     }
 
     /// The scalars of which a document has one where the text is equal. `None` where that cannot be said: the
     /// text of an object or array, or a path with too many readings.
     pub fn leaves(&self) -> Option<Vec<QueryLeaf>> {
-        if self.accessor != Accessor::Whole && matches!(self.text.first(), Some(b'{' | b'[')) {
+        if self.is_of_container() {
             return None;
         }
-        let values = match self.accessor {
-            Accessor::Whole => vec![(Kind::String, self.text.to_vec())],
-            _ => scalars_printed_as(self.text),
-        };
+        let text = self.text.as_ref();
+        let values =
+            if self.is_whole() { vec![(Kind::String, text.to_vec())] } else { scalars_printed_as(text) };
         let leaf = |steps: &[Option<&[u8]>], kind: Kind, value: &[u8]| {
             let keys = steps.iter().flatten().map(|key| key.to_vec()).collect();
             QueryLeaf::new(keys, path_bytes(steps), kind, value.to_vec())
@@ -99,10 +104,9 @@ impl<'a> TextQuery<'a> {
         Some(leaves)
     }
 
-    /// Is what the accessor reads searchable, in every reading? Of an object or array there the path says nothing: its
-    /// text would tell what is below.
+    /// Is what the accessor reads searchable, in every reading?
     pub fn is_declared(&self, policy: &Policy) -> bool {
-        if self.accessor != Accessor::Whole && matches!(self.text.first(), Some(b'{' | b'[')) {
+        if self.is_of_container() {
             return policy.covers_everything();
         }
         self.readings().is_some_and(|readings| {
@@ -113,12 +117,12 @@ impl<'a> TextQuery<'a> {
         })
     }
 
-    fn readings(&self) -> Option<Vec<Vec<Option<&'a [u8]>>>> {
+    fn readings(&self) -> Option<Vec<Vec<Option<&[u8]>>>> {
         match self.accessor {
             Accessor::Whole => Some(vec![Vec::new()]),
             // One step is read, so no more may be asked about.
             Accessor::Field | Accessor::Element if self.steps.len() != 1 => None,
-            Accessor::Field => Some(vec![self.steps.iter().copied().map(Some).collect()]),
+            Accessor::Field => Some(vec![self.steps.iter().map(|step| Some(step.as_ref())).collect()]),
             // A scalar document is an array of one in jsonb.
             Accessor::Element => Some(vec![vec![None]]),
             Accessor::Path if self.steps.is_empty() => Some(vec![vec![None]]),
@@ -126,21 +130,34 @@ impl<'a> TextQuery<'a> {
         }
     }
 
-    fn path_readings(&self) -> Option<Vec<Vec<Option<&'a [u8]>>>> {
+    fn path_readings(&self) -> Option<Vec<Vec<Option<&[u8]>>>> {
         // Nothing is searchable so deep.
         if self.steps.len() > MAX_DEPTH {
             return None;
         }
         let mut readings = vec![Vec::new()];
-        for step in &self.steps {
+        for step in self.steps.iter().map(AsRef::as_ref) {
             let as_position = is_position(step).then(|| with_step(&readings, None));
-            readings = with_step(&readings, Some(*step));
+            readings = with_step(&readings, Some(step));
             readings.extend(as_position.unwrap_or_default());
             if readings.len() > MAX_READINGS {
                 return None;
             }
         }
         Some(readings)
+    }
+}
+
+impl<'a> TextQuery<&'a [u8]> {
+    /// Reads what [`TextQuery::encode`] wrote; `None` for anything else.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let accessor = Accessor::try_from(reader.u8()?).ok()?;
+        let mut steps = Vec::new();
+        for _ in 0..reader.u32()? {
+            steps.push(reader.prefixed()?);
+        }
+        Some(TextQuery { accessor, steps, text: reader.rest() })
     }
 }
 
@@ -174,7 +191,7 @@ fn scalars_printed_as(text: &[u8]) -> Vec<(Kind, Vec<u8>)> {
 mod tests {
     use super::*;
 
-    fn path<'a>(steps: &[&'a str], text: &'a str) -> TextQuery<'a> {
+    fn path<'a>(steps: &[&'a str], text: &'a str) -> TextQuery<&'a [u8]> {
         let steps = steps.iter().map(|step| step.as_bytes()).collect();
         TextQuery { accessor: Accessor::Path, steps, text: text.as_bytes() }
     }
@@ -220,7 +237,7 @@ mod tests {
         assert!(path(&["a"], "x").is_declared(&policy(&["$.*"])));
         assert!(!path(&["a"], r#"{"b": 1}"#).is_declared(&policy(&["$.a"])));
         assert!(path(&["a"], r#"{"b": 1}"#).is_declared(&policy(&["$.**"])));
-        let two_keys = TextQuery { accessor: Accessor::Field, steps: vec![b"a", b"b"], text: b"x" };
+        let two_keys = TextQuery { accessor: Accessor::Field, steps: vec![&b"a"[..], b"b"], text: &b"x"[..] };
         assert!(!two_keys.is_declared(&policy(&["$.**"])));
     }
 }

@@ -28,6 +28,12 @@ impl Varlena {
     }
 }
 
+impl AsRef<[u8]> for Varlena {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 /// Detoasts, so that the bytes are 4-byte aligned after a 4-byte length word.
 pub fn detoast(datum: pg_sys::Datum) -> Varlena {
     // SAFETY: the argument's declared type is variable-length, so the datum points to a varlena.
@@ -209,6 +215,12 @@ impl Owned {
         let answer =
             unsafe { call2(pg_sys::jsonb_contains, self.datum(), query.datum(), pg_sys::InvalidOid) };
         answer.value() & 0xFF != 0
+    }
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 

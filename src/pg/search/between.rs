@@ -1,18 +1,18 @@
 //! Range filters: `between` and what it is rewritten into.
 
 use pgrx::pg_sys;
-use zeroize::Zeroizing;
 
 use crate::core::between::Between;
 use crate::core::canonical;
-use crate::core::filter::Query;
 use crate::core::memory::{self, OutOfMemory};
+use crate::core::question::Question;
 use crate::core::range::{Bounds, Decimal, Domain, Scalar};
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::detoast;
+use crate::pg::raw::datum::{Varlena, detoast};
 use crate::pg::raw::encoding::c_text;
-use crate::pg::search::filters::{self, OpenDocument};
+use crate::pg::search::filters;
+use crate::pg::search::recheck::OpenDocument;
 use crate::pg::values::casts;
 use crate::pg::values::seal::JSONB;
 
@@ -38,11 +38,11 @@ fn between(call: Call, given: Given) -> Returned {
     if call.is_null(0) || call.is_null(1) {
         return Ok(None);
     }
-    let query = question(&call.text(1)?, given, argument(call, 2), argument(call, 3))?;
+    let between = asked(&call.text(1)?, given, argument(call, 2), argument(call, 3))?;
     let value = call.varlena(0);
     call.with_cache(|open: &mut OpenDocument| {
-        open.load(value.bytes(), &JSONB, |policy| Ok(query.is_declared(policy)))?;
-        Ok(Some(query.holds(open.document.bytes(), open.reading(&query))?.into()))
+        open.load(value.bytes(), &JSONB, |policy| Ok(between.is_declared(policy)))?;
+        Ok(Some(between.holds(open.document.bytes(), open.reading(&between))?.into()))
     })
 }
 
@@ -66,8 +66,8 @@ fn filter_between(call: Call, given: Given) -> Returned {
         return Ok(None);
     }
     let named = call.optional_text(3)?;
-    remember_range(call, given, &filters::named_key(&named), |query| {
-        filters::make_named(named.as_deref(), Query::Between, &[query])
+    remember_range(call, given, &filters::named_key(&named), |question| {
+        filters::make_named(named.as_deref(), question)
     })
 }
 
@@ -93,9 +93,7 @@ fn filter_between_for(call: Call, given: Given) -> Returned {
         return Ok(None);
     }
     let keyring = call.int4(3);
-    remember_range(call, given, &keyring.to_be_bytes(), |query| {
-        filters::make_numbered(keyring, Query::Between, &[query])
-    })
+    remember_range(call, given, &keyring.to_be_bytes(), |question| filters::make_numbered(keyring, question))
 }
 
 /// Compares the arguments as they are, so that path and bounds are read once and not for each row.
@@ -103,12 +101,12 @@ fn remember_range(
     call: Call,
     given: Given,
     keyring: &[u8],
-    make: impl FnOnce(&[u8]) -> Result<Vec<u8>, PgError>,
+    make: impl FnOnce(&Question<Varlena>) -> Result<Vec<u8>, PgError>,
 ) -> Returned {
     let path = call.varlena(0);
     let (low, high) = (argument(call, 1), argument(call, 2));
     let inputs = [keyring, path.bytes(), &as_it_is(given, low)?, &as_it_is(given, high)?];
-    filters::remember(call, &inputs, || make(&encode(&call.text(0)?, given, low, high)?))
+    filters::remember(call, &inputs, || make(&Question::Between(asked(&call.text(0)?, given, low, high)?)))
 }
 
 /// The bytes of a bound; an open end has none.
@@ -145,16 +143,12 @@ impl Given {
 /// A bound as a datum, or none for an open end.
 pub type Bound = Option<pg_sys::Datum>;
 
-/// The plaintext of a range filter.
-pub fn encode(path: &str, given: Given, low: Bound, high: Bound) -> Result<Zeroizing<Vec<u8>>, PgError> {
-    Ok(question(path, given, low, high)?.encode())
-}
-
 fn argument(call: Call, index: usize) -> Bound {
     (!call.is_null(index)).then(|| call.datum(index))
 }
 
-fn question(path: &str, given: Given, low: Bound, high: Bound) -> Result<Between, PgError> {
+/// What is asked with these arguments.
+pub fn asked(path: &str, given: Given, low: Bound, high: Bound) -> Result<Between, PgError> {
     let (domain, low, high) = match given {
         Given::Numbers => (Domain::Numbers, low, high),
         Given::Times => (Domain::Times, low, high),

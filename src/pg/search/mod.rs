@@ -5,5 +5,6 @@ pub mod filters;
 pub mod gin;
 pub mod objects;
 pub mod operators;
+pub mod recheck;
 pub mod rewrite;
 pub mod selectivity;

@@ -7,7 +7,7 @@ use crate::core::token::marker;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::Owned;
-use crate::pg::search::filters::{OpenDocument, OpenFilter};
+use crate::pg::search::recheck::{OpenDocument, OpenFilter};
 use crate::pg::values::choice;
 use crate::pg::values::seal::{self, JSONB};
 

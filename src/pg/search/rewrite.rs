@@ -5,8 +5,8 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use crate::core::filter::{Binding, Filter, Query};
-use crate::core::memory;
+use crate::core::filter::{Binding, Filter};
+use crate::core::question::Question;
 use crate::core::text_query::{Accessor, TextQuery};
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
@@ -14,7 +14,7 @@ use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::{Varlena, varlena};
 use crate::pg::raw::encoding::utf8;
 use crate::pg::raw::node::{Expr, SimplifyRequest, simplify_request};
-use crate::pg::search::between::{self, Bound, Given};
+use crate::pg::search::between::{self, Given};
 use crate::pg::search::filters::{self, Target};
 use crate::pg::search::objects::Objects;
 use crate::pg::session;
@@ -131,7 +131,7 @@ fn contains(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
     };
     let (filter, query) = match query.constant() {
         Some(document) => {
-            let filter = filters::make_planned(asked.target()?, Query::Contains, &[document.bytes()])?;
+            let filter = filters::make_planned(asked.target()?, &Question::Contains(document))?;
             (refreshed(&objects, filter), None)
         }
         None => (filter_for(&objects, query, asked.keyring()), Some(query)),
@@ -216,9 +216,8 @@ impl TextSide {
             }
         };
         let steps = self.steps.iter().map(Vec::as_slice).collect();
-        let query = TextQuery { accessor: self.accessor, steps, text }.encode()?;
-        let filter = filters::make_planned(self.asked.target()?, Query::Text, &[&query])?;
-        Ok(refreshed(objects, filter))
+        let question = Question::Text(TextQuery { accessor: self.accessor, steps, text });
+        Ok(refreshed(objects, filters::make_planned(self.asked.target()?, &question)?))
     }
 
     /// `filter_text(accessor, steps, text, keyring)`, with 0 for the session's keyring.
@@ -245,49 +244,52 @@ impl TextSide {
 
 /// `filter_support(internal)`: folds `pgseal.filter(constant)` so that plans show no plaintext.
 pub fn filter_support(call: Call) -> Returned {
-    fold(call, Query::Contains)
+    fold(call, known_document)
 }
 
 /// `filter_any_support(internal)`: the same for `pgseal.filter_any(constant)`.
 pub fn filter_any_support(call: Call) -> Returned {
-    fold(call, Query::ContainsAny)
+    fold(call, known_documents)
 }
 
 /// `filter_casefold_support(internal)`: the same for `pgseal.filter_casefold(constant)`.
 pub fn filter_casefold_support(call: Call) -> Returned {
-    fold(call, Query::Casefold)
+    fold(call, known_casefold)
 }
 
 /// `filter_between_support(internal)`: the same for `pgseal.filter_between` with constants.
 pub fn filter_between_support(call: Call) -> Returned {
-    fold(call, Query::Between)
+    fold(call, known_between)
 }
 
 /// What a call asks, where the planner knows all of it. The arguments are those before the keyring.
-fn known_question(kind: Query, arguments: &[Expr]) -> Result<Option<Vec<Vec<u8>>>, PgError> {
-    if let [path, low, high] = arguments {
-        let Some((path, given, low, high)) = known_bounds(*path, *low, *high)? else { return Ok(None) };
-        return Ok(Some(vec![between::encode(&path, given, low, high)?.to_vec()]));
-    }
-    let Some(asked) = arguments.first().and_then(|argument| argument.constant()) else { return Ok(None) };
-    if kind != Query::ContainsAny {
-        return Ok(Some(vec![memory::copy(asked.bytes())?]));
-    }
-    let documents = array::documents(asked.datum())?;
-    let copy = |document: &Option<Varlena>| memory::copy(document.as_ref().map_or(&[][..], Varlena::bytes));
-    Ok(Some(documents.iter().map(copy).collect::<Result<_, _>>()?))
+type Known = fn(&[Expr]) -> Result<Option<Question<Varlena>>, PgError>;
+
+fn constant(arguments: &[Expr]) -> Option<Varlena> {
+    arguments.first().and_then(|argument| argument.constant())
 }
 
-/// The path and bounds where the planner knows all of them.
-fn known_bounds(path: Expr, low: Expr, high: Expr) -> Result<Option<Bounds>, PgError> {
-    let known = |bound: Expr| bound.is_null_constant() || bound.constant_datum().is_some();
+fn known_document(arguments: &[Expr]) -> Result<Option<Question<Varlena>>, PgError> {
+    Ok(constant(arguments).map(Question::Contains))
+}
+
+fn known_casefold(arguments: &[Expr]) -> Result<Option<Question<Varlena>>, PgError> {
+    Ok(constant(arguments).map(Question::Casefold))
+}
+
+fn known_documents(arguments: &[Expr]) -> Result<Option<Question<Varlena>>, PgError> {
+    let documents = constant(arguments).map(|documents| array::documents(documents.datum())).transpose()?;
+    Ok(documents.map(Question::ContainsAny))
+}
+
+fn known_between(arguments: &[Expr]) -> Result<Option<Question<Varlena>>, PgError> {
+    let [path, low, high] = arguments else { return Ok(None) };
+    let known = |bound: &Expr| bound.is_null_constant() || bound.constant_datum().is_some();
     let Some(path) = path.constant().filter(|_| known(low) && known(high)) else { return Ok(None) };
     let given = Given::of(low.base_type());
-    Ok(Some((utf8(path.bytes())?, given, low.constant_datum(), high.constant_datum())))
+    let asked = between::asked(&utf8(path.bytes())?, given, low.constant_datum(), high.constant_datum())?;
+    Ok(Some(Question::Between(asked)))
 }
-
-/// Path and bounds of a range.
-type Bounds = (String, Given, Bound, Bound);
 
 /// `between_support(internal)`: `between(c, path, low, high)` becomes `(c @~ filter) AND (c @># filter)`.
 pub fn between_support(call: Call) -> Returned {
@@ -311,9 +313,8 @@ fn between(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
 
 fn range_filter(objects: &Objects, asked: &Asked, bounds: [Expr; 3]) -> Result<Option<Expr>, PgError> {
     let [path, low, high] = bounds;
-    if let Some((path, given, low, high)) = known_bounds(path, low, high)? {
-        let query = between::encode(&path, given, low, high)?;
-        return Ok(refreshed(objects, filters::make_planned(asked.target()?, Query::Between, &[&query])?));
+    if let Some(question) = known_between(&bounds)? {
+        return Ok(refreshed(objects, filters::make_planned(asked.target()?, &question)?));
     }
     let bound_type = low.base_type();
     let keyring = Expr::of_int4(asked.keyring());
@@ -322,20 +323,18 @@ fn range_filter(objects: &Objects, asked: &Asked, bounds: [Expr; 3]) -> Result<O
 }
 
 /// Only where the keyring, the last argument, is a constant as well, or the session's choice.
-fn fold(call: Call, kind: Query) -> Returned {
+fn fold(call: Call, known: Known) -> Returned {
     let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
     let arguments: Vec<Expr> = (0..4).map_while(|index| request.argument(index)).collect();
     let Some((keyring, asked)) = arguments.split_last() else { return not_rewritten() };
-    let Some(documents) = known_question(kind, asked)? else { return not_rewritten() };
-    let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
+    let Some(question) = known(asked)? else { return not_rewritten() };
     let filter = match keyring.constant() {
         Some(name) => {
             let keyring = session::keyring_id(&utf8(name.bytes())?)?;
-            filters::make_planned(Target { keyring, binding: Binding::Fixed }, kind, &documents)?
+            filters::make_planned(Target { keyring, binding: Binding::Fixed }, &question)?
         }
         None if keyring.is_null_constant() => {
-            let made =
-                filters::session_target().and_then(|target| filters::make_planned(target, kind, &documents));
+            let made = filters::session_target().and_then(|target| filters::make_planned(target, &question));
             // It may stand beside a column of another keyring, which then answers; else the execution fails.
             let Ok(filter) = made else { return not_rewritten() };
             filter
@@ -390,18 +389,18 @@ fn in_column(objects: &Objects, column: i32, filter: Expr) -> Expr {
 }
 
 /// The functions that make filters: name, what they ask, and the type of each argument before the keyring.
-const MAKERS: [(&CStr, Query, &[pg_sys::Oid]); 6] = [
-    (c"filter", Query::Contains, &[pg_sys::JSONBOID]),
-    (c"filter_any", Query::ContainsAny, &[pg_sys::JSONBARRAYOID]),
-    (c"filter_casefold", Query::Casefold, &[pg_sys::JSONBOID]),
-    (c"filter_between", Query::Between, &[pg_sys::TEXTOID, pg_sys::NUMERICOID, pg_sys::NUMERICOID]),
-    (c"filter_between", Query::Between, &[pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID]),
-    (c"filter_between", Query::Between, &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::TEXTOID]),
+const MAKERS: [(&CStr, Known, &[pg_sys::Oid]); 6] = [
+    (c"filter", known_document, &[pg_sys::JSONBOID]),
+    (c"filter_any", known_documents, &[pg_sys::JSONBARRAYOID]),
+    (c"filter_casefold", known_casefold, &[pg_sys::JSONBOID]),
+    (c"filter_between", known_between, &[pg_sys::TEXTOID, pg_sys::NUMERICOID, pg_sys::NUMERICOID]),
+    (c"filter_between", known_between, &[pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID]),
+    (c"filter_between", known_between, &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::TEXTOID]),
 ];
 
 /// A call that makes a filter and names no keyring, as if it named that of the column.
 fn named_for_column(objects: &Objects, column: i32, filter: Expr) -> Result<Option<Expr>, PgError> {
-    for (name, kind, asked_types) in MAKERS {
+    for (name, known, asked_types) in MAKERS {
         let types = [asked_types, &[pg_sys::TEXTOID]].concat();
         let made = objects.function(name, &types).and_then(|maker| filter.arguments_of(maker));
         let Some(arguments) = made else { continue };
@@ -409,10 +408,9 @@ fn named_for_column(objects: &Objects, column: i32, filter: Expr) -> Result<Opti
         if !keyring.is_null_constant() {
             return Ok(None);
         }
-        if let Some(documents) = known_question(kind, asked)? {
-            let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
+        if let Some(question) = known(asked)? {
             let target = Target { keyring: column, binding: Binding::Fixed };
-            return Ok(refreshed(objects, filters::make_planned(target, kind, &documents)?));
+            return Ok(refreshed(objects, filters::make_planned(target, &question)?));
         }
         let named = Expr::of_text(&session::keyring(column)?.name);
         let arguments: Vec<Expr> = asked.iter().map(|argument| argument.copy()).chain([named]).collect();

@@ -1,7 +1,6 @@
 //! Equality of texts: of `encrypted_text`, and of what `->>` and `#>>` read from a document.
 
 use pgrx::pg_sys;
-use zeroize::Zeroizing;
 
 use crate::core::header::parse_head;
 use crate::core::memory::{self, OutOfMemory};
@@ -10,60 +9,11 @@ use crate::core::text_query::{Accessor, TextQuery};
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::call::Call;
-use crate::pg::raw::datum::{Owned, Varlena, detoast};
+use crate::pg::raw::datum::detoast;
 use crate::pg::raw::jsonb::{self, Function};
 use crate::pg::raw::node::Expr;
 use crate::pg::session::{Looking, Privilege, objects};
 use crate::pg::values::seal::{self, OpenValue, TEXT};
-
-/// A text query with its accessor's argument ready for jsonb's own functions.
-pub struct TextAt {
-    accessor: Accessor,
-    steps: Vec<Vec<u8>>,
-    argument: Owned,
-    text: Zeroizing<Vec<u8>>,
-}
-
-impl TextAt {
-    /// Keeps a copy of the query.
-    pub fn new(query: &TextQuery<'_>) -> Result<Self, OutOfMemory> {
-        let argument = match query.accessor {
-            Accessor::Field => Owned::new(query.steps.first().copied().unwrap_or_default())?,
-            Accessor::Path => Owned::new(array::of_texts(&query.steps).bytes())?,
-            Accessor::Element | Accessor::Whole => Owned::default(),
-        };
-        let steps = copies(query.steps.iter().copied())?;
-        let text = Zeroizing::new(memory::copy(query.text)?);
-        Ok(TextAt { accessor: query.accessor, steps, argument, text })
-    }
-
-    /// The value is the text.
-    pub fn is_whole(&self) -> bool {
-        self.accessor == Accessor::Whole
-    }
-
-    /// Is the text there searchable?
-    pub fn is_declared(&self, policy: &Policy) -> Result<bool, PgError> {
-        let steps = memory::collect(self.steps.iter().map(Vec::as_slice))?;
-        Ok(TextQuery { accessor: self.accessor, steps, text: &self.text }.is_declared(policy))
-    }
-
-    /// Compares the text in `value`, a jsonb or, for the whole, a text; NULL where there is none.
-    pub fn equals(&self, value: &Owned) -> Option<bool> {
-        let argument = match self.accessor {
-            Accessor::Whole => return Some(value.bytes() == self.text.as_slice()),
-            Accessor::Field | Accessor::Path => self.argument.datum(),
-            Accessor::Element => self.position().into(),
-        };
-        let (_, as_text) = functions(self.accessor);
-        as_text.varlena(value.datum(), argument).map(|text| text.bytes() == self.text.as_slice())
-    }
-
-    fn position(&self) -> i32 {
-        let digits = self.steps.first().and_then(|step| std::str::from_utf8(step).ok());
-        digits.and_then(|digits| digits.parse().ok()).unwrap_or_default()
-    }
-}
 
 /// jsonb's functions behind an accessor: for the part itself and for its text. The whole has none of its own.
 pub fn functions(accessor: Accessor) -> (Function, Function) {
@@ -83,23 +33,17 @@ pub fn steps(accessor: Accessor, argument: pg_sys::Datum) -> Result<Option<Vec<V
         Accessor::Element => Some(vec![(argument.value() as i32).to_string().into_bytes()]),
         Accessor::Path => {
             let steps = array::steps(argument)?;
-            steps.map(|steps| copies(steps.iter().map(Varlena::bytes))).transpose()?
+            steps
+                .map(|steps| memory::try_collect(steps.iter().map(|step| memory::copy(step.bytes()))))
+                .transpose()?
         }
-    })
-}
-
-fn copies<'a>(mut steps: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Vec<u8>>, OutOfMemory> {
-    steps.try_fold(Vec::new(), |mut copies, step| {
-        memory::push(&mut copies, memory::copy(step)?)?;
-        Ok(copies)
     })
 }
 
 /// Is what the operator reads searchable?
 pub fn is_declared(accessor: Accessor, argument: pg_sys::Datum, policy: &Policy) -> Result<bool, PgError> {
     let Some(steps) = steps(accessor, argument)? else { return Ok(false) };
-    let steps = memory::collect(steps.iter().map(Vec::as_slice))?;
-    Ok(TextQuery { accessor, steps, text: &[] }.is_declared(policy))
+    Ok(TextQuery { accessor, steps, text: Vec::new() }.is_declared(policy))
 }
 
 /// Where a sealed side of a comparison comes from.
