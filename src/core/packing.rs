@@ -1,4 +1,7 @@
 //! What may be done to the content before it is sealed: DEFLATE, and padding that hides its length.
+//!
+//! Part of format 1, but nothing in SQL asks for it so far: values that have it are read, and keep it when they are sealed
+//! anew.
 
 use miniz_oxide::deflate::core::{
     CompressorOxide, TDEFLFlush, TDEFLStatus, compress as deflate, create_comp_flags_from_zip_params,
