@@ -104,9 +104,9 @@ pub enum RenewError {
 pub struct Options<'a> {
     /// Bind the value: only `decrypt` with the same context opens it.
     pub context: Option<&'a [u8]>,
-    /// Store DEFLATE of the content where that is shorter. The length then depends on the content.
+    /// Store DEFLATE of the content where that is shorter. The length then depends on the content. Not set from SQL so far.
     pub compress: bool,
-    /// Hide the exact length behind its Padmé length, at most 12 % longer.
+    /// Hide the exact length behind its Padmé length, at most 12 % longer. Not set from SQL so far.
     pub pad: bool,
     /// Equal input gives equal bytes; for literals whose column is not known yet, never for storage.
     pub deterministic: bool,
@@ -218,10 +218,10 @@ impl<'a> Envelope<'a> {
 
     /// Decrypts a value that has a [`Envelope::bare_length`] into `out` of that length, without a copy.
     pub fn open_bare(&self, key: &DataKey, keyring: &Uuid, out: &mut [u8]) -> Result<(), OpenError> {
-        match self.bare_length() == Some(out.len()) {
-            true => self.decrypt(key, keyring, out),
-            false => Err(OpenError::Authentication),
+        if self.bare_length() != Some(out.len()) {
+            return Err(OpenError::Authentication);
         }
+        self.decrypt(key, keyring, out)
     }
 
     fn decrypt(&self, key: &DataKey, keyring: &Uuid, out: &mut [u8]) -> Result<(), OpenError> {
@@ -383,9 +383,10 @@ impl Opened {
         if flags & PADDED != 0 {
             unpad(&mut inner)?;
         }
-        let context_tag = match flags & BOUND != 0 {
-            true => Some(*inner.first_chunk().ok_or(OpenError::Authentication)?),
-            false => None,
+        let context_tag = if flags & BOUND != 0 {
+            Some(*inner.first_chunk().ok_or(OpenError::Authentication)?)
+        } else {
+            None
         };
         let mut start = context_tag.map_or(0, |tag| tag.len());
         let compressed = flags & COMPRESSED != 0;

@@ -53,10 +53,7 @@ pub fn any_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[Ve
     }
     union.sort_unstable();
     union.dedup();
-    match union.len() > MAX_KEYS {
-        true => Groups::new(),
-        false => vec![union],
-    }
+    if union.len() > MAX_KEYS { Groups::new() } else { vec![union] }
 }
 
 /// The one group for "holds one of these scalars", or none.

@@ -236,10 +236,10 @@ struct Entries<'a> {
 impl<'a> Entries<'a> {
     fn new(bytes: &'a [u8], count: usize) -> Result<Self, JsonbError> {
         let data = 4 + count * 4;
-        match bytes.len() < data {
-            true => Err(JsonbError::Malformed),
-            false => Ok(Entries { bytes, data, next: 0, count, offset: 0 }),
+        if bytes.len() < data {
+            return Err(JsonbError::Malformed);
         }
+        Ok(Entries { bytes, data, next: 0, count, offset: 0 })
     }
 
     /// A copy of this walk that starts `steps` children later.
@@ -274,10 +274,8 @@ impl<'a> Entries<'a> {
 /// A numeric without its length word, which must say four bytes of header and the length there is.
 fn numeric(data: &[u8]) -> Result<&[u8], JsonbError> {
     let (head, stored) = data.split_first_chunk::<4>().ok_or(JsonbError::Malformed)?;
-    match u32::from_le_bytes(*head) as usize == data.len() << 2 {
-        true => Ok(stored),
-        false => Err(JsonbError::Malformed),
-    }
+    let is_whole = u32::from_le_bytes(*head) as usize == data.len() << 2;
+    if is_whole { Ok(stored) } else { Err(JsonbError::Malformed) }
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<u32, JsonbError> {

@@ -145,10 +145,7 @@ impl Prk {
     fn check(&self, label: &[u8], expected: Option<&Commitment>) -> Result<(), CommitmentMismatch> {
         let Some(expected) = expected else { return Ok(()) };
         let actual: Secret<32> = self.expand(label);
-        match bool::from(actual.expose().ct_eq(expected)) {
-            true => Ok(()),
-            false => Err(CommitmentMismatch),
-        }
+        if bool::from(actual.expose().ct_eq(expected)) { Ok(()) } else { Err(CommitmentMismatch) }
     }
 }
 

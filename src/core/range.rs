@@ -124,19 +124,18 @@ impl Decimal {
     /// Rounded down to an integer after ten to the power `scale` times it; saturates far outside any range.
     fn scaled_floor(&self, scale: i32) -> i128 {
         const FAR: i128 = i128::MAX / 4;
+        /// Ten to this power, and any number of so many digits, is nearer than [`FAR`].
+        const MOST_DIGITS: i64 = 36;
         let (negative, exponent, digits) = self.parts();
         let shift = exponent + i64::from(scale);
         let whole = digits.len() as i64 + shift;
-        if whole > 36 {
+        if whole > MOST_DIGITS {
             return if negative { -FAR } else { FAR };
         }
         let kept = &digits[..digits.len().min(whole.max(0) as usize)];
         let mut integer = kept.iter().fold(0, |number: i128, digit| number * 10 + i128::from(digit - b'0'));
-        integer *= 10i128.pow(shift.clamp(0, 36) as u32);
-        match negative {
-            true => -integer - i128::from(kept.len() < digits.len()),
-            false => integer,
-        }
+        integer *= 10i128.pow(shift.clamp(0, MOST_DIGITS) as u32);
+        if negative { -integer - i128::from(kept.len() < digits.len()) } else { integer }
     }
 }
 
@@ -221,9 +220,10 @@ impl Range {
             return Err(fault("a range has min, max and step, and nothing else"));
         }
         let (min, max, step) = (&stored["min"], &stored["max"], &stored["step"]);
-        let (domain, scale, [min, max, step]) = match min.is_string() {
-            true => (Domain::Times, 0, [time_bound(min)?, time_bound(max)?, duration(step)?]),
-            false => numbers(min, max, step)?,
+        let (domain, scale, [min, max, step]) = if min.is_string() {
+            (Domain::Times, 0, [time_bound(min)?, time_bound(max)?, duration(step)?])
+        } else {
+            numbers(min, max, step)?
         };
         if step <= 0 || max <= min {
             return Err(fault("a range has min below max, and a positive step"));

@@ -41,10 +41,7 @@ impl IterativeScan {
     fn further_batches(&self, candidates: f64, visits: f64) -> f64 {
         let further = (candidates / self.batch.max(1.0) - 1.0).max(0.0);
         // A scan that stops before it has met them leaves rows out: no reason to call it cheap.
-        match candidates <= self.most_visits {
-            true => further.min(self.most_visits / visits),
-            false => further,
-        }
+        if candidates <= self.most_visits { further.min(self.most_visits / visits) } else { further }
     }
 }
 

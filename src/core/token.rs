@@ -174,12 +174,11 @@ impl Tokenizer<'_> {
         message: &mut Vec<u8>,
     ) -> Result<u64, OutOfMemory> {
         let folded;
-        let value = match rule.casefold && leaf.kind == Kind::String {
-            true => {
-                folded = fold(leaf.value)?;
-                &folded
-            }
-            false => leaf.value,
+        let value = if rule.casefold && leaf.kind == Kind::String {
+            folded = fold(leaf.value)?;
+            &folded
+        } else {
+            leaf.value
         };
         let value = self.prf(leaf.kind, leaf.path, salt, value, message)?;
         if rule.bits == FULL_BITS {
@@ -255,10 +254,7 @@ pub fn marker(keyring: i32, index_version: u16) -> u64 {
 fn finish(mut tokens: Vec<u64>) -> Result<Vec<u64>, TokenError> {
     tokens.sort_unstable();
     tokens.dedup();
-    match tokens.len() > MAX_TOKENS {
-        true => Err(TokenError::TooMany),
-        false => Ok(tokens),
-    }
+    if tokens.len() > MAX_TOKENS { Err(TokenError::TooMany) } else { Ok(tokens) }
 }
 
 /// A salt number in 0..spread; the bias of the modulo is below 2^-58.

@@ -57,10 +57,7 @@ fn combine(call: Call) -> i8 {
         (group, seen) = (of, true);
         best = either(best, state);
     }
-    match seen {
-        true => both(answer, best),
-        false => MAYBE,
-    }
+    if seen { both(answer, best) } else { MAYBE }
 }
 
 fn either(a: i8, b: i8) -> i8 {

@@ -208,12 +208,11 @@ impl TextSide {
     fn filter(&self, objects: &Objects) -> Result<Option<Expr>, PgError> {
         let Some(text) = self.text.constant() else { return Ok(self.filter_call(objects)) };
         let opened;
-        let text = match self.text.base_type() == pg_sys::TEXTOID {
-            true => text.bytes(),
-            false => {
-                opened = accessor::open_literal(text.bytes())?;
-                opened.content()
-            }
+        let text = if self.text.base_type() == pg_sys::TEXTOID {
+            text.bytes()
+        } else {
+            opened = accessor::open_literal(text.bytes())?;
+            opened.content()
         };
         let steps = self.steps.iter().map(Vec::as_slice).collect();
         let question = Question::Text(TextQuery { accessor: self.accessor, steps, text });
