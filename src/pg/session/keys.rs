@@ -1,0 +1,147 @@
+//! Unwrapped keys: from this session's cache, from what all sessions share, or from the KMS.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::keyrings::keyring;
+use super::{SESSION, forget_if_stale, kms, shared_keys};
+use crate::core::kdf::{DataKey, IndexKey};
+use crate::core::secret::{RootKey, wipe_stack};
+use crate::keys::cache::{Clock, Guard, HeldDataKey, HeldIndexKey, SystemClock};
+use crate::keys::context::{Purpose, WrapContext};
+use crate::kms::KmsError;
+use crate::pg::catalog::{KeyRow, Keyring};
+use crate::pg::error::PgError;
+use crate::pg::raw::{lock, locked_memory, shmem, timer, xact};
+use crate::pg::settings;
+
+pub(super) const GUARD: Guard =
+    Guard { hold: locked_memory::hold_value, release: locked_memory::release_value };
+
+/// Drops this session's unwrapped keys, and what its clients logged in for.
+pub fn forget_keys() {
+    SESSION.with(|session| session.keys.borrow_mut().clear());
+    kms::forget_clients();
+    wipe_stack();
+}
+
+/// The KMS refused a keyring: its keys go at once. What a session's own token may not do says nothing about others.
+pub fn denied(keyring: i32) {
+    SESSION.with(|session| session.keys.borrow_mut().deny(keyring));
+    if !kms::has_token() {
+        shared_keys::forget(Some(keyring));
+    }
+}
+
+/// Wipes keys that are too old and sets the timer for the next ones.
+pub(super) fn expire_in_time() {
+    SESSION.with(|session| {
+        let Ok(mut keys) = session.keys.try_borrow_mut() else { return };
+        if keys.is_empty() || timer::is_running() {
+            return;
+        }
+        let ttl = settings::key_cache_ttl();
+        keys.expire(ttl);
+        // What used a key may have left parts of it on the stack.
+        wipe_stack();
+        if let Some(oldest) = keys.oldest() {
+            timer::start(ttl.saturating_sub(oldest));
+        }
+    });
+}
+
+/// The active data key for sealing, with its version locked against retiring until the transaction ends.
+pub fn writer_key(id: i32) -> Result<(Rc<Keyring>, u16, HeldDataKey), PgError> {
+    loop {
+        let keyring = keyring(id)?;
+        let version = keyring.active_data()?.version;
+        if lock_for_writing(id, version) {
+            let key = data_key(&keyring, version)?;
+            return Ok((keyring, version, key));
+        }
+    }
+}
+
+/// False when the catalog changed while the lock was waited for: look again.
+fn lock_for_writing(id: i32, version: u16) -> bool {
+    if lock::share(id, version) == lock::Acquired::Before {
+        return true;
+    }
+    xact::accept_invalidations();
+    SESSION.with(|session| !session.stale.get())
+}
+
+/// Before a value that is already sealed is stored: its key must not be retired, nor become so meanwhile.
+/// A keyring that is not known yet passes, because a restore may bring it later.
+pub fn require_storable(id: i32, version: u16) -> Result<(), PgError> {
+    while !lock_for_writing(id, version) {
+        forget_if_stale();
+    }
+    let keyring = match keyring(id) {
+        Ok(keyring) => keyring,
+        Err(PgError::UnknownKeyringId(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match keyring.data_key(version) {
+        Ok(row) => require_live(&keyring, row, Purpose::Data),
+        Err(_) => Ok(()),
+    }
+}
+
+fn require_live(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(), PgError> {
+    match row.state.opens() {
+        true => Ok(()),
+        false => {
+            Err(PgError::KeyState(keyring.name.clone(), purpose.as_str(), row.version, row.state.as_str()))
+        }
+    }
+}
+
+/// An unwrapped data key, from the cache or the KMS.
+pub fn data_key(keyring: &Keyring, version: u16) -> Result<HeldDataKey, PgError> {
+    let id = (keyring.id, version);
+    let ttl = settings::key_cache_ttl();
+    if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().data(id, ttl)) {
+        return Ok(key);
+    }
+    let row = keyring.data_key(version)?;
+    let (root, asked) = root_key(keyring, row, Purpose::Data)?;
+    let key = DataKey::derive(&root, &keyring.uuid, Some(&row.commitment))
+        .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
+    drop(root);
+    let kept = SESSION.with(|session| session.keys.borrow_mut().put_data(id, key, asked));
+    wipe_stack();
+    Ok(kept)
+}
+
+/// An unwrapped index key, from the cache or the KMS.
+pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<HeldIndexKey, PgError> {
+    let id = (keyring.id, row.version);
+    let ttl = settings::key_cache_ttl();
+    if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().index(id, ttl)) {
+        return Ok(key);
+    }
+    let (root, asked) = root_key(keyring, row, Purpose::Index)?;
+    let key = IndexKey::derive(&root, &keyring.uuid, Some(&row.commitment))
+        .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
+    drop(root);
+    let kept = SESSION.with(|session| session.keys.borrow_mut().put_index(id, key, asked));
+    wipe_stack();
+    Ok(kept)
+}
+
+/// A root key and when the KMS was asked for it: from what all sessions share, or from the KMS.
+fn root_key(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(RootKey, Duration), PgError> {
+    require_live(keyring, row, purpose)?;
+    if SESSION.with(|session| session.keys.borrow_mut().is_denied(keyring.id)) {
+        return Err(PgError::Kms(keyring.name.clone(), KmsError::Denied("it was refused a moment ago")));
+    }
+    if let Some(found) = shared_keys::find(keyring, row, purpose) {
+        return Ok(found);
+    }
+    let (asked, epoch) = (SystemClock.now(), shmem::epoch());
+    let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
+    let root = kms::with(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))?;
+    shared_keys::put(keyring, row, purpose, &root, asked, epoch);
+    Ok((root, asked))
+}
