@@ -5,7 +5,6 @@ use super::keyrings::{manage, monitor};
 use super::raw::call::sql_functions;
 use super::rotation::{in_place, places, reseal, verify};
 use super::search::{between, filters, gin, operators, rewrite, selectivity};
-use super::session::{kms, shared_keys};
 use super::values::{casts, choice, equality, io, parts, reveal};
 
 sql_functions! {
@@ -125,11 +124,11 @@ sql_functions! {
     pgseal_is_missing => grantees::is_missing;
 
     pgseal_counter => monitor::counter;
-    pgseal_shared_keys_held => shared_keys::shared_keys_held;
-    pgseal_require_shared_keys => shared_keys::require_shared_keys;
-    pgseal_set_kms_token => kms::set_kms_token;
-    pgseal_kms_problem => kms::kms_problem;
-    pgseal_kms_endpoint => kms::kms_endpoint;
+    pgseal_shared_keys_held => monitor::shared_keys_held;
+    pgseal_require_shared_keys => monitor::require_shared_keys;
+    pgseal_set_kms_token => monitor::set_kms_token;
+    pgseal_kms_problem => monitor::kms_problem;
+    pgseal_kms_endpoint => monitor::kms_endpoint;
 
     pgseal_create_keyring => manage::create_keyring;
     pgseal_set_default_keyring => manage::set_default_keyring;

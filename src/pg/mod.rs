@@ -52,7 +52,7 @@ const WATCHER: raw::watch::Watcher = raw::watch::Watcher {
     relation_changed: session::relation_changed,
     role_changed: session::conclusions_changed,
     setting_changed: session::setting_changed,
-    token_taken: session::kms::token_taken,
+    token_taken: session::token_taken,
     before_commit: session::before_commit,
     before_prepare: session::before_prepare,
     transaction_ended: session::transaction_ended,

@@ -215,7 +215,7 @@ fn locked_keyring(call: Call) -> Result<std::rc::Rc<Keyring>, PgError> {
 
 fn next_key(keyring: &Keyring, purpose: Purpose, version: u16) -> Result<NewKey, PgError> {
     new_key(keyring.uuid, purpose, version, |context, root| {
-        kms::with(keyring, |kms| kms.wrap(&keyring.kms_key, context, root))
+        session::ask_kms(keyring, |kms| kms.wrap(&keyring.kms_key, context, root))
     })
 }
 
@@ -228,7 +228,7 @@ pub fn rewrap_keys(call: Call) -> Returned {
     let mut count = 0;
     for (purpose, row) in data.chain(index).filter(|(_, row)| !row.wrapped.is_empty()) {
         let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
-        let wrapped = kms::with(&keyring, |kms| kms.rewrap(&keyring.kms_key, &context, &row.wrapped))?;
+        let wrapped = session::ask_kms(&keyring, |kms| kms.rewrap(&keyring.kms_key, &context, &row.wrapped))?;
         catalog::update_wrapped(keyring.id, purpose, row.version, &wrapped)?;
         count += 1;
     }
@@ -265,7 +265,7 @@ fn is_silent(error: &KmsError) -> bool {
 fn unwrap_active(keyring: &Keyring) -> Result<(), PgError> {
     let unwrap = |row: &KeyRow, purpose| {
         let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
-        kms::with(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))
+        session::ask_kms(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))
     };
     let other = |error| PgError::Commitment(keyring.name.clone(), error);
     let data = keyring.active_data()?;

@@ -1,14 +1,71 @@
-//! What operators look at: the counts of a session.
+//! What operators look at and set: the counts of a session, its keys and its KMS.
 
 use pgrx::pg_sys;
 
+use crate::keys::context::{Purpose, WrapContext};
+use crate::keys::shared;
+use crate::kms::Token;
 use crate::pg::counters;
 use crate::pg::error::PgError;
+use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::datum::varlena;
+use crate::pg::raw::shmem;
+use crate::pg::session;
+use crate::pg::settings;
 
 /// `counter(name text)`: a count of this session.
 pub fn counter(call: Call) -> Returned {
     let count = counters::named(&call.text(0)?);
     let count = count.ok_or_else(|| PgError::Argument("there is no such counter".into()))?;
     Ok(Some(pg_sys::Datum::from(count as i64)))
+}
+
+/// `kms_endpoint()`: the setting; NULL where it is not set.
+pub fn kms_endpoint(_: Call) -> Returned {
+    Ok(settings::kms_endpoint().map(|endpoint| varlena(endpoint.as_bytes()).datum()))
+}
+
+/// `set_kms_token(token text)`; NULL goes back to the server's credentials. The setting behind it makes RESET ALL,
+/// DISCARD ALL and a rollback take the token away.
+pub fn set_kms_token(call: Call) -> Returned {
+    let text = call.optional_text(0)?.map(zeroize::Zeroizing::new);
+    let token = text.as_ref().map(|text| {
+        let token = Token::parse(text);
+        token.ok_or_else(|| PgError::Argument("a KMS token is one word of printable ASCII".into()))
+    });
+    let token = token.transpose()?;
+    let given = token.is_some();
+    session::use_token(token);
+    settings::set_token_given(given);
+    Ok(None)
+}
+
+/// `kms_problem(keyring text)`: asks the keyring's KMS for its active data key, whatever is cached. `{}` where all is
+/// well, else what is wrong and what to do.
+pub fn kms_problem(call: Call) -> Returned {
+    let keyring = session::keyring(session::keyring_id(&call.text(0)?)?)?;
+    let row = keyring.active_data()?;
+    let context = WrapContext { keyring: keyring.uuid, purpose: Purpose::Data, version: row.version };
+    let outcome = session::ask_kms(&keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped));
+    let texts: Vec<String> = outcome
+        .err()
+        .map(|problem| vec![problem.to_string(), problem.hint().unwrap_or_default().to_owned()])
+        .unwrap_or_default();
+    let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+    Ok(Some(array::of_texts(&texts).datum()))
+}
+
+/// `shared_keys_held()`: how many keys are shared now; NULL where the library is not preloaded.
+pub fn shared_keys_held(_: Call) -> Returned {
+    let held = shmem::read(shared::held);
+    Ok(held.map(|held| pg_sys::Datum::from(held as i64)))
+}
+
+/// `require_shared_keys()`: an error where the library is not preloaded.
+pub fn require_shared_keys(_: Call) -> Returned {
+    match shmem::is_there() {
+        true => Ok(None),
+        false => Err(PgError::NotPreloaded),
+    }
 }

@@ -9,7 +9,7 @@ use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::secret::{RootKey, wipe_stack};
 use crate::keys::cache::{Clock, Guard, HeldDataKey, HeldIndexKey, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
-use crate::kms::KmsError;
+use crate::kms::{Class, Kms, KmsError, Token};
 use crate::pg::catalog::{KeyRow, Keyring};
 use crate::pg::error::PgError;
 use crate::pg::raw::{lock, locked_memory, shmem, timer, xact};
@@ -26,7 +26,7 @@ pub fn forget_keys() {
 }
 
 /// The KMS refused a keyring: its keys go at once. What a session's own token may not do says nothing about others.
-pub fn denied(keyring: i32) {
+fn denied(keyring: i32) {
     SESSION.with(|session| session.keys.borrow_mut().deny(keyring));
     if !kms::has_token() {
         shared_keys::forget(Some(keyring));
@@ -48,6 +48,35 @@ pub(super) fn expire_in_time() {
             timer::start(ttl.saturating_sub(oldest));
         }
     });
+}
+
+/// Takes a KMS token for this session, or none. Keys unwrapped with the old credentials are not for the new ones.
+pub fn use_token(token: Option<Token>) {
+    if kms::replace_token(token) {
+        forget_keys();
+    }
+}
+
+/// The setting behind the token was reset.
+pub fn token_taken() {
+    use_token(None);
+}
+
+/// Runs one call at a keyring's KMS; a denial drops the keyring's unwrapped keys at once.
+pub fn ask_kms<T>(
+    keyring: &Keyring,
+    call: impl FnOnce(&dyn Kms) -> Result<T, KmsError>,
+) -> Result<T, PgError> {
+    let kms = kms::open(keyring.kms_endpoint.as_deref());
+    let answer = kms.and_then(|kms| kms::counted(|| call(&*kms)));
+    answer.map_err(|error| {
+        if error.class() == Class::Denied {
+            denied(keyring.id);
+        }
+        // A cancel that is waiting is PostgreSQL's to report, in its own words.
+        xact::check_interrupts();
+        PgError::Kms(keyring.name.clone(), error)
+    })
 }
 
 /// The active data key for sealing, with its version locked against retiring until the transaction ends.
@@ -141,7 +170,7 @@ fn root_key(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(RootKe
     }
     let (asked, epoch) = (SystemClock.now(), shmem::epoch());
     let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
-    let root = kms::with(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))?;
+    let root = ask_kms(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))?;
     shared_keys::put(keyring, row, purpose, &root, asked, epoch);
     Ok((root, asked))
 }

@@ -6,16 +6,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use crate::keys::context::{Purpose, WrapContext};
-use crate::kms::{self, Class, Kms, KmsError, Settings, Token};
-use crate::pg::catalog::Keyring;
+use crate::kms::{self, Kms, KmsError, Settings, Token};
 use crate::pg::counters::{self, Counter};
-use crate::pg::error::PgError;
-use crate::pg::raw::array;
-use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::varlena;
 use crate::pg::raw::xact;
-use crate::pg::session;
 use crate::pg::settings;
 
 /// Clients kept; a session that meets more endpoints begins anew.
@@ -47,22 +40,6 @@ pub fn counted<T>(call: impl FnOnce() -> Result<T, KmsError>) -> Result<T, KmsEr
         counters::count(Counter::KmsFailures);
     }
     outcome
-}
-
-/// Runs one call at a keyring's KMS; a denial drops the keyring's unwrapped keys at once.
-pub fn with<T>(keyring: &Keyring, call: impl FnOnce(&dyn Kms) -> Result<T, KmsError>) -> Result<T, PgError> {
-    attempt(keyring, call).map_err(|error| PgError::Kms(keyring.name.clone(), error))
-}
-
-fn attempt<T>(keyring: &Keyring, call: impl FnOnce(&dyn Kms) -> Result<T, KmsError>) -> Result<T, KmsError> {
-    let kms = open(keyring.kms_endpoint.as_deref());
-    kms.and_then(|kms| counted(|| call(&*kms))).inspect_err(|error| {
-        if error.class() == Class::Denied {
-            session::denied(keyring.id);
-        }
-        // A cancel that is waiting is PostgreSQL's to report, in its own words.
-        xact::check_interrupts();
-    })
 }
 
 /// The client for an endpoint, or for the server's default one.
@@ -117,51 +94,8 @@ pub fn has_token() -> bool {
     settings::is_token_given()
 }
 
-/// `kms_endpoint()`: the setting; NULL where it is not set.
-pub fn kms_endpoint(_: Call) -> Returned {
-    Ok(settings::kms_endpoint().map(|endpoint| varlena(endpoint.as_bytes()).datum()))
-}
-
-/// `set_kms_token(token text)`; NULL goes back to the server's credentials. The setting behind it makes RESET ALL,
-/// DISCARD ALL and a rollback take the token away.
-pub fn set_kms_token(call: Call) -> Returned {
-    let text = call.optional_text(0)?.map(zeroize::Zeroizing::new);
-    let token = text.as_ref().map(|text| {
-        let token = Token::parse(text);
-        token.ok_or_else(|| PgError::Argument("a KMS token is one word of printable ASCII".into()))
-    });
-    let token = token.transpose()?;
-    replace_token(token);
-    settings::set_token_given(TOKEN.with_borrow(Option::is_some));
-    Ok(None)
-}
-
-/// The setting behind the token was reset.
-pub fn token_taken() {
-    replace_token(None);
-}
-
-/// Keys unwrapped with the old credentials are not for the new ones.
-fn replace_token(token: Option<Token>) {
+/// Takes another token, or none; is anything different now?
+pub fn replace_token(token: Option<Token>) -> bool {
     let taken = token.is_some();
-    let before = TOKEN.replace(token.map(Rc::new));
-    if before.is_some() || taken {
-        forget_clients();
-        session::forget_keys();
-    }
-}
-
-/// `kms_problem(keyring text)`: asks the keyring's KMS for its active data key, whatever is cached. `{}` where all is
-/// well, else what is wrong and what to do.
-pub fn kms_problem(call: Call) -> Returned {
-    let keyring = session::keyring(session::keyring_id(&call.text(0)?)?)?;
-    let row = keyring.active_data()?;
-    let context = WrapContext { keyring: keyring.uuid, purpose: Purpose::Data, version: row.version };
-    let outcome = attempt(&keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped).map(drop));
-    let problem = outcome.err().map(|error| PgError::Kms(keyring.name.clone(), error));
-    let texts: Vec<String> = problem
-        .map(|problem| vec![problem.to_string(), problem.hint().unwrap_or_default().to_owned()])
-        .unwrap_or_default();
-    let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
-    Ok(Some(array::of_texts(&texts).datum()))
+    TOKEN.replace(token.map(Rc::new)).is_some() || taken
 }

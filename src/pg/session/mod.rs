@@ -31,7 +31,7 @@ pub use self::keyrings::{
     MAX_NAME_BYTES, catch_up_for_search, keyring, keyring_for_input, keyring_for_query, keyring_for_search,
     keyring_id, keyring_label,
 };
-pub use self::keys::{data_key, denied, forget_keys, index_key, require_storable, writer_key};
+pub use self::keys::{ask_kms, data_key, index_key, require_storable, token_taken, use_token, writer_key};
 pub use self::literals::{has_made_literals, literal_made, maker};
 pub use self::privileges::{Allowed, Looking, Privilege, Started, has, now, require, require_search};
 
@@ -130,13 +130,13 @@ fn forget_if_stale() {
             session.keyrings.borrow_mut().clear();
             session.names.borrow_mut().clear();
             session.ids.borrow_mut().take();
-            forget_keys();
+            keys::forget_keys();
             // Whoever flushes wipes the shared keys, except for a standby, where nobody does.
             if !flushed || xact::in_recovery() {
                 shared_keys::forget(None);
             }
         } else if flushed {
-            forget_keys();
+            keys::forget_keys();
         }
     });
 }

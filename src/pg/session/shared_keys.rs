@@ -9,8 +9,6 @@ use crate::keys::context::Purpose;
 use crate::keys::shared::{self, KeyId};
 use crate::pg::catalog::{KeyRow, Keyring};
 use crate::pg::counters::{self, Counter};
-use crate::pg::error::PgError;
-use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::{shmem, xact};
 use crate::pg::session::kms;
 use crate::pg::settings;
@@ -64,18 +62,4 @@ pub fn expire() -> Duration {
     let (now, ttl) = (SystemClock.now(), settings::key_cache_ttl());
     let oldest = shmem::write(|slots| shared::expire(slots, now, ttl)).flatten();
     ttl.saturating_sub(oldest.unwrap_or_default())
-}
-
-/// `shared_keys_held()`: how many keys are shared now; NULL where the library is not preloaded.
-pub fn shared_keys_held(_: Call) -> Returned {
-    let held = shmem::read(shared::held);
-    Ok(held.map(|held| pgrx::pg_sys::Datum::from(held as i64)))
-}
-
-/// `require_shared_keys()`: an error where the library is not preloaded.
-pub fn require_shared_keys(_: Call) -> Returned {
-    match shmem::is_there() {
-        true => Ok(None),
-        false => Err(PgError::NotPreloaded),
-    }
 }
