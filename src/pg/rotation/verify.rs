@@ -9,13 +9,13 @@ use crate::kms::Class;
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::session::{self, Privilege, Started};
+use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::values::seal::{self, JSONB, Kind, TEXT};
 
 /// What a call site knows of the keys that it asked for.
 #[derive(Default)]
 struct Checking {
-    started: Started,
+    checked: Checked,
     /// Keys that cannot be had and why: a KMS that is away is not asked again for every value.
     missing: HashMap<(i32, u16), String>,
 }
@@ -52,7 +52,7 @@ fn check(call: Call, kind: &Kind) -> Returned {
         false => Expected::Anything,
     };
     let verdict = call.with_cache(|checking: &mut Checking| {
-        checking.started.once();
+        checking.checked.start();
         checking.judge(value.bytes(), kind, &expected)
     })?;
     let (keyring, version) = verdict
@@ -75,7 +75,7 @@ impl Checking {
             return verdict("unreadable", why);
         }
         let located =
-            match seal::locate_any(bytes, |keyring, _| session::require(keyring, Privilege::Decrypt)) {
+            match seal::locate_any(bytes, |keyring, _| self.checked.require(keyring, Privilege::Decrypt)) {
                 Ok(located) => located,
                 Err(PgError::Kms(_, error)) if error.class() == Class::Cancelled => {
                     return Err(PgError::Kms(session::keyring_label(head.keyring), error));

@@ -16,7 +16,7 @@ use crate::pg::raw::array;
 use crate::pg::raw::datum::Owned;
 use crate::pg::raw::jsonb;
 use crate::pg::search::filters;
-use crate::pg::session::Looking;
+use crate::pg::session::Checked;
 use crate::pg::values::accessor;
 use crate::pg::values::seal::{self, Kind};
 
@@ -26,7 +26,7 @@ pub struct OpenDocument {
     /// The value as a datum: jsonb or text.
     pub document: Owned,
     /// Of its keyring.
-    pub looking: Looking,
+    pub checked: Checked,
     /// The keyring and index key version.
     made_by: Option<(Rc<Keyring>, u16)>,
 }
@@ -45,7 +45,7 @@ impl OpenDocument {
         kind: &Kind,
         declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
     ) -> Result<(), PgError> {
-        let located = seal::locate_to_look(value, kind, &mut self.looking, declared)?;
+        let located = seal::locate_to_look(value, kind, &mut self.checked, declared)?;
         self.made_by = Some((located.keyring.clone(), parse_head(value)?.0.index_version));
         match located.bare_length() {
             Some(length) => self.document.fill(length, |room| located.open_into(room)),

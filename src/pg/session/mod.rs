@@ -33,7 +33,7 @@ pub use self::keyrings::{
 };
 pub use self::keys::{ask_kms, data_key, index_key, require_storable, token_taken, use_token, writer_key};
 pub use self::literals::{has_made_literals, literal_made, maker};
-pub use self::privileges::{Allowed, Looking, Privilege, Started, has, now, require, require_search};
+pub use self::privileges::{Checked, Privilege, has, now, require, require_search};
 
 struct Session {
     stale: Cell<bool>,

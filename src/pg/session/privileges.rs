@@ -51,10 +51,11 @@ pub fn has(keyring: &Keyring, privilege: Privilege) -> bool {
 
 /// Refuses a role without the privilege.
 pub fn require(keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
-    match has(keyring, privilege) {
-        true => Ok(()),
-        false => Err(PgError::Privilege(keyring.name.clone(), privilege.name())),
-    }
+    if has(keyring, privilege) { Ok(()) } else { Err(refused(keyring, privilege)) }
+}
+
+fn refused(keyring: &Keyring, privilege: Privilege) -> PgError {
+    PgError::Privilege(keyring.name.clone(), privilege.name())
 }
 
 /// Refuses a role that may not ask this: with `search` alone only what `declared` finds searchable.
@@ -62,20 +63,7 @@ pub fn require_search(
     keyring: &Keyring,
     declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
 ) -> Result<(), PgError> {
-    Looking::default().permit(keyring, declared)
-}
-
-/// Whether a call site has run in this execution.
-#[derive(Default)]
-pub struct Started(bool);
-
-impl Started {
-    /// [`catch_up`] the first time.
-    pub fn once(&mut self) {
-        if !std::mem::replace(&mut self.0, true) {
-            catch_up();
-        }
-    }
+    Checked::default().require_look(keyring, declared)
 }
 
 /// The role and the generation: what a conclusion about privileges depends on.
@@ -83,63 +71,53 @@ pub fn now() -> (pg_sys::Oid, u64) {
     (xact::current_role(), generation())
 }
 
-/// A privilege that this role was found to have; looked up anew when role, keyring or grants change.
+/// What a call site has found out about privileges on a keyring; looked up anew when role, keyring or grants change.
 #[derive(Default)]
-pub struct Allowed(Option<(i32, pg_sys::Oid, u64)>);
+pub struct Checked {
+    started: bool,
+    of: Option<(i32, (pg_sys::Oid, u64))>,
+    found: [Option<bool>; 3],
+}
 
-impl Allowed {
-    /// The first use in an execution: see [`catch_up`].
-    pub fn start(&self) {
-        if self.0.is_none() {
+impl Checked {
+    /// [`catch_up`] at the first use in an execution.
+    pub fn start(&mut self) {
+        if !std::mem::replace(&mut self.started, true) {
             catch_up();
         }
     }
 
-    /// [`require`], for call sites that ask for every row.
+    /// [`has`], for call sites that ask for every row.
+    pub fn has(&mut self, keyring: &Keyring, privilege: Privilege) -> bool {
+        let of = Some((keyring.id, now()));
+        if self.of != of {
+            *self = Checked { started: self.started, of, found: [None; 3] };
+        }
+        *self.found[privilege as usize].get_or_insert_with(|| has(keyring, privilege))
+    }
+
+    /// [`require`], for call sites that ask for every row. Whoever is refused has what others have granted since looked at
+    /// the next time.
     pub fn require(&mut self, keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
-        let now = Some((keyring.id, xact::current_role(), generation()));
-        if self.0 != now {
-            require(keyring, privilege)?;
-            self.0 = now;
+        if self.has(keyring, privilege) {
+            Ok(())
+        } else {
+            *self = Checked::default();
+            Err(refused(keyring, privilege))
         }
-        Ok(())
-    }
-}
-
-/// What a role was found to be allowed to look at; looked up anew when role, keyring or grants change.
-#[derive(Default)]
-pub struct Looking {
-    of: Option<(i32, pg_sys::Oid, u64)>,
-    everywhere: bool,
-}
-
-impl Looking {
-    /// The first use in an execution: see [`catch_up`].
-    pub fn start(&self) {
-        if self.of.is_none() {
-            catch_up();
-        }
-    }
-
-    /// The role was found to have `decrypt`.
-    pub fn is_everywhere(&self) -> bool {
-        self.everywhere
     }
 
     /// `search` lets a role look where `declared` finds the keyring's policy to be, `decrypt` with it everywhere.
-    pub fn permit(
+    pub fn require_look(
         &mut self,
         keyring: &Keyring,
         declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
     ) -> Result<(), PgError> {
-        let now = Some((keyring.id, xact::current_role(), generation()));
-        if self.of != now {
-            require(keyring, Privilege::Search)?;
-            *self = Looking { of: now, everywhere: has(keyring, Privilege::Decrypt) };
-        }
-        match self.everywhere || declared(&keyring.active_index()?.1)? {
-            true => Ok(()),
-            false => Err(PgError::Undeclared(keyring.name.clone())),
+        self.require(keyring, Privilege::Search)?;
+        if self.has(keyring, Privilege::Decrypt) || declared(&keyring.active_index()?.1)? {
+            Ok(())
+        } else {
+            Err(PgError::Undeclared(keyring.name.clone()))
         }
     }
 }

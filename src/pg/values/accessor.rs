@@ -12,7 +12,7 @@ use crate::pg::raw::call::Call;
 use crate::pg::raw::datum::detoast;
 use crate::pg::raw::jsonb::{self, Function};
 use crate::pg::raw::node::Expr;
-use crate::pg::session::{Looking, Privilege, objects};
+use crate::pg::session::{Checked, Privilege, objects};
 use crate::pg::values::seal::{self, OpenValue, TEXT};
 
 /// jsonb's functions behind an accessor: for the part itself and for its text. The whole has none of its own.
@@ -68,7 +68,7 @@ pub fn side(call: Call, index: usize) -> Side {
 
 impl Side {
     /// Decrypts a value from there for a role that compares it.
-    pub fn open(self, bytes: &[u8], looking: &mut Looking) -> Result<OpenValue, PgError> {
+    pub fn open(self, bytes: &[u8], checked: &mut Checked) -> Result<OpenValue, PgError> {
         let (head, _) = parse_head(bytes)?;
         match self {
             // Sealed for this statement: the role has typed or sent it.
@@ -76,7 +76,7 @@ impl Side {
             Side::Part => seal::open_for(bytes, &TEXT, Privilege::Search),
             _ => {
                 let declared = |policy: &Policy| Ok(policy.covers_scalar(&[], 0));
-                seal::locate_to_look(bytes, &TEXT, looking, declared)?.open()
+                seal::locate_to_look(bytes, &TEXT, checked, declared)?.open()
             }
         }
     }
@@ -99,5 +99,5 @@ pub fn text_part(expression: Expr) -> Option<(Expr, Accessor, Expr)> {
 
 /// The plaintext side of a comparison that was typed or sent as `encrypted_text`.
 pub fn open_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
-    Side::Literal.open(bytes, &mut Looking::default())
+    Side::Literal.open(bytes, &mut Checked::default())
 }

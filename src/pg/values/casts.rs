@@ -12,7 +12,7 @@ use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::{Varlena, from_text, jsonb_from_text, jsonb_to_text, name, type_name};
 use crate::pg::raw::encoding::c_text;
-use crate::pg::session::{self, Allowed, Privilege};
+use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::values::seal::{self, Kind, OpenValue};
 
 /// `coerce(encrypted_*, int4, bool)`: the length coercion to a column's keyring; -1 where the column names none.
@@ -193,8 +193,8 @@ fn decrypted(call: Call) -> Result<Varlena, PgError> {
     };
     let context = context.as_deref().map(str::as_bytes);
     let value = call.varlena(0);
-    seal::with_kind(call, |kind, allowed: &mut Allowed| {
-        seal::open_datum(value.bytes(), kind, context, allowed)
+    seal::with_kind(call, |kind, checked: &mut Checked| {
+        seal::open_datum(value.bytes(), kind, context, checked)
     })
 }
 

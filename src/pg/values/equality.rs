@@ -7,7 +7,7 @@ use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::Varlena;
 use crate::pg::raw::text;
-use crate::pg::session::Looking;
+use crate::pg::session::Checked;
 use crate::pg::values::accessor::{self, Side};
 use crate::pg::values::choice;
 use crate::pg::values::seal::OpenValue;
@@ -76,18 +76,18 @@ fn compare(call: Call, wanted: bool, left: Operand, right: Operand) -> Returned 
 
 /// What a call site knows about its two sealed arguments.
 #[derive(Default)]
-struct Sides([Option<(Side, Looking)>; 2]);
+struct Sides([Option<(Side, Checked)>; 2]);
 
 /// A sealed side of a comparison.
 fn text_operand(call: Call, index: usize) -> Result<Operand, PgError> {
     let bytes = call.varlena(index);
     let value = call.with_cache(|sides: &mut Sides| {
-        let (side, looking) =
-            sides.0[index].get_or_insert_with(|| (accessor::side(call, index), Looking::default()));
+        let (side, checked) =
+            sides.0[index].get_or_insert_with(|| (accessor::side(call, index), Checked::default()));
         if *side != Side::Literal {
             choice::require_seen(call, index, parse_head(bytes.bytes())?.0.keyring)?;
         }
-        side.open(bytes.bytes(), looking)
+        side.open(bytes.bytes(), checked)
     })?;
     Ok(Operand::Sealed(value))
 }

@@ -12,7 +12,7 @@ use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::{Varlena, cstring, fill_cstring, fill_varlena, type_name, varlena};
 use crate::pg::raw::reveal;
-use crate::pg::session::{self, Allowed, Privilege};
+use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::settings;
 use crate::pg::values::casts::{for_column, head, parse_json};
 use crate::pg::values::seal::{self, JSONB, Kind, TEXT};
@@ -73,7 +73,7 @@ fn accept_sealed(
     match session::keyring(head.keyring) {
         Err(PgError::UnknownKeyringId(_)) => Ok(()),
         Err(error) => Err(error),
-        Ok(keyring) => call.with_cache(|allowed: &mut Allowed| allowed.require(&keyring, Privilege::Encrypt)),
+        Ok(keyring) => call.with_cache(|checked: &mut Checked| checked.require(&keyring, Privilege::Encrypt)),
     }
 }
 

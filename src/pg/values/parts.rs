@@ -9,7 +9,7 @@ use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::jsonb::{self, Function};
 use crate::pg::raw::text::{self, TextFunction};
-use crate::pg::session::{self, Allowed, Looking, Privilege, Started};
+use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::values::accessor;
 use crate::pg::values::choice;
 use crate::pg::values::seal::{self, JSONB, OpenValue, TEXT};
@@ -49,7 +49,8 @@ fn part(call: Call, content: Content, accessor: Accessor) -> Returned {
     let value = open_to_look(call, |policy| accessor::is_declared(accessor, argument, policy))?;
     let document = value.datum()?.datum();
     let (as_jsonb, as_text) = accessor::functions(accessor);
-    let only_scalars = !call.with_cache(|looking: &mut Looking| looking.is_everywhere())
+    let only_scalars = !call
+        .with_cache(|checked: &mut Checked| checked.has(&value.keyring, Privilege::Decrypt))
         && !value.keyring.active_index()?.1.covers_everything();
     // With `search` alone an object or array must not come out, not even sealed: its path does not declare what is below.
     if only_scalars && as_jsonb.varlena(document, argument).is_some_and(|part| !is_scalar(part.bytes())) {
@@ -142,7 +143,7 @@ fn on_decrypted(call: Call, function: TextFunction) -> Returned {
     let value = call.varlena(0);
     choice::require_seen(call, 0, parse_head(value.bytes())?.0.keyring)?;
     let opened =
-        call.with_cache(|allowed: &mut Allowed| seal::open_datum(value.bytes(), &TEXT, None, allowed))?;
+        call.with_cache(|checked: &mut Checked| seal::open_datum(value.bytes(), &TEXT, None, checked))?;
     Ok(Some(function.boolean(call, opened.datum(), call.datum(1)).into()))
 }
 
@@ -212,12 +213,12 @@ fn open_to_look(
     declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
 ) -> Result<OpenValue, PgError> {
     let bytes = call.varlena(0);
-    call.with_cache(|looking: &mut Looking| {
-        seal::locate_to_look(bytes.bytes(), &JSONB, looking, declared)?.open()
+    call.with_cache(|checked: &mut Checked| {
+        seal::locate_to_look(bytes.bytes(), &JSONB, checked, declared)?.open()
     })
 }
 
 fn open_for(call: Call, privilege: Privilege) -> Result<OpenValue, PgError> {
-    call.with_cache(Started::once);
+    call.with_cache(Checked::start);
     seal::open_for(call.varlena(0).bytes(), &JSONB, privilege)
 }

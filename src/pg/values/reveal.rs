@@ -3,7 +3,7 @@
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::reveal::{REVEAL, runs_for_the_client};
-use crate::pg::session::Allowed;
+use crate::pg::session::Checked;
 use crate::pg::values::seal;
 
 /// `reveal(encrypted_jsonb)` and `reveal(encrypted_text)`: as decrypt, while the setting is on and for the client only. A
@@ -13,8 +13,8 @@ pub fn reveal(call: Call) -> Returned {
         return Err(PgError::NotRevealed);
     }
     let value = call.varlena(0);
-    let opened = seal::with_kind(call, |kind, allowed: &mut Allowed| {
-        seal::open_datum(value.bytes(), kind, None, allowed)
+    let opened = seal::with_kind(call, |kind, checked: &mut Checked| {
+        seal::open_datum(value.bytes(), kind, None, checked)
     });
     Ok(Some(opened?.datum()))
 }

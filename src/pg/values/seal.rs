@@ -15,7 +15,7 @@ use crate::pg::raw::call::Call;
 use crate::pg::raw::datum::{Varlena, fill_varlena, jsonb_from_text, type_id_name, varlena};
 use crate::pg::raw::encoding;
 use crate::pg::session::decrypt_log;
-use crate::pg::session::{self, Allowed, Looking, Privilege};
+use crate::pg::session::{self, Checked, Privilege};
 
 /// What distinguishes the two types.
 pub struct Kind {
@@ -374,10 +374,10 @@ pub fn open_datum(
     bytes: &[u8],
     kind: &Kind,
     context: Option<&[u8]>,
-    allowed: &mut Allowed,
+    checked: &mut Checked,
 ) -> Result<Varlena, PgError> {
-    allowed.start();
-    let located = locate(bytes, kind, |keyring, _| allowed.require(keyring, Privilege::Decrypt))?;
+    checked.start();
+    let located = locate(bytes, kind, |keyring, _| checked.require(keyring, Privilege::Decrypt))?;
     if let (Some(length), None) = (located.bare_length(), context) {
         let datum = fill_varlena(length, |room| located.open_into(room))?;
         return in_this_encoding(datum, located.envelope.head().content);
@@ -426,11 +426,11 @@ pub fn open_to_move(bytes: &[u8], kind: &Kind, target: i32) -> Result<OpenValue,
 pub fn locate_to_look<'a>(
     bytes: &'a [u8],
     kind: &Kind,
-    looking: &mut Looking,
+    checked: &mut Checked,
     declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
 ) -> Result<Located<'a>, PgError> {
-    looking.start();
+    checked.start();
     locate(bytes, kind, |keyring, head| {
-        looking.permit(keyring, |policy| Ok(head.index_version != 0 && declared(policy)?))
+        checked.require_look(keyring, |policy| Ok(head.index_version != 0 && declared(policy)?))
     })
 }
