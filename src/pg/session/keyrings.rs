@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::privileges::{Privilege, require};
-use super::{SESSION, catch_up, forget, tables};
+use super::{Known, catch_up, forget, known, tables};
 use crate::core::filter::Binding;
 use crate::pg::catalog::Keyring;
 use crate::pg::error::PgError;
@@ -27,12 +27,13 @@ impl Ids {
 /// A keyring by id.
 pub fn keyring(id: i32) -> Result<Rc<Keyring>, PgError> {
     // pg_upgrade makes what comes before our tables by its name, literals of views among it.
-    let tables = tables().map_err(|_| PgError::UnknownKeyringId(id))?;
-    if let Some(keyring) = SESSION.with(|session| session.keyrings.borrow().get(&id).cloned()) {
-        return Ok(keyring);
+    let known = known();
+    let tables = known.tables().map_err(|_| PgError::UnknownKeyringId(id))?;
+    if let Some(keyring) = known.keyrings.borrow().get(&id) {
+        return Ok(keyring.clone());
     }
     let keyring = Rc::new(tables.keyring(id)?);
-    SESSION.with(|session| session.keyrings.borrow_mut().insert(id, keyring.clone()));
+    known.keyrings.borrow_mut().insert(id, keyring.clone());
     Ok(keyring)
 }
 
@@ -47,31 +48,30 @@ pub fn keyring_id(name: &str) -> Result<i32, PgError> {
     if name.len() > MAX_NAME_BYTES {
         return Err(PgError::UnknownKeyring(name[..name.floor_char_boundary(MAX_NAME_BYTES)].into()));
     }
-    let tables = tables()?;
-    if let Some(id) = SESSION.with(|session| session.names.borrow().get(name).copied()) {
-        return Ok(id);
+    let known = known();
+    let tables = known.tables()?;
+    if let Some(id) = known.names.borrow().get(name) {
+        return Ok(*id);
     }
     let id = tables.keyring_by_name(name).ok_or_else(|| PgError::UnknownKeyring(name.into()))?;
-    SESSION.with(|session| session.names.borrow_mut().insert(name.into(), id));
+    known.names.borrow_mut().insert(name.into(), id);
     Ok(id)
 }
 
-fn ids() -> Result<Rc<Ids>, PgError> {
-    let tables = tables()?;
-    if let Some(ids) = SESSION.with(|session| session.ids.borrow().clone()) {
-        return Ok(ids);
+impl Known {
+    fn ids(&self) -> Result<&Ids, PgError> {
+        self.ids.get_or_try_init(|| {
+            let tables = self.tables()?;
+            Ok(Ids { first_two: tables.keyring_ids(2), default: tables.default_keyring() })
+        })
     }
-    let first_two = tables.keyring_ids(2);
-    let ids = Rc::new(Ids { first_two, default: tables.default_keyring() });
-    SESSION.with(|session| session.ids.borrow_mut().replace(ids.clone()));
-    Ok(ids)
 }
 
 /// The keyring for a new value whose column is unknown: the setting's, else the database's default.
 pub fn keyring_for_input() -> Result<i32, PgError> {
     match settings::keyring() {
         Some(name) => keyring_id(&name),
-        None => ids()?.default.ok_or(PgError::NoKeyring),
+        None => known().ids()?.default.ok_or(PgError::NoKeyring),
     }
 }
 
@@ -80,7 +80,7 @@ pub fn keyring_for_input() -> Result<i32, PgError> {
 pub fn keyring_for_search() -> Result<Option<i32>, PgError> {
     match settings::keyring() {
         Some(name) => keyring_id(&name).map(Some),
-        None => Ok(ids()?.only()),
+        None => Ok(known().ids()?.only()),
     }
 }
 
@@ -91,7 +91,8 @@ pub fn keyring_for_query() -> Result<i32, PgError> {
         return Ok(chosen);
     }
     let mut refused = PgError::NoKeyring;
-    for id in ids()?.default.into_iter().chain(tables()?.keyring_ids(usize::MAX)) {
+    let default = known().ids()?.default;
+    for id in default.into_iter().chain(tables()?.keyring_ids(usize::MAX)) {
         match require(&*keyring(id)?, Privilege::Search) {
             Ok(()) => return Ok(id),
             Err(error) => refused = error,
@@ -106,7 +107,9 @@ pub fn catch_up_for_search(id: i32, binding: Binding) -> Result<(), PgError> {
     catch_up();
     let tables = tables()?;
     let newer_key = tables.newest_index(id) != keyring(id)?.newest_index();
-    if newer_key || (binding == Binding::Session && tables.keyring_ids(2).len() != ids()?.first_two.len()) {
+    if newer_key
+        || (binding == Binding::Session && tables.keyring_ids(2).len() != known().ids()?.first_two.len())
+    {
         forget();
     }
     Ok(())

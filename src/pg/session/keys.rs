@@ -1,13 +1,14 @@
 //! Unwrapped keys: from this session's cache, from what all sessions share, or from the KMS.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::keyrings::keyring;
-use super::{SESSION, forget_if_stale, kms, shared_keys};
+use super::{forget_if_stale, is_stale, kms, shared_keys};
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::secret::{RootKey, wipe_stack};
-use crate::keys::cache::{Clock, Guard, HeldDataKey, HeldIndexKey, SystemClock};
+use crate::keys::cache::{Cache, Clock, Guard, HeldDataKey, HeldIndexKey, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
 use crate::kms::{Class, Kms, KmsError, Token};
 use crate::pg::catalog::{KeyRow, Keyring};
@@ -15,19 +16,34 @@ use crate::pg::error::PgError;
 use crate::pg::raw::{lock, locked_memory, shmem, timer, xact};
 use crate::pg::settings;
 
-pub(super) const GUARD: Guard =
-    Guard { hold: locked_memory::hold_value, release: locked_memory::release_value };
+const GUARD: Guard = Guard { hold: locked_memory::hold_value, release: locked_memory::release_value };
+
+thread_local! {
+    static KEYS: RefCell<Cache<SystemClock>> = RefCell::new(Cache::new(SystemClock, GUARD));
+}
+
+/// Drops unwrapped keys at any time: one that is in use stays until it is not.
+pub(super) fn forget_unused_keys() {
+    KEYS.with(|keys| {
+        if let Ok(mut keys) = keys.try_borrow_mut()
+            && !keys.is_empty()
+        {
+            keys.clear();
+            wipe_stack();
+        }
+    });
+}
 
 /// Drops this session's unwrapped keys, and what its clients logged in for.
 pub fn forget_keys() {
-    SESSION.with(|session| session.keys.borrow_mut().clear());
+    KEYS.with_borrow_mut(Cache::clear);
     kms::forget_clients();
     wipe_stack();
 }
 
 /// The KMS refused a keyring: its keys go at once. What a session's own token may not do says nothing about others.
 fn denied(keyring: i32) {
-    SESSION.with(|session| session.keys.borrow_mut().deny(keyring));
+    KEYS.with_borrow_mut(|keys| keys.deny(keyring));
     if !kms::has_token() {
         shared_keys::forget(Some(keyring));
     }
@@ -35,8 +51,8 @@ fn denied(keyring: i32) {
 
 /// Wipes keys that are too old and sets the timer for the next ones.
 pub(super) fn expire_in_time() {
-    SESSION.with(|session| {
-        let Ok(mut keys) = session.keys.try_borrow_mut() else { return };
+    KEYS.with(|keys| {
+        let Ok(mut keys) = keys.try_borrow_mut() else { return };
         if keys.is_empty() || timer::is_running() {
             return;
         }
@@ -97,7 +113,7 @@ fn lock_for_writing(id: i32, version: u16) -> bool {
         return true;
     }
     xact::accept_invalidations();
-    SESSION.with(|session| !session.stale.get())
+    !is_stale()
 }
 
 /// Before a value that is already sealed is stored: its key must not be retired, nor become so meanwhile.
@@ -130,7 +146,7 @@ fn require_live(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(),
 pub fn data_key(keyring: &Keyring, version: u16) -> Result<HeldDataKey, PgError> {
     let id = (keyring.id, version);
     let ttl = settings::key_cache_ttl();
-    if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().data(id, ttl)) {
+    if let Some(key) = KEYS.with_borrow_mut(|keys| keys.data(id, ttl)) {
         return Ok(key);
     }
     let row = keyring.data_key(version)?;
@@ -138,7 +154,7 @@ pub fn data_key(keyring: &Keyring, version: u16) -> Result<HeldDataKey, PgError>
     let key = DataKey::derive(&root, &keyring.uuid, Some(&row.commitment))
         .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
     drop(root);
-    let kept = SESSION.with(|session| session.keys.borrow_mut().put_data(id, key, asked));
+    let kept = KEYS.with_borrow_mut(|keys| keys.put_data(id, key, asked));
     wipe_stack();
     Ok(kept)
 }
@@ -147,14 +163,14 @@ pub fn data_key(keyring: &Keyring, version: u16) -> Result<HeldDataKey, PgError>
 pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<HeldIndexKey, PgError> {
     let id = (keyring.id, row.version);
     let ttl = settings::key_cache_ttl();
-    if let Some(key) = SESSION.with(|session| session.keys.borrow_mut().index(id, ttl)) {
+    if let Some(key) = KEYS.with_borrow_mut(|keys| keys.index(id, ttl)) {
         return Ok(key);
     }
     let (root, asked) = root_key(keyring, row, Purpose::Index)?;
     let key = IndexKey::derive(&root, &keyring.uuid, Some(&row.commitment))
         .map_err(|error| PgError::Commitment(keyring.name.clone(), error))?;
     drop(root);
-    let kept = SESSION.with(|session| session.keys.borrow_mut().put_index(id, key, asked));
+    let kept = KEYS.with_borrow_mut(|keys| keys.put_index(id, key, asked));
     wipe_stack();
     Ok(kept)
 }
@@ -162,7 +178,7 @@ pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<HeldIndexKey, PgErro
 /// A root key and when the KMS was asked for it: from what all sessions share, or from the KMS.
 fn root_key(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(RootKey, Duration), PgError> {
     require_live(keyring, row, purpose)?;
-    if SESSION.with(|session| session.keys.borrow_mut().is_denied(keyring.id)) {
+    if KEYS.with_borrow_mut(|keys| keys.is_denied(keyring.id)) {
         return Err(PgError::Kms(keyring.name.clone(), KmsError::Denied("it was refused a moment ago")));
     }
     if let Some(found) = shared_keys::find(keyring, row, purpose) {

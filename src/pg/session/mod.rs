@@ -16,13 +16,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
-use zeroize::Zeroizing;
 
 use self::keyrings::Ids;
-use self::keys::GUARD;
-use crate::core::secret::wipe_stack;
-use crate::keys::cache::{Cache, SystemClock};
 use crate::pg::catalog::{Keyring, Tables};
 use crate::pg::error::PgError;
 use crate::pg::raw::{lock, shmem, xact};
@@ -35,6 +32,24 @@ pub use self::keys::{ask_kms, data_key, index_key, require_storable, token_taken
 pub use self::literals::{has_made_literals, literal_made, maker};
 pub use self::privileges::{Checked, Privilege, has, now, require, require_search};
 
+/// What was read of the catalog since it last changed. Whoever holds it while the next one begins keeps its own.
+#[derive(Default)]
+struct Known {
+    tables: OnceCell<Tables>,
+    ids: OnceCell<Ids>,
+    keyrings: RefCell<BTreeMap<i32, Rc<Keyring>>>,
+    names: RefCell<HashMap<String, i32>>,
+}
+
+impl Known {
+    /// An error outside a database with the extension.
+    fn tables(&self) -> Result<&Tables, PgError> {
+        let missing = || PgError::Catalog("its tables are missing".into());
+        self.tables.get_or_try_init(|| Tables::find().ok_or_else(missing))
+    }
+}
+
+#[derive(Default)]
 struct Session {
     stale: Cell<bool>,
     /// This transaction has changed or flushed keys.
@@ -42,48 +57,23 @@ struct Session {
     /// The shared memory's count of flushes when this session last looked.
     epoch: Cell<u64>,
     generation: Cell<u64>,
-    tables: Cell<Option<Tables>>,
-    keyrings: RefCell<BTreeMap<i32, Rc<Keyring>>>,
-    names: RefCell<HashMap<String, i32>>,
-    ids: RefCell<Option<Rc<Ids>>>,
-    keys: RefCell<Cache<SystemClock>>,
-    /// Literals are in plans: sealed under the keyring that the session chose, for the role of the moment.
-    literals: Cell<bool>,
-    /// What only this process knows; drawn with the first literal.
-    secret: RefCell<Option<Zeroizing<[u8; 32]>>>,
+    known: RefCell<Rc<Known>>,
 }
 
 thread_local! {
-    static SESSION: Session = Session {
-        stale: Cell::new(false),
-        flushing: Cell::new(false),
-        epoch: Cell::new(0),
-        generation: Cell::new(0),
-        tables: Cell::new(None),
-        keyrings: RefCell::default(),
-        names: RefCell::default(),
-        ids: RefCell::default(),
-        keys: RefCell::new(Cache::new(SystemClock, GUARD)),
-        literals: Cell::new(false),
-        secret: RefCell::default(),
-    };
+    static SESSION: Session = Session::default();
 }
 
 /// A relation was changed, here or elsewhere; InvalidOid stands for all. Called at any time: touches no
 /// catalog.
 pub fn relation_changed(relation: pg_sys::Oid) {
     SESSION.with(|session| {
-        let ours = session.tables.get().is_some_and(|tables| tables.contains(relation));
+        let ours = session.known.borrow().tables.get().is_some_and(|tables| tables.contains(relation));
         if ours || relation == pg_sys::InvalidOid {
             session.stale.set(true);
             session.generation.set(session.generation.get() + 1);
-            // At once, though the session may be idle: a key that is in use stays until it is not.
-            if let Ok(mut keys) = session.keys.try_borrow_mut()
-                && !keys.is_empty()
-            {
-                keys.clear();
-                wipe_stack();
-            }
+            // At once, though the session may be idle.
+            keys::forget_unused_keys();
         }
         // Literals in cached plans are sealed under the key of the day: have them sealed again.
         if ours {
@@ -95,7 +85,7 @@ pub fn relation_changed(relation: pg_sys::Oid) {
 /// `pgseal.keyring` was set, or put back: literals in cached plans are of the keyring before.
 pub fn setting_changed() {
     conclusions_changed();
-    if SESSION.with(|session| session.literals.replace(false)) {
+    if literals::taken_back() {
         xact::reset_plans();
     }
 }
@@ -110,15 +100,18 @@ pub fn generation() -> u64 {
     SESSION.with(|session| session.generation.get())
 }
 
+fn known() -> Rc<Known> {
+    forget_if_stale();
+    SESSION.with(|session| session.known.borrow().clone())
+}
+
 /// The tables of this database; an error outside one with the extension.
 pub fn tables() -> Result<Tables, PgError> {
-    forget_if_stale();
-    if let Some(tables) = SESSION.with(|session| session.tables.get()) {
-        return Ok(tables);
-    }
-    let tables = Tables::find().ok_or_else(|| PgError::Catalog("its tables are missing".into()))?;
-    SESSION.with(|session| session.tables.set(Some(tables)));
-    Ok(tables)
+    known().tables().copied()
+}
+
+fn is_stale() -> bool {
+    SESSION.with(|session| session.stale.get())
 }
 
 fn forget_if_stale() {
@@ -126,10 +119,7 @@ fn forget_if_stale() {
         let epoch = shmem::epoch();
         let flushed = session.epoch.replace(epoch) != epoch;
         if session.stale.replace(false) {
-            session.tables.set(None);
-            session.keyrings.borrow_mut().clear();
-            session.names.borrow_mut().clear();
-            session.ids.borrow_mut().take();
+            session.known.replace(Rc::default());
             keys::forget_keys();
             // Whoever flushes wipes the shared keys, except for a standby, where nobody does.
             if !flushed || xact::in_recovery() {
