@@ -3,6 +3,8 @@
 pub mod code;
 pub mod distance;
 pub mod elements;
+pub mod quantiser;
+mod rotation;
 mod simd;
 #[cfg(test)]
 pub mod testing;

@@ -74,3 +74,58 @@ fn stored(registers: [__m256; LANES / REGISTER]) -> Step {
     // SAFETY: both types are the same 128 bytes, and every pattern of them is a value of either.
     unsafe { std::mem::transmute(registers) }
 }
+
+/// Twin of `look_up_scalar` in `quantiser`; `false`, and nothing is done, where the processor has no AVX2.
+pub fn look_up(tables: &[u8], codes: &[u8], sums: &mut [u32; 32]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        unsafe { look_up_avx2(tables, codes, sums) };
+        return true;
+    }
+    let _ = (tables, codes, sums);
+    false
+}
+
+/// Two groups of 16 bytes at a time, one in each half of a register.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn look_up_avx2(tables: &[u8], codes: &[u8], sums: &mut [u32; 32]) {
+    /// Steps of at most 255 that a sum of 16 bits holds.
+    const STEPS: usize = 256;
+    let ((tables, _), (codes, _)) = (tables.as_chunks::<32>(), codes.as_chunks::<32>());
+    let (low_half, zero) = (_mm256_set1_epi8(15), _mm256_setzero_si256());
+    for (tables, codes) in tables.chunks(STEPS).zip(codes.chunks(STEPS)) {
+        // Rows 0 to 7, 8 to 15, 16 to 23 and 24 to 31.
+        let mut partial = [zero; 4];
+        for (table, code) in tables.iter().zip(codes) {
+            let (table, code) = (bytes(table), bytes(code));
+            let low = _mm256_shuffle_epi8(table, _mm256_and_si256(code, low_half));
+            let high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(code, 4), low_half));
+            partial[0] = _mm256_add_epi16(partial[0], _mm256_unpacklo_epi8(low, zero));
+            partial[1] = _mm256_add_epi16(partial[1], _mm256_unpackhi_epi8(low, zero));
+            partial[2] = _mm256_add_epi16(partial[2], _mm256_unpacklo_epi8(high, zero));
+            partial[3] = _mm256_add_epi16(partial[3], _mm256_unpackhi_epi8(high, zero));
+        }
+        for (sums, partial) in sums.as_chunks_mut::<8>().0.iter_mut().zip(partial) {
+            let partial = halves(partial);
+            for (at, sum) in sums.iter_mut().enumerate() {
+                *sum += u32::from(partial[at]) + u32::from(partial[at + 8]);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn bytes(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: both types are the same 32 bytes, and every pattern of them is a value of either.
+    unsafe { std::mem::transmute(*bytes) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn halves(register: __m256i) -> [u16; 16] {
+    // SAFETY: both types are the same 32 bytes, and every pattern of them is a value of either.
+    unsafe { std::mem::transmute(register) }
+}
