@@ -41,10 +41,10 @@ pub fn try_collect<T, E: From<OutOfMemory>>(
     })
 }
 
-/// Adds bytes.
-pub fn append(bytes: &mut Vec<u8>, more: &[u8]) -> Result<(), OutOfMemory> {
-    bytes.try_reserve(more.len()).map_err(|_| OutOfMemory)?;
-    bytes.extend_from_slice(more);
+/// Adds items.
+pub fn append<T: Copy>(items: &mut Vec<T>, more: &[T]) -> Result<(), OutOfMemory> {
+    items.try_reserve(more.len()).map_err(|_| OutOfMemory)?;
+    items.extend_from_slice(more);
     Ok(())
 }
 

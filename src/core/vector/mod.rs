@@ -3,6 +3,7 @@
 pub mod code;
 pub mod distance;
 pub mod elements;
+pub mod kmeans;
 pub mod quantiser;
 mod rotation;
 mod simd;
