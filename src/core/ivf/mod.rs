@@ -4,7 +4,9 @@
 //! centroids. So marking dead rows, replay and restore need no key. Whoever can write to the files can hide rows (a dead
 //! mark, a link, a count, an older page) but cannot make another row of one: addresses, list and place are authenticated.
 
+pub mod build;
 pub mod directory;
+pub mod index;
 pub mod key;
 pub mod layout;
 pub mod list;
@@ -13,3 +15,4 @@ pub mod page;
 #[cfg(test)]
 mod page_tests;
 mod segment;
+pub mod source;

@@ -1,0 +1,129 @@
+//! Writing the lists of a new index.
+
+use std::rc::Rc;
+
+use zeroize::Zeroizing;
+
+use crate::core::memory;
+
+use super::directory;
+use super::index::{Index, Placed};
+use super::key::PageKey;
+use super::layout::{Layout, PAGE_BYTES, PageBytes};
+use super::list;
+use super::meta::Chain;
+use super::page::{self, Kind, PageError, Tid};
+
+/// Where a new index's pages go.
+pub trait NewPages {
+    /// What writing can end in.
+    type Error: From<PageError>;
+
+    /// Takes a block that nobody has, to be written later.
+    fn reserve(&mut self) -> Result<u32, Self::Error>;
+
+    /// Writes a block that was reserved; what comes before the data is the caller's.
+    fn write(&mut self, block: u32, page: &PageBytes) -> Result<(), Self::Error>;
+}
+
+/// The lists of an index while they are written: a page of each is in memory.
+pub struct Builder {
+    key: Rc<PageKey>,
+    generation: u32,
+    lists: Vec<Filling>,
+}
+
+/// A list's last page.
+struct Filling {
+    chain: Chain,
+    tids: Vec<Tid>,
+    rows: Zeroizing<Vec<u8>>,
+}
+
+impl Builder {
+    /// Takes a block for each list of `index`, so that each has a first page that never changes.
+    pub fn new<N: NewPages>(index: &Index, key: Rc<PageKey>, pages: &mut N) -> Result<Self, N::Error> {
+        let mut lists = Vec::new();
+        for _ in 0..index.lists() {
+            let block = pages.reserve()?;
+            let chain = Chain { first: Some(block), last: Some(block) };
+            lists.push(Filling { chain, tids: Vec::new(), rows: Zeroizing::default() });
+        }
+        Ok(Builder { key, generation: index.meta().generation, lists })
+    }
+
+    /// Adds a row to its list.
+    pub fn add<N: NewPages>(&mut self, tid: Tid, placed: &Placed, pages: &mut N) -> Result<(), N::Error> {
+        let layout = self.key.identity.layout;
+        let list = self.lists.get_mut(placed.list as usize).ok_or(PageError::Capacity)?;
+        if list.tids.len() == layout.capacity {
+            let next = pages.reserve()?;
+            list.write(&self.key, placed.list, self.generation, Some(next), pages)?;
+            list.chain.last = Some(next);
+        }
+        list.push(&layout, tid, &placed.row).map_err(PageError::from)?;
+        Ok(())
+    }
+
+    /// Writes what is left. Gives the chains of the lists.
+    pub fn finish<N: NewPages>(mut self, pages: &mut N) -> Result<Vec<Chain>, N::Error> {
+        for (number, list) in self.lists.iter_mut().enumerate() {
+            list.write(&self.key, number as u32, self.generation, None, pages)?;
+        }
+        Ok(self.lists.iter().map(|list| list.chain).collect())
+    }
+}
+
+impl Filling {
+    fn push(&mut self, layout: &Layout, tid: Tid, row: &[u8]) -> Result<(), memory::OutOfMemory> {
+        if self.rows.capacity() == 0 {
+            *self.rows = memory::room(layout.capacity * layout.rows.row_bytes())?;
+        }
+        memory::push(&mut self.tids, tid)?;
+        memory::append(&mut self.rows, row)
+    }
+
+    /// Writes the last page and begins an empty one.
+    fn write<N: NewPages>(
+        &mut self,
+        key: &PageKey,
+        list: u32,
+        generation: u32,
+        next: Option<u32>,
+        pages: &mut N,
+    ) -> Result<(), N::Error> {
+        let Some(block) = self.chain.last else { return Ok(()) };
+        let mut page = [0; PAGE_BYTES];
+        page::init(&mut page, Kind::List, list, generation);
+        page::set_next(&mut page, next)?;
+        list::fill(&mut page, block, key, &self.tids, &self.rows)?;
+        self.tids.clear();
+        self.rows.clear();
+        pages.write(block, &page)
+    }
+}
+
+/// Writes the directory of an index whose lists have these chains. Gives its first block.
+pub fn write_directory<N: NewPages>(
+    index: &Index,
+    key: &PageKey,
+    chains: &[Chain],
+    pages: &mut N,
+) -> Result<u32, N::Error> {
+    let layout = index.meta().layout;
+    let first = pages.reserve()?;
+    let (mut block, mut list) = (first, 0);
+    for chains in chains.chunks(layout.directory_capacity()) {
+        let end = list + chains.len();
+        let next = if end < index.lists() { Some(pages.reserve()?) } else { None };
+        let mut page = [0; PAGE_BYTES];
+        page::init(&mut page, Kind::Directory, list as u32, index.meta().generation);
+        page::set_next(&mut page, next)?;
+        let mut centroids = Zeroizing::new(Vec::new());
+        (list..end).for_each(|list| centroids.extend_from_slice(index.centroid(list)));
+        directory::fill(&mut page, block, key, chains, &centroids)?;
+        pages.write(block, &page)?;
+        (block, list) = (next.unwrap_or(block), end);
+    }
+    Ok(first)
+}

@@ -1,0 +1,125 @@
+//! An index as one statement uses it: its description, its centroids, and how vectors become rows of it.
+
+use crate::core::memory::{self, OutOfMemory};
+use crate::core::vector::kmeans;
+use crate::core::vector::quantiser::Quantiser;
+
+use super::directory;
+use super::layout::{PAGE_BYTES, PageBytes};
+use super::meta::{Chain, Meta};
+use super::page::{self, PageError};
+use super::source::Pages;
+
+/// An index that is open.
+pub struct Index {
+    meta: Meta,
+    quantiser: Quantiser,
+    /// One after the other.
+    centroids: Vec<f32>,
+    chains: Vec<Chain>,
+    directory: Vec<u32>,
+}
+
+/// A vector's row and the list it belongs to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Number of the list.
+    pub list: u32,
+    /// To be appended to it.
+    pub row: Vec<u8>,
+}
+
+impl Index {
+    /// Reads the directory of the index that block 0 describes. Without one there is a single list, around zero.
+    pub fn open<P: Pages>(meta: Meta, pages: &mut P) -> Result<Self, P::Error> {
+        let quantiser = Quantiser::new(&meta.index, meta.metric, meta.layout.rows);
+        let mut index =
+            Index { meta, quantiser, centroids: Vec::new(), chains: Vec::new(), directory: Vec::new() };
+        index.read_directory(pages)?;
+        if meta.directory.is_none() {
+            index.centroids.resize(meta.layout.rotated_dimensions(), 0.0);
+        }
+        if meta.lists == 1 {
+            index.chains = vec![meta.list];
+        }
+        let lists = meta.lists as usize;
+        let is_whole =
+            index.chains.len() == lists && index.centroids.len() == lists * meta.layout.rotated_dimensions();
+        is_whole.then_some(index).ok_or(PageError::Malformed("a directory of other lists").into())
+    }
+
+    /// An index that is being built, its centroids prepared as vectors are and rounded by [`directory::round`].
+    /// `None` where they are not as many as the description says.
+    pub fn new(meta: Meta, centroids: Vec<f32>) -> Option<Self> {
+        let quantiser = Quantiser::new(&meta.index, meta.metric, meta.layout.rows);
+        let lists = meta.lists as usize;
+        let fits = centroids.len() == lists * meta.layout.rotated_dimensions();
+        let chains = vec![Chain::default(); lists];
+        fits.then_some(Index { meta, quantiser, centroids, chains, directory: Vec::new() })
+    }
+
+    /// The description.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// What makes and compares the codes.
+    pub fn quantiser(&self) -> &Quantiser {
+        &self.quantiser
+    }
+
+    /// Number of lists.
+    pub fn lists(&self) -> usize {
+        self.chains.len()
+    }
+
+    /// The pages of a list, as they were when the directory was read. The first of one of several lists never changes: a
+    /// build gives each list a page.
+    pub fn chain(&self, list: usize) -> Chain {
+        self.chains[list]
+    }
+
+    /// The centroid of a list, prepared as [`Quantiser::prepare`] does.
+    pub fn centroid(&self, list: usize) -> &[f32] {
+        let dimensions = self.meta.layout.rotated_dimensions();
+        &self.centroids[list * dimensions..(list + 1) * dimensions]
+    }
+
+    /// The directory page that has the chain of a list, and its number there; `None` where the chain is in block 0.
+    pub fn place_of_chain(&self, list: usize) -> Option<(u32, usize)> {
+        let capacity = self.meta.layout.directory_capacity();
+        let block = self.directory.get(list / capacity).filter(|_| self.meta.lists > 1)?;
+        Some((*block, list % capacity))
+    }
+
+    /// The row of a vector of the index's dimensions; `None` for a zero vector under the cosine, which no list has.
+    pub fn place(&self, vector: &[f32]) -> Result<Option<Placed>, OutOfMemory> {
+        let Some(prepared) = self.quantiser.prepare(vector) else { return Ok(None) };
+        let list = kmeans::nearest(&prepared, &self.centroids);
+        let mut row = memory::room(self.meta.layout.rows.row_bytes())?;
+        self.quantiser.encode(&prepared, self.centroid(list), &mut row);
+        Ok(Some(Placed { list: list as u32, row }))
+    }
+
+    fn read_directory<P: Pages>(&mut self, pages: &mut P) -> Result<(), P::Error> {
+        let mut page: Box<PageBytes> = Box::new([0; PAGE_BYTES]);
+        let (mut next, most) = (self.meta.directory, pages.blocks()?);
+        while let Some(block) = next {
+            pages.read(block, &mut page)?;
+            let head = page::head(&page)?;
+            let is_next = head.list as usize == self.chains.len() && head.generation == self.meta.generation;
+            if !is_next || self.directory.len() >= most as usize {
+                return Err(PageError::Malformed("a directory page of other lists").into());
+            }
+            let chains = directory::chains(&page, &self.meta.layout)?;
+            self.chains.extend(chains);
+            memory::push(&mut self.directory, block).map_err(PageError::from)?;
+            if head.version != 0 {
+                let key = pages.key(head.version)?;
+                directory::open(&page, block, &key, &mut self.centroids)?;
+            }
+            next = head.next;
+        }
+        Ok(())
+    }
+}
