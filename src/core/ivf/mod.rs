@@ -5,6 +5,7 @@
 //! mark, a link, a count, an older page) but cannot make another row of one: addresses, list and place are authenticated.
 
 pub mod build;
+mod candidates;
 pub mod directory;
 pub mod index;
 pub mod key;
@@ -14,5 +15,8 @@ pub mod meta;
 pub mod page;
 #[cfg(test)]
 mod page_tests;
+pub mod search;
+#[cfg(test)]
+mod search_tests;
 mod segment;
 pub mod source;

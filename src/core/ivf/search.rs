@@ -1,0 +1,367 @@
+//! A search: rows in the order of their exact distance, found by the bounds of their codes, for as long as the caller asks.
+//!
+//! Rows wait in a heap by the lower bound of their distance. The nearest is looked at in the table, and a row comes out once
+//! its exact distance is not above the next lower bound. Lists are read from the nearest centroid on, until
+//! [`Options::patience`] lists in a row have brought nothing among the best estimates, of which there are as many as rows
+//! have come out, and ten at least; whoever asks for more rows makes it go on. Rows without a code are looked at first.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, HashSet};
+
+use crate::core::memory;
+use crate::core::vector::quantiser::{BATCH, Bound, EPSILON, Query, Toward};
+
+use super::candidates::{Best, Candidates, ordered};
+use super::index::Index;
+use super::layout::{PAGE_BYTES, PageBytes};
+use super::list;
+use super::page::{Kind, PageError, Rows as PageRows, Tid};
+use super::source::{Pages, Rows};
+
+/// Lists that are read at least.
+const LEAST_LISTS: usize = 8;
+
+/// What becomes of a row that turns out to be nearer than one that came out already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// It comes after all others, so no row is missing and only a short answer has rows out of order.
+    AtEnd,
+    /// It does not come.
+    Never,
+    /// It comes at once, out of order.
+    AtOnce,
+}
+
+/// How to search.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Standard errors that a bound lies below its estimate: the more, the fewer rows are missed and the more are looked at.
+    pub epsilon: f32,
+    /// Lists in a row that may bring nothing.
+    pub patience: usize,
+    /// What becomes of late rows.
+    pub late: Late,
+    /// Rows that are looked at in the table, at most.
+    pub most_visits: u64,
+    /// Rows that wait in memory to be looked at, 16 bytes each, at most and one at least; when they are used up, the pages
+    /// are read again for those that were farther.
+    pub most_candidates: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            epsilon: EPSILON,
+            patience: 24,
+            late: Late::AtEnd,
+            most_visits: u64::MAX,
+            most_candidates: 1 << 19,
+        }
+    }
+}
+
+/// A row that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Hit {
+    /// Where it is.
+    pub tid: Tid,
+    /// Its exact distance.
+    pub distance: f64,
+}
+
+/// What a search has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Lists that were read.
+    pub lists: u64,
+    /// Pages that were read.
+    pub pages: u64,
+    /// Rows that were scored by their codes.
+    pub scored: u64,
+    /// Rows that were looked at in the table.
+    pub visits: u64,
+}
+
+/// A search that goes on as long as rows are asked for.
+pub struct Search {
+    index: Index,
+    options: Options,
+    /// Nothing is nearer than another to NULL or, under the cosine, to zero.
+    query: Option<Query>,
+    /// Lists by the distance of their centroids, and how many of them were read.
+    ranked: Vec<(usize, Option<Toward>)>,
+    read: usize,
+    started: bool,
+    candidates: Candidates,
+    best: Best,
+    waiting: BinaryHeap<Reverse<Exact>>,
+    seen: HashSet<Tid>,
+    late: Vec<Hit>,
+    last: f64,
+    emitted: usize,
+    effort: Effort,
+    page: Box<PageBytes>,
+    blocks: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Exact(Hit);
+
+impl Search {
+    /// A search for the rows nearest to `query`, a vector of the index's dimensions; without one, for all rows.
+    pub fn new(index: Index, query: Option<&[f32]>, options: Options) -> Self {
+        let quantiser = index.quantiser();
+        let query = query.and_then(|query| quantiser.prepare(query));
+        let query = query.map(|query| quantiser.query(query, options.epsilon));
+        let ranked = ranked(&index, query.as_ref());
+        Search {
+            index,
+            options,
+            query,
+            ranked,
+            read: 0,
+            started: false,
+            candidates: Candidates::new(options.most_candidates.max(1)),
+            best: Best::new(),
+            waiting: BinaryHeap::new(),
+            seen: HashSet::new(),
+            late: Vec::new(),
+            last: f64::NEG_INFINITY,
+            emitted: 0,
+            effort: Effort::default(),
+            page: Box::new([0; PAGE_BYTES]),
+            blocks: Vec::new(),
+        }
+    }
+
+    /// What it has done.
+    pub fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// The next row. After an error the search is over.
+    pub fn next<R: Rows>(&mut self, source: &mut R) -> Result<Option<Hit>, R::Error> {
+        self.gather(source)?;
+        loop {
+            if let Some(hit) = self.settled() {
+                if let Some(hit) = self.in_order(hit).map_err(PageError::from)? {
+                    self.emitted += 1;
+                    return Ok(Some(hit));
+                }
+            } else if self.effort.visits >= self.options.most_visits && self.candidates.least().is_some() {
+                self.candidates.clear();
+            } else if let Some(tid) = self.candidates.pop() {
+                self.visit(source, tid)?;
+            } else if !self.read_more(source)? {
+                return Ok(self.late_row());
+            }
+        }
+    }
+
+    /// Reads the rows without a code, once, and lists as long as they bring something.
+    fn gather<R: Rows>(&mut self, source: &mut R) -> Result<(), R::Error> {
+        if !self.started {
+            self.started = true;
+            self.read_unassigned(source)?;
+        }
+        self.best.want(self.emitted + 1);
+        while self.read < self.ranked.len() && !self.is_enough() {
+            self.read_next_list(source)?;
+        }
+        Ok(())
+    }
+
+    fn is_enough(&self) -> bool {
+        self.read >= LEAST_LISTS.max(self.best.gain + self.options.patience + 1)
+    }
+
+    /// What is left to be read when all candidates are used up; `false` where nothing is.
+    fn read_more<R: Rows>(&mut self, source: &mut R) -> Result<bool, R::Error> {
+        if self.effort.visits >= self.options.most_visits {
+            return Ok(false);
+        }
+        if let Some(floor) = self.candidates.dropped.take() {
+            self.read_again(source, floor)?;
+            return Ok(true);
+        }
+        let is_left = self.read < self.ranked.len();
+        if is_left {
+            self.read_next_list(source)?;
+        }
+        Ok(is_left)
+    }
+
+    /// Reads everything again for the candidates that there was no room for.
+    fn read_again<R: Rows>(&mut self, source: &mut R, floor: f32) -> Result<(), R::Error> {
+        if floor == f32::NEG_INFINITY {
+            self.read_unassigned(source)?;
+        }
+        for number in 0..self.read {
+            self.read_list(source, number, floor)?;
+        }
+        self.candidates.merge();
+        Ok(())
+    }
+
+    fn read_next_list<R: Rows>(&mut self, source: &mut R) -> Result<(), R::Error> {
+        self.read_list(source, self.read, f32::NEG_INFINITY)?;
+        self.candidates.merge();
+        self.read += 1;
+        self.effort.lists += 1;
+        Ok(())
+    }
+
+    fn read_unassigned<R: Rows>(&mut self, source: &mut R) -> Result<(), R::Error> {
+        let mut chain = Walk::new(self.index.meta().unassigned.first, source)?;
+        while let Some(block) = chain.next {
+            source.read(block, &mut self.page)?;
+            self.effort.pages += 1;
+            let rows = PageRows::parse(&self.page, &self.index.meta().layout)?;
+            chain.go_on(rows.head().kind == Kind::Unassigned, rows.head().next)?;
+            for (tid, _) in rows.iter().filter(|(_, dead)| !dead) {
+                self.candidates.add(&self.seen, f32::NEG_INFINITY, tid)?;
+            }
+        }
+        self.candidates.merge();
+        Ok(())
+    }
+
+    /// Reads the list that is `number`th by distance, for candidates whose bound is not below `floor`.
+    fn read_list<R: Rows>(&mut self, source: &mut R, number: usize, floor: f32) -> Result<(), R::Error> {
+        let (list, toward) = self.ranked[number];
+        let mut chain = Walk::new(self.index.chain(list).first, source)?;
+        while let Some(block) = chain.next {
+            source.read(block, &mut self.page)?;
+            self.effort.pages += 1;
+            let rows = PageRows::parse(&self.page, &self.index.meta().layout)?;
+            let head = rows.head();
+            let belongs = head.kind == Kind::List
+                && head.list as usize == list
+                && head.generation == self.index.meta().generation;
+            chain.go_on(belongs, head.next)?;
+            match (self.query.as_mut(), toward) {
+                (Some(_), Some(toward)) if head.rows > 0 => {
+                    self.score(source, block, number, toward, floor)?
+                }
+                _ => {
+                    for (tid, _) in rows.iter().filter(|(_, dead)| !dead) {
+                        self.candidates.add(&self.seen, f32::NEG_INFINITY, tid)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores the rows of the page that was read.
+    fn score<R: Rows>(
+        &mut self,
+        source: &mut R,
+        block: u32,
+        number: usize,
+        toward: Toward,
+        floor: f32,
+    ) -> Result<(), R::Error> {
+        let (layout, Some(query)) = (self.index.meta().layout, self.query.as_mut()) else { return Ok(()) };
+        let rows = PageRows::parse(&self.page, &layout)?;
+        let key = source.key(rows.head().version)?;
+        list::open(&self.page, block, &key, &mut self.blocks)?;
+        self.effort.scored += u64::from(rows.head().rows);
+        // Of a single list no estimate decides anything.
+        let counts = number == self.read && self.ranked.len() > 1;
+        let mut rows = rows.iter();
+        let mut bounds = [Bound::default(); BATCH];
+        for block in self.blocks.chunks_exact(layout.rows.block_bytes()) {
+            query.score(&layout.rows, block, toward, &mut bounds);
+            // The last block has fewer rows than bounds.
+            for ((tid, dead), bound) in rows.by_ref().take(layout.rows.width).zip(&bounds) {
+                if !dead && bound.lower >= floor {
+                    self.candidates.add(&self.seen, bound.lower, tid)?;
+                }
+                if !dead && counts {
+                    self.best.add(bound.estimate, number).map_err(PageError::from)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit<R: Rows>(&mut self, source: &mut R, tid: Tid) -> Result<(), R::Error> {
+        self.seen.try_reserve(1).map_err(|_| PageError::OutOfMemory(memory::OutOfMemory))?;
+        // A row can stand in two lists: one that moves is in the new place first.
+        if !self.seen.insert(tid) {
+            return Ok(());
+        }
+        self.effort.visits += 1;
+        if let Some(distance) = source.distance(tid)? {
+            // NaN comes last, whatever its sign.
+            let distance = if distance.is_nan() { f64::NAN } else { distance };
+            self.waiting.push(Reverse(Exact(Hit { tid, distance })));
+        }
+        Ok(())
+    }
+
+    /// The nearest row that was looked at, where no candidate can be nearer.
+    fn settled(&mut self) -> Option<Hit> {
+        let Reverse(Exact(nearest)) = self.waiting.peek()?;
+        let is_settled = match (self.candidates.least(), &self.query) {
+            (Some(bound), Some(query)) => nearest.distance <= query.distance(bound),
+            _ => true,
+        };
+        is_settled.then(|| self.waiting.pop()).flatten().map(|Reverse(Exact(hit))| hit)
+    }
+
+    /// The row, unless it is late and has to wait or go.
+    fn in_order(&mut self, hit: Hit) -> Result<Option<Hit>, memory::OutOfMemory> {
+        let is_late = hit.distance < self.last;
+        if !is_late {
+            self.last = hit.distance;
+            return Ok(Some(hit));
+        }
+        match self.options.late {
+            Late::AtEnd => memory::push(&mut self.late, hit).map(|()| None),
+            Late::Never => Ok(None),
+            Late::AtOnce => Ok(Some(hit)),
+        }
+    }
+
+    /// The nearest of the late rows, when all others have come out.
+    fn late_row(&mut self) -> Option<Hit> {
+        let nearest =
+            (0..self.late.len()).min_by(|a, b| self.late[*a].distance.total_cmp(&self.late[*b].distance));
+        nearest.map(|at| self.late.swap_remove(at))
+    }
+}
+
+/// All lists, from the nearest centroid on.
+fn ranked(index: &Index, query: Option<&Query>) -> Vec<(usize, Option<Toward>)> {
+    let toward = |list| query.map(|query| query.toward(index.centroid(list)));
+    let mut ranked: Vec<_> = (0..index.lists()).map(|list| (list, toward(list))).collect();
+    let base = |ranked: &(usize, Option<Toward>)| ranked.1.map_or(0.0, |toward| toward.base());
+    ranked.sort_by(|a, b| base(a).total_cmp(&base(b)));
+    ranked
+}
+
+/// Along a chain of pages, of which there are no more than blocks.
+struct Walk {
+    next: Option<u32>,
+    left: u32,
+}
+
+impl Walk {
+    fn new<P: Pages>(first: Option<u32>, pages: &mut P) -> Result<Self, P::Error> {
+        Ok(Walk { next: first, left: pages.blocks()? })
+    }
+
+    fn go_on(&mut self, belongs: bool, next: Option<u32>) -> Result<(), PageError> {
+        if !belongs {
+            return Err(PageError::Malformed("a page of another list"));
+        }
+        // An index may grow while it is read, but the pages of one chain do not become more than all there were.
+        self.left = self.left.checked_sub(1).ok_or(PageError::Malformed("a chain without an end"))?;
+        self.next = next;
+        Ok(())
+    }
+}
+
+ordered!(Exact, |a, b| a.0.distance.total_cmp(&b.0.distance).then(a.0.tid.cmp(&b.0.tid)));
