@@ -26,6 +26,18 @@ pub trait NewPages {
     fn write(&mut self, block: u32, page: &PageBytes) -> Result<(), Self::Error>;
 }
 
+/// How many lists an index of so many rows is made with where nobody says: one as long as scoring every row is fast, then
+/// so many that reading a few takes about as long as ranking all, each of about one page to some.
+pub fn default_lists(rows: u64) -> u32 {
+    const MOST_IN_ONE: u64 = 50_000;
+    const PER_LIST: std::ops::RangeInclusive<u64> = 140..=500;
+    if rows < MOST_IN_ONE {
+        return 1;
+    }
+    let lists = (2 * rows.isqrt()).clamp(rows / PER_LIST.end(), rows / PER_LIST.start());
+    u32::try_from(lists).unwrap_or(u32::MAX)
+}
+
 /// The lists of an index while they are written: a page of each is in memory.
 pub struct Builder {
     key: Rc<PageKey>,
@@ -126,4 +138,18 @@ pub fn write_directory<N: NewPages>(
         (block, list) = (next.unwrap_or(block), end);
     }
     Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_one_for_few_rows_and_grow_with_their_root() {
+        let cases =
+            [(0, 1), (49_999, 1), (50_000, 357), (100_000, 632), (1_000_000, 2_000), (10_000_000, 20_000)];
+        for (rows, lists) in cases {
+            assert_eq!(default_lists(rows), lists, "{rows} rows");
+        }
+    }
 }
