@@ -1,7 +1,7 @@
 //! What a search remembers of the rows that it has scored.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::BinaryHeap;
 
 use crate::core::memory;
 
@@ -49,15 +49,12 @@ impl Candidates {
         Candidates { heap: BinaryHeap::new(), fresh: Vec::new(), most, dropped: None }
     }
 
-    /// Adds a row that nobody has looked at.
-    pub fn add(&mut self, seen: &HashSet<Tid>, lower: f32, tid: Tid) -> Result<(), PageError> {
+    /// Adds a row.
+    pub fn add(&mut self, lower: f32, tid: Tid) -> Result<(), PageError> {
         if self.fresh.len() >= 2 * self.most {
             self.drop_far();
         }
-        if !seen.contains(&tid) {
-            memory::push(&mut self.fresh, Candidate { lower, block: tid.block, offset: tid.offset })?;
-        }
-        Ok(())
+        Ok(memory::push(&mut self.fresh, Candidate { lower, block: tid.block, offset: tid.offset })?)
     }
 
     /// Takes in what was added.
@@ -120,7 +117,7 @@ impl Best {
     }
 
     /// Adds an estimate of a row in a list.
-    pub fn add(&mut self, estimate: f32, list: usize) -> Result<(), memory::OutOfMemory> {
+    pub fn add(&mut self, estimate: f32, list: usize) -> Result<(), PageError> {
         let is_best =
             self.heap.len() < self.wanted || self.heap.peek().is_some_and(|worst| estimate < worst.0);
         if is_best {

@@ -92,11 +92,13 @@ pub struct Search {
     ranked: Vec<(usize, Option<Toward>)>,
     read: usize,
     started: bool,
+    /// While pages are read again: the least bound of the rows there was no room for.
+    again: Option<f32>,
     candidates: Candidates,
     best: Best,
     waiting: BinaryHeap<Reverse<Exact>>,
     seen: HashSet<Tid>,
-    late: Vec<Hit>,
+    late: BinaryHeap<Reverse<Exact>>,
     last: f64,
     emitted: usize,
     effort: Effort,
@@ -121,11 +123,12 @@ impl Search {
             ranked,
             read: 0,
             started: false,
+            again: None,
             candidates: Candidates::new(options.most_candidates.max(1)),
             best: Best::new(),
             waiting: BinaryHeap::new(),
             seen: HashSet::new(),
-            late: Vec::new(),
+            late: BinaryHeap::new(),
             last: f64::NEG_INFINITY,
             emitted: 0,
             effort: Effort::default(),
@@ -144,7 +147,7 @@ impl Search {
         self.gather(source)?;
         loop {
             if let Some(hit) = self.settled() {
-                if let Some(hit) = self.in_order(hit).map_err(PageError::from)? {
+                if let Some(hit) = self.in_order(hit) {
                     self.emitted += 1;
                     return Ok(Some(hit));
                 }
@@ -153,7 +156,7 @@ impl Search {
             } else if let Some(tid) = self.candidates.pop() {
                 self.visit(source, tid)?;
             } else if !self.read_more(source)? {
-                return Ok(self.late_row());
+                return Ok(self.late.pop().map(|Reverse(Exact(hit))| hit));
             }
         }
     }
@@ -193,18 +196,18 @@ impl Search {
 
     /// Reads everything again for the candidates that there was no room for.
     fn read_again<R: Rows>(&mut self, source: &mut R, floor: f32) -> Result<(), R::Error> {
-        if floor == f32::NEG_INFINITY {
-            self.read_unassigned(source)?;
-        }
+        self.again = Some(floor);
+        self.read_unassigned(source)?;
         for number in 0..self.read {
-            self.read_list(source, number, floor)?;
+            self.read_list(source, number)?;
         }
+        self.again = None;
         self.candidates.merge();
         Ok(())
     }
 
     fn read_next_list<R: Rows>(&mut self, source: &mut R) -> Result<(), R::Error> {
-        self.read_list(source, self.read, f32::NEG_INFINITY)?;
+        self.read_list(source, self.read)?;
         self.candidates.merge();
         self.read += 1;
         self.effort.lists += 1;
@@ -218,16 +221,14 @@ impl Search {
             self.effort.pages += 1;
             let rows = PageRows::parse(&self.page, &self.index.meta().layout)?;
             chain.go_on(rows.head().kind == Kind::Unassigned, rows.head().next)?;
-            for (tid, _) in rows.iter().filter(|(_, dead)| !dead) {
-                self.candidates.add(&self.seen, f32::NEG_INFINITY, tid)?;
-            }
+            self.add_unscored()?;
         }
         self.candidates.merge();
         Ok(())
     }
 
-    /// Reads the list that is `number`th by distance, for candidates whose bound is not below `floor`.
-    fn read_list<R: Rows>(&mut self, source: &mut R, number: usize, floor: f32) -> Result<(), R::Error> {
+    /// Reads the list that is `number`th by distance.
+    fn read_list<R: Rows>(&mut self, source: &mut R, number: usize) -> Result<(), R::Error> {
         let (list, toward) = self.ranked[number];
         let mut chain = Walk::new(self.index.chain(list).first, source)?;
         while let Some(block) = chain.next {
@@ -239,15 +240,20 @@ impl Search {
                 && head.list as usize == list
                 && head.generation == self.index.meta().generation;
             chain.go_on(belongs, head.next)?;
-            match (self.query.as_mut(), toward) {
-                (Some(_), Some(toward)) if head.rows > 0 => {
-                    self.score(source, block, number, toward, floor)?
-                }
-                _ => {
-                    for (tid, _) in rows.iter().filter(|(_, dead)| !dead) {
-                        self.candidates.add(&self.seen, f32::NEG_INFINITY, tid)?;
-                    }
-                }
+            match toward {
+                Some(toward) if head.rows > 0 => self.score(source, block, number, toward)?,
+                _ => self.add_unscored()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the rows of the page that was read, about which nothing is known.
+    fn add_unscored(&mut self) -> Result<(), PageError> {
+        let rows = PageRows::parse(&self.page, &self.index.meta().layout)?;
+        for (tid, _) in rows.iter().filter(|(_, dead)| !dead) {
+            if is_wanted(self.again, &self.seen, f32::NEG_INFINITY, tid) {
+                self.candidates.add(f32::NEG_INFINITY, tid)?;
             }
         }
         Ok(())
@@ -260,7 +266,6 @@ impl Search {
         block: u32,
         number: usize,
         toward: Toward,
-        floor: f32,
     ) -> Result<(), R::Error> {
         let (layout, Some(query)) = (self.index.meta().layout, self.query.as_mut()) else { return Ok(()) };
         let rows = PageRows::parse(&self.page, &layout)?;
@@ -268,18 +273,18 @@ impl Search {
         list::open(&self.page, block, &key, &mut self.blocks)?;
         self.effort.scored += u64::from(rows.head().rows);
         // Of a single list no estimate decides anything.
-        let counts = number == self.read && self.ranked.len() > 1;
+        let counts = self.again.is_none() && self.ranked.len() > 1;
         let mut rows = rows.iter();
         let mut bounds = [Bound::default(); BATCH];
         for block in self.blocks.chunks_exact(layout.rows.block_bytes()) {
             query.score(&layout.rows, block, toward, &mut bounds);
             // The last block has fewer rows than bounds.
             for ((tid, dead), bound) in rows.by_ref().take(layout.rows.width).zip(&bounds) {
-                if !dead && bound.lower >= floor {
-                    self.candidates.add(&self.seen, bound.lower, tid)?;
+                if !dead && is_wanted(self.again, &self.seen, bound.lower, tid) {
+                    self.candidates.add(bound.lower, tid)?;
                 }
                 if !dead && counts {
-                    self.best.add(bound.estimate, number).map_err(PageError::from)?;
+                    self.best.add(bound.estimate, number)?;
                 }
             }
         }
@@ -312,25 +317,26 @@ impl Search {
     }
 
     /// The row, unless it is late and has to wait or go.
-    fn in_order(&mut self, hit: Hit) -> Result<Option<Hit>, memory::OutOfMemory> {
+    fn in_order(&mut self, hit: Hit) -> Option<Hit> {
         let is_late = hit.distance < self.last;
         if !is_late {
             self.last = hit.distance;
-            return Ok(Some(hit));
+            return Some(hit);
         }
         match self.options.late {
-            Late::AtEnd => memory::push(&mut self.late, hit).map(|()| None),
-            Late::Never => Ok(None),
-            Late::AtOnce => Ok(Some(hit)),
+            Late::AtEnd => {
+                self.late.push(Reverse(Exact(hit)));
+                None
+            }
+            Late::Never => None,
+            Late::AtOnce => Some(hit),
         }
     }
+}
 
-    /// The nearest of the late rows, when all others have come out.
-    fn late_row(&mut self) -> Option<Hit> {
-        let nearest =
-            (0..self.late.len()).min_by(|a, b| self.late[*a].distance.total_cmp(&self.late[*b].distance));
-        nearest.map(|at| self.late.swap_remove(at))
-    }
+/// Is the row to be a candidate? The first time each is; the next time those that were neither kept nor looked at.
+fn is_wanted(again: Option<f32>, seen: &HashSet<Tid>, lower: f32, tid: Tid) -> bool {
+    again.is_none_or(|floor| lower >= floor && !seen.contains(&tid))
 }
 
 /// All lists, from the nearest centroid on.

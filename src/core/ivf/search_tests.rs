@@ -238,6 +238,17 @@ fn a_row_without_a_code_is_found_by_its_distance() {
 }
 
 #[test]
+fn a_row_that_stands_in_two_places_comes_once() {
+    let (vectors, queries) = texts(300, 24, 1);
+    for lists in [1, 30] {
+        let mut world = World::new(Metric::L2, &vectors, lists);
+        world.add_unassigned(17, vectors[17].clone());
+        let found = world.found(&queries[0], Options::default(), usize::MAX);
+        assert_eq!((found.len(), tids(&found).len()), (300, 300));
+    }
+}
+
+#[test]
 fn a_row_that_nobody_sees_does_not_come() {
     let (vectors, queries) = texts(300, 24, 1);
     for lists in [1, 30] {
