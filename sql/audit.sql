@@ -34,18 +34,15 @@ BEGIN
             CONTINUE;
         END IF;
         BEGIN
-            FOR found IN
-                SELECT nullif(f[1], '')::int4 AS keyring, nullif(f[2], '')::int4 AS data, nullif(f[3], '')::int4 AS index, f[4] = '1' AS transit, f[5] AS n
-                  FROM unnest(pgseal.column_keys(place.relation, place.attname)) l (line), string_to_array(line, ' ') f
-            LOOP
+            FOR found IN SELECT * FROM pgseal.column_keys(place.relation, place.attname) LOOP
                 RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
-                    FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
+                    FROM pgseal.audit_key(found.keyring_id, found.key_version, found.index_key_version, format('%s values', found.number_of_values),
                         CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = place.relation AND c.relkind = 'm')
                         THEN format('REFRESH MATERIALIZED VIEW %s', place.relation)
                         WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
                         ELSE 'UPDATE these rows with values sealed anew' END) f;
-                IF found.transit THEN
-                    RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
+                IF found.in_transit THEN
+                    RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.number_of_values),
                         'declare the keyring on the column, as in encrypted_jsonb(keyring), or send typed parameters; then CALL pgseal.reencrypt';
                 END IF;
             END LOOP;

@@ -1,14 +1,17 @@
-CREATE FUNCTION pgseal.rewrite_pages(target_table regclass, target_column int2, first_page int8, end_page int8, index boolean) RETURNS int8[]
-    AS 'MODULE_PATHNAME', 'pgseal_rewrite_pages' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+CREATE FUNCTION pgseal.rewrite_pages(target_table regclass, target_column int2, first_page int8, end_page int8, index boolean,
+        OUT rewritten int8, OUT left_for_update int8, OUT out_of_line int8, OUT busy_page int8)
+    AS 'MODULE_PATHNAME', 'pgseal_rewrite_pages_record' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.rewrite_pages(regclass, int2, int8, int8, boolean) IS 'internal: renews values in pages without new row versions';
 
--- Values of these pages renewed in place, left for UPDATE, and stored out of line; then pages that are in use all the time. As
--- the caller, who must own the table: the C function looks at everything itself.
-CREATE FUNCTION pgseal.rewrite_pages_of(target_table regclass, target_column name, first_page int8, end_page int8, index boolean) RETURNS int8[]
+-- How many values of these pages were renewed in place, are left for UPDATE, and are stored out of line; and a page that is in
+-- use all the time. As the caller, who must own the table: the C function looks at everything itself.
+CREATE FUNCTION pgseal.rewrite_pages_of(target_table regclass, target_column name, first_page int8, end_page int8, index boolean,
+        OUT rewritten int8, OUT left_for_update int8, OUT out_of_line int8, OUT busy_page int8)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN (SELECT pgseal.rewrite_pages(target_table, a.attnum, first_page, end_page, index)
-              FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+    SELECT r.* INTO rewritten, left_for_update, out_of_line, busy_page
+      FROM pg_attribute a CROSS JOIN LATERAL pgseal.rewrite_pages(target_table, a.attnum, first_page, end_page, index) r
+     WHERE a.attrelid = target_table AND a.attname = target_column;
 END $$;
 COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same for a column by name';
 

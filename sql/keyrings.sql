@@ -146,8 +146,8 @@ CREATE VIEW pgseal.keys AS
       FROM pgseal.index_key i JOIN pgseal.keyring k ON k.id = i.keyring;
 COMMENT ON VIEW pgseal.keys IS 'every key version and its state';
 
-CREATE FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) RETURNS text[]
-    AS 'MODULE_PATHNAME', 'pgseal_searchable_values' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+CREATE FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) RETURNS TABLE (path text, number int8)
+    AS 'MODULE_PATHNAME', 'pgseal_searchable_value_records' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) IS 'internal: the searchable values of a document, as numbers that equal ones share';
 
 CREATE FUNCTION pgseal.check_searchable(target_table regclass, target_column name, sample_size int4 DEFAULT 10000)
@@ -156,11 +156,12 @@ CREATE FUNCTION pgseal.check_searchable(target_table regclass, target_column nam
 BEGIN
     PERFORM pgseal.require_owner(target_table);
     FOR path, number_of_values, distinct_values, commonest_share IN SELECT r.* FROM jsonb_to_recordset(pgseal.confined(format(
-        'SELECT coalesce(jsonb_agg(q ORDER BY q.p), ''[]'') FROM (SELECT split_part(v, E''\n'', 1) AS p, sum(n)::int8 AS n, count(*) AS d, max(n)::float8 / sum(n)::float8 AS s
-           FROM (SELECT v, count(*) AS n
-                   FROM (SELECT %1$I AS c FROM %2$s WHERE %1$I IS NOT NULL LIMIT %3$s) s, unnest(pgseal.searchable_values(s.c)) v
-                  GROUP BY 1) counted
-          GROUP BY 1) q', target_column, target_table, greatest(sample_size, 0)))::jsonb) r (p text, n int8, d int8, s float8)
+        'SELECT coalesce(jsonb_agg(q ORDER BY q.p), ''[]'')
+           FROM (SELECT path AS p, sum(n)::int8 AS n, count(*) AS d, max(n)::float8 / sum(n)::float8 AS s
+                   FROM (SELECT v.path, count(*) AS n
+                           FROM (SELECT %1$I AS c FROM %2$s WHERE %1$I IS NOT NULL LIMIT %3$s) s, pgseal.searchable_values(s.c) v
+                          GROUP BY v.path, v.number) counted
+                  GROUP BY path) q', target_column, target_table, greatest(sample_size, 0)))::jsonb) r (p text, n int8, d int8, s float8)
     LOOP
         IF number_of_values >= 100 AND (distinct_values < 16 OR commonest_share > 0.5) THEN
             RAISE NOTICE 'searchable path % has % different values, the commonest % %% of all: who sees the tokens can tell which is which',

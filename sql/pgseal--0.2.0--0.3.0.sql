@@ -2,6 +2,46 @@
 
 -- Nothing that a schema in the path holds has a say in what this script does.
 SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- Functions whose result has other columns now go, and are made anew below. What was granted and revoked since 0.2.0 comes back at the end.
+DO $$
+DECLARE
+    changed regprocedure;
+    changes text := '';
+BEGIN
+    FOREACH changed IN ARRAY ARRAY['pgseal.searchable_values(@extschema@.encrypted_jsonb)', 'pgseal.column_keys(regclass, text)',
+        'pgseal.rewrite_pages(regclass, int2, int8, int8, boolean)', 'pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean)',
+        'pgseal.kms_problem(text)', 'pgseal.check_pages(regclass, int8, int8, text)',
+        'pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean)', 'pgseal.check_value(@extschema@.encrypted_text, text, boolean)']::regprocedure[]
+    LOOP
+        changes := changes || (
+            WITH present AS (
+                SELECT a.grantee, a.is_grantable FROM pg_proc p CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE p.oid = changed
+            ), at_first AS (
+                SELECT a.grantee, a.is_grantable
+                  FROM pg_proc p LEFT JOIN pg_init_privs i ON i.classoid = 'pg_proc'::regclass AND i.objoid = p.oid
+                  LEFT JOIN pg_default_acl d ON d.defaclrole = p.proowner AND d.defaclobjtype = 'f' AND d.defaclnamespace = 0
+                 CROSS JOIN LATERAL aclexplode(coalesce(i.initprivs, d.defaclacl, acldefault('f', p.proowner))) a WHERE p.oid = changed
+                UNION
+                SELECT a.grantee, a.is_grantable
+                  FROM pg_proc p JOIN pg_default_acl d ON d.defaclrole = p.proowner AND d.defaclobjtype = 'f' AND d.defaclnamespace IN (0, p.pronamespace)
+                 CROSS JOIN LATERAL aclexplode(d.defaclacl) a WHERE p.oid = changed
+            )
+            SELECT concat(string_agg(format('REVOKE EXECUTE ON FUNCTION %s FROM %s;', changed, r.grantee), '') FILTER (WHERE NOT r.is_granted),
+                          string_agg(format('GRANT EXECUTE ON FUNCTION %s TO %s;', changed, r.grantee), '') FILTER (WHERE r.is_granted))
+              FROM (SELECT d.is_granted, CASE d.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(d.grantee)) END
+                             || CASE WHEN d.is_granted AND d.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+                      FROM (SELECT true, p.* FROM present p EXCEPT SELECT true, f.* FROM at_first f
+                            UNION ALL
+                            (SELECT false, f.grantee, false FROM at_first f EXCEPT SELECT false, p.grantee, false FROM present p)) d (is_granted, grantee, is_grantable)
+                   ) r (is_granted, grantee));
+        EXECUTE format('DROP FUNCTION %s', changed);
+    END LOOP;
+    PERFORM set_config('pgseal_update.changes', changes, true);
+END $$;
+
+DROP FUNCTION pgseal.check_rows(regclass, int8, text);
+DROP FUNCTION pgseal.read_verdict(text[]);
 ALTER TABLE pgseal.data_key DROP CONSTRAINT data_key_keyring_fkey;
 ALTER TABLE pgseal.index_key DROP CONSTRAINT index_key_keyring_fkey;
 -- A role by its number, written as its name; a restore keeps the name of a role that is missing.
@@ -45,7 +85,6 @@ CREATE OR REPLACE FUNCTION pgseal.migration_roles(target_table regclass, target_
     LANGUAGE sql STABLE RETURN NULL::text;
 -- What dropped roles had stays under their numbers.
 ALTER TABLE pgseal.privilege ALTER COLUMN role TYPE pgseal.grantee USING pgseal.grantee_of(role);
-
 COMMENT ON TABLE pgseal.privilege IS 'what roles may do with a keyring; role - is PUBLIC; what waits for a role that a restore did not find is for the role that gets the name';
 -- A dropped role would be dumped as a number, which may be another role elsewhere.
 SELECT pg_catalog.pg_extension_config_dump('pgseal.privilege', 'WHERE pgseal.is_missing(role) OR role = 0 OR role IN (SELECT oid FROM pg_catalog.pg_roles)');
@@ -60,6 +99,7 @@ COMMENT ON FUNCTION pgseal.sealed_text(@extschema@.encrypted_jsonb) IS 'the ciph
 CREATE FUNCTION pgseal.sealed_text(value @extschema@.encrypted_text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_sealed_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.sealed_text(@extschema@.encrypted_text) IS 'the ciphertext as text, as clients and dumps get it; needs no key';
+
 -- What the planner puts around a column without keyring, for pgseal.keyring as it is when the statement runs.
 CREATE FUNCTION pgseal.chosen_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_chosen_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
@@ -85,6 +125,7 @@ COMMENT ON FUNCTION pgseal.answers(@extschema@.encrypted_text) IS 'internal: fal
 CREATE OR REPLACE FUNCTION pgseal.matches(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_matches' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.matches_support;
+
 -- Below a policy a LEAKPROOF condition runs before the policy does: through the index, and in the counts of EXPLAIN ANALYZE.
 CREATE FUNCTION pgseal.use_leakproof(wanted boolean) RETURNS int4
     LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
@@ -101,8 +142,8 @@ BEGIN
     END LOOP;
     RETURN changed;
 END $$;
-
 COMMENT ON FUNCTION pgseal.use_leakproof(boolean) IS 'let row-level security use the token index (true), or keep the counts of EXPLAIN ANALYZE from telling of hidden rows (false); for superusers; returns how many functions changed';
+
 CREATE FUNCTION pgseal.operator_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_operator_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.operator_support(internal) IS 'planner support: the session''s choice of keyring';
@@ -166,6 +207,7 @@ CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG =
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
+
 -- PostgreSQL's own are written with $1::text, the explicit cast: dynamic SQL of audit triggers would store plaintext.
 CREATE FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN pg_catalog.quote_literal(pgseal.sealed_text($1));
@@ -179,6 +221,7 @@ COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_jsonb) IS 't
 CREATE FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN pg_catalog.quote_nullable(pgseal.sealed_text($1));
 COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_text) IS 'the ciphertext as a literal, or NULL';
+
 -- Patterns and order on the decrypted text, for each row, in the collation that the other side brings; they tell more than equality,
 -- so they need decrypt.
 DO $$
@@ -194,24 +237,25 @@ BEGIN
             SUPPORT pgseal.operator_support', name, '@extschema@');
     END LOOP;
 END $$;
-
 COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
 COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'not equal';
 COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, text) IS 'equal';
 COMMENT ON OPERATOR pg_catalog.= (text, @extschema@.encrypted_text) IS 'equal';
 COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_text, text) IS 'not equal';
 COMMENT ON OPERATOR pg_catalog.<> (text, @extschema@.encrypted_text) IS 'not equal';
+
 CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low text, high text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.between_support;
+COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, text, text) IS 'the same for bounds without a type: numbers where they read as such, else times';
 CREATE FUNCTION pgseal.filter_between(path text, low text, high text, keyring text DEFAULT NULL) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED
     SUPPORT pgseal.filter_between_support;
+COMMENT ON FUNCTION pgseal.filter_between(text, text, text, text) IS 'the same for bounds without a type';
 CREATE FUNCTION pgseal.filter_between_for(text, text, text, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_between_texts_for' LANGUAGE C STABLE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, text, text) IS 'the same for bounds without a type: numbers where they read as such, else times';
-COMMENT ON FUNCTION pgseal.filter_between(text, text, text, text) IS 'the same for bounds without a type';
 COMMENT ON FUNCTION pgseal.filter_between_for(text, text, text, int4) IS 'internal: the filter of a rewritten between with parameters';
+
 -- jsonb's own functions of these names, which some frameworks call: with pgseal in the search_path. In the schema of the types they
 -- would make calls with nothing but literals ambiguous. Whole documents are looked at: they need decrypt.
 CREATE OR REPLACE FUNCTION pgseal.jsonb_exists(@extschema@.encrypted_jsonb, text) RETURNS boolean
@@ -228,6 +272,7 @@ CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4) IS 'make a keyring with the id that the types of a schema name which was restored without rows';
+
 -- Privileges that were restored before their role was there become the role's that has the name now; those of dropped roles go.
 CREATE FUNCTION pgseal.settle_privileges() RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -240,8 +285,8 @@ BEGIN
     DELETE FROM pgseal.privilege p
      WHERE p.role <> 0 AND pgseal.is_missing(p.role) = EXISTS (SELECT FROM pg_roles r WHERE r.oid = p.role);
 END $$;
-
 COMMENT ON FUNCTION pgseal.settle_privileges() IS 'internal: privileges go to roles that were missing when they were restored; those of dropped roles go';
+
 CREATE OR REPLACE FUNCTION pgseal.grant_keyring(keyring text, role text, privileges text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -307,17 +352,22 @@ CREATE OR REPLACE VIEW pgseal.keys AS
     SELECT k.name, 'index', i.version, i.state, i.created, i.retired
       FROM pgseal.index_key i JOIN pgseal.keyring k ON k.id = i.keyring;
 
+CREATE FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) RETURNS TABLE (path text, number int8)
+    AS 'MODULE_PATHNAME', 'pgseal_searchable_value_records' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.searchable_values(@extschema@.encrypted_jsonb) IS 'internal: the searchable values of a document, as numbers that equal ones share';
+
 CREATE OR REPLACE FUNCTION pgseal.check_searchable(target_table regclass, target_column name, sample_size int4 DEFAULT 10000)
     RETURNS TABLE (path text, number_of_values int8, distinct_values int8, commonest_share float8)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pgseal.require_owner(target_table);
     FOR path, number_of_values, distinct_values, commonest_share IN SELECT r.* FROM jsonb_to_recordset(pgseal.confined(format(
-        'SELECT coalesce(jsonb_agg(q ORDER BY q.p), ''[]'') FROM (SELECT split_part(v, E''\n'', 1) AS p, sum(n)::int8 AS n, count(*) AS d, max(n)::float8 / sum(n)::float8 AS s
-           FROM (SELECT v, count(*) AS n
-                   FROM (SELECT %1$I AS c FROM %2$s WHERE %1$I IS NOT NULL LIMIT %3$s) s, unnest(pgseal.searchable_values(s.c)) v
-                  GROUP BY 1) counted
-          GROUP BY 1) q', target_column, target_table, greatest(sample_size, 0)))::jsonb) r (p text, n int8, d int8, s float8)
+        'SELECT coalesce(jsonb_agg(q ORDER BY q.p), ''[]'')
+           FROM (SELECT path AS p, sum(n)::int8 AS n, count(*) AS d, max(n)::float8 / sum(n)::float8 AS s
+                   FROM (SELECT v.path, count(*) AS n
+                           FROM (SELECT %1$I AS c FROM %2$s WHERE %1$I IS NOT NULL LIMIT %3$s) s, pgseal.searchable_values(s.c) v
+                          GROUP BY v.path, v.number) counted
+                  GROUP BY path) q', target_column, target_table, greatest(sample_size, 0)))::jsonb) r (p text, n int8, d int8, s float8)
     LOOP
         IF number_of_values >= 100 AND (distinct_values < 16 OR commonest_share > 0.5) THEN
             RAISE NOTICE 'searchable path % has % different values, the commonest % %% of all: who sees the tokens can tell which is which',
@@ -365,6 +415,7 @@ CREATE OR REPLACE VIEW pgseal.rotation_progress WITH (security_barrier) AS
 CREATE FUNCTION pgseal.runs_for_an_owner() RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_runs_for_an_owner' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.runs_for_an_owner() IS 'internal: true below VACUUM, ANALYZE and the like, where a table''s owner has code run and whoever began it is somebody else';
+
 CREATE OR REPLACE FUNCTION pgseal.rotation_column(target_table regclass, target_column name) RETURNS int2
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -377,6 +428,7 @@ BEGIN
     END IF;
     RETURN (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
 END $$;
+COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column of a table that the caller of reencrypt owns';
 
 -- Joins the run of this column that is not finished, or starts one; returns what it aims at.
 CREATE OR REPLACE FUNCTION pgseal.rotation_join(target_table regclass, target_column name, with_index boolean, step int8) RETURNS text
@@ -435,8 +487,8 @@ CREATE FUNCTION pgseal.rotation_sessions(transactions text[]) RETURNS int4[]
 BEGIN ATOMIC
     SELECT array_agg(l.pid) FROM pg_locks l WHERE l.locktype = 'virtualxid' AND l.virtualtransaction = ANY (transactions);
 END;
-
 COMMENT ON FUNCTION pgseal.rotation_sessions(text[]) IS 'internal: sessions whose transactions are among these and have not ended';
+
 CREATE FUNCTION pgseal.report_rotation(leaf regclass, target_column name) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -447,8 +499,8 @@ BEGIN
         progress.pages_done, progress.pages, progress.rows_done, progress.rows_per_second,
         coalesce(date_trunc('second', progress.remaining)::text, 'unknown time');
 END $$;
-
 COMMENT ON FUNCTION pgseal.report_rotation(regclass, name) IS 'internal: a NOTICE that says how far reencrypt is';
+
 -- Why values of a column must not be rewritten where they are: something else is made from their bytes.
 CREATE OR REPLACE FUNCTION pgseal.in_place_problem(target_table regclass, target_column name) RETURNS text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -482,7 +534,8 @@ BEGIN
     ) p (problem) LIMIT 1);
 END $$;
 
-COMMENT ON FUNCTION pgseal.rotation_column(regclass, name) IS 'internal: a column of a table that the caller of reencrypt owns';
+-- Where values of a key may be: columns, and the texts that the catalogs keep. For retire_key, drop_keyring and audit.
+
 -- Columns that can hold values, plainly (scalar names the type), or in arrays, composites and ranges; blind says why one cannot be read.
 CREATE OR REPLACE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4, blind text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -520,19 +573,21 @@ BEGIN
             USING ERRCODE = 'insufficient_privilege', HINT = format('SET ROLE %s first: a role that needs its privileges on the keyring.', other.owner);
     END IF;
 END $$;
-
 COMMENT ON FUNCTION pgseal.require_owner(regclass) IS 'internal: refuses to run an owner''s code with more privileges than the owner has';
+
 -- For everybody: it runs as its caller, with fewer rights than without it.
 CREATE FUNCTION pgseal.confined(statement text, start tid DEFAULT NULL, stop tid DEFAULT NULL) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_confined' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.confined(text, tid, tid) IS 'internal: runs a statement whose triggers and functions cannot go back from SET ROLE';
+
 -- For whoever may select all rows. Read without the planner and the executor: no code of the table's owner runs.
 CREATE FUNCTION pgseal.jsonb_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_jsonb[]
     AS 'MODULE_PATHNAME', 'pgseal_page_values' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.jsonb_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
 CREATE FUNCTION pgseal.text_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_text[]
     AS 'MODULE_PATHNAME', 'pgseal_page_values' LANGUAGE C STABLE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.jsonb_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
 COMMENT ON FUNCTION pgseal.text_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
+
 -- Expressions as the parser left them: pg_depend does not tell whether a row is used as a whole.
 CREATE FUNCTION pgseal.expression_trees() RETURNS TABLE (class oid, id oid, tree text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -547,8 +602,13 @@ CREATE FUNCTION pgseal.expression_trees() RETURNS TABLE (class oid, id oid, tree
         UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, stxexprs::text FROM pg_statistic_ext
     ) t (class, id, tree) WHERE t.id >= 16384 AND t.tree <> ''
 $$;
-
 COMMENT ON FUNCTION pgseal.expression_trees() IS 'internal: expressions that the catalogs keep, as the parser left them';
+
+-- A query would have the planner run functions of the tables' owners, with the privileges of whoever looks.
+CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text)
+    RETURNS TABLE (keyring_id int4, key_version int4, index_key_version int4, in_transit boolean, number_of_values int8)
+    AS 'MODULE_PATHNAME', 'pgseal_column_key_records' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: how many values of a column have which keys; NULL are the keys of malformed ones';
 CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
@@ -558,6 +618,7 @@ COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, boolean) I
 CREATE FUNCTION pgseal.retire_alone() RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_retire_alone' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.retire_alone() IS 'internal: false while another session retires a key';
+
 -- How many pages hold about so many rows.
 CREATE OR REPLACE FUNCTION pgseal.pages_of_rows(target_table regclass, number_of_rows float8) RETURNS int8
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -570,14 +631,17 @@ BEGIN
     RETURN greatest(1, number_of_rows / greatest(1, rows_of_page))::int8;
 END $$;
 
--- Values of these pages renewed in place, left for UPDATE, and stored out of line; then pages that are in use all the time. As
--- the caller, who must own the table: the C function looks at everything itself.
-CREATE OR REPLACE FUNCTION pgseal.rewrite_pages_of(target_table regclass, target_column name, first_page int8, end_page int8, index boolean) RETURNS int8[]
+-- How many values of these pages were renewed in place, are left for UPDATE, and are stored out of line; and a page that is in
+-- use all the time. As the caller, who must own the table: the C function looks at everything itself.
+CREATE FUNCTION pgseal.rewrite_pages_of(target_table regclass, target_column name, first_page int8, end_page int8, index boolean,
+        OUT rewritten int8, OUT left_for_update int8, OUT out_of_line int8, OUT busy_page int8)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN (SELECT pgseal.rewrite_pages(target_table, a.attnum, first_page, end_page, index)
-              FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+    SELECT r.* INTO rewritten, left_for_update, out_of_line, busy_page
+      FROM pg_attribute a CROSS JOIN LATERAL pgseal.rewrite_pages(target_table, a.attnum, first_page, end_page, index) r
+     WHERE a.attrelid = target_table AND a.attname = target_column;
 END $$;
+COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same for a column by name';
 
 -- What procedures that commit work with: they keep their caller's search_path, and look no name or operator up in it.
 CREATE FUNCTION pgseal.in_seconds(seconds int4) RETURNS timestamptz
@@ -602,8 +666,8 @@ CREATE FUNCTION pgseal.other_sessions_on(target_table regclass) RETURNS int4[]
 BEGIN ATOMIC
     SELECT array_agg(DISTINCT l.pid) FROM pg_locks l WHERE l.relation = target_table AND l.pid <> pg_backend_pid();
 END;
-
 COMMENT ON FUNCTION pgseal.other_sessions_on(regclass) IS 'internal: sessions with a lock on a table';
+
 -- Refuses what cannot be re-encrypted; is it to be done in place?
 CREATE FUNCTION pgseal.check_reencrypt(target_table regclass, target_column name, batch_size int4, max_rate float8, index boolean, rotation text)
     RETURNS boolean
@@ -648,8 +712,8 @@ BEGIN
     END IF;
     RETURN rotation = 'in_place';
 END $$;
-
 COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text) IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';
+
 CREATE FUNCTION pgseal.rows_to_reencrypt(leaf regclass, target_column name, index boolean) RETURNS boolean
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -659,8 +723,8 @@ BEGIN
         AND pgseal.reseal_problem(%2$I, %3$L) IS NULL)', leaf, target_column, index));
     RETURN some_left;
 END $$;
-
 COMMENT ON FUNCTION pgseal.rows_to_reencrypt(regclass, name, boolean) IS 'internal: has the column a value that is not current and can be renewed?';
+
 CREATE FUNCTION pgseal.report_unreadable(leaf regclass, target_column name, index boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -674,8 +738,8 @@ BEGIN
             USING HINT = 'All others are done. Restore, change or delete these rows, by their ctid; retire_key refuses as long as they are there.';
     END IF;
 END $$;
-
 COMMENT ON FUNCTION pgseal.report_unreadable(regclass, name, boolean) IS 'internal: a warning of rows that reencrypt left out';
+
 -- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
 -- and operators too, is qualified.
 CREATE OR REPLACE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
@@ -878,6 +942,11 @@ BEGIN
            LEFT JOIN pgseal.keyring k ON k.id = u.id ORDER BY 1, 2, 3', type) USING target_table, target_column::text;
 END $$;
 
+CREATE FUNCTION pgseal.rewrite_pages(target_table regclass, target_column int2, first_page int8, end_page int8, index boolean,
+        OUT rewritten int8, OUT left_for_update int8, OUT out_of_line int8, OUT busy_page int8)
+    AS 'MODULE_PATHNAME', 'pgseal_rewrite_pages_record' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.rewrite_pages(regclass, int2, int8, int8, boolean) IS 'internal: renews values in pages without new row versions';
+
 -- What the sessions of this database run now: a statement may commit and go on. The start tells one statement from the next.
 CREATE FUNCTION pgseal.running_statements() RETURNS TABLE (pid int4, statement text, hidden boolean)
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -887,8 +956,8 @@ CREATE FUNCTION pgseal.running_statements() RETURNS TABLE (pid int4, statement t
        AND a.backend_type NOT IN ('autovacuum worker', 'parallel worker') AND a.backend_type NOT LIKE 'logical replication%'
        AND (a.backend_type <> 'walsender' OR a.query NOT LIKE 'START_REPLICATION%')
 $$;
-
 COMMENT ON FUNCTION pgseal.running_statements() IS 'internal: what other sessions of this database run now';
+
 -- A procedure keeps its variables and loops when it commits. Refuses where the statement waits for this one, or does not show
 -- when it ends.
 CREATE FUNCTION pgseal.wait_for_statements() RETURNS void
@@ -922,8 +991,8 @@ BEGIN
         PERFORM pg_sleep(0.05);
     END LOOP;
 END $$;
-
 COMMENT ON FUNCTION pgseal.wait_for_statements() IS 'internal: waits for every statement that runs now';
+
 -- The first place that holds a value sealed under a data key version, or that cannot be looked at. Nobody's lock is waited for
 -- for long.
 CREATE FUNCTION pgseal.find_key(keyring_id int4, key_version int4, except_foreign boolean DEFAULT false) RETURNS text
@@ -938,8 +1007,8 @@ BEGIN
             RETURN format('cannot look into %s %s', place.blind, place.relation);
         END IF;
         locked := place.relation;
-        IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname)) found (line)
-                    WHERE starts_with(line, format('%s %s ', keyring_id, key_version))) THEN
+        IF EXISTS (SELECT FROM pgseal.column_keys(place.relation, place.attname) c
+                    WHERE c.keyring_id = find_key.keyring_id AND c.key_version = find_key.key_version) THEN
             RETURN format('column %I of %s', place.attname, place.relation);
         END IF;
     END LOOP;
@@ -953,8 +1022,8 @@ EXCEPTION WHEN lock_not_available THEN
                WHERE l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation = coalesce(locked, l.relation) AND l.pid <> pg_backend_pid()
                  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())));
 END $$;
-
 COMMENT ON FUNCTION pgseal.find_key(int4, int4, boolean) IS 'internal: a place that holds a value of a data key version, or NULL';
+
 -- Whatever may hold old values in memory and write them later has ended. Twice, because what started during the first wait may
 -- have read values that were replaced since.
 CREATE FUNCTION pgseal.settled_place(keyring_id int4, key_version int4, except_foreign boolean) RETURNS text
@@ -975,8 +1044,8 @@ BEGIN
     PERFORM pgseal.refuse_prepared();
     RETURN pgseal.find_key(keyring_id, key_version, except_foreign);
 END $$;
-
 COMMENT ON FUNCTION pgseal.settled_place(int4, int4, boolean) IS 'internal: the same, once nothing can bring such a value back';
+
 CREATE FUNCTION pgseal.retire(keyring text, version int4, except_foreign boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1014,6 +1083,7 @@ BEGIN
     END IF;
     UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire.version;
 END $$;
+COMMENT ON FUNCTION pgseal.retire(text, int4, boolean) IS 'internal: retire_key and retire_key_except_foreign';
 
 CREATE OR REPLACE FUNCTION pgseal.retire_key(keyring text, version int4) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -1026,10 +1096,8 @@ CREATE FUNCTION pgseal.retire_key_except_foreign(keyring text, version int4) RET
 BEGIN
     PERFORM pgseal.retire(keyring, version, true);
 END $$;
-
-COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same for a column by name';
 COMMENT ON FUNCTION pgseal.retire_key_except_foreign(text, int4) IS 'the same without asking about foreign tables, whose rows are elsewhere';
-COMMENT ON FUNCTION pgseal.retire(text, int4, boolean) IS 'internal: retire_key and retire_key_except_foreign';
+
 CREATE OR REPLACE VIEW pgseal.stat AS
     SELECT pgseal.counter('values_sealed') AS values_sealed,
            pgseal.counter('values_decrypted') AS values_decrypted,
@@ -1045,19 +1113,21 @@ CREATE OR REPLACE VIEW pgseal.stat AS
 CREATE FUNCTION pgseal.kms_endpoint() RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_kms_endpoint' LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.kms_endpoint() IS 'internal: the setting pgseal.kms_endpoint';
+CREATE FUNCTION pgseal.kms_problem(keyring text, OUT problem text, OUT hint text)
+    AS 'MODULE_PATHNAME', 'pgseal_kms_problem_record' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.kms_problem(text) IS 'internal: what is wrong with a keyring''s KMS and what to do; NULL where it works';
+
 CREATE OR REPLACE FUNCTION pgseal.check_kms(keyring text, OUT kms_endpoint text, OUT kms_key text, OUT works boolean,
         OUT milliseconds numeric, OUT problem text, OUT hint text)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     started timestamptz := clock_timestamp();
-    found text[] := pgseal.kms_problem(keyring);
 BEGIN
+    SELECT p.problem, p.hint INTO problem, hint FROM pgseal.kms_problem(keyring) p;
     milliseconds := round(1000 * extract(epoch FROM clock_timestamp() - started), 1);
     SELECT coalesce(k.kms_endpoint, pgseal.kms_endpoint()), k.kms_key INTO kms_endpoint, kms_key
       FROM pgseal.keyring k WHERE k.name = keyring;
-    works := cardinality(found) = 0;
-    problem := found[1];
-    hint := nullif(found[2], '');
+    works := problem IS NULL;
 END $$;
 
 CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
@@ -1069,8 +1139,9 @@ CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
                            WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal')
      LIMIT 1
 $$;
-
 COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column that is bound to a keyring, or NULL';
+
+-- The functions that only read: those that seal what they return stay with the leader, which holds the writers' locks.
 CREATE OR REPLACE FUNCTION pgseal.use_parallel_workers(wanted boolean DEFAULT true) RETURNS int4
     LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1162,6 +1233,7 @@ CREATE OR REPLACE FUNCTION pgseal.migration_started(target_table regclass, targe
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     RETURN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target_table AND NOT a.attisdropped
                       AND a.attname = pgseal.migration_column(target_table, target_column));
+
 -- The table and its partitions.
 CREATE OR REPLACE FUNCTION pgseal.migration_tables(target_table regclass) RETURNS SETOF regclass
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -1218,6 +1290,7 @@ END $$;
 CREATE OR REPLACE FUNCTION pgseal.text_names(text, name) RETURNS boolean
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
     RETURN $1 ~* ('\m' || regexp_replace($2, '(\W)', '\\\1', 'g') || '\M');
+
 -- An object as a person names it.
 CREATE FUNCTION pgseal.describe(class oid, id oid, part int4) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -1225,8 +1298,8 @@ CREATE FUNCTION pgseal.describe(class oid, id oid, part int4) RETURNS text
            THEN (SELECT format('%s %s', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE format('rule %I of', w.rulename) END, c.oid::regclass)
                    FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class WHERE w.oid = id)
            ELSE pg_describe_object(class, id, part) END;
-
 COMMENT ON FUNCTION pgseal.describe(oid, oid, int4) IS 'internal: the name of an object';
+
 -- The types whose values hold rows of a table or its partitions: arrays, domains, composites, ranges, nested to any depth.
 CREATE FUNCTION pgseal.row_types(target_table regclass) RETURNS SETOF oid
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -1239,8 +1312,8 @@ CREATE FUNCTION pgseal.row_types(target_table regclass) RETURNS SETOF oid
             OR EXISTS (SELECT FROM pg_range r WHERE r.rngsubtype = m.oid AND t.oid IN (r.rngtypid, r.rngmultitypid))
     ) SELECT oid FROM made
 $$;
-
 COMMENT ON FUNCTION pgseal.row_types(regclass) IS 'internal: types whose values hold rows of a table';
+
 -- What uses the rows of a table whole: stored rows would lose the column, expressions and functions find another type in it.
 CREATE FUNCTION pgseal.row_dependents(target_table regclass) RETURNS SETOF text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -1257,8 +1330,8 @@ CREATE FUNCTION pgseal.row_dependents(target_table regclass) RETURNS SETOF text
        AND e.tree ~ (SELECT format(':varattno 0 :vartype (%s) ', string_agg(c.reltype::text, '|'))
                        FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t)
 $$;
-
 COMMENT ON FUNCTION pgseal.row_dependents(regclass) IS 'internal: what uses the rows of a table whole';
+
 -- What is left of a trigger's code without comments, literals, single columns, and comparisons that take every type.
 CREATE FUNCTION pgseal.whole_rows(code text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -1277,8 +1350,8 @@ BEGIN
     END LOOP;
     RETURN code;
 END $$;
-
 COMMENT ON FUNCTION pgseal.whole_rows(text) IS 'internal: code of a trigger without what does no harm to encrypted columns';
+
 -- Triggers of a table and their functions that use OLD or NEW whole. Comparisons fail, because ciphertext has no equality of its own.
 CREATE FUNCTION pgseal.row_triggers(target_table regclass)
     RETURNS TABLE (object text, compares boolean, of_trigger boolean, function oid)
@@ -1298,12 +1371,13 @@ CREATE FUNCTION pgseal.row_triggers(target_table regclass)
       ) u (object, code, of_trigger, function)
      WHERE u.code ~* '\m(old|new)\M'
 $$;
-
 COMMENT ON FUNCTION pgseal.row_triggers(regclass) IS 'internal: triggers of a table that use whole rows, and whether they compare them';
+
 CREATE FUNCTION pgseal.comparison_hint() RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
     RETURN 'compares whole rows, which fails with an encrypted column: compare named columns, OLD.* *<> NEW.* (bytes) or to_jsonb(OLD) IS DISTINCT FROM to_jsonb(NEW)';
 COMMENT ON FUNCTION pgseal.comparison_hint() IS 'internal: what to write in place of a comparison of rows';
+
 CREATE FUNCTION pgseal.refuse_row_comparisons(target_table regclass) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1314,8 +1388,8 @@ BEGIN
             USING ERRCODE = 'dependent_objects_still_exist', HINT = 'It ' || pgseal.comparison_hint() || '.';
     END IF;
 END $$;
-
 COMMENT ON FUNCTION pgseal.refuse_row_comparisons(regclass) IS 'internal: an error where a trigger would make every UPDATE fail';
+
 -- Functions that name the column or the table: PostgreSQL does not record what a function's text names.
 CREATE FUNCTION pgseal.naming_functions(target_table regclass, target_column name) RETURNS SETOF text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -1332,8 +1406,8 @@ CREATE FUNCTION pgseal.naming_functions(target_table regclass, target_column nam
       LEFT JOIN pgseal.row_triggers(target_table) r ON r.function = f.id
      WHERE f.names_table OR (f.is_trigger AND f.names_column) OR r.function IS NOT NULL
 $$;
-
 COMMENT ON FUNCTION pgseal.naming_functions(regclass, name) IS 'internal: functions whose text names a column or its table';
+
 -- What would be lost, or cannot be done, at one of a table's partitions or the table itself.
 CREATE FUNCTION pgseal.table_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -1402,8 +1476,8 @@ BEGIN
           FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgname <> own_trigger
            AND target_column::text = ANY (string_to_array(encode(t.tgargs, 'escape'), '\000'));
 END $$;
-
 COMMENT ON FUNCTION pgseal.table_obstacles(regclass, name, regclass) IS 'internal: what of one table or partition keeps a column from being encrypted or decrypted';
+
 -- What stands in the way, one line each.
 CREATE OR REPLACE FUNCTION pgseal.migration_obstacles(target_table regclass, target_column name) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -1498,8 +1572,8 @@ BEGIN
             USING ERRCODE = 'insufficient_privilege', HINT = 'SELECT pgseal.abandon_migration(table, column), and begin again.';
     END IF;
 END $$;
-
 COMMENT ON FUNCTION pgseal.refuse_other_owner(oid) IS 'internal: keeps the trigger of a migration from working for another owner than its own';
+
 CREATE OR REPLACE FUNCTION pgseal.start_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1561,8 +1635,8 @@ BEGIN
         EXECUTE alter_column || format('SET (%s)', options);
     END IF;
 END $$;
-
 COMMENT ON FUNCTION pgseal.carry_over(regclass, name, name) IS 'internal: what belongs to the old column goes to the new one';
+
 CREATE OR REPLACE FUNCTION pgseal.finish_migration(target_table regclass, target_column name, to_encrypted boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1673,8 +1747,8 @@ BEGIN
     RAISE NOTICE 'compare every row, then drop %, and give the new column its name, NOT NULL and DEFAULT; it will be the last column',
         format('%s.%I', target_table, target_column);
 END $$;
-
 COMMENT ON FUNCTION pgseal.prepare_migration(regclass, name, text, boolean, int4, boolean, text[]) IS 'internal: what a migration would do, and whether it can';
+
 -- Under the lock: the second column and its trigger, where no other session has made them.
 CREATE FUNCTION pgseal.begin_migration(target_table regclass, target_column name, new_column name, new_type text, to_encrypted boolean, ignore text[])
     RETURNS void
@@ -1687,8 +1761,8 @@ BEGIN
     PERFORM pgseal.check_migration(target_table, target_column, ignore);
     PERFORM pgseal.start_migration(target_table, target_column, new_type, to_encrypted);
 END $$;
-
 COMMENT ON FUNCTION pgseal.begin_migration(regclass, name, name, text, boolean, text[]) IS 'internal: start_migration, unless another session has done it';
+
 -- Have some pages the same values in both columns?
 CREATE FUNCTION pgseal.compare_columns(leaf regclass, target_column name, new_column name, to_encrypted boolean, start tid, stop tid) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -1705,14 +1779,13 @@ BEGIN
             USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Call again, if a partition was attached meanwhile. Does a trigger keep rows from being updated?';
     END IF;
 END $$;
-
 COMMENT ON FUNCTION pgseal.compare_columns(regclass, name, name, boolean, tid, tid) IS 'internal: an error where the two columns of a migration differ in some pages';
+
 -- Rather too few pages where nobody has counted the rows yet.
 CREATE FUNCTION pgseal.pages_of_batch(leaf regclass, batch_size int4) RETURNS int8
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     RETURN (SELECT greatest(1, batch_size / greatest(1, CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages ELSE 50 END::int8))
               FROM pg_class c WHERE c.oid = leaf);
-
 COMMENT ON FUNCTION pgseal.pages_of_batch(regclass, int4) IS 'internal: how many pages of a table hold about so many rows, rather too few';
 CREATE FUNCTION pgseal.pages_of(leaf regclass) RETURNS int8
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -1722,6 +1795,7 @@ CREATE FUNCTION pgseal.is_constrained(target_table regclass, new_column name) RE
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     RETURN EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = target_table AND c.conname = new_column);
 COMMENT ON FUNCTION pgseal.is_constrained(regclass, name) IS 'internal: is there a constraint that stands for NOT NULL of the old column?';
+
 -- The swap, where the trigger has been at work all the time.
 CREATE FUNCTION pgseal.end_migration(target_table regclass, target_column name, to_encrypted boolean, trigger_before text, ignore text[]) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -1733,8 +1807,8 @@ BEGIN
     PERFORM pgseal.check_migration(target_table, target_column, ignore);
     PERFORM pgseal.finish_migration(target_table, target_column, to_encrypted);
 END $$;
-
 COMMENT ON FUNCTION pgseal.end_migration(regclass, name, boolean, text, text[]) IS 'internal: finish_migration, unless something was changed meanwhile';
+
 CREATE FUNCTION pgseal.report_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean, total int8, started timestamptz)
     RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -1755,8 +1829,8 @@ BEGIN
         RAISE NOTICE 'the DEFAULT of % is plaintext in the catalog, and is sealed for each row', name;
     END IF;
 END $$;
-
 COMMENT ON FUNCTION pgseal.report_migration(regclass, name, text, boolean, int8, timestamptz) IS 'internal: NOTICEs at the end of a migration';
+
 -- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
 -- and operators too, is qualified.
 CREATE OR REPLACE PROCEDURE pgseal.migrate_column(target_table regclass, target_column name, new_type text, to_encrypted boolean,
@@ -1915,6 +1989,7 @@ END $$;
 CREATE FUNCTION pgseal.check_active_keys(keyring_id int4) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_check_active_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.check_active_keys(int4) IS 'internal: an error unless the KMS unwraps a keyring''s active keys, and its policies can be read';
+
 CREATE OR REPLACE FUNCTION pgseal.import_keyring(exported json) RETURNS int4
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -2006,96 +2081,94 @@ BEGIN ATOMIC
      ORDER BY 1, 3, 4;
 END;
 
+-- Are stored values authentic?
+CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, context text, context_known boolean,
+        OUT result text, OUT keyring_id int4, OUT key_version int4, OUT finding text)
+    AS 'MODULE_PATHNAME', 'pgseal_check_jsonb_record' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_text, context text, context_known boolean,
+        OUT result text, OUT keyring_id int4, OUT key_version int4, OUT finding text)
+    AS 'MODULE_PATHNAME', 'pgseal_check_text_record' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_text, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+
 -- Verdicts on the values of some pages. Where PostgreSQL itself cannot read them, the pages are halved until the
 -- row is found.
-CREATE OR REPLACE FUNCTION pgseal.check_pages(leaf regclass, first_page int8, end_page int8, checked text)
-    RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
+CREATE FUNCTION pgseal.check_pages(leaf regclass, first_page int8, end_page int8, checked text)
+    RETURNS TABLE (result text, keyring_id int4, key_version int4, finding text, number_of_values int8, places tid[])
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     middle int8 := (first_page + end_page) / 2;
-    start tid := format('(%s,0)', first_page);
-    stop tid := format('(%s,0)', end_page);
 BEGIN
-    RETURN QUERY EXECUTE format(
-        'SELECT v, count(*), array_agg(c ORDER BY c) FILTER (WHERE v[1] <> ''authentic'')
-           FROM (SELECT ctid AS c, %s AS v FROM ONLY %s WHERE ctid >= $1 AND ctid < $2) s WHERE v IS NOT NULL GROUP BY v',
-        checked, leaf) USING start, stop;
+    RETURN QUERY EXECUTE pgseal.counted_verdicts(format('SELECT ctid, %s FROM ONLY %s WHERE ctid >= $1 AND ctid < $2', checked, leaf))
+        USING pgseal.start_of_page(first_page), pgseal.start_of_page(end_page);
 EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error OR data_exception OR cardinality_violation OR plpgsql_error THEN
     IF end_page - first_page > 1 THEN
         RETURN QUERY SELECT * FROM pgseal.check_pages(leaf, first_page, middle, checked);
         RETURN QUERY SELECT * FROM pgseal.check_pages(leaf, middle, end_page, checked);
     ELSE
-        RETURN QUERY SELECT * FROM pgseal.check_rows(leaf, first_page, checked);
+        RETURN QUERY SELECT * FROM pgseal.check_rows(first_page,
+            format('SELECT FROM ONLY %s WHERE ctid >= pgseal.start_of_page($1) AND ctid < pgseal.start_of_page($1 + 1)', leaf),
+            format('SELECT %s FROM ONLY %s WHERE ctid = format(''(%%s,%%s)'', $1, $2)::tid', checked, leaf));
     END IF;
 END $$;
-
-CREATE OR REPLACE FUNCTION pgseal.check_rows(leaf regclass, page int8, checked text)
-    RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    place tid;
-BEGIN
-    BEGIN
-        EXECUTE format('SELECT FROM ONLY %s WHERE ctid >= $1 AND ctid < $2', leaf)
-            USING format('(%s,0)', page)::tid, format('(%s,0)', page + 1)::tid;
-    EXCEPTION WHEN data_corrupted OR internal_error THEN
-        RETURN QUERY SELECT ARRAY['corrupt', '', '', 'the whole page: ' || SQLERRM], NULL::int8,
-                            ARRAY[format('(%s,0)', page)::tid];
-        RETURN;
-    END;
-    -- No page has more rows than fit with empty ones.
-    FOR item IN 1 .. current_setting('block_size')::int4 / 28 LOOP
-        place := format('(%s,%s)', page, item);
-        BEGIN
-            EXECUTE format('SELECT %s FROM ONLY %s WHERE ctid = $1', checked, leaf) INTO verdict USING place;
-        EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
-            verdict := ARRAY['corrupt', '', '', SQLERRM];
-        WHEN data_exception OR cardinality_violation OR plpgsql_error THEN
-            -- Without its message, which may quote a value.
-            verdict := ARRAY['unreadable', '', '', format('the expression for the context fails with SQLSTATE %s', SQLSTATE)];
-        END;
-        IF verdict IS NOT NULL THEN
-            number_of_values := 1;
-            places := CASE WHEN verdict[1] <> 'authentic' THEN ARRAY[place] END;
-            RETURN NEXT;
-        END IF;
-    END LOOP;
-END $$;
+COMMENT ON FUNCTION pgseal.check_pages(regclass, int8, int8, text) IS 'internal: verdicts on the values of some pages';
 
 -- The same without an expression, of one page: for other roles than the owner too.
 CREATE FUNCTION pgseal.check_stored(leaf regclass, target_column name, base oid, page int8)
-    RETURNS TABLE (verdict text[], number_of_values int8, places tid[])
+    RETURNS TABLE (result text, keyring_id int4, key_version int4, finding text, number_of_values int8, places tid[])
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     stored text := format('pgseal.%s_values(%L, %L, $1, $2)', CASE base WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END, leaf, target_column);
 BEGIN
-    RETURN QUERY EXECUTE format(
-        'SELECT s.v, count(*), array_agg(s.c ORDER BY s.c) FILTER (WHERE s.v[1] <> ''authentic'')
-           FROM (SELECT format(''(%%s,%%s)'', $1, u.i)::tid, pgseal.check_value(u.v, NULL, false) FROM unnest(%s) WITH ORDINALITY u (v, i)) s (c, v)
-          WHERE s.v IS NOT NULL GROUP BY s.v', stored) USING page, NULL::int4;
+    RETURN QUERY EXECUTE pgseal.counted_verdicts(format(
+        'SELECT format(''(%%s,%%s)'', $1, u.i)::tid, pgseal.check_value(u.v, NULL, false) FROM unnest(%s) WITH ORDINALITY u (v, i)', stored))
+        USING page, NULL::int4;
 EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error OR program_limit_exceeded THEN
+    RETURN QUERY SELECT * FROM pgseal.check_rows(page, format('SELECT %s', stored), format('SELECT pgseal.check_value((%s)[$2], NULL, false)', stored));
+END $$;
+COMMENT ON FUNCTION pgseal.check_stored(regclass, name, oid, int8) IS 'internal: verdicts on the values of a page, without an expression for the context';
+
+CREATE FUNCTION pgseal.counted_verdicts(verdicts text) RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    -- OFFSET 0, so that a value is checked once.
+    RETURN format('SELECT (s.v).result, (s.v).keyring_id, (s.v).key_version, (s.v).finding,
+               count(*), array_agg(s.c ORDER BY s.c) FILTER (WHERE (s.v).result <> ''authentic'')
+          FROM (%s OFFSET 0) s (c, v) WHERE (s.v).result IS NOT NULL GROUP BY 1, 2, 3, 4', verdicts);
+COMMENT ON FUNCTION pgseal.counted_verdicts(text) IS 'internal: a query that counts equal verdicts of another, and lists the places of bad ones';
+
+-- Row by row what could not be read at once: one statement reads page $1, the other checks row $2 of it, where 0 is no row.
+CREATE FUNCTION pgseal.check_rows(page int8, reading text, checking text)
+    RETURNS TABLE (result text, keyring_id int4, key_version int4, finding text, number_of_values int8, places tid[])
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- Bytes of an empty row: no page has more rows.
+    least_row constant int4 := 28;
+BEGIN
     BEGIN
-        EXECUTE format('SELECT %s', stored) USING page, 0;
+        EXECUTE reading USING page, 0;
     EXCEPTION WHEN data_corrupted OR internal_error THEN
-        RETURN QUERY SELECT ARRAY['corrupt', '', '', 'the whole page: ' || SQLERRM], NULL::int8, ARRAY[format('(%s,0)', page)::tid];
+        RETURN QUERY SELECT 'corrupt', NULL::int4, NULL::int4, 'the whole page: ' || SQLERRM, NULL::int8, ARRAY[pgseal.start_of_page(page)];
         RETURN;
     END;
-    -- No page has more rows than fit with empty ones.
-    FOR item IN 1 .. current_setting('block_size')::int4 / 28 LOOP
+    FOR item IN 1 .. current_setting('block_size')::int4 / least_row LOOP
         BEGIN
-            EXECUTE format('SELECT pgseal.check_value((%s)[$2], NULL, false)', stored) INTO verdict USING page, item;
+            EXECUTE format('SELECT (s.v).* FROM (%s OFFSET 0) s (v)', checking) INTO result, keyring_id, key_version, finding USING page, item;
         EXCEPTION WHEN data_corrupted OR index_corrupted OR internal_error THEN
-            verdict := ARRAY['corrupt', '', '', SQLERRM];
+            SELECT 'corrupt', NULL, NULL, SQLERRM INTO result, keyring_id, key_version, finding;
+        WHEN data_exception OR cardinality_violation OR plpgsql_error THEN
+            -- Without its message, which may quote a value.
+            SELECT 'unreadable', NULL, NULL, format('the expression for the context fails with SQLSTATE %s', SQLSTATE)
+              INTO result, keyring_id, key_version, finding;
         END;
-        IF verdict IS NOT NULL THEN
+        IF result IS NOT NULL THEN
             number_of_values := 1;
-            places := CASE WHEN verdict[1] <> 'authentic' THEN ARRAY[format('(%s,%s)', page, item)::tid] END;
+            places := CASE WHEN result <> 'authentic' THEN ARRAY[format('(%s,%s)', page, item)::tid] END;
             RETURN NEXT;
         END IF;
     END LOOP;
 END $$;
+COMMENT ON FUNCTION pgseal.check_rows(int8, text, text) IS 'internal: verdicts on the values of a page that PostgreSQL cannot read as a whole';
 
-COMMENT ON FUNCTION pgseal.check_stored(regclass, name, oid, int8) IS 'internal: verdicts on the values of a page, without an expression for the context';
 -- One snapshot for all of it. row_security: an error rather than a count of some rows only.
 CREATE OR REPLACE FUNCTION pgseal.verify(target_table regclass, target_column name, context text DEFAULT NULL, max_listed int4 DEFAULT 1000)
     RETURNS TABLE (result text, number_of_values int8, keyring text, key_version int4, finding text, relation regclass, row_ctid tid)
@@ -2106,7 +2179,9 @@ DECLARE
     checked text := format('pgseal.check_value(%I::%s, (%s)::text, %L)', target_column, base, coalesce(context, 'NULL'), context IS NOT NULL);
     bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
     denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, quote_ident(current_user)::regrole));
+    verdict text;
     tally jsonb := '{}';
+    pages_at_once constant int8 := 256;
     listed int4 := 0;
     here record;
     found record;
@@ -2126,37 +2201,43 @@ BEGIN
             CONTINUE;
         END IF;
         pages := pg_relation_size(here.leaf) / current_setting('block_size')::int8;
-        FOR page IN 0 .. pages - 1 BY 256 LOOP
+        FOR page IN 0 .. pages - 1 BY pages_at_once LOOP
             FOR found IN
-                SELECT c.* FROM pgseal.check_pages(here.leaf, page, least(page + 256, pages), checked) c WHERE context IS NOT NULL
+                SELECT c.* FROM pgseal.check_pages(here.leaf, page, least(page + pages_at_once, pages), checked) c WHERE context IS NOT NULL
                 UNION ALL
-                SELECT c.* FROM generate_series(page, least(page + 256, pages) - 1) p CROSS JOIN LATERAL pgseal.check_stored(here.leaf, target_column, base, p) c
+                SELECT c.* FROM generate_series(page, least(page + pages_at_once, pages) - 1) p CROSS JOIN LATERAL pgseal.check_stored(here.leaf, target_column, base, p) c
                  WHERE context IS NULL
             LOOP
                 total := total + coalesce(found.number_of_values, 0);
                 FOREACH place IN ARRAY coalesce(found.places, '{}') LOOP
                     EXIT WHEN listed >= max_listed;
                     listed := listed + 1;
-                    RETURN QUERY SELECT d.result, CASE WHEN found.number_of_values > 0 THEN 1::int8 END, d.keyring, d.key_version, d.finding, here.leaf, place
-                                   FROM pgseal.read_verdict(found.verdict) d;
+                    RETURN QUERY SELECT found.result, CASE WHEN found.number_of_values > 0 THEN 1::int8 END,
+                        pgseal.keyring_label(found.keyring_id), found.key_version, found.finding, here.leaf, place;
                     found.number_of_values := found.number_of_values - 1;
                 END LOOP;
                 IF found.number_of_values > 0 THEN
-                    tally := tally || jsonb_build_object(found.verdict::text,
-                        found.number_of_values + coalesce((tally ->> found.verdict::text)::int8, 0));
+                    verdict := to_jsonb(found) - '{number_of_values,places}'::text[];
+                    tally := tally || jsonb_build_object(verdict, found.number_of_values + coalesce((tally ->> verdict)::int8, 0));
                 END IF;
             END LOOP;
             IF clock_timestamp() - reported > interval '5 seconds' THEN
                 reported := clock_timestamp();
                 RAISE NOTICE '%: page % of %, % values checked, % of them listed as not authentic',
-                    here.leaf, least(page + 256, pages), pages, total, listed;
+                    here.leaf, least(page + pages_at_once, pages), pages, total, listed;
             END IF;
         END LOOP;
     END LOOP;
-    RETURN QUERY SELECT d.result, t.value::int8, d.keyring, d.key_version, d.finding, NULL::regclass, NULL::tid
-                   FROM jsonb_each_text(tally) t CROSS JOIN LATERAL pgseal.read_verdict(t.key::text[]) d
-                  ORDER BY d.result, d.keyring, d.key_version, d.finding;
+    RETURN QUERY SELECT v.result, t.value::int8, pgseal.keyring_label(v.keyring_id), v.key_version, v.finding, NULL::regclass, NULL::tid
+                   FROM jsonb_each_text(tally) t
+                  CROSS JOIN LATERAL jsonb_to_record(t.key::jsonb) v (result text, keyring_id int4, key_version int4, finding text)
+                  ORDER BY 1, 3, 4, 5;
 END $$;
+
+CREATE FUNCTION pgseal.keyring_label(keyring_id int4) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN coalesce((SELECT k.name::text FROM pgseal.keyring k WHERE k.id = keyring_id), keyring_id::text);
+COMMENT ON FUNCTION pgseal.keyring_label(int4) IS 'internal: the name of a keyring, or its number where it is unknown';
 
 CREATE OR REPLACE FUNCTION pgseal.audit_values() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
@@ -2172,18 +2253,15 @@ BEGIN
             CONTINUE;
         END IF;
         BEGIN
-            FOR found IN
-                SELECT nullif(f[1], '')::int4 AS keyring, nullif(f[2], '')::int4 AS data, nullif(f[3], '')::int4 AS index, f[4] = '1' AS transit, f[5] AS n
-                  FROM unnest(pgseal.column_keys(place.relation, place.attname)) l (line), string_to_array(line, ' ') f
-            LOOP
+            FOR found IN SELECT * FROM pgseal.column_keys(place.relation, place.attname) LOOP
                 RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
-                    FROM pgseal.audit_key(found.keyring, found.data, found.index, format('%s values', found.n),
+                    FROM pgseal.audit_key(found.keyring_id, found.key_version, found.index_key_version, format('%s values', found.number_of_values),
                         CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = place.relation AND c.relkind = 'm')
                         THEN format('REFRESH MATERIALIZED VIEW %s', place.relation)
                         WHEN place.scalar IS NOT NULL THEN format('CALL pgseal.reencrypt(%L, %L)', place.relation, place.attname)
                         ELSE 'UPDATE these rows with values sealed anew' END) f;
-                IF found.transit THEN
-                    RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.n),
+                IF found.in_transit THEN
+                    RETURN QUERY SELECT 'warning', object, format('%s values came as literals and were stored as they were: equal literals may have equal bytes', found.number_of_values),
                         'declare the keyring on the column, as in encrypted_jsonb(keyring), or send typed parameters; then CALL pgseal.reencrypt';
                 END IF;
             END LOOP;
@@ -2224,8 +2302,8 @@ BEGIN ATOMIC
       FROM pgseal.privilege p JOIN pgseal.keyring k ON k.id = p.keyring
      WHERE pgseal.is_missing(p.role);
 END;
-
 COMMENT ON FUNCTION pgseal.audit_orphans() IS 'internal: findings on rows that a restore left out; see audit';
+
 CREATE OR REPLACE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
     SELECT * FROM pgseal.audit_orphans()
@@ -2323,8 +2401,8 @@ CREATE FUNCTION pgseal.evaluations() RETURNS TABLE (class oid, id oid, plaintext
     ) SELECT v.class, v.id, bool_or(v.plaintext) FROM evaluates v
        WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = v.class AND d.objid = v.id AND d.deptype = 'e') GROUP BY 1, 2
 $$;
-
 COMMENT ON FUNCTION pgseal.evaluations() IS 'internal: objects that evaluate encrypted values; see audit';
+
 -- Copies of decrypted values, and what a restore evaluates while the keys may not be there.
 CREATE FUNCTION pgseal.audit_evaluations() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -2358,8 +2436,8 @@ CREATE FUNCTION pgseal.audit_evaluations() RETURNS TABLE (severity text, object 
     SELECT DISTINCT 'warning', r.object, pgseal.comparison_hint(), 'every UPDATE of the table fails until then'
       FROM (SELECT DISTINCT v.relation FROM pgseal.value_columns() v) v CROSS JOIN LATERAL pgseal.row_triggers(v.relation) r WHERE r.compares
 $$;
-
 COMMENT ON FUNCTION pgseal.audit_evaluations() IS 'internal: findings on what evaluates encrypted values; see audit';
+
 -- What needs a key runs with the caller's privileges; the rest reads catalogs and headers of values only.
 CREATE OR REPLACE FUNCTION pgseal.audit(max_key_age interval DEFAULT '1 year', sample_size int4 DEFAULT 10000)
     RETURNS TABLE (severity text, object text, finding text, what_to_do text)
@@ -2485,8 +2563,8 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-
 COMMENT ON FUNCTION pgseal.refuse_writes() IS 'internal: refuses writes that no function of pgseal does';
+
 DO $$
 DECLARE
     guarded regclass;
@@ -2506,6 +2584,7 @@ BEGIN
 END $$;
 
 DROP FUNCTION pgseal.find_key(int4, int4);
+
 -- As after CREATE EXTENSION, whatever ALTER DEFAULT PRIVILEGES gives. What was granted or revoked since then stays, but for rights to
 -- write the tables. An object that nobody granted anything on gets its grants again, so that dumps know them as the extension's.
 DO $$
@@ -2597,7 +2676,8 @@ BEGIN
             ('text_values', 'verify calls it; for those who may select all rows'),
             ('check_rows', 'verify calls it'),
             ('leaves', 'verify and reencrypt call it; reads the catalogs'),
-            ('read_verdict', 'verify calls it'),
+            ('counted_verdicts', 'verify calls it'),
+            ('keyring_label', 'verify calls it; reads tables that everybody may read'),
             ('may_decrypt', 'verify calls it; reads tables that everybody may read'),
             ('verified', 'evidence calls it'),
             ('scan_for', 'evidence calls it; reading files takes more rights'),
@@ -2711,4 +2791,22 @@ BEGIN
     LOOP
         EXECUTE change;
     END LOOP;
+END $$;
+
+-- What a script grants would pass for the extension's own, and be in no dump: what administrators granted is not.
+DO $$
+DECLARE
+    functions oid[];
+    own text[];
+BEGIN
+    SELECT array_agg(i.objoid), array_agg(i.initprivs::text) INTO functions, own FROM pg_init_privs i WHERE i.classoid = 'pg_proc'::regclass;
+    EXECUTE current_setting('pgseal_update.changes');
+    UPDATE pg_init_privs i SET initprivs = o.privileges::aclitem[] FROM unnest(functions, own) o (id, privileges)
+     WHERE i.classoid = 'pg_proc'::regclass AND i.objoid = o.id AND i.initprivs::text <> o.privileges;
+    -- From PostgreSQL 17 on a role that has part in them is not dropped.
+    DELETE FROM pg_shdepend d
+     WHERE d.dbid = (SELECT b.oid FROM pg_database b WHERE b.datname = current_database()) AND d.deptype = 'i'
+       AND d.classid = 'pg_proc'::regclass AND d.objid = ANY (functions)
+       AND NOT EXISTS (SELECT FROM pg_init_privs i CROSS JOIN LATERAL aclexplode(i.initprivs) a
+                        WHERE i.classoid = d.classid AND i.objoid = d.objid AND i.objsubid = d.objsubid AND a.grantee = d.refobjid);
 END $$;

@@ -120,9 +120,10 @@ $$;
 COMMENT ON FUNCTION pgseal.expression_trees() IS 'internal: expressions that the catalogs keep, as the parser left them';
 
 -- A query would have the planner run functions of the tables' owners, with the privileges of whoever looks.
-CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text) RETURNS text[]
-    AS 'MODULE_PATHNAME', 'pgseal_column_keys' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: keyring, data key version, index key version, in transit (1) or not (0) and number of the values of a column';
+CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text)
+    RETURNS TABLE (keyring_id int4, key_version int4, index_key_version int4, in_transit boolean, number_of_values int8)
+    AS 'MODULE_PATHNAME', 'pgseal_column_key_records' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: how many values of a column have which keys; NULL are the keys of malformed ones';
 
 CREATE FUNCTION pgseal.encrypted_column(target_table regclass, target_column name) RETURNS oid
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

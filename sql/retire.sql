@@ -80,8 +80,8 @@ BEGIN
             RETURN format('cannot look into %s %s', place.blind, place.relation);
         END IF;
         locked := place.relation;
-        IF EXISTS (SELECT FROM unnest(pgseal.column_keys(place.relation, place.attname)) found (line)
-                    WHERE starts_with(line, format('%s %s ', keyring_id, key_version))) THEN
+        IF EXISTS (SELECT FROM pgseal.column_keys(place.relation, place.attname) c
+                    WHERE c.keyring_id = find_key.keyring_id AND c.key_version = find_key.key_version) THEN
             RETURN format('column %I of %s', place.attname, place.relation);
         END IF;
     END LOOP;

@@ -3,6 +3,7 @@
 use super::grantees;
 use super::keyrings::{manage, monitor};
 use super::raw::call::sql_functions;
+use super::released;
 use super::rotation::{in_place, places, reseal, verify};
 use super::search::{between, filters, gin, operators, rewrite, selectivity};
 use super::values::{casts, choice, equality, io, parts, reveal};
@@ -127,7 +128,7 @@ sql_functions! {
     pgseal_shared_keys_held => monitor::shared_keys_held;
     pgseal_require_shared_keys => monitor::require_shared_keys;
     pgseal_set_kms_token => monitor::set_kms_token;
-    pgseal_kms_problem => monitor::kms_problem;
+    pgseal_kms_problem_record => monitor::kms_problem;
     pgseal_kms_endpoint => monitor::kms_endpoint;
 
     pgseal_create_keyring => manage::create_keyring;
@@ -136,13 +137,13 @@ sql_functions! {
     pgseal_rotate_key => manage::rotate_key;
     pgseal_rotate_index_key => manage::rotate_index_key;
     pgseal_reveal => reveal::reveal;
-    pgseal_searchable_values => manage::searchable_values;
+    pgseal_searchable_value_records => manage::searchable_values;
     pgseal_set_searchable => manage::set_searchable;
     pgseal_rewrap_keys => manage::rewrap_keys;
     pgseal_flush_keys => manage::flush_keys;
     pgseal_key_tables_changed => manage::key_tables_changed;
 
-    pgseal_rewrite_pages => in_place::rewrite_pages;
+    pgseal_rewrite_pages_record => in_place::rewrite_pages;
     pgseal_reseal => reseal::reseal;
     pgseal_reseal_problem => reseal::reseal_problem;
     pgseal_is_current => reseal::is_current;
@@ -153,11 +154,18 @@ sql_functions! {
     pgseal_wait_for_transactions => reseal::wait_for_transactions;
     pgseal_may_become => reseal::may_become;
     pgseal_text_holds_key => places::text_holds_key;
-    pgseal_column_keys => places::column_keys;
+    pgseal_column_key_records => places::column_keys;
     pgseal_confined => places::confined;
     pgseal_page_values => places::page_values;
 
-    pgseal_check_jsonb => verify::check_jsonb;
-    pgseal_check_text => verify::check_text;
-    pgseal_head_of => verify::head_of;
+    pgseal_check_jsonb_record => verify::check_jsonb;
+    pgseal_check_text_record => verify::check_text;
+
+    pgseal_kms_problem => released::kms_problem;
+    pgseal_searchable_values => released::searchable_values;
+    pgseal_rewrite_pages => released::rewrite_pages;
+    pgseal_column_keys => released::column_keys;
+    pgseal_check_jsonb => released::check_jsonb;
+    pgseal_check_text => released::check_text;
+    pgseal_head_of => released::head_of;
 }

@@ -7,6 +7,7 @@ pub mod exports;
 pub mod grantees;
 pub mod keyrings;
 pub mod raw;
+pub mod released;
 pub mod rotation;
 pub mod search;
 pub mod session;

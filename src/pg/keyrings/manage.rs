@@ -5,7 +5,6 @@ use pgrx::{notice, warning};
 
 use crate::core::Uuid;
 use crate::core::kdf::{DataKey, IndexKey};
-use crate::core::memory;
 use crate::core::policy::Policy;
 use crate::core::rng;
 use crate::core::secret::RootKey;
@@ -16,7 +15,7 @@ use crate::pg::catalog::{self, KeyRow, Keyring, NewKey};
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::varlena;
+use crate::pg::raw::record;
 use crate::pg::raw::xact;
 use crate::pg::session::kms;
 use crate::pg::session::{self, MAX_NAME_BYTES, Privilege};
@@ -164,19 +163,22 @@ pub fn rotate_index_key(call: Call) -> Returned {
     new_index_key(&keyring, &policy)
 }
 
-/// `searchable_values(encrypted_jsonb)`: for each searchable scalar its declared path, and behind a line end a number
-/// that equal values share. Paths whose tokens do not show how common a value is are left out.
+/// `searchable_values(encrypted_jsonb)`: for each searchable scalar its declared path, and a number that equal values share.
 pub fn searchable_values(call: Call) -> Returned {
+    with_searchable_values(call, |values| {
+        record::rows(call, values.iter().map(|(path, number)| [(*path).into(), number.cast_signed().into()]))
+    })
+}
+
+/// Paths whose tokens do not show how common a value is are left out.
+pub fn with_searchable_values(call: Call, show: impl FnOnce(&[(&str, u64)]) -> Returned) -> Returned {
     let value = seal::open_for(call.varlena(0).bytes(), &JSONB, Privilege::Decrypt)?;
     let (row, policy) = value.keyring.active_index()?;
     let key = session::index_key(&value.keyring, row)?;
     let tokenizer = Tokenizer { key: &key, policy };
-    let found = tokenizer.values(value.datum()?.bytes())?;
-    let shown = found.iter().filter(|(path, _)| !policy.hides_frequency(path));
-    let texts = shown.map(|(path, number)| varlena(format!("{path}\n{number:x}").as_bytes()).datum());
-    let mut datums = memory::room(found.len())?;
-    datums.extend(texts);
-    Ok(Some(array::of_text_datums(&mut datums).datum()))
+    let mut found = tokenizer.values(value.datum()?.bytes())?;
+    found.retain(|(path, _)| !policy.hides_frequency(path));
+    show(&found)
 }
 
 /// `set_searchable(keyring text, searchable text[])`: a new index key, with these searchable paths.

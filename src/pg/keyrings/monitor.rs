@@ -7,9 +7,9 @@ use crate::keys::shared;
 use crate::kms::Token;
 use crate::pg::counters;
 use crate::pg::error::PgError;
-use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::varlena;
+use crate::pg::raw::record::{self, Field};
 use crate::pg::raw::shmem;
 use crate::pg::session;
 use crate::pg::settings;
@@ -41,19 +41,19 @@ pub fn set_kms_token(call: Call) -> Returned {
     Ok(None)
 }
 
-/// `kms_problem(keyring text)`: asks the keyring's KMS for its active data key, whatever is cached. `{}` where all is
-/// well, else what is wrong and what to do.
+/// `kms_problem(keyring text)`: what is wrong with the keyring's KMS and what to do; NULL where all is well.
 pub fn kms_problem(call: Call) -> Returned {
-    let keyring = session::keyring(session::keyring_id(&call.text(0)?)?)?;
+    let problem = problem_of_kms(&call.text(0)?)?;
+    let said = problem.as_ref().map(PgError::to_string);
+    record::row(call, [Field::Text(said.as_deref()), Field::Text(problem.as_ref().and_then(PgError::hint))])
+}
+
+/// Asks a keyring's KMS for its active data key, whatever is cached.
+pub fn problem_of_kms(keyring: &str) -> Result<Option<PgError>, PgError> {
+    let keyring = session::keyring(session::keyring_id(keyring)?)?;
     let row = keyring.active_data()?;
     let context = WrapContext { keyring: keyring.uuid, purpose: Purpose::Data, version: row.version };
-    let outcome = session::ask_kms(&keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped));
-    let texts: Vec<String> = outcome
-        .err()
-        .map(|problem| vec![problem.to_string(), problem.hint().unwrap_or_default().to_owned()])
-        .unwrap_or_default();
-    let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
-    Ok(Some(array::of_texts(&texts).datum()))
+    Ok(session::ask_kms(&keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped)).err())
 }
 
 /// `shared_keys_held()`: how many keys are shared now; NULL where the library is not preloaded.

@@ -89,6 +89,11 @@ impl Drop for ContextEnd {
 }
 
 impl Call {
+    /// The frame, for what else of PostgreSQL looks at it.
+    pub(super) fn frame(&self) -> pg_sys::FunctionCallInfo {
+        self.0
+    }
+
     /// An error where the function was declared with fewer arguments than the library knows.
     fn argument(&self, index: usize) -> pg_sys::NullableDatum {
         if index >= self.count() {

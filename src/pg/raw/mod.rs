@@ -26,6 +26,7 @@ pub mod lookup;
 pub mod memory;
 pub mod node;
 pub mod origin;
+pub mod record;
 pub mod reveal;
 pub mod role;
 pub mod setting;

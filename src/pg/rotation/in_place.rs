@@ -12,7 +12,7 @@ use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::heap_page::{Page, PageImage, Patch, Replaced, Table, Value};
 use crate::pg::raw::table::Since;
-use crate::pg::raw::{array, lock, xact};
+use crate::pg::raw::{lock, record, xact};
 use crate::pg::session;
 use crate::pg::values::seal::Renewer;
 
@@ -24,22 +24,27 @@ const ATTEMPTS: u32 = 5;
 
 /// What was done to pages.
 #[derive(Default)]
-struct Done {
+pub struct Done {
     /// Values whose bytes were replaced.
-    rewritten: i64,
+    pub rewritten: i64,
     /// Values that only UPDATE can renew, and what could not be read.
-    left: i64,
+    pub left: i64,
     /// Values stored out of line, renewed already or not.
-    elsewhere: i64,
+    pub elsewhere: i64,
     /// Pages that somebody looked at all the time.
-    busy: Vec<u32>,
+    pub busy: Vec<u32>,
 }
 
 /// `rewrite_pages(table regclass, column int2, first_page int8, end_page int8, index boolean)`: how many values were
-/// renewed in place, are left for UPDATE, are stored out of line; then the pages that somebody held all the time.
-///
-/// Whoever owns the table may call it, as reencrypt does: everything that makes it safe is looked at here.
+/// renewed in place, are left for UPDATE, are stored out of line; then the first page that somebody held all the time.
 pub fn rewrite_pages(call: Call) -> Returned {
+    let done = renew_pages(call)?;
+    let busy_page = done.busy.first().copied().map(i64::from);
+    record::row(call, [done.rewritten.into(), done.left.into(), done.elsewhere.into(), busy_page.into()])
+}
+
+/// Whoever owns the table may call it, as reencrypt does: everything that makes it safe is looked at here.
+pub fn renew_pages(call: Call) -> Result<Done, PgError> {
     xact::require_writable(c"pgseal.rewrite_pages()");
     let (oid, column) = ((call.int4(0) as u32).into(), call.datum(1).value() as i16);
     let table = Table::open(oid, column.into()).map_err(PgError::InPlace)?;
@@ -68,9 +73,7 @@ pub fn rewrite_pages(call: Call) -> Returned {
     }
     done.busy = todo;
     table.close();
-    let counts = [done.rewritten, done.left, done.elsewhere].into_iter();
-    let all: Vec<i64> = counts.chain(done.busy.into_iter().map(i64::from)).collect();
-    Ok(Some(array::of_int8s(&all).datum()))
+    Ok(done)
 }
 
 /// Bytes for one page, and the keys that the values before had: mostly those of the next one, too.

@@ -11,16 +11,46 @@ use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::varlena;
+use crate::pg::raw::record::{self, Field};
 use crate::pg::raw::{column, confine, encoding};
 
-/// `column_keys(regclass, column text)`: a line "keyring data-key index-key transit count" for each key, the first four
-/// empty for malformed values. Of arrays, composites and ranges the values that their text quotes.
+/// What a header says of the keys of a value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Keys {
+    /// Its keyring's id.
+    pub keyring: i32,
+    /// Version of the data key.
+    pub data_version: u16,
+    /// Version of the index key, 0 for none.
+    pub index_version: u16,
+    /// The value waits to be sealed for its column.
+    pub transit: bool,
+}
+
+/// `column_keys(regclass, column text)`: for all keys that values of a column have together, how many values have them;
+/// NULL for those of malformed values.
 pub fn column_keys(call: Call) -> Returned {
+    record::rows(
+        call,
+        count_keys(call)?.into_iter().map(|(keys, count)| {
+            [
+                Field::Int4(keys.map(|keys| keys.keyring)),
+                Field::Int4(keys.map(|keys| keys.data_version.into())),
+                Field::Int4(keys.map(|keys| keys.index_version.into())),
+                Field::Boolean(keys.map(|keys| keys.transit)),
+                count.into(),
+            ]
+        }),
+    )
+}
+
+/// Of arrays, composites and ranges the values that their text quotes.
+pub fn count_keys(call: Call) -> Result<BTreeMap<Option<Keys>, i64>, PgError> {
     let relation = pg_sys::Oid::from(call.int4(0) as u32);
     let name = call.text(1)?;
     let column = CString::new(name.as_str()).map_err(|_| PgError::Encoding)?;
-    let mut counts = BTreeMap::<Option<[i32; 4]>, u64>::new();
-    let mut count = |head: Option<Head>| *counts.entry(head.map(numbers)).or_default() += 1;
+    let mut counts = BTreeMap::new();
+    let mut count = |head: Option<Head>| *counts.entry(head.map(Keys::of)).or_default() += 1;
     let found = column::read(relation, &column, |value| match value.prefix(HEADER_BYTES) {
         Some(bytes) => count(parse_head(bytes.bytes()).ok().map(|(head, _)| head)),
         None => heads(&value.text()).for_each(|head| count(Some(head))),
@@ -28,18 +58,14 @@ pub fn column_keys(call: Call) -> Returned {
     if !found {
         return Err(PgError::Argument(format!("there is no column \"{name}\"")));
     }
-    let lines: Vec<String> = counts.into_iter().map(line).collect();
-    let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
-    Ok(Some(array::of_texts(&lines).datum()))
+    Ok(counts)
 }
 
-fn numbers(head: Head) -> [i32; 4] {
-    [head.keyring, head.data_version.into(), head.index_version.into(), head.transit.into()]
-}
-
-fn line((numbers, count): (Option<[i32; 4]>, u64)) -> String {
-    let words = numbers.map_or_else(Default::default, |numbers| numbers.map(|number| number.to_string()));
-    format!("{} {count}", words.join(" "))
+impl Keys {
+    fn of(head: Head) -> Self {
+        let Head { keyring, data_version, index_version, transit, .. } = head;
+        Keys { keyring, data_version, index_version, transit }
+    }
 }
 
 /// `text_holds_key(text, keyring int4, version int4)`: does this text, say of a DEFAULT or a view, quote a

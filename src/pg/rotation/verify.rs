@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 
 use crate::core::envelope::Envelope;
-use crate::core::header::{HEADER_BYTES, Head, parse_head};
+use crate::core::header::Head;
 use crate::kms::Class;
 use crate::pg::error::PgError;
-use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
+use crate::pg::raw::record::{self, Field};
 use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::values::seal::{self, JSONB, Kind, TEXT};
 
@@ -27,10 +27,13 @@ enum Expected<'a> {
 }
 
 /// What was found out about one value.
-struct Verdict {
-    result: &'static str,
-    head: Option<Head>,
-    finding: String,
+pub struct Verdict {
+    /// authentic, moved, unreadable or corrupt.
+    pub result: &'static str,
+    /// `None` where the bytes have no header.
+    pub head: Option<Head>,
+    /// Empty where there is nothing to say.
+    pub finding: String,
 }
 
 /// `check_value(encrypted_jsonb, context text, context_known boolean)`: result, keyring, key version, finding. NULL
@@ -45,21 +48,25 @@ pub fn check_text(call: Call) -> Returned {
 }
 
 fn check(call: Call, kind: &Kind) -> Returned {
+    let Some(Verdict { result, head, finding }) = verdict(call, kind)? else { return Ok(None) };
+    let keyring = Field::Int4(head.map(|head| head.keyring));
+    let version = Field::Int4(head.map(|head| head.data_version.into()));
+    let finding = Field::Text(Some(&*finding).filter(|finding| !finding.is_empty()));
+    record::row(call, [result.into(), keyring, version, finding])
+}
+
+/// On the value that `check_value` is called with; `None` for NULL.
+pub fn verdict(call: Call, kind: &Kind) -> Result<Option<Verdict>, PgError> {
     let Some(value) = call.optional(0) else { return Ok(None) };
     let context = call.optional(1);
     let expected = match call.boolean(2) {
         true => Expected::Context(context.as_ref().map(|context| context.bytes())),
         false => Expected::Anything,
     };
-    let verdict = call.with_cache(|checking: &mut Checking| {
+    call.with_cache(|checking: &mut Checking| {
         checking.checked.start();
-        checking.judge(value.bytes(), kind, &expected)
-    })?;
-    let (keyring, version) = verdict
-        .head
-        .map_or_else(Default::default, |head| (head.keyring.to_string(), head.data_version.to_string()));
-    let texts = [verdict.result, &keyring, &version, &verdict.finding].map(str::as_bytes);
-    Ok(Some(array::of_texts(&texts).datum()))
+        checking.judge(value.bytes(), kind, &expected).map(Some)
+    })
 }
 
 impl Checking {
@@ -110,15 +117,4 @@ impl Verdict {
     fn new(result: &'static str, head: Option<Head>, finding: String) -> Self {
         Verdict { result, head, finding }
     }
-}
-
-/// `head_of(encrypted_*)`: keyring, data key version, index key version and whether the value is in transit, as numbers;
-/// NULL where the bytes are no value. Needs no key. Only the definitions of 0.1.0 call it, until they are updated.
-pub fn head_of(call: Call) -> Returned {
-    let Ok((head, _)) = parse_head(call.prefix(0, HEADER_BYTES).bytes()) else { return Ok(None) };
-    let numbers =
-        [head.keyring, head.data_version.into(), head.index_version.into(), i32::from(head.transit)];
-    let texts = numbers.map(|number| number.to_string());
-    let texts: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
-    Ok(Some(array::of_texts(&texts).datum()))
 }

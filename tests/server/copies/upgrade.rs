@@ -259,6 +259,8 @@ const ADMINISTRATION: &str = "GRANT EXECUTE ON FUNCTION pgseal.rotate_key(text) 
     REVOKE EXECUTE ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) FROM PUBLIC;
     GRANT EXECUTE ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) TO app;
     REVOKE EXECUTE ON FUNCTION pgseal.audit(interval, int4) FROM pg_monitor;
+    GRANT EXECUTE ON FUNCTION pgseal.kms_problem(text) TO app WITH GRANT OPTION;
+    REVOKE EXECUTE ON FUNCTION pgseal.searchable_values(encrypted_jsonb) FROM PUBLIC;
     GRANT SELECT ON pgseal.stat, pgseal.rotation TO app;
     REVOKE SELECT ON pgseal.keys FROM PUBLIC;
     REVOKE USAGE ON SCHEMA pgseal FROM PUBLIC; GRANT USAGE ON SCHEMA pgseal TO app, other";
