@@ -669,25 +669,17 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.report_migration(regclass, name, text, boolean, int8, timestamptz) IS 'internal: NOTICEs at the end of a migration';
 
--- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
--- and operators too, is qualified.
+-- The procedures run with their caller's search_path, because they commit, and because the table's triggers expect it. So all
+-- that they name, types and operators too, is qualified.
 CREATE PROCEDURE pgseal.migrate_column(target_table regclass, target_column name, new_type text, to_encrypted boolean,
         batch_size int4, dry_run boolean, ignore text[])
     LANGUAGE plpgsql AS $$
 DECLARE
     new_column pg_catalog.name := pgseal.migration_column(target_table, target_column);
-    leaf pg_catalog.regclass;
-    is_filled boolean := false;
-    fill pg_catalog.text;
-    page pg_catalog.int8;
-    pages pg_catalog.int8;
-    step pg_catalog.int8;
-    changed pg_catalog.int8;
     total pg_catalog.int8 := 0;
     trigger_before pg_catalog.text;
     commands pg_catalog.text[];
     started pg_catalog.timestamptz := pg_catalog.clock_timestamp();
-    report_due pg_catalog.timestamptz := pgseal.in_seconds(5);
 BEGIN
     PERFORM pgseal.prepare_migration(target_table, target_column, new_type, to_encrypted, batch_size, dry_run, ignore);
     IF dry_run THEN
@@ -698,81 +690,109 @@ BEGIN
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     IF NOT pgseal.migration_started(target_table, target_column) THEN
-        FOR attempt IN 1..30 LOOP
-            EXIT WHEN pgseal.lock_for_migration(target_table);
-            IF attempt OPERATOR(pg_catalog.=) 30 THEN
-                RAISE EXCEPTION '% is in use all the time', target_table
-                    USING ERRCODE = 'lock_not_available', HINT = 'Nothing was changed. pg_locks shows who holds it; call again.';
-            END IF;
-            COMMIT AND CHAIN;
-            PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
-        END LOOP;
+        CALL pgseal.migration_lock(target_table, 'Nothing was changed. pg_locks shows who holds it; call again.');
         PERFORM pgseal.begin_migration(target_table, target_column, new_column, new_type, to_encrypted, ignore);
         COMMIT AND CHAIN;
     END IF;
+    CALL pgseal.migration_fill(target_table, target_column, new_column, batch_size, total);
+    commands := ARRAY(SELECT pgseal.migration_commands(target_table, target_column));
+    IF commands[1] IS NOT NULL THEN
+        RAISE NOTICE '% rows of %.% filled; its index is still to be built, which PostgreSQL does not do concurrently inside a procedure',
+            total, target_table, pg_catalog.quote_ident(target_column)
+            USING HINT = pg_catalog.format(E'Run this, then call again:\n%s;', pg_catalog.array_to_string(commands, E';\n'));
+        RETURN;
+    END IF;
 
-    -- Once to fill, once to compare.
-    LOOP
-        -- Again for each job: one may have been attached, with rows that its trigger has not seen.
-        FOREACH leaf IN ARRAY pgseal.tables_of(target_table) LOOP
-            -- The trigger fills it.
-            fill := pg_catalog.format(
-                'UPDATE ONLY %1$s SET %2$I = NULL
-                  WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND %3$I IS NOT NULL AND %2$I IS NULL',
-                leaf, new_column, target_column);
-            step := pgseal.pages_of_batch(leaf, batch_size);
-            page := 0;
-            pages := pgseal.pages_of(leaf);
-            WHILE page OPERATOR(pg_catalog.<) pages LOOP
-                IF is_filled THEN
-                    PERFORM pgseal.compare_columns(leaf, target_column, new_column, to_encrypted,
-                        pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
-                ELSE
-                    changed := pgseal.confined(fill, pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
-                    total := total OPERATOR(pg_catalog.+) changed;
-                END IF;
-                COMMIT AND CHAIN;
-                page := page OPERATOR(pg_catalog.+) step;
-                -- Rows that were updated meanwhile are behind: the trigger filled them, but they are to be compared.
-                IF is_filled THEN
-                    pages := pgseal.pages_of(leaf);
-                END IF;
-                IF pgseal.is_past(report_due) THEN
-                    report_due := pgseal.in_seconds(5);
-                    RAISE NOTICE '%: %, page % of %', leaf, CASE WHEN is_filled THEN 'verify' ELSE 'fill' END, least(page, pages), pages;
-                END IF;
-            END LOOP;
-        END LOOP;
-        EXIT WHEN is_filled;
-        is_filled := true;
-        commands := ARRAY(SELECT pgseal.migration_commands(target_table, target_column));
-        IF commands[1] IS NOT NULL THEN
-            RAISE NOTICE '% rows of %.% filled; its index is still to be built, which PostgreSQL does not do concurrently inside a procedure',
-                total, target_table, pg_catalog.quote_ident(target_column)
-                USING HINT = pg_catalog.format(E'Run this, then call again:\n%s;', pg_catalog.array_to_string(commands, E';\n'));
-            RETURN;
-        END IF;
-        trigger_before := pgseal.migration_trigger(target_table, target_column);
-    END LOOP;
-
+    trigger_before := pgseal.migration_trigger(target_table, target_column);
+    CALL pgseal.migration_verify(target_table, target_column, new_column, to_encrypted, batch_size);
     IF pgseal.is_constrained(target_table, new_column) THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', target_table, new_column);
         COMMIT AND CHAIN;
     END IF;
-    FOR attempt IN 1..30 LOOP
-        EXIT WHEN pgseal.lock_for_migration(target_table);
-        IF attempt OPERATOR(pg_catalog.=) 30 THEN
-            RAISE EXCEPTION '% is in use all the time', target_table
-                USING ERRCODE = 'lock_not_available', HINT = 'All rows are filled. pg_locks shows who holds the table; call again for the swap.';
-        END IF;
-        COMMIT AND CHAIN;
-        PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
-    END LOOP;
+    CALL pgseal.migration_lock(target_table, 'All rows are filled. pg_locks shows who holds the table; call again for the swap.');
     PERFORM pgseal.end_migration(target_table, target_column, to_encrypted, trigger_before, ignore);
     COMMIT AND CHAIN;
     PERFORM pgseal.report_migration(target_table, target_column, new_type, to_encrypted, total, started);
 END $$;
 COMMENT ON PROCEDURE pgseal.migrate_column(regclass, name, text, boolean, int4, boolean, text[]) IS 'internal: what encrypt_column and decrypt_column share';
+
+-- A lock on a table that others use, in many short tries.
+CREATE PROCEDURE pgseal.migration_lock(target_table regclass, hint text)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    tries CONSTANT pg_catalog.int4 := 30;
+BEGIN
+    FOR attempt IN 1..tries LOOP
+        IF pgseal.lock_for_migration(target_table) THEN
+            RETURN;
+        END IF;
+        COMMIT AND CHAIN;
+        PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
+    END LOOP;
+    RAISE EXCEPTION '% is in use all the time', target_table USING ERRCODE = 'lock_not_available', HINT = hint;
+END $$;
+COMMENT ON PROCEDURE pgseal.migration_lock(regclass, text) IS 'internal: locks a table, or an error with this hint';
+
+-- The trigger fills what an UPDATE touches.
+CREATE PROCEDURE pgseal.migration_fill(target_table regclass, target_column name, new_column name, batch_size int4, INOUT total int8)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    leaf pg_catalog.regclass;
+    fill pg_catalog.text;
+    page pg_catalog.int8;
+    pages pg_catalog.int8;
+    step pg_catalog.int8;
+    changed pg_catalog.int8;
+    report_due pg_catalog.timestamptz := pgseal.next_notice();
+BEGIN
+    FOREACH leaf IN ARRAY pgseal.tables_of(target_table) LOOP
+        fill := pg_catalog.format(
+            'UPDATE ONLY %1$s SET %2$I = NULL
+              WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND %3$I IS NOT NULL AND %2$I IS NULL',
+            leaf, new_column, target_column);
+        step := pgseal.pages_of_batch(leaf, batch_size);
+        pages := pgseal.pages_of(leaf);
+        page := 0;
+        WHILE page OPERATOR(pg_catalog.<) pages LOOP
+            changed := pgseal.confined(fill, pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
+            total := total OPERATOR(pg_catalog.+) changed;
+            COMMIT AND CHAIN;
+            page := page OPERATOR(pg_catalog.+) step;
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.next_notice();
+                RAISE NOTICE '%: fill, page % of %', leaf, least(page, pages), pages;
+            END IF;
+        END LOOP;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE pgseal.migration_fill(regclass, name, name, int4, int8) IS 'internal: fills the second column, batch by batch';
+
+CREATE PROCEDURE pgseal.migration_verify(target_table regclass, target_column name, new_column name, to_encrypted boolean, batch_size int4)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    leaf pg_catalog.regclass;
+    page pg_catalog.int8;
+    step pg_catalog.int8;
+    report_due pg_catalog.timestamptz := pgseal.next_notice();
+BEGIN
+    -- Looked up again: one may have been attached, with rows that its trigger has not seen.
+    FOREACH leaf IN ARRAY pgseal.tables_of(target_table) LOOP
+        step := pgseal.pages_of_batch(leaf, batch_size);
+        page := 0;
+        -- Rows that are updated meanwhile go behind: the trigger fills them, but they are to be compared.
+        WHILE page OPERATOR(pg_catalog.<) pgseal.pages_of(leaf) LOOP
+            PERFORM pgseal.compare_columns(leaf, target_column, new_column, to_encrypted,
+                pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
+            COMMIT AND CHAIN;
+            page := page OPERATOR(pg_catalog.+) step;
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.next_notice();
+                RAISE NOTICE '%: verify, page % of %', leaf, least(page, pgseal.pages_of(leaf)), pgseal.pages_of(leaf);
+            END IF;
+        END LOOP;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE pgseal.migration_verify(regclass, name, name, boolean, int4) IS 'internal: compares both columns in every row';
 
 CREATE PROCEDURE pgseal.encrypt_column(target_table regclass, target_column name, keyring text DEFAULT NULL, batch_size int4 DEFAULT 1000,
         dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')

@@ -609,6 +609,7 @@ CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text)
     RETURNS TABLE (keyring_id int4, key_version int4, index_key_version int4, in_transit boolean, number_of_values int8)
     AS 'MODULE_PATHNAME', 'pgseal_column_key_records' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: how many values of a column have which keys; NULL are the keys of malformed ones';
+
 CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
@@ -631,6 +632,11 @@ BEGIN
     RETURN greatest(1, number_of_rows / greatest(1, rows_of_page))::int8;
 END $$;
 
+-- What procedures that commit work with: they keep their caller's search_path, and look no name or operator up in it.
+CREATE FUNCTION pgseal.next_notice() RETURNS timestamptz
+    LANGUAGE sql VOLATILE RETURN clock_timestamp() + interval '5 seconds';
+COMMENT ON FUNCTION pgseal.next_notice() IS 'internal: when what goes on is to be told again';
+
 -- How many values of these pages were renewed in place, are left for UPDATE, and are stored out of line; and a page that is in
 -- use all the time. As the caller, who must own the table: the C function looks at everything itself.
 CREATE FUNCTION pgseal.rewrite_pages_of(target_table regclass, target_column name, first_page int8, end_page int8, index boolean,
@@ -643,10 +649,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean) IS 'internal: the same for a column by name';
 
--- What procedures that commit work with: they keep their caller's search_path, and look no name or operator up in it.
-CREATE FUNCTION pgseal.in_seconds(seconds int4) RETURNS timestamptz
-    LANGUAGE sql VOLATILE RETURN clock_timestamp() + make_interval(secs => seconds);
-COMMENT ON FUNCTION pgseal.in_seconds(int4) IS 'internal: a moment from now on';
 CREATE FUNCTION pgseal.is_past(moment timestamptz) RETURNS boolean
     LANGUAGE sql VOLATILE RETURN moment <= clock_timestamp();
 COMMENT ON FUNCTION pgseal.is_past(timestamptz) IS 'internal: has the moment come?';
@@ -740,38 +742,20 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.report_unreadable(regclass, name, boolean) IS 'internal: a warning of rows that reencrypt left out';
 
--- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
--- and operators too, is qualified.
+-- The procedures run with their caller's search_path, because they commit, and because the table's triggers expect it. So all
+-- that they name, types and operators too, is qualified.
 CREATE OR REPLACE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
         max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update')
     LANGUAGE plpgsql AS $$
 DECLARE
     leaf pg_catalog.regclass;
     leaves pg_catalog.regclass[];
-    goal pg_catalog.text;
-    claim pg_catalog.record;
-    step pg_catalog.int8;
-    step_by_update pg_catalog.int8;
-    by_update boolean;
-    rows_left boolean;
     in_place boolean;
-    changed pg_catalog.int8;
     total pg_catalog.int8 := 0;
     total_in_place pg_catalog.int8 := 0;
     started pg_catalog.timestamptz := pg_catalog.clock_timestamp();
     due pg_catalog.timestamptz := started;
-    report_due pg_catalog.timestamptz := pgseal.in_seconds(5);
-    notice_due pg_catalog.timestamptz := started;
-    page_notice_due pg_catalog.timestamptz := started;
-    statement pg_catalog.text;
-    left_out pg_catalog.text;
-    done pg_catalog.int8[];
-    waited_for pg_catalog.text[];
-    waited_after pg_catalog.int4;
-    refused pg_catalog.text;
-    careful boolean := false;
-    met_unreadable boolean;
-    sessions pg_catalog.int4[];
+    report_due pg_catalog.timestamptz := pgseal.next_notice();
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt');
     in_place := pgseal.check_reencrypt(target_table, target_column, batch_size, max_rate, index, rotation);
@@ -782,146 +766,217 @@ BEGIN
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     FOREACH leaf IN ARRAY leaves LOOP
-        statement := pg_catalog.format(
-            'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L)
-              WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
-            leaf, target_column, index);
-        left_out := pg_catalog.format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index);
-        step := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
-        -- UPDATE locks the rows of its batch, and writes them to every index.
-        step_by_update := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
-        by_update := true;
-        met_unreadable := false;
-        goal := pgseal.rotation_join(leaf, target_column, index, step);
-        COMMIT AND CHAIN;
-        waited_for := CASE WHEN in_place THEN pgseal.rotation_transactions() END;
-        LOOP
-            -- Whoever has read old bytes may write them back: a pass that finds none counts only if it began after their end.
-            LOOP
-                sessions := pgseal.rotation_sessions(waited_for);
-                EXIT WHEN sessions IS NULL;
-                IF pgseal.is_past(notice_due) THEN
-                    notice_due := pgseal.in_seconds(5);
-                    RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %', sessions;
-                END IF;
-                PERFORM pg_catalog.pg_sleep(0.02);
-                COMMIT AND CHAIN;
-            END LOOP;
-            waited_for := NULL;
-            claim := pgseal.rotation_claim(leaf, target_column, goal);
-            EXIT WHEN claim.state OPERATOR(pg_catalog.=) 'finished';
-            IF claim.state OPERATOR(pg_catalog.=) 'superseded' THEN
-                waited_after := NULL;
-                goal := pgseal.rotation_join(leaf, target_column, index, step);
-                COMMIT AND CHAIN;
-                CONTINUE;
-            END IF;
-            IF claim.state OPERATOR(pg_catalog.=) 'pass done' AND in_place AND NOT claim.nothing_done AND waited_after IS NULL THEN
-                waited_after := claim.pass;
-                waited_for := pgseal.rotation_transactions();
-                COMMIT AND CHAIN;
-                CONTINUE;
-            END IF;
-            IF claim.state OPERATOR(pg_catalog.=) 'pass done' THEN
-                -- Rows that an UPDATE or a CLUSTER moves from before a pass to behind it escape it, but not one snapshot.
-                rows_left := claim.nothing_done AND pgseal.rows_to_reencrypt(leaf, target_column, index);
-                IF NOT pgseal.rotation_end_pass(leaf, target_column, claim.pass, step, rows_left) THEN
-                    COMMIT AND CHAIN;
-                    RAISE EXCEPTION 'rows of % do not stay re-encrypted', leaf
-                        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
-                END IF;
-                COMMIT AND CHAIN;
-                waited_after := NULL;
-                CONTINUE;
-            END IF;
-            claim.end_page := least(claim.next_page OPERATOR(pg_catalog.+) CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
-            due := greatest(due, pg_catalog.clock_timestamp());
-            waited_after := NULL;
-            done := ARRAY[0, 1, 0];
-            IF in_place THEN
-                refused := NULL;
-                BEGIN
-                    done := pgseal.rewrite_pages_of(leaf, target_column, claim.next_page, claim.end_page, index);
-                EXCEPTION WHEN object_in_use THEN
-                    refused := SQLERRM;
-                END;
-                -- A key that is newer than what the run waited for: whoever has a snapshot from before it must not meet its bytes.
-                IF refused IS NOT NULL THEN
-                    IF pgseal.is_past(notice_due) THEN
-                        notice_due := pgseal.in_seconds(5);
-                        RAISE NOTICE 'waiting: %', refused;
-                    END IF;
-                    COMMIT AND CHAIN;
-                    PERFORM pg_catalog.pg_sleep(0.02);
-                    COMMIT AND CHAIN;
-                    CONTINUE;
-                END IF;
-                total_in_place := total_in_place OPERATOR(pg_catalog.+) done[1];
-                IF done[4] IS NOT NULL AND pgseal.is_past(page_notice_due) THEN
-                    page_notice_due := pgseal.in_seconds(5);
-                    RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done[4]
-                        USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.', pgseal.other_sessions_on(leaf));
-                END IF;
-            END IF;
-            by_update := done[2] OPERATOR(pg_catalog.>) 0 OR done[3] OPERATOR(pg_catalog.>) 0 OR done[4] IS NOT NULL;
-            BEGIN
-                changed := 0;
-                IF by_update THEN
-                    changed := pgseal.confined(pg_catalog.concat(statement, CASE WHEN careful THEN left_out END), pgseal.start_of_page(claim.next_page), pgseal.start_of_page(claim.end_page));
-                END IF;
-                changed := changed OPERATOR(pg_catalog.+) done[1];
-                PERFORM pgseal.rotation_advance(leaf, target_column, claim.first_page, claim.end_page, changed);
-                careful := false;
-            EXCEPTION WHEN deadlock_detected THEN
-                -- The other transaction goes on; this batch is done again after it.
-                changed := done[1];
-            WHEN data_exception OR program_limit_exceeded OR undefined_object OR object_not_in_prerequisite_state OR data_corrupted THEN
-                IF careful THEN
-                    RAISE;
-                END IF;
-                -- Perhaps of one value: the batch is done again without those that cannot be read.
-                careful := true;
-                met_unreadable := true;
-                changed := done[1];
-            END;
-            COMMIT AND CHAIN;
-            total := total OPERATOR(pg_catalog.+) changed;
-            IF pgseal.is_past(report_due) THEN
-                report_due := pgseal.in_seconds(5);
-                PERFORM pgseal.report_rotation(leaf, target_column);
-            END IF;
-            WHILE in_place AND pgseal.rotation_lag() OPERATOR(pg_catalog.>) 67108864 LOOP
-                PERFORM pg_catalog.pg_sleep(0.05);
-                COMMIT AND CHAIN;
-            END LOOP;
-            due := due OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
-            WHILE NOT pgseal.is_past(due) LOOP
-                PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
-                -- A snapshot that sleeps would keep VACUUM from removing what it still sees.
-                COMMIT AND CHAIN;
-            END LOOP;
-        END LOOP;
-        IF met_unreadable THEN
-            PERFORM pgseal.report_unreadable(leaf, target_column, index);
-            COMMIT AND CHAIN;
-        END IF;
+        CALL pgseal.reencrypt_leaf(leaf, target_column, batch_size, max_rate, index, in_place, total, total_in_place, due, report_due);
     END LOOP;
-    -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
     -- In place no token changes.
-    IF (NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total)
-        AND pgseal.encrypted_column(target_table, target_column) OPERATOR(pg_catalog.=) pgseal.own_type('encrypted_jsonb') THEN
-        BEGIN
-            PERFORM pgseal.check_searchable(target_table, target_column);
-        EXCEPTION WHEN OTHERS THEN
-            RAISE NOTICE 'how many values the searchable paths of % have was not looked at: %', target_table, SQLERRM;
-        END;
-    END IF;
+    PERFORM pgseal.report_searchable(target_table, target_column) WHERE NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total;
     RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column), pgseal.seconds_since(started);
     IF in_place THEN
         RAISE NOTICE '% of them in place, % by UPDATE (out of line, other tokens, or in use)',
             total_in_place, total OPERATOR(pg_catalog.-) total_in_place;
     END IF;
 END $$;
+
+-- Passes over one table, until one finds no old value. Whoever has read old bytes may write them back: a pass that finds none
+-- counts only if it began after their end.
+CREATE PROCEDURE pgseal.reencrypt_leaf(leaf regclass, target_column name, batch_size int4, max_rate float8, index boolean, in_place boolean,
+        INOUT total int8, INOUT total_in_place int8, INOUT due timestamptz, INOUT report_due timestamptz)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    step pg_catalog.int8 := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
+    -- UPDATE locks the rows of its batch, and writes them to every index.
+    step_by_update pg_catalog.int8 := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
+    goal pg_catalog.text;
+    claim pg_catalog.record;
+    has_waited boolean := false;
+    by_update boolean := true;
+    careful boolean := false;
+    met_unreadable boolean := false;
+    changed pg_catalog.int8;
+    changed_in_place pg_catalog.int8;
+    notice_due pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    goal := pgseal.rotation_join(leaf, target_column, index, step);
+    COMMIT AND CHAIN;
+    IF in_place THEN
+        CALL pgseal.wait_for_old_transactions();
+    END IF;
+    LOOP
+        claim := pgseal.rotation_claim(leaf, target_column, goal);
+        EXIT WHEN claim.state OPERATOR(pg_catalog.=) 'finished';
+        IF claim.state OPERATOR(pg_catalog.=) 'superseded' THEN
+            has_waited := false;
+            goal := pgseal.rotation_join(leaf, target_column, index, step);
+            COMMIT AND CHAIN;
+        ELSIF claim.state OPERATOR(pg_catalog.=) 'pass done' AND in_place AND NOT claim.nothing_done AND NOT has_waited THEN
+            has_waited := true;
+            COMMIT AND CHAIN;
+            CALL pgseal.wait_for_old_transactions();
+        ELSIF claim.state OPERATOR(pg_catalog.=) 'pass done' THEN
+            has_waited := false;
+            CALL pgseal.reencrypt_end_pass(leaf, target_column, index, claim.pass, claim.nothing_done, step);
+        ELSE
+            has_waited := false;
+            due := greatest(due, pg_catalog.clock_timestamp());
+            claim.end_page := least(claim.next_page OPERATOR(pg_catalog.+) CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
+            CALL pgseal.reencrypt_batch(leaf, target_column, index, in_place, claim.first_page, claim.next_page, claim.end_page,
+                                        by_update, careful, changed, changed_in_place, notice_due);
+            met_unreadable := met_unreadable OR careful;
+            total := total OPERATOR(pg_catalog.+) changed;
+            total_in_place := total_in_place OPERATOR(pg_catalog.+) changed_in_place;
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.next_notice();
+                PERFORM pgseal.report_rotation(leaf, target_column);
+            END IF;
+            due := due OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
+            CALL pgseal.keep_pace(in_place, due);
+        END IF;
+    END LOOP;
+    IF met_unreadable THEN
+        PERFORM pgseal.report_unreadable(leaf, target_column, index);
+        COMMIT AND CHAIN;
+    END IF;
+END $$;
+COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, int8, int8, timestamptz, timestamptz) IS 'internal: re-encrypts what one table stores';
+
+CREATE PROCEDURE pgseal.reencrypt_end_pass(leaf regclass, target_column name, index boolean, pass int4, nothing_done boolean, step int8)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    -- Rows that an UPDATE or a CLUSTER moves from before a pass to behind it escape it, but not one snapshot.
+    rows_left boolean := nothing_done AND pgseal.rows_to_reencrypt(leaf, target_column, index);
+    stays boolean := pgseal.rotation_end_pass(leaf, target_column, pass, step, rows_left);
+BEGIN
+    COMMIT AND CHAIN;
+    IF NOT stays THEN
+        RAISE EXCEPTION 'rows of % do not stay re-encrypted', leaf
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
+    END IF;
+END $$;
+COMMENT ON PROCEDURE pgseal.reencrypt_end_pass(regclass, name, boolean, int4, boolean, int8) IS 'internal: finishes a run of reencrypt or begins another pass, and commits';
+
+CREATE PROCEDURE pgseal.wait_for_old_transactions()
+    LANGUAGE plpgsql AS $$
+DECLARE
+    transactions pg_catalog.text[] := pgseal.rotation_transactions();
+    sessions pg_catalog.int4[];
+    notice_due pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    LOOP
+        sessions := pgseal.rotation_sessions(transactions);
+        EXIT WHEN sessions IS NULL;
+        IF pgseal.is_past(notice_due) THEN
+            notice_due := pgseal.next_notice();
+            RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %', sessions;
+        END IF;
+        PERFORM pg_catalog.pg_sleep(0.02);
+        COMMIT AND CHAIN;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE pgseal.wait_for_old_transactions() IS 'internal: waits for all transactions of other sessions that run now';
+
+-- Some pages of a range: in place where that is asked for, and what is left by UPDATE. They are claimed again where they could
+-- not be done; careful then leaves out what cannot be read.
+CREATE PROCEDURE pgseal.reencrypt_batch(leaf regclass, target_column name, index boolean, in_place boolean, first_page int8, next_page int8, end_page int8,
+        INOUT by_update boolean, INOUT careful boolean, INOUT changed int8, INOUT changed_in_place int8, INOUT notice_due timestamptz)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    done pg_catalog.record;
+    refused pg_catalog.text;
+BEGIN
+    changed := 0;
+    changed_in_place := 0;
+    IF in_place THEN
+        BEGIN
+            done := pgseal.rewrite_pages_of(leaf, target_column, next_page, end_page, index);
+        EXCEPTION WHEN object_in_use THEN
+            refused := SQLERRM;
+        END;
+        IF refused IS NOT NULL THEN
+            CALL pgseal.wait_for_snapshots(refused, notice_due);
+            RETURN;
+        END IF;
+        changed_in_place := done.rewritten;
+        by_update := done.left_for_update OPERATOR(pg_catalog.>) 0 OR done.out_of_line OPERATOR(pg_catalog.>) 0 OR done.busy_page IS NOT NULL;
+        IF done.busy_page IS NOT NULL AND pgseal.is_past(notice_due) THEN
+            notice_due := pgseal.next_notice();
+            RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done.busy_page
+                USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.', pgseal.other_sessions_on(leaf));
+        END IF;
+    END IF;
+    BEGIN
+        changed := changed_in_place;
+        IF by_update THEN
+            changed := changed OPERATOR(pg_catalog.+) pgseal.confined(pgseal.reencrypting_update(leaf, target_column, index, careful),
+                pgseal.start_of_page(next_page), pgseal.start_of_page(end_page))::pg_catalog.int8;
+        END IF;
+        PERFORM pgseal.rotation_advance(leaf, target_column, first_page, end_page, changed);
+        careful := false;
+    EXCEPTION WHEN deadlock_detected THEN
+        -- The other transaction goes on; this batch is done again after it.
+        changed := changed_in_place;
+    WHEN data_exception OR program_limit_exceeded OR undefined_object OR object_not_in_prerequisite_state OR data_corrupted THEN
+        IF careful THEN
+            RAISE;
+        END IF;
+        -- Perhaps of one value.
+        careful := true;
+        changed := changed_in_place;
+    END;
+    COMMIT AND CHAIN;
+END $$;
+COMMENT ON PROCEDURE pgseal.reencrypt_batch(regclass, name, boolean, boolean, int8, int8, int8, boolean, boolean, int8, int8, timestamptz) IS 'internal: re-encrypts some pages';
+
+CREATE FUNCTION pgseal.reencrypting_update(leaf regclass, target_column name, index boolean, careful boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN format('UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L)
+              WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
+            leaf, target_column, index)
+        || CASE WHEN careful THEN format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index) ELSE '' END;
+COMMENT ON FUNCTION pgseal.reencrypting_update(regclass, name, boolean, boolean) IS 'internal: the UPDATE of some pages; careful leaves out what cannot be read';
+
+-- A key that is newer than what the run waited for: whoever has a snapshot from before it must not meet its bytes.
+CREATE PROCEDURE pgseal.wait_for_snapshots(refused text, INOUT notice_due timestamptz)
+    LANGUAGE plpgsql AS $$
+BEGIN
+    IF pgseal.is_past(notice_due) THEN
+        notice_due := pgseal.next_notice();
+        RAISE NOTICE 'waiting: %', refused;
+    END IF;
+    COMMIT AND CHAIN;
+    PERFORM pg_catalog.pg_sleep(0.02);
+    COMMIT AND CHAIN;
+END $$;
+COMMENT ON PROCEDURE pgseal.wait_for_snapshots(text, timestamptz) IS 'internal: gives sessions with older snapshots a moment';
+
+-- Not faster than standbys replay what is written in place, nor than is wanted. A snapshot that sleeps would keep VACUUM from
+-- removing what it still sees.
+CREATE PROCEDURE pgseal.keep_pace(in_place boolean, due timestamptz)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    most_lag CONSTANT pg_catalog.int8 := 67108864;
+BEGIN
+    WHILE in_place AND pgseal.rotation_lag() OPERATOR(pg_catalog.>) most_lag LOOP
+        PERFORM pg_catalog.pg_sleep(0.05);
+        COMMIT AND CHAIN;
+    END LOOP;
+    WHILE NOT pgseal.is_past(due) LOOP
+        PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
+        COMMIT AND CHAIN;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE pgseal.keep_pace(boolean, timestamptz) IS 'internal: waits for standbys, and for the time that a batch is due';
+
+-- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
+CREATE FUNCTION pgseal.report_searchable(target_table regclass, target_column name) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pgseal.encrypted_column(target_table, target_column) = pgseal.own_type('encrypted_jsonb') THEN
+        PERFORM pgseal.check_searchable(target_table, target_column);
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    RAISE NOTICE 'how many values the searchable paths of % have was not looked at: %', target_table, SQLERRM;
+END $$;
+COMMENT ON FUNCTION pgseal.report_searchable(regclass, name) IS 'internal: check_searchable, where it can be done';
 
 CREATE OR REPLACE FUNCTION pgseal.key_usage(target_table regclass, target_column name)
     RETURNS TABLE (keyring text, key_version int4, index_key_version int4, number_of_values int8)
@@ -985,7 +1040,7 @@ BEGIN
                 USING ERRCODE = 'object_in_use', HINT = 'Let it end first, pgseal.reencrypt for one.';
         END IF;
         IF notice_due <= clock_timestamp() THEN
-            notice_due := clock_timestamp() + interval '5 seconds';
+            notice_due := pgseal.next_notice();
             RAISE NOTICE 'waiting for statements that may hold old values: sessions %', sessions;
         END IF;
         PERFORM pg_sleep(0.05);
@@ -1831,25 +1886,17 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.report_migration(regclass, name, text, boolean, int8, timestamptz) IS 'internal: NOTICEs at the end of a migration';
 
--- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
--- and operators too, is qualified.
+-- The procedures run with their caller's search_path, because they commit, and because the table's triggers expect it. So all
+-- that they name, types and operators too, is qualified.
 CREATE OR REPLACE PROCEDURE pgseal.migrate_column(target_table regclass, target_column name, new_type text, to_encrypted boolean,
         batch_size int4, dry_run boolean, ignore text[])
     LANGUAGE plpgsql AS $$
 DECLARE
     new_column pg_catalog.name := pgseal.migration_column(target_table, target_column);
-    leaf pg_catalog.regclass;
-    is_filled boolean := false;
-    fill pg_catalog.text;
-    page pg_catalog.int8;
-    pages pg_catalog.int8;
-    step pg_catalog.int8;
-    changed pg_catalog.int8;
     total pg_catalog.int8 := 0;
     trigger_before pg_catalog.text;
     commands pg_catalog.text[];
     started pg_catalog.timestamptz := pg_catalog.clock_timestamp();
-    report_due pg_catalog.timestamptz := pgseal.in_seconds(5);
 BEGIN
     PERFORM pgseal.prepare_migration(target_table, target_column, new_type, to_encrypted, batch_size, dry_run, ignore);
     IF dry_run THEN
@@ -1860,80 +1907,108 @@ BEGIN
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     IF NOT pgseal.migration_started(target_table, target_column) THEN
-        FOR attempt IN 1..30 LOOP
-            EXIT WHEN pgseal.lock_for_migration(target_table);
-            IF attempt OPERATOR(pg_catalog.=) 30 THEN
-                RAISE EXCEPTION '% is in use all the time', target_table
-                    USING ERRCODE = 'lock_not_available', HINT = 'Nothing was changed. pg_locks shows who holds it; call again.';
-            END IF;
-            COMMIT AND CHAIN;
-            PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
-        END LOOP;
+        CALL pgseal.migration_lock(target_table, 'Nothing was changed. pg_locks shows who holds it; call again.');
         PERFORM pgseal.begin_migration(target_table, target_column, new_column, new_type, to_encrypted, ignore);
         COMMIT AND CHAIN;
     END IF;
+    CALL pgseal.migration_fill(target_table, target_column, new_column, batch_size, total);
+    commands := ARRAY(SELECT pgseal.migration_commands(target_table, target_column));
+    IF commands[1] IS NOT NULL THEN
+        RAISE NOTICE '% rows of %.% filled; its index is still to be built, which PostgreSQL does not do concurrently inside a procedure',
+            total, target_table, pg_catalog.quote_ident(target_column)
+            USING HINT = pg_catalog.format(E'Run this, then call again:\n%s;', pg_catalog.array_to_string(commands, E';\n'));
+        RETURN;
+    END IF;
 
-    -- Once to fill, once to compare.
-    LOOP
-        -- Again for each job: one may have been attached, with rows that its trigger has not seen.
-        FOREACH leaf IN ARRAY pgseal.tables_of(target_table) LOOP
-            -- The trigger fills it.
-            fill := pg_catalog.format(
-                'UPDATE ONLY %1$s SET %2$I = NULL
-                  WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND %3$I IS NOT NULL AND %2$I IS NULL',
-                leaf, new_column, target_column);
-            step := pgseal.pages_of_batch(leaf, batch_size);
-            page := 0;
-            pages := pgseal.pages_of(leaf);
-            WHILE page OPERATOR(pg_catalog.<) pages LOOP
-                IF is_filled THEN
-                    PERFORM pgseal.compare_columns(leaf, target_column, new_column, to_encrypted,
-                        pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
-                ELSE
-                    changed := pgseal.confined(fill, pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
-                    total := total OPERATOR(pg_catalog.+) changed;
-                END IF;
-                COMMIT AND CHAIN;
-                page := page OPERATOR(pg_catalog.+) step;
-                -- Rows that were updated meanwhile are behind: the trigger filled them, but they are to be compared.
-                IF is_filled THEN
-                    pages := pgseal.pages_of(leaf);
-                END IF;
-                IF pgseal.is_past(report_due) THEN
-                    report_due := pgseal.in_seconds(5);
-                    RAISE NOTICE '%: %, page % of %', leaf, CASE WHEN is_filled THEN 'verify' ELSE 'fill' END, least(page, pages), pages;
-                END IF;
-            END LOOP;
-        END LOOP;
-        EXIT WHEN is_filled;
-        is_filled := true;
-        commands := ARRAY(SELECT pgseal.migration_commands(target_table, target_column));
-        IF commands[1] IS NOT NULL THEN
-            RAISE NOTICE '% rows of %.% filled; its index is still to be built, which PostgreSQL does not do concurrently inside a procedure',
-                total, target_table, pg_catalog.quote_ident(target_column)
-                USING HINT = pg_catalog.format(E'Run this, then call again:\n%s;', pg_catalog.array_to_string(commands, E';\n'));
-            RETURN;
-        END IF;
-        trigger_before := pgseal.migration_trigger(target_table, target_column);
-    END LOOP;
-
+    trigger_before := pgseal.migration_trigger(target_table, target_column);
+    CALL pgseal.migration_verify(target_table, target_column, new_column, to_encrypted, batch_size);
     IF pgseal.is_constrained(target_table, new_column) THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', target_table, new_column);
         COMMIT AND CHAIN;
     END IF;
-    FOR attempt IN 1..30 LOOP
-        EXIT WHEN pgseal.lock_for_migration(target_table);
-        IF attempt OPERATOR(pg_catalog.=) 30 THEN
-            RAISE EXCEPTION '% is in use all the time', target_table
-                USING ERRCODE = 'lock_not_available', HINT = 'All rows are filled. pg_locks shows who holds the table; call again for the swap.';
-        END IF;
-        COMMIT AND CHAIN;
-        PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
-    END LOOP;
+    CALL pgseal.migration_lock(target_table, 'All rows are filled. pg_locks shows who holds the table; call again for the swap.');
     PERFORM pgseal.end_migration(target_table, target_column, to_encrypted, trigger_before, ignore);
     COMMIT AND CHAIN;
     PERFORM pgseal.report_migration(target_table, target_column, new_type, to_encrypted, total, started);
 END $$;
+
+-- A lock on a table that others use, in many short tries.
+CREATE PROCEDURE pgseal.migration_lock(target_table regclass, hint text)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    tries CONSTANT pg_catalog.int4 := 30;
+BEGIN
+    FOR attempt IN 1..tries LOOP
+        IF pgseal.lock_for_migration(target_table) THEN
+            RETURN;
+        END IF;
+        COMMIT AND CHAIN;
+        PERFORM pg_catalog.pg_sleep(attempt OPERATOR(pg_catalog./) 10.0);
+    END LOOP;
+    RAISE EXCEPTION '% is in use all the time', target_table USING ERRCODE = 'lock_not_available', HINT = hint;
+END $$;
+COMMENT ON PROCEDURE pgseal.migration_lock(regclass, text) IS 'internal: locks a table, or an error with this hint';
+
+-- The trigger fills what an UPDATE touches.
+CREATE PROCEDURE pgseal.migration_fill(target_table regclass, target_column name, new_column name, batch_size int4, INOUT total int8)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    leaf pg_catalog.regclass;
+    fill pg_catalog.text;
+    page pg_catalog.int8;
+    pages pg_catalog.int8;
+    step pg_catalog.int8;
+    changed pg_catalog.int8;
+    report_due pg_catalog.timestamptz := pgseal.next_notice();
+BEGIN
+    FOREACH leaf IN ARRAY pgseal.tables_of(target_table) LOOP
+        fill := pg_catalog.format(
+            'UPDATE ONLY %1$s SET %2$I = NULL
+              WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND %3$I IS NOT NULL AND %2$I IS NULL',
+            leaf, new_column, target_column);
+        step := pgseal.pages_of_batch(leaf, batch_size);
+        pages := pgseal.pages_of(leaf);
+        page := 0;
+        WHILE page OPERATOR(pg_catalog.<) pages LOOP
+            changed := pgseal.confined(fill, pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
+            total := total OPERATOR(pg_catalog.+) changed;
+            COMMIT AND CHAIN;
+            page := page OPERATOR(pg_catalog.+) step;
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.next_notice();
+                RAISE NOTICE '%: fill, page % of %', leaf, least(page, pages), pages;
+            END IF;
+        END LOOP;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE pgseal.migration_fill(regclass, name, name, int4, int8) IS 'internal: fills the second column, batch by batch';
+
+CREATE PROCEDURE pgseal.migration_verify(target_table regclass, target_column name, new_column name, to_encrypted boolean, batch_size int4)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    leaf pg_catalog.regclass;
+    page pg_catalog.int8;
+    step pg_catalog.int8;
+    report_due pg_catalog.timestamptz := pgseal.next_notice();
+BEGIN
+    -- Looked up again: one may have been attached, with rows that its trigger has not seen.
+    FOREACH leaf IN ARRAY pgseal.tables_of(target_table) LOOP
+        step := pgseal.pages_of_batch(leaf, batch_size);
+        page := 0;
+        -- Rows that are updated meanwhile go behind: the trigger fills them, but they are to be compared.
+        WHILE page OPERATOR(pg_catalog.<) pgseal.pages_of(leaf) LOOP
+            PERFORM pgseal.compare_columns(leaf, target_column, new_column, to_encrypted,
+                pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) step));
+            COMMIT AND CHAIN;
+            page := page OPERATOR(pg_catalog.+) step;
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.next_notice();
+                RAISE NOTICE '%: verify, page % of %', leaf, least(page, pgseal.pages_of(leaf)), pgseal.pages_of(leaf);
+            END IF;
+        END LOOP;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE pgseal.migration_verify(regclass, name, name, boolean, int4) IS 'internal: compares both columns in every row';
 
 CREATE OR REPLACE FUNCTION pgseal.exported_keys(exported json, purpose text)
     RETURNS TABLE (version int4, state text, wrapped bytea, commitment bytea, created timestamptz, retired timestamptz, policy json)
@@ -2188,7 +2263,7 @@ DECLARE
     place tid;
     pages int8;
     total int8 := 0;
-    reported timestamptz := clock_timestamp();
+    report_due timestamptz := pgseal.next_notice();
 BEGIN
     IF denied IS NOT NULL THEN
         RAISE EXCEPTION 'permission denied for keyring "%": decrypt privilege needed', denied USING ERRCODE = 'insufficient_privilege';
@@ -2221,8 +2296,8 @@ BEGIN
                     tally := tally || jsonb_build_object(verdict, found.number_of_values + coalesce((tally ->> verdict)::int8, 0));
                 END IF;
             END LOOP;
-            IF clock_timestamp() - reported > interval '5 seconds' THEN
-                reported := clock_timestamp();
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.next_notice();
                 RAISE NOTICE '%: page % of %, % values checked, % of them listed as not authentic',
                     here.leaf, least(page + pages_at_once, pages), pages, total, listed;
             END IF;
@@ -2692,13 +2767,21 @@ BEGIN
             ('require_owner', 'many call it'),
             ('confined', 'many call it; a statement gets no more rights than its caller''s'),
             ('value_columns', 'audit calls it; reads the catalogs'),
-            ('in_seconds', 'procedures call it'),
+            ('next_notice', 'procedures call it'),
             ('is_past', 'procedures call it'),
             ('seconds_since', 'procedures call it'),
             ('start_of_page', 'procedures call it'),
             ('tables_of', 'procedures call it'),
             ('other_sessions_on', 'reencrypt calls it; pg_locks shows as much'),
             ('check_reencrypt', 'reencrypt calls it'),
+            ('reencrypt_leaf', 'reencrypt calls it'),
+            ('reencrypt_batch', 'reencrypt calls it'),
+            ('reencrypt_end_pass', 'reencrypt calls it'),
+            ('reencrypting_update', 'reencrypt calls it'),
+            ('wait_for_old_transactions', 'reencrypt calls it'),
+            ('wait_for_snapshots', 'reencrypt calls it'),
+            ('keep_pace', 'reencrypt calls it'),
+            ('report_searchable', 'reencrypt calls it'),
             ('rows_to_reencrypt', 'reencrypt calls it'),
             ('pages_of_rows', 'reencrypt calls it'),
             ('reseal', 'reencrypt calls it; asks for nothing, since the plaintext stays inside'),
@@ -2729,6 +2812,9 @@ BEGIN
             ('finish_migration', 'encrypt_column calls it'),
             ('report_migration', 'encrypt_column calls it'),
             ('migrate_column', 'encrypt_column calls it'),
+            ('migration_lock', 'encrypt_column calls it'),
+            ('migration_fill', 'encrypt_column calls it'),
+            ('migration_verify', 'encrypt_column calls it'),
             ('migration_column', 'encrypt_column calls it'),
             ('migration_started', 'encrypt_column and the scripts call it'),
             ('migration_commands', 'encrypt_column and the scripts call it'),

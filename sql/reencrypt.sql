@@ -34,9 +34,9 @@ END $$;
 COMMENT ON FUNCTION pgseal.pages_of_rows(regclass, float8) IS 'internal: how many pages of a table hold about so many rows';
 
 -- What procedures that commit work with: they keep their caller's search_path, and look no name or operator up in it.
-CREATE FUNCTION pgseal.in_seconds(seconds int4) RETURNS timestamptz
-    LANGUAGE sql VOLATILE RETURN clock_timestamp() + make_interval(secs => seconds);
-COMMENT ON FUNCTION pgseal.in_seconds(int4) IS 'internal: a moment from now on';
+CREATE FUNCTION pgseal.next_notice() RETURNS timestamptz
+    LANGUAGE sql VOLATILE RETURN clock_timestamp() + interval '5 seconds';
+COMMENT ON FUNCTION pgseal.next_notice() IS 'internal: when what goes on is to be told again';
 CREATE FUNCTION pgseal.is_past(moment timestamptz) RETURNS boolean
     LANGUAGE sql VOLATILE RETURN moment <= clock_timestamp();
 COMMENT ON FUNCTION pgseal.is_past(timestamptz) IS 'internal: has the moment come?';
@@ -130,38 +130,20 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.report_unreadable(regclass, name, boolean) IS 'internal: a warning of rows that reencrypt left out';
 
--- Runs with its caller's search_path, because it commits, and because the table's triggers expect it. So all that it names, types
--- and operators too, is qualified.
+-- The procedures run with their caller's search_path, because they commit, and because the table's triggers expect it. So all
+-- that they name, types and operators too, is qualified.
 CREATE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
         max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update')
     LANGUAGE plpgsql AS $$
 DECLARE
     leaf pg_catalog.regclass;
     leaves pg_catalog.regclass[];
-    goal pg_catalog.text;
-    claim pg_catalog.record;
-    step pg_catalog.int8;
-    step_by_update pg_catalog.int8;
-    by_update boolean;
-    rows_left boolean;
     in_place boolean;
-    changed pg_catalog.int8;
     total pg_catalog.int8 := 0;
     total_in_place pg_catalog.int8 := 0;
     started pg_catalog.timestamptz := pg_catalog.clock_timestamp();
     due pg_catalog.timestamptz := started;
-    report_due pg_catalog.timestamptz := pgseal.in_seconds(5);
-    notice_due pg_catalog.timestamptz := started;
-    page_notice_due pg_catalog.timestamptz := started;
-    statement pg_catalog.text;
-    left_out pg_catalog.text;
-    done pg_catalog.int8[];
-    waited_for pg_catalog.text[];
-    waited_after pg_catalog.int4;
-    refused pg_catalog.text;
-    careful boolean := false;
-    met_unreadable boolean;
-    sessions pg_catalog.int4[];
+    report_due pg_catalog.timestamptz := pgseal.next_notice();
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt');
     in_place := pgseal.check_reencrypt(target_table, target_column, batch_size, max_rate, index, rotation);
@@ -172,140 +154,10 @@ BEGIN
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     FOREACH leaf IN ARRAY leaves LOOP
-        statement := pg_catalog.format(
-            'UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L)
-              WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
-            leaf, target_column, index);
-        left_out := pg_catalog.format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index);
-        step := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
-        -- UPDATE locks the rows of its batch, and writes them to every index.
-        step_by_update := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
-        by_update := true;
-        met_unreadable := false;
-        goal := pgseal.rotation_join(leaf, target_column, index, step);
-        COMMIT AND CHAIN;
-        waited_for := CASE WHEN in_place THEN pgseal.rotation_transactions() END;
-        LOOP
-            -- Whoever has read old bytes may write them back: a pass that finds none counts only if it began after their end.
-            LOOP
-                sessions := pgseal.rotation_sessions(waited_for);
-                EXIT WHEN sessions IS NULL;
-                IF pgseal.is_past(notice_due) THEN
-                    notice_due := pgseal.in_seconds(5);
-                    RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %', sessions;
-                END IF;
-                PERFORM pg_catalog.pg_sleep(0.02);
-                COMMIT AND CHAIN;
-            END LOOP;
-            waited_for := NULL;
-            claim := pgseal.rotation_claim(leaf, target_column, goal);
-            EXIT WHEN claim.state OPERATOR(pg_catalog.=) 'finished';
-            IF claim.state OPERATOR(pg_catalog.=) 'superseded' THEN
-                waited_after := NULL;
-                goal := pgseal.rotation_join(leaf, target_column, index, step);
-                COMMIT AND CHAIN;
-                CONTINUE;
-            END IF;
-            IF claim.state OPERATOR(pg_catalog.=) 'pass done' AND in_place AND NOT claim.nothing_done AND waited_after IS NULL THEN
-                waited_after := claim.pass;
-                waited_for := pgseal.rotation_transactions();
-                COMMIT AND CHAIN;
-                CONTINUE;
-            END IF;
-            IF claim.state OPERATOR(pg_catalog.=) 'pass done' THEN
-                -- Rows that an UPDATE or a CLUSTER moves from before a pass to behind it escape it, but not one snapshot.
-                rows_left := claim.nothing_done AND pgseal.rows_to_reencrypt(leaf, target_column, index);
-                IF NOT pgseal.rotation_end_pass(leaf, target_column, claim.pass, step, rows_left) THEN
-                    COMMIT AND CHAIN;
-                    RAISE EXCEPTION 'rows of % do not stay re-encrypted', leaf
-                        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
-                END IF;
-                COMMIT AND CHAIN;
-                waited_after := NULL;
-                CONTINUE;
-            END IF;
-            claim.end_page := least(claim.next_page OPERATOR(pg_catalog.+) CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
-            due := greatest(due, pg_catalog.clock_timestamp());
-            waited_after := NULL;
-            done := ARRAY[0, 1, 0];
-            IF in_place THEN
-                refused := NULL;
-                BEGIN
-                    done := pgseal.rewrite_pages_of(leaf, target_column, claim.next_page, claim.end_page, index);
-                EXCEPTION WHEN object_in_use THEN
-                    refused := SQLERRM;
-                END;
-                -- A key that is newer than what the run waited for: whoever has a snapshot from before it must not meet its bytes.
-                IF refused IS NOT NULL THEN
-                    IF pgseal.is_past(notice_due) THEN
-                        notice_due := pgseal.in_seconds(5);
-                        RAISE NOTICE 'waiting: %', refused;
-                    END IF;
-                    COMMIT AND CHAIN;
-                    PERFORM pg_catalog.pg_sleep(0.02);
-                    COMMIT AND CHAIN;
-                    CONTINUE;
-                END IF;
-                total_in_place := total_in_place OPERATOR(pg_catalog.+) done[1];
-                IF done[4] IS NOT NULL AND pgseal.is_past(page_notice_due) THEN
-                    page_notice_due := pgseal.in_seconds(5);
-                    RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done[4]
-                        USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.', pgseal.other_sessions_on(leaf));
-                END IF;
-            END IF;
-            by_update := done[2] OPERATOR(pg_catalog.>) 0 OR done[3] OPERATOR(pg_catalog.>) 0 OR done[4] IS NOT NULL;
-            BEGIN
-                changed := 0;
-                IF by_update THEN
-                    changed := pgseal.confined(pg_catalog.concat(statement, CASE WHEN careful THEN left_out END), pgseal.start_of_page(claim.next_page), pgseal.start_of_page(claim.end_page));
-                END IF;
-                changed := changed OPERATOR(pg_catalog.+) done[1];
-                PERFORM pgseal.rotation_advance(leaf, target_column, claim.first_page, claim.end_page, changed);
-                careful := false;
-            EXCEPTION WHEN deadlock_detected THEN
-                -- The other transaction goes on; this batch is done again after it.
-                changed := done[1];
-            WHEN data_exception OR program_limit_exceeded OR undefined_object OR object_not_in_prerequisite_state OR data_corrupted THEN
-                IF careful THEN
-                    RAISE;
-                END IF;
-                -- Perhaps of one value: the batch is done again without those that cannot be read.
-                careful := true;
-                met_unreadable := true;
-                changed := done[1];
-            END;
-            COMMIT AND CHAIN;
-            total := total OPERATOR(pg_catalog.+) changed;
-            IF pgseal.is_past(report_due) THEN
-                report_due := pgseal.in_seconds(5);
-                PERFORM pgseal.report_rotation(leaf, target_column);
-            END IF;
-            WHILE in_place AND pgseal.rotation_lag() OPERATOR(pg_catalog.>) 67108864 LOOP
-                PERFORM pg_catalog.pg_sleep(0.05);
-                COMMIT AND CHAIN;
-            END LOOP;
-            due := due OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
-            WHILE NOT pgseal.is_past(due) LOOP
-                PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
-                -- A snapshot that sleeps would keep VACUUM from removing what it still sees.
-                COMMIT AND CHAIN;
-            END LOOP;
-        END LOOP;
-        IF met_unreadable THEN
-            PERFORM pgseal.report_unreadable(leaf, target_column, index);
-            COMMIT AND CHAIN;
-        END IF;
+        CALL pgseal.reencrypt_leaf(leaf, target_column, batch_size, max_rate, index, in_place, total, total_in_place, due, report_due);
     END LOOP;
-    -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
     -- In place no token changes.
-    IF (NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total)
-        AND pgseal.encrypted_column(target_table, target_column) OPERATOR(pg_catalog.=) pgseal.own_type('encrypted_jsonb') THEN
-        BEGIN
-            PERFORM pgseal.check_searchable(target_table, target_column);
-        EXCEPTION WHEN OTHERS THEN
-            RAISE NOTICE 'how many values the searchable paths of % have was not looked at: %', target_table, SQLERRM;
-        END;
-    END IF;
+    PERFORM pgseal.report_searchable(target_table, target_column) WHERE NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total;
     RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column), pgseal.seconds_since(started);
     IF in_place THEN
         RAISE NOTICE '% of them in place, % by UPDATE (out of line, other tokens, or in use)',
@@ -313,3 +165,204 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text) IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';
+
+-- Passes over one table, until one finds no old value. Whoever has read old bytes may write them back: a pass that finds none
+-- counts only if it began after their end.
+CREATE PROCEDURE pgseal.reencrypt_leaf(leaf regclass, target_column name, batch_size int4, max_rate float8, index boolean, in_place boolean,
+        INOUT total int8, INOUT total_in_place int8, INOUT due timestamptz, INOUT report_due timestamptz)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    step pg_catalog.int8 := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
+    -- UPDATE locks the rows of its batch, and writes them to every index.
+    step_by_update pg_catalog.int8 := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
+    goal pg_catalog.text;
+    claim pg_catalog.record;
+    has_waited boolean := false;
+    by_update boolean := true;
+    careful boolean := false;
+    met_unreadable boolean := false;
+    changed pg_catalog.int8;
+    changed_in_place pg_catalog.int8;
+    notice_due pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    goal := pgseal.rotation_join(leaf, target_column, index, step);
+    COMMIT AND CHAIN;
+    IF in_place THEN
+        CALL pgseal.wait_for_old_transactions();
+    END IF;
+    LOOP
+        claim := pgseal.rotation_claim(leaf, target_column, goal);
+        EXIT WHEN claim.state OPERATOR(pg_catalog.=) 'finished';
+        IF claim.state OPERATOR(pg_catalog.=) 'superseded' THEN
+            has_waited := false;
+            goal := pgseal.rotation_join(leaf, target_column, index, step);
+            COMMIT AND CHAIN;
+        ELSIF claim.state OPERATOR(pg_catalog.=) 'pass done' AND in_place AND NOT claim.nothing_done AND NOT has_waited THEN
+            has_waited := true;
+            COMMIT AND CHAIN;
+            CALL pgseal.wait_for_old_transactions();
+        ELSIF claim.state OPERATOR(pg_catalog.=) 'pass done' THEN
+            has_waited := false;
+            CALL pgseal.reencrypt_end_pass(leaf, target_column, index, claim.pass, claim.nothing_done, step);
+        ELSE
+            has_waited := false;
+            due := greatest(due, pg_catalog.clock_timestamp());
+            claim.end_page := least(claim.next_page OPERATOR(pg_catalog.+) CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
+            CALL pgseal.reencrypt_batch(leaf, target_column, index, in_place, claim.first_page, claim.next_page, claim.end_page,
+                                        by_update, careful, changed, changed_in_place, notice_due);
+            met_unreadable := met_unreadable OR careful;
+            total := total OPERATOR(pg_catalog.+) changed;
+            total_in_place := total_in_place OPERATOR(pg_catalog.+) changed_in_place;
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.next_notice();
+                PERFORM pgseal.report_rotation(leaf, target_column);
+            END IF;
+            due := due OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
+            CALL pgseal.keep_pace(in_place, due);
+        END IF;
+    END LOOP;
+    IF met_unreadable THEN
+        PERFORM pgseal.report_unreadable(leaf, target_column, index);
+        COMMIT AND CHAIN;
+    END IF;
+END $$;
+COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, int8, int8, timestamptz, timestamptz) IS 'internal: re-encrypts what one table stores';
+
+CREATE PROCEDURE pgseal.reencrypt_end_pass(leaf regclass, target_column name, index boolean, pass int4, nothing_done boolean, step int8)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    -- Rows that an UPDATE or a CLUSTER moves from before a pass to behind it escape it, but not one snapshot.
+    rows_left boolean := nothing_done AND pgseal.rows_to_reencrypt(leaf, target_column, index);
+    stays boolean := pgseal.rotation_end_pass(leaf, target_column, pass, step, rows_left);
+BEGIN
+    COMMIT AND CHAIN;
+    IF NOT stays THEN
+        RAISE EXCEPTION 'rows of % do not stay re-encrypted', leaf
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
+    END IF;
+END $$;
+COMMENT ON PROCEDURE pgseal.reencrypt_end_pass(regclass, name, boolean, int4, boolean, int8) IS 'internal: finishes a run of reencrypt or begins another pass, and commits';
+
+CREATE PROCEDURE pgseal.wait_for_old_transactions()
+    LANGUAGE plpgsql AS $$
+DECLARE
+    transactions pg_catalog.text[] := pgseal.rotation_transactions();
+    sessions pg_catalog.int4[];
+    notice_due pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    LOOP
+        sessions := pgseal.rotation_sessions(transactions);
+        EXIT WHEN sessions IS NULL;
+        IF pgseal.is_past(notice_due) THEN
+            notice_due := pgseal.next_notice();
+            RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %', sessions;
+        END IF;
+        PERFORM pg_catalog.pg_sleep(0.02);
+        COMMIT AND CHAIN;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE pgseal.wait_for_old_transactions() IS 'internal: waits for all transactions of other sessions that run now';
+
+-- Some pages of a range: in place where that is asked for, and what is left by UPDATE. They are claimed again where they could
+-- not be done; careful then leaves out what cannot be read.
+CREATE PROCEDURE pgseal.reencrypt_batch(leaf regclass, target_column name, index boolean, in_place boolean, first_page int8, next_page int8, end_page int8,
+        INOUT by_update boolean, INOUT careful boolean, INOUT changed int8, INOUT changed_in_place int8, INOUT notice_due timestamptz)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    done pg_catalog.record;
+    refused pg_catalog.text;
+BEGIN
+    changed := 0;
+    changed_in_place := 0;
+    IF in_place THEN
+        BEGIN
+            done := pgseal.rewrite_pages_of(leaf, target_column, next_page, end_page, index);
+        EXCEPTION WHEN object_in_use THEN
+            refused := SQLERRM;
+        END;
+        IF refused IS NOT NULL THEN
+            CALL pgseal.wait_for_snapshots(refused, notice_due);
+            RETURN;
+        END IF;
+        changed_in_place := done.rewritten;
+        by_update := done.left_for_update OPERATOR(pg_catalog.>) 0 OR done.out_of_line OPERATOR(pg_catalog.>) 0 OR done.busy_page IS NOT NULL;
+        IF done.busy_page IS NOT NULL AND pgseal.is_past(notice_due) THEN
+            notice_due := pgseal.next_notice();
+            RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done.busy_page
+                USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.', pgseal.other_sessions_on(leaf));
+        END IF;
+    END IF;
+    BEGIN
+        changed := changed_in_place;
+        IF by_update THEN
+            changed := changed OPERATOR(pg_catalog.+) pgseal.confined(pgseal.reencrypting_update(leaf, target_column, index, careful),
+                pgseal.start_of_page(next_page), pgseal.start_of_page(end_page))::pg_catalog.int8;
+        END IF;
+        PERFORM pgseal.rotation_advance(leaf, target_column, first_page, end_page, changed);
+        careful := false;
+    EXCEPTION WHEN deadlock_detected THEN
+        -- The other transaction goes on; this batch is done again after it.
+        changed := changed_in_place;
+    WHEN data_exception OR program_limit_exceeded OR undefined_object OR object_not_in_prerequisite_state OR data_corrupted THEN
+        IF careful THEN
+            RAISE;
+        END IF;
+        -- Perhaps of one value.
+        careful := true;
+        changed := changed_in_place;
+    END;
+    COMMIT AND CHAIN;
+END $$;
+COMMENT ON PROCEDURE pgseal.reencrypt_batch(regclass, name, boolean, boolean, int8, int8, int8, boolean, boolean, int8, int8, timestamptz) IS 'internal: re-encrypts some pages';
+
+CREATE FUNCTION pgseal.reencrypting_update(leaf regclass, target_column name, index boolean, careful boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN format('UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L)
+              WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
+            leaf, target_column, index)
+        || CASE WHEN careful THEN format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index) ELSE '' END;
+COMMENT ON FUNCTION pgseal.reencrypting_update(regclass, name, boolean, boolean) IS 'internal: the UPDATE of some pages; careful leaves out what cannot be read';
+
+-- A key that is newer than what the run waited for: whoever has a snapshot from before it must not meet its bytes.
+CREATE PROCEDURE pgseal.wait_for_snapshots(refused text, INOUT notice_due timestamptz)
+    LANGUAGE plpgsql AS $$
+BEGIN
+    IF pgseal.is_past(notice_due) THEN
+        notice_due := pgseal.next_notice();
+        RAISE NOTICE 'waiting: %', refused;
+    END IF;
+    COMMIT AND CHAIN;
+    PERFORM pg_catalog.pg_sleep(0.02);
+    COMMIT AND CHAIN;
+END $$;
+COMMENT ON PROCEDURE pgseal.wait_for_snapshots(text, timestamptz) IS 'internal: gives sessions with older snapshots a moment';
+
+-- Not faster than standbys replay what is written in place, nor than is wanted. A snapshot that sleeps would keep VACUUM from
+-- removing what it still sees.
+CREATE PROCEDURE pgseal.keep_pace(in_place boolean, due timestamptz)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    most_lag CONSTANT pg_catalog.int8 := 67108864;
+BEGIN
+    WHILE in_place AND pgseal.rotation_lag() OPERATOR(pg_catalog.>) most_lag LOOP
+        PERFORM pg_catalog.pg_sleep(0.05);
+        COMMIT AND CHAIN;
+    END LOOP;
+    WHILE NOT pgseal.is_past(due) LOOP
+        PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
+        COMMIT AND CHAIN;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE pgseal.keep_pace(boolean, timestamptz) IS 'internal: waits for standbys, and for the time that a batch is due';
+
+-- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
+CREATE FUNCTION pgseal.report_searchable(target_table regclass, target_column name) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pgseal.encrypted_column(target_table, target_column) = pgseal.own_type('encrypted_jsonb') THEN
+        PERFORM pgseal.check_searchable(target_table, target_column);
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    RAISE NOTICE 'how many values the searchable paths of % have was not looked at: %', target_table, SQLERRM;
+END $$;
+COMMENT ON FUNCTION pgseal.report_searchable(regclass, name) IS 'internal: check_searchable, where it can be done';

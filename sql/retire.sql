@@ -36,7 +36,7 @@ BEGIN
                 USING ERRCODE = 'object_in_use', HINT = 'Let it end first, pgseal.reencrypt for one.';
         END IF;
         IF notice_due <= clock_timestamp() THEN
-            notice_due := clock_timestamp() + interval '5 seconds';
+            notice_due := pgseal.next_notice();
             RAISE NOTICE 'waiting for statements that may hold old values: sessions %', sessions;
         END IF;
         PERFORM pg_sleep(0.05);

@@ -105,7 +105,7 @@ DECLARE
     place tid;
     pages int8;
     total int8 := 0;
-    reported timestamptz := clock_timestamp();
+    report_due timestamptz := pgseal.next_notice();
 BEGIN
     IF denied IS NOT NULL THEN
         RAISE EXCEPTION 'permission denied for keyring "%": decrypt privilege needed', denied USING ERRCODE = 'insufficient_privilege';
@@ -138,8 +138,8 @@ BEGIN
                     tally := tally || jsonb_build_object(verdict, found.number_of_values + coalesce((tally ->> verdict)::int8, 0));
                 END IF;
             END LOOP;
-            IF clock_timestamp() - reported > interval '5 seconds' THEN
-                reported := clock_timestamp();
+            IF pgseal.is_past(report_due) THEN
+                report_due := pgseal.next_notice();
                 RAISE NOTICE '%: page % of %, % values checked, % of them listed as not authentic',
                     here.leaf, least(page + pages_at_once, pages), pages, total, listed;
             END IF;
