@@ -38,6 +38,8 @@ impl Kind {
 #[error("not a finite numeric in its stored form")]
 pub struct NumberError;
 
+/// Sign and exponent, before the digits of a canonical number.
+pub const NUMBER_HEAD_BYTES: usize = 5;
 /// Digits of a numeric, before and behind the point, at most (numeric.h).
 const MAX_DIGITS: usize = 131_072 + 16_383;
 
@@ -70,7 +72,7 @@ pub fn printed_number(text: &str) -> Option<Vec<u8>> {
     if whole.is_empty() || digits.len() > MAX_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let mut out = Vec::with_capacity(5 + digits.len());
+    let mut out = Vec::with_capacity(NUMBER_HEAD_BYTES + digits.len());
     push_decimal(negative, digits.as_bytes(), -(fraction.len() as i32), &mut out);
     Some(out)
 }
@@ -82,7 +84,7 @@ fn push_decimal(negative: bool, digits: &[u8], exponent: i32, out: &mut Vec<u8>)
     let trailing = significant.iter().rev().take_while(|digit| **digit == b'0').count();
     let kept = &significant[..significant.len() - trailing];
     if kept.is_empty() {
-        out.extend_from_slice(&[0; 5]);
+        out.extend_from_slice(&[0; NUMBER_HEAD_BYTES]);
         return;
     }
     out.push(u8::from(negative));

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::bytes::UnknownCode;
-use super::canonical::{Kind, printed_number};
+use super::canonical::{Kind, NUMBER_HEAD_BYTES, printed_number};
 use super::iso8601;
 
 /// Steps of one range, at most: 16 levels.
@@ -113,12 +113,12 @@ pub struct Bounds {
 impl Decimal {
     /// Takes canonical bytes.
     pub fn new(canonical: Vec<u8>) -> Option<Self> {
-        (canonical.len() >= 5).then_some(Decimal(canonical))
+        (canonical.len() >= NUMBER_HEAD_BYTES).then_some(Decimal(canonical))
     }
 
     fn parts(&self) -> (bool, i64, &[u8]) {
         let exponent = i32::from_be_bytes([self.0[1], self.0[2], self.0[3], self.0[4]]);
-        (self.0[0] != 0, exponent.into(), &self.0[5..])
+        (self.0[0] != 0, exponent.into(), &self.0[NUMBER_HEAD_BYTES..])
     }
 
     /// Rounded down to an integer after ten to the power `scale` times it; saturates far outside any range.
