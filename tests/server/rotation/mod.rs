@@ -5,6 +5,8 @@ pub mod in_place;
 mod in_place_concurrent;
 mod in_place_snapshots;
 mod migrate;
+mod migrate_refusals;
+mod migrate_scripts;
 mod reencrypt;
 mod retire;
 mod soak;

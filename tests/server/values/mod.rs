@@ -1,12 +1,18 @@
 //! Values: what goes in, what comes out, and what is refused.
 
-mod bad_input;
+mod bad_arguments;
+mod bad_values;
 mod casts;
+mod columns;
 mod encodings;
+mod fidelity;
+mod kinds;
 mod literals;
 mod logs;
+mod quiet;
 mod reveal;
 mod row_binding;
 mod statements;
 mod storage;
-pub mod types;
+mod types;
+mod ways_in;
