@@ -72,7 +72,7 @@ impl DataKey {
         })
     }
 
-    /// The commitment to store when `root` becomes a data key of `keyring`.
+    /// The commitment to store when `root` becomes a data key of `keyring`; it is public.
     pub fn commitment(root: &RootKey, keyring: &Uuid) -> Commitment {
         *Prk::extract(root, keyring).expand(DATA_COMMIT).expose()
     }
@@ -115,7 +115,7 @@ impl IndexKey {
         Ok(IndexKey { token: mac(prk.expand::<32>(INDEX_TOKEN).expose()) })
     }
 
-    /// The commitment to store when `root` becomes an index key of `keyring`.
+    /// The commitment to store when `root` becomes an index key of `keyring`; it is public.
     pub fn commitment(root: &RootKey, keyring: &Uuid) -> Commitment {
         *Prk::extract(root, keyring).expand(INDEX_COMMIT).expose()
     }

@@ -102,6 +102,7 @@ pub fn put(slots: &mut [Slot], id: &KeyId, commitment: &Commitment, root: &RootK
         purpose: id.purpose as u16,
         padding: 0,
         commitment: *commitment,
+        // The slot is locked memory and wiped when it is let go.
         root: *root.expose(),
     };
 }

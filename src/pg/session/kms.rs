@@ -19,14 +19,14 @@ const NO_TOKEN: KmsError = KmsError::Setting(
 );
 
 /// A client and what it was made with.
-struct Client {
+struct Connected {
     kms: Rc<dyn Kms>,
     settings: Settings,
     authorities: Option<SystemTime>,
 }
 
 thread_local! {
-    static CLIENTS_BY_ENDPOINT: RefCell<BTreeMap<String, Client>> = const { RefCell::new(BTreeMap::new()) };
+    static CLIENTS_BY_ENDPOINT: RefCell<BTreeMap<String, Connected>> = const { RefCell::new(BTreeMap::new()) };
     static TOKEN: RefCell<Option<Rc<Token>>> = const { RefCell::new(None) };
 }
 
@@ -68,7 +68,7 @@ pub fn open(endpoint: Option<&str>) -> Result<Rc<dyn Kms>, KmsError> {
         if clients.len() >= CLIENTS {
             clients.clear();
         }
-        clients.insert(endpoint.to_owned(), Client { kms: kms.clone(), settings, authorities });
+        clients.insert(endpoint.to_owned(), Connected { kms: kms.clone(), settings, authorities });
         Ok(kms)
     })
 }

@@ -263,7 +263,8 @@ impl OpenValue {
     }
 }
 
-/// A value with the key that opens it.
+/// A value with the key that opens it. An [`Envelope`] becomes this and this an [`OpenValue`]: whoever holds one knows
+/// that the steps before were taken.
 pub struct Located<'a> {
     /// The keyring it belongs to.
     pub keyring: Rc<Keyring>,
