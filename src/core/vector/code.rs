@@ -79,12 +79,17 @@ impl RowLayout {
         rows.extend(groups.map(|pair| (pair[low] >> shift & 15) | (pair[high] >> shift & 15) << 4));
     }
 
-    /// The factors of a block's row.
-    pub fn factors(&self, block: &[u8], at: usize) -> Factors {
-        let additive = [block[4 * at], block[4 * at + 1], block[4 * at + 2], block[4 * at + 3]];
-        let [scale, error] =
-            [self.scale_at(at), self.error_at(at)].map(|at| from_bf16([block[at], block[at + 1]]));
-        Factors { additive: f32::from_le_bytes(additive), scale, error }
+    /// The factors of a block's rows.
+    pub fn factors<'a>(&self, block: &'a [u8]) -> impl Iterator<Item = Factors> + 'a {
+        let (additive, rest) = block.split_at(SCALE_AT * self.width);
+        let (scales, errors) = rest.split_at((ERROR_AT - SCALE_AT) * self.width);
+        let errors = &errors[..(FACTOR_BYTES - ERROR_AT) * self.width];
+        let factors = additive.as_chunks().0.iter().zip(scales.as_chunks().0).zip(errors.as_chunks().0);
+        factors.map(|((additive, scale), error)| Factors {
+            additive: f32::from_le_bytes(*additive),
+            scale: from_bf16(*scale),
+            error: from_bf16(*error),
+        })
     }
 
     fn put(&self, block: &mut [u8], at: usize, row: &[u8]) {

@@ -181,11 +181,10 @@ impl Query {
         } else {
             spread(rows.width, codes, &mut self.spread);
             look_up(&self.tables, &self.spread, &mut steps);
+            steps.copy_within(BATCH / 2..BATCH / 2 + rows.width / 2, rows.width / 2);
         }
-        for (at, bound) in bounds.iter_mut().enumerate().take(rows.width) {
-            let half = rows.width / 2;
-            let lane = if at < half { at } else { at - half + BATCH / 2 };
-            *bound = self.bound(rows.factors(block, at), steps[lane], toward);
+        for ((bound, factors), steps) in bounds.iter_mut().zip(rows.factors(block)).zip(steps) {
+            *bound = self.bound(factors, steps, toward);
         }
     }
 
