@@ -215,12 +215,12 @@ impl Search {
     }
 
     fn read_unassigned<R: Rows>(&mut self, source: &mut R) -> Result<(), R::Error> {
-        let mut chain = Walk::new(self.index.meta().unassigned.first, source)?;
+        let mut chain = Walk::new(self.index.meta().unassigned.first);
         while let Some(block) = chain.next {
             source.read(block, &mut self.page)?;
             self.effort.pages += 1;
             let rows = PageRows::parse(&self.page, &self.index.meta().layout)?;
-            chain.go_on(rows.head().kind == Kind::Unassigned, rows.head().next)?;
+            chain.go_on(rows.head().kind == Kind::Unassigned, rows.head().next, source)?;
             self.add_unscored()?;
         }
         self.candidates.merge();
@@ -230,7 +230,7 @@ impl Search {
     /// Reads the list that is `number`th by distance.
     fn read_list<R: Rows>(&mut self, source: &mut R, number: usize) -> Result<(), R::Error> {
         let (list, toward) = self.ranked[number];
-        let mut chain = Walk::new(self.index.chain(list).first, source)?;
+        let mut chain = Walk::new(self.index.chain(list).first);
         while let Some(block) = chain.next {
             source.read(block, &mut self.page)?;
             self.effort.pages += 1;
@@ -239,7 +239,7 @@ impl Search {
             let belongs = head.kind == Kind::List
                 && head.list as usize == list
                 && head.generation == self.index.meta().generation;
-            chain.go_on(belongs, head.next)?;
+            chain.go_on(belongs, head.next, source)?;
             match toward {
                 Some(toward) if head.rows > 0 => self.score(source, block, number, toward)?,
                 _ => self.add_unscored()?,
@@ -351,20 +351,27 @@ fn ranked(index: &Index, query: Option<&Query>) -> Vec<(usize, Option<Toward>)> 
 /// Along a chain of pages, of which there are no more than blocks.
 struct Walk {
     next: Option<u32>,
-    left: u32,
+    pages: u32,
+    blocks: u32,
 }
 
 impl Walk {
-    fn new<P: Pages>(first: Option<u32>, pages: &mut P) -> Result<Self, P::Error> {
-        Ok(Walk { next: first, left: pages.blocks()? })
+    fn new(first: Option<u32>) -> Self {
+        Walk { next: first, pages: 0, blocks: 0 }
     }
 
-    fn go_on(&mut self, belongs: bool, next: Option<u32>) -> Result<(), PageError> {
+    fn go_on<P: Pages>(&mut self, belongs: bool, next: Option<u32>, source: &mut P) -> Result<(), P::Error> {
         if !belongs {
-            return Err(PageError::Malformed("a page of another list"));
+            return Err(PageError::Malformed("a page of another list").into());
         }
-        // An index may grow while it is read, but the pages of one chain do not become more than all there were.
-        self.left = self.left.checked_sub(1).ok_or(PageError::Malformed("a chain without an end"))?;
+        self.pages += 1;
+        if self.pages > self.blocks {
+            // An index grows while it is read.
+            self.blocks = source.blocks()?;
+        }
+        if self.pages > self.blocks {
+            return Err(PageError::Malformed("a chain without an end").into());
+        }
         self.next = next;
         Ok(())
     }

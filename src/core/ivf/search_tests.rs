@@ -25,6 +25,8 @@ struct World {
     key: Rc<PageKey>,
     vectors: BTreeMap<Tid, Vec<f32>>,
     query: Vec<f32>,
+    /// Rows that are put aside while the first page is read, each on a page of its own.
+    coming: Vec<usize>,
 }
 
 impl Pages for World {
@@ -35,6 +37,9 @@ impl Pages for World {
     }
 
     fn read(&mut self, block: u32, page: &mut PageBytes) -> Result<(), PageError> {
+        for number in std::mem::take(&mut self.coming) {
+            self.put_aside(number);
+        }
         *page = *self.pages.get(block as usize).ok_or(PageError::Foreign)?;
         Ok(())
     }
@@ -89,7 +94,8 @@ impl World {
         let key = Rc::new(PageKey::derive(&data, 1, &meta.identity([2; 16])));
         // Block 0 is the description's.
         let pages = vec![[0; PAGE_BYTES]];
-        let mut world = World { meta, pages, key, vectors: BTreeMap::new(), query: Vec::new() };
+        let mut world =
+            World { meta, pages, key, vectors: BTreeMap::new(), query: Vec::new(), coming: Vec::new() };
         world.build(vectors, lists);
         world
     }
@@ -124,11 +130,23 @@ impl World {
         self.vectors.insert(tid(number), vector);
         let layout = self.meta.layout;
         let block = *self.meta.unassigned.first.get_or_insert(self.pages.len() as u32);
+        self.meta.unassigned.last = Some(block);
         if block as usize == self.pages.len() {
             self.pages.push([0; PAGE_BYTES]);
             page::init(&mut self.pages[block as usize], Kind::Unassigned, 0, 0);
         }
         page::append_unassigned(&mut self.pages[block as usize], &layout, tid(number)).unwrap();
+    }
+
+    /// Adds a page with one row to the rows without a code.
+    fn put_aside(&mut self, number: usize) {
+        let block = self.reserve().unwrap();
+        let mut fresh = [0; PAGE_BYTES];
+        page::init(&mut fresh, Kind::Unassigned, 0, 0);
+        page::append_unassigned(&mut fresh, &self.meta.layout, tid(number)).unwrap();
+        let last = self.meta.unassigned.last.replace(block).unwrap();
+        page::set_next(&mut self.pages[last as usize], Some(block)).unwrap();
+        self.write(block, &fresh).unwrap();
     }
 
     fn search(&mut self, query: &[f32], options: Options) -> Search {
@@ -314,6 +332,20 @@ fn numbers_too_large_for_codes_are_found_all_the_same() {
             assert_eq!(found[0].distance, most, "{metric:?}");
         }
     }
+}
+
+#[test]
+fn an_index_may_grow_while_it_is_read() {
+    let (vectors, queries) = texts(20, 24, 1);
+    let mut world = World::new(Metric::L2, &vectors, 1);
+    world.add_unassigned(20, queries[0].clone());
+    let mut search = world.search(&queries[0], Options::default());
+    for number in 21..60 {
+        world.vectors.insert(tid(number), queries[0].clone());
+        world.coming.push(number);
+    }
+    let found: Vec<Hit> = std::iter::from_fn(|| search.next(&mut world).unwrap()).collect();
+    assert_eq!(found.len(), 60);
 }
 
 #[test]
