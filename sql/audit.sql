@@ -256,7 +256,7 @@ COMMENT ON FUNCTION pgseal.audit_catalogs(interval) IS 'internal: findings on ke
 -- plaintext where it decrypts. Bytes alone, as key_version reads them, count for nothing.
 CREATE FUNCTION pgseal.evaluations() RETURNS TABLE (class oid, id oid, plaintext boolean)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-    WITH RECURSIVE sealed (types) AS (SELECT ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')]),
+    WITH RECURSIVE sealed (types) AS (SELECT pgseal.value_types()),
     evaluates (class, id, plaintext) AS (
         SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'reveal')
           FROM sealed s, pg_proc p JOIN pg_language l ON l.oid = p.prolang

@@ -2,7 +2,9 @@
 CREATE FUNCTION pgseal.export_keyring(keyring text) RETURNS json
     LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    exported json := (
+    keyring_id int4 := pgseal.keyring_named(keyring);
+BEGIN
+    RETURN (
         SELECT json_build_object('pgseal_keyring', 1, 'id', k.id, 'uuid', k.uuid, 'name', k.name, 'kms_endpoint', k.kms_endpoint, 'kms_key', k.kms_key,
             'data_keys', (SELECT json_agg(json_build_object('version', d.version, 'state', d.state, 'wrapped', encode(d.wrapped, 'hex'),
                                  'commitment', encode(d.commitment, 'hex'), 'created', d.created, 'retired', d.retired) ORDER BY d.version)
@@ -10,12 +12,7 @@ DECLARE
             'index_keys', (SELECT json_agg(json_build_object('version', i.version, 'state', i.state, 'wrapped', encode(i.wrapped, 'hex'),
                                  'commitment', encode(i.commitment, 'hex'), 'created', i.created, 'retired', i.retired, 'policy', i.policy) ORDER BY i.version)
                              FROM pgseal.index_key i WHERE i.keyring = k.id))
-          FROM pgseal.keyring k WHERE k.name = export_keyring.keyring);
-BEGIN
-    IF exported IS NULL THEN
-        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
-    END IF;
-    RETURN exported;
+          FROM pgseal.keyring k WHERE k.id = keyring_id);
 END $$;
 COMMENT ON FUNCTION pgseal.export_keyring(text) IS 'a keyring as JSON, its keys wrapped; for import_keyring in another database';
 

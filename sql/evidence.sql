@@ -103,16 +103,9 @@ BEGIN
     -- A misspelt one would pass for checked.
     PERFORM pgseal.encrypted_column(target_table, c::name) FROM jsonb_object_keys(contexts) c;
     FOR place IN
-        SELECT a.attname, d.refobjid IS NOT NULL AS known
-          FROM pg_attribute a CROSS JOIN LATERAL (
-                WITH RECURSIVE base (oid, typbasetype) AS (
-                    SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
-                    UNION ALL SELECT t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype
-                ) SELECT base.oid FROM base WHERE base.typbasetype = 0) b
-          JOIN pg_type t ON t.oid = b.oid AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
-          JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = b.oid AND d.deptype = 'e'
-          JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgseal'
-         WHERE a.attrelid = target_table AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+        SELECT a.attname FROM pg_attribute a
+         WHERE a.attrelid = target_table AND a.attnum > 0 AND NOT a.attisdropped AND pgseal.base_type(a.atttypid) = ANY (pgseal.value_types())
+         ORDER BY a.attnum
     LOOP
         verified := verified || pgseal.verified(target_table, place.attname, contexts ->> place.attname::text);
         usage := usage || jsonb_build_object(place.attname, (SELECT coalesce(jsonb_agg(to_jsonb(u)), '[]') FROM pgseal.key_usage(target_table, place.attname) u));

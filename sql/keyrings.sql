@@ -6,6 +6,9 @@ CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4) IS 'make a keyring with the id that the types of a schema name which was restored without rows';
+CREATE FUNCTION pgseal.keyring_named(name text) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_keyring_named' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.keyring_named(text) IS 'internal: the id of a keyring; an error where there is none of the name';
 CREATE FUNCTION pgseal.set_default_keyring(name text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_set_default_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
@@ -77,21 +80,26 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.settle_privileges() IS 'internal: privileges go to roles that were missing when they were restored; those of dropped roles go';
 
+-- What is misspelt would stay granted.
+CREATE FUNCTION pgseal.refuse_unknown_privileges(privileges text[]) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    unknown text := (SELECT p FROM unnest(privileges) p WHERE p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
+BEGIN
+    IF unknown IS NOT NULL OR privileges IS NULL OR array_position(privileges, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'unknown privilege "%"', unknown
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_unknown_privileges(text[]) IS 'internal: an error where one of the privileges is none';
+
 CREATE FUNCTION pgseal.grant_keyring(keyring text, role text, privileges text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     grantee oid := CASE lower(role) WHEN 'public' THEN 0 ELSE quote_ident(role)::regrole::oid END;
-    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
-    unknown text := (SELECT p FROM unnest(privileges) p WHERE p IS NULL OR p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
+    id int4 := pgseal.keyring_named(keyring);
 BEGIN
-    IF id IS NULL THEN
-        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
-    END IF;
-    IF unknown IS NOT NULL OR array_position(privileges, NULL) IS NOT NULL THEN
-        RAISE EXCEPTION 'unknown privilege "%"', unknown
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
-    END IF;
-    PERFORM pgseal.settle_privileges();
+    PERFORM pgseal.refuse_unknown_privileges(privileges), pgseal.settle_privileges();
     INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt)
     VALUES (id, grantee, 'encrypt' = ANY (privileges), 'search' = ANY (privileges), 'decrypt' = ANY (privileges))
     ON CONFLICT ON CONSTRAINT privilege_pkey DO UPDATE
@@ -103,18 +111,9 @@ CREATE FUNCTION pgseal.revoke_keyring(keyring text, role text, privileges text[]
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     grantee pgseal.grantee := CASE lower(role) WHEN 'public' THEN '-' ELSE quote_ident(role) END;
-    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
-    unknown text := (SELECT p FROM unnest(privileges) p WHERE p IS NULL OR p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
+    id int4 := pgseal.keyring_named(keyring);
 BEGIN
-    IF id IS NULL THEN
-        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
-    END IF;
-    -- What is misspelt would stay granted.
-    IF unknown IS NOT NULL OR privileges IS NULL OR array_position(privileges, NULL) IS NOT NULL THEN
-        RAISE EXCEPTION 'unknown privilege "%"', unknown
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
-    END IF;
-    PERFORM pgseal.settle_privileges();
+    PERFORM pgseal.refuse_unknown_privileges(privileges), pgseal.settle_privileges();
     UPDATE pgseal.privilege p
        SET encrypt = p.encrypt AND NOT 'encrypt' = ANY (privileges),
            search = p.search AND NOT 'search' = ANY (privileges),
@@ -179,8 +178,7 @@ CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
     SELECT format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, format_type(a.atttypid, a.atttypmod))
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
      WHERE a.atttypmod = keyring_id AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
-       AND a.atttypid IN (SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
-                           WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal')
+       AND a.atttypid = ANY ((SELECT pgseal.value_types())::oid[])
      LIMIT 1
 $$;
 COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column that is bound to a keyring, or NULL';
@@ -194,9 +192,9 @@ DECLARE
     key_version int4;
 BEGIN
     SELECT k.id, k.kms_key, coalesce(k.kms_endpoint, pgseal.kms_endpoint()) AS endpoint INTO dropped
-      FROM pgseal.keyring k WHERE k.name = keyring FOR UPDATE;
-    IF dropped IS NULL THEN
-        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+      FROM pgseal.keyring k WHERE k.id = pgseal.keyring_named(keyring) FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'keyring "%" was dropped meanwhile', keyring USING ERRCODE = 'undefined_object';
     END IF;
     IF NOT force THEN
         IF current_setting('transaction_isolation') <> 'read committed' THEN

@@ -272,6 +272,9 @@ CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4) IS 'make a keyring with the id that the types of a schema name which was restored without rows';
+CREATE FUNCTION pgseal.keyring_named(name text) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_keyring_named' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.keyring_named(text) IS 'internal: the id of a keyring; an error where there is none of the name';
 
 -- Privileges that were restored before their role was there become the role's that has the name now; those of dropped roles go.
 CREATE FUNCTION pgseal.settle_privileges() RETURNS void
@@ -287,21 +290,26 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.settle_privileges() IS 'internal: privileges go to roles that were missing when they were restored; those of dropped roles go';
 
+-- What is misspelt would stay granted.
+CREATE FUNCTION pgseal.refuse_unknown_privileges(privileges text[]) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    unknown text := (SELECT p FROM unnest(privileges) p WHERE p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
+BEGIN
+    IF unknown IS NOT NULL OR privileges IS NULL OR array_position(privileges, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'unknown privilege "%"', unknown
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_unknown_privileges(text[]) IS 'internal: an error where one of the privileges is none';
+
 CREATE OR REPLACE FUNCTION pgseal.grant_keyring(keyring text, role text, privileges text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     grantee oid := CASE lower(role) WHEN 'public' THEN 0 ELSE quote_ident(role)::regrole::oid END;
-    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
-    unknown text := (SELECT p FROM unnest(privileges) p WHERE p IS NULL OR p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
+    id int4 := pgseal.keyring_named(keyring);
 BEGIN
-    IF id IS NULL THEN
-        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
-    END IF;
-    IF unknown IS NOT NULL OR array_position(privileges, NULL) IS NOT NULL THEN
-        RAISE EXCEPTION 'unknown privilege "%"', unknown
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
-    END IF;
-    PERFORM pgseal.settle_privileges();
+    PERFORM pgseal.refuse_unknown_privileges(privileges), pgseal.settle_privileges();
     INSERT INTO pgseal.privilege AS p (keyring, role, encrypt, search, decrypt)
     VALUES (id, grantee, 'encrypt' = ANY (privileges), 'search' = ANY (privileges), 'decrypt' = ANY (privileges))
     ON CONFLICT ON CONSTRAINT privilege_pkey DO UPDATE
@@ -312,18 +320,9 @@ CREATE OR REPLACE FUNCTION pgseal.revoke_keyring(keyring text, role text, privil
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     grantee pgseal.grantee := CASE lower(role) WHEN 'public' THEN '-' ELSE quote_ident(role) END;
-    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
-    unknown text := (SELECT p FROM unnest(privileges) p WHERE p IS NULL OR p NOT IN ('encrypt', 'search', 'decrypt') LIMIT 1);
+    id int4 := pgseal.keyring_named(keyring);
 BEGIN
-    IF id IS NULL THEN
-        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
-    END IF;
-    -- What is misspelt would stay granted.
-    IF unknown IS NOT NULL OR privileges IS NULL OR array_position(privileges, NULL) IS NOT NULL THEN
-        RAISE EXCEPTION 'unknown privilege "%"', unknown
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'The privileges are encrypt, search and decrypt.';
-    END IF;
-    PERFORM pgseal.settle_privileges();
+    PERFORM pgseal.refuse_unknown_privileges(privileges), pgseal.settle_privileges();
     UPDATE pgseal.privilege p
        SET encrypt = p.encrypt AND NOT 'encrypt' = ANY (privileges),
            search = p.search AND NOT 'search' = ANY (privileges),
@@ -534,17 +533,11 @@ BEGIN
     ) p (problem) LIMIT 1);
 END $$;
 
--- Where values of a key may be: columns, and the texts that the catalogs keep. For retire_key, drop_keyring and audit.
-
 -- Columns that can hold values, plainly (scalar names the type), or in arrays, composites and ranges; blind says why one cannot be read.
 CREATE OR REPLACE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4, blind text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-    WITH RECURSIVE base (oid) AS (
-        SELECT t.oid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_type t ON t.oid = d.objid
-         WHERE d.classid = 'pg_type'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-           AND e.extname = 'pgseal' AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
-    ), carrier (oid, scalar) AS (
-        SELECT base.oid, base.oid::regtype::text FROM base
+    WITH RECURSIVE carrier (oid, scalar) AS (
+        SELECT t, t::regtype::text FROM unnest(pgseal.value_types()) t
         UNION
         SELECT t.oid, CASE WHEN t.typbasetype = c.oid THEN c.scalar END
           FROM carrier c JOIN pg_type t
@@ -609,6 +602,22 @@ CREATE FUNCTION pgseal.column_keys(target_table regclass, target_column text)
     RETURNS TABLE (keyring_id int4, key_version int4, index_key_version int4, in_transit boolean, number_of_values int8)
     AS 'MODULE_PATHNAME', 'pgseal_column_key_records' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: how many values of a column have which keys; NULL are the keys of malformed ones';
+
+CREATE OR REPLACE FUNCTION pgseal.encrypted_column(target_table regclass, target_column name) RETURNS oid
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found oid := (SELECT pgseal.base_type(a.atttypid) FROM pg_attribute a
+                   WHERE a.attrelid = target_table AND a.attname = target_column AND NOT a.attisdropped);
+BEGIN
+    IF found IS NULL THEN
+        RAISE EXCEPTION 'column "%" of % does not exist', target_column, target_table USING ERRCODE = 'undefined_column';
+    END IF;
+    IF found <> ALL (pgseal.value_types()) THEN
+        RAISE EXCEPTION 'column "%" of % is not encrypted', target_column, target_table
+            USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
+    END IF;
+    RETURN found;
+END $$;
 
 CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -1104,13 +1113,10 @@ COMMENT ON FUNCTION pgseal.settled_place(int4, int4, boolean) IS 'internal: the 
 CREATE FUNCTION pgseal.retire(keyring text, version int4, except_foreign boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
+    id int4 := pgseal.keyring_named(keyring);
     state text := (SELECT d.state FROM pgseal.data_key d WHERE d.keyring = id AND d.version = retire.version);
     place text;
 BEGIN
-    IF id IS NULL THEN
-        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
-    END IF;
     IF state IS NULL THEN
         RAISE EXCEPTION 'keyring "%" has no data key version %', keyring, version USING ERRCODE = 'undefined_object';
     END IF;
@@ -1190,8 +1196,7 @@ CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
     SELECT format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, format_type(a.atttypid, a.atttypmod))
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
      WHERE a.atttypmod = keyring_id AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
-       AND a.atttypid IN (SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
-                           WHERE d.classid = 'pg_type'::regclass AND d.deptype = 'e' AND e.extname = 'pgseal')
+       AND a.atttypid = ANY ((SELECT pgseal.value_types())::oid[])
      LIMIT 1
 $$;
 COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column that is bound to a keyring, or NULL';
@@ -1233,9 +1238,9 @@ DECLARE
     key_version int4;
 BEGIN
     SELECT k.id, k.kms_key, coalesce(k.kms_endpoint, pgseal.kms_endpoint()) AS endpoint INTO dropped
-      FROM pgseal.keyring k WHERE k.name = keyring FOR UPDATE;
-    IF dropped IS NULL THEN
-        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
+      FROM pgseal.keyring k WHERE k.id = pgseal.keyring_named(keyring) FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'keyring "%" was dropped meanwhile', keyring USING ERRCODE = 'undefined_object';
     END IF;
     IF NOT force THEN
         IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -1302,6 +1307,23 @@ CREATE OR REPLACE FUNCTION pgseal.own_type(base name) RETURNS oid
               JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
               JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
              WHERE e.extname = 'pgseal' AND t.typname = base);
+
+-- Where values of a key may be: columns, and the texts that the catalogs keep. For retire_key, drop_keyring and audit.
+
+CREATE FUNCTION pgseal.value_types() RETURNS oid[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')];
+COMMENT ON FUNCTION pgseal.value_types() IS 'internal: the types whose values are sealed';
+
+CREATE FUNCTION pgseal.base_type(type oid) RETURNS oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE base (oid, typbasetype) AS (
+        SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = type
+        UNION ALL
+        SELECT t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype
+    ) SELECT base.oid FROM base WHERE base.typbasetype = 0
+$$;
+COMMENT ON FUNCTION pgseal.base_type(oid) IS 'internal: the type itself, or what a domain is made of in the end';
 
 -- The type that the column is to get. Fails where the role lacks a privilege, or the KMS does not answer, before anything is changed.
 CREATE OR REPLACE FUNCTION pgseal.migration_type(target_table regclass, target_column name, keyring text, to_encrypted boolean) RETURNS text
@@ -2010,6 +2032,23 @@ BEGIN
 END $$;
 COMMENT ON PROCEDURE pgseal.migration_verify(regclass, name, name, boolean, int4) IS 'internal: compares both columns in every row';
 
+-- A keyring as JSON: wrapped keys only, which the KMS alone can open.
+CREATE OR REPLACE FUNCTION pgseal.export_keyring(keyring text) RETURNS json
+    LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    keyring_id int4 := pgseal.keyring_named(keyring);
+BEGIN
+    RETURN (
+        SELECT json_build_object('pgseal_keyring', 1, 'id', k.id, 'uuid', k.uuid, 'name', k.name, 'kms_endpoint', k.kms_endpoint, 'kms_key', k.kms_key,
+            'data_keys', (SELECT json_agg(json_build_object('version', d.version, 'state', d.state, 'wrapped', encode(d.wrapped, 'hex'),
+                                 'commitment', encode(d.commitment, 'hex'), 'created', d.created, 'retired', d.retired) ORDER BY d.version)
+                            FROM pgseal.data_key d WHERE d.keyring = k.id),
+            'index_keys', (SELECT json_agg(json_build_object('version', i.version, 'state', i.state, 'wrapped', encode(i.wrapped, 'hex'),
+                                 'commitment', encode(i.commitment, 'hex'), 'created', i.created, 'retired', i.retired, 'policy', i.policy) ORDER BY i.version)
+                             FROM pgseal.index_key i WHERE i.keyring = k.id))
+          FROM pgseal.keyring k WHERE k.id = keyring_id);
+END $$;
+
 CREATE OR REPLACE FUNCTION pgseal.exported_keys(exported json, purpose text)
     RETURNS TABLE (version int4, state text, wrapped bytea, commitment bytea, created timestamptz, retired timestamptz, policy json)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -2451,7 +2490,7 @@ $$;
 -- plaintext where it decrypts. Bytes alone, as key_version reads them, count for nothing.
 CREATE FUNCTION pgseal.evaluations() RETURNS TABLE (class oid, id oid, plaintext boolean)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-    WITH RECURSIVE sealed (types) AS (SELECT ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')]),
+    WITH RECURSIVE sealed (types) AS (SELECT pgseal.value_types()),
     evaluates (class, id, plaintext) AS (
         SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'reveal')
           FROM sealed s, pg_proc p JOIN pg_language l ON l.oid = p.prolang
@@ -2572,16 +2611,9 @@ BEGIN
     -- A misspelt one would pass for checked.
     PERFORM pgseal.encrypted_column(target_table, c::name) FROM jsonb_object_keys(contexts) c;
     FOR place IN
-        SELECT a.attname, d.refobjid IS NOT NULL AS known
-          FROM pg_attribute a CROSS JOIN LATERAL (
-                WITH RECURSIVE base (oid, typbasetype) AS (
-                    SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
-                    UNION ALL SELECT t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype
-                ) SELECT base.oid FROM base WHERE base.typbasetype = 0) b
-          JOIN pg_type t ON t.oid = b.oid AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
-          JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = b.oid AND d.deptype = 'e'
-          JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgseal'
-         WHERE a.attrelid = target_table AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+        SELECT a.attname FROM pg_attribute a
+         WHERE a.attrelid = target_table AND a.attnum > 0 AND NOT a.attisdropped AND pgseal.base_type(a.atttypid) = ANY (pgseal.value_types())
+         ORDER BY a.attnum
     LOOP
         verified := verified || pgseal.verified(target_table, place.attname, contexts ->> place.attname::text);
         usage := usage || jsonb_build_object(place.attname, (SELECT coalesce(jsonb_agg(to_jsonb(u)), '[]') FROM pgseal.key_usage(target_table, place.attname) u));
@@ -2759,6 +2791,9 @@ BEGIN
             ('scan_files', 'evidence calls it; reading files takes more rights'),
             ('encrypted_column', 'many call it; reads the catalogs'),
             ('own_type', 'many call it; reads the catalogs'),
+            ('base_type', 'many call it; reads the catalogs'),
+            ('value_types', 'many call it; reads the catalogs'),
+            ('keyring_named', 'export_keyring calls it; reads tables that everybody may read'),
             ('grantee_of', 'a cast'),
             ('grantee_number', 'a cast'),
             ('is_missing', 'pg_dump calls it'),

@@ -8,15 +8,26 @@ COMMENT ON FUNCTION pgseal.own_type(name) IS 'internal: a type of the extension'
 
 -- Where values of a key may be: columns, and the texts that the catalogs keep. For retire_key, drop_keyring and audit.
 
+CREATE FUNCTION pgseal.value_types() RETURNS oid[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')];
+COMMENT ON FUNCTION pgseal.value_types() IS 'internal: the types whose values are sealed';
+
+CREATE FUNCTION pgseal.base_type(type oid) RETURNS oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE base (oid, typbasetype) AS (
+        SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = type
+        UNION ALL
+        SELECT t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype
+    ) SELECT base.oid FROM base WHERE base.typbasetype = 0
+$$;
+COMMENT ON FUNCTION pgseal.base_type(oid) IS 'internal: the type itself, or what a domain is made of in the end';
+
 -- Columns that can hold values, plainly (scalar names the type), or in arrays, composites and ranges; blind says why one cannot be read.
 CREATE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4, blind text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-    WITH RECURSIVE base (oid) AS (
-        SELECT t.oid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid JOIN pg_type t ON t.oid = d.objid
-         WHERE d.classid = 'pg_type'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-           AND e.extname = 'pgseal' AND t.typname IN ('encrypted_jsonb', 'encrypted_text')
-    ), carrier (oid, scalar) AS (
-        SELECT base.oid, base.oid::regtype::text FROM base
+    WITH RECURSIVE carrier (oid, scalar) AS (
+        SELECT t, t::regtype::text FROM unnest(pgseal.value_types()) t
         UNION
         SELECT t.oid, CASE WHEN t.typbasetype = c.oid THEN c.scalar END
           FROM carrier c JOIN pg_type t
@@ -128,21 +139,13 @@ COMMENT ON FUNCTION pgseal.column_keys(regclass, text) IS 'internal: how many va
 CREATE FUNCTION pgseal.encrypted_column(target_table regclass, target_column name) RETURNS oid
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    found oid := (SELECT getbase.oid FROM pg_attribute a
-                    CROSS JOIN LATERAL (
-                        WITH RECURSIVE base (oid, typbasetype) AS (
-                            SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
-                            UNION ALL
-                            SELECT t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype
-                        ) SELECT base.oid FROM base WHERE base.typbasetype = 0
-                    ) getbase
+    found oid := (SELECT pgseal.base_type(a.atttypid) FROM pg_attribute a
                    WHERE a.attrelid = target_table AND a.attname = target_column AND NOT a.attisdropped);
 BEGIN
     IF found IS NULL THEN
         RAISE EXCEPTION 'column "%" of % does not exist', target_column, target_table USING ERRCODE = 'undefined_column';
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
-                    WHERE d.classid = 'pg_type'::regclass AND d.objid = found AND d.deptype = 'e' AND e.extname = 'pgseal') THEN
+    IF found <> ALL (pgseal.value_types()) THEN
         RAISE EXCEPTION 'column "%" of % is not encrypted', target_column, target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
     END IF;

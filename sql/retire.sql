@@ -122,13 +122,10 @@ COMMENT ON FUNCTION pgseal.settled_place(int4, int4, boolean) IS 'internal: the 
 CREATE FUNCTION pgseal.retire(keyring text, version int4, except_foreign boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    id int4 := (SELECT k.id FROM pgseal.keyring k WHERE k.name = keyring);
+    id int4 := pgseal.keyring_named(keyring);
     state text := (SELECT d.state FROM pgseal.data_key d WHERE d.keyring = id AND d.version = retire.version);
     place text;
 BEGIN
-    IF id IS NULL THEN
-        RAISE EXCEPTION 'keyring "%" does not exist', keyring USING ERRCODE = 'undefined_object';
-    END IF;
     IF state IS NULL THEN
         RAISE EXCEPTION 'keyring "%" has no data key version %', keyring, version USING ERRCODE = 'undefined_object';
     END IF;

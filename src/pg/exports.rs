@@ -132,6 +132,7 @@ sql_functions! {
     pgseal_kms_endpoint => monitor::kms_endpoint;
 
     pgseal_create_keyring => manage::create_keyring;
+    pgseal_keyring_named => manage::keyring_named;
     pgseal_set_default_keyring => manage::set_default_keyring;
     pgseal_check_active_keys => manage::check_active_keys;
     pgseal_rotate_key => manage::rotate_key;

@@ -131,6 +131,12 @@ fn new_key(
     Ok(NewKey { version, wrapped, commitment })
 }
 
+/// `keyring_named(name text)`: its id; an error where there is none.
+pub fn keyring_named(call: Call) -> Returned {
+    let name = call.optional_text(0)?.ok_or_else(|| PgError::UnknownKeyring(String::new()))?;
+    Ok(Some(session::keyring_id(&name)?.into()))
+}
+
 /// `set_default_keyring(name text)`; NULL leaves the database without one.
 pub fn set_default_keyring(call: Call) -> Returned {
     xact::require_writable(c"pgseal.set_default_keyring()");
