@@ -73,28 +73,17 @@ CREATE FUNCTION pgseal.check_active_keys(keyring_id int4) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_check_active_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.check_active_keys(int4) IS 'internal: an error unless the KMS unwraps a keyring''s active keys, and its policies can be read';
 
-CREATE FUNCTION pgseal.import_keyring(exported json) RETURNS int4
-    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- All refusals come before the first change.
+CREATE FUNCTION pgseal.refuse_import(exported json) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    problem text := pgseal.exported_problem(exported);
-    new_id int4;
-    new_uuid uuid;
-    endpoint text;
+    new_id int4 := exported ->> 'id';
+    new_uuid uuid := exported ->> 'uuid';
+    endpoint text := exported ->> 'kms_endpoint';
     found pgseal.keyring;
     purpose text;
     versions int4[];
-    newest int4;
-    importer text := coalesce(nullif(current_setting('role'), 'none'), session_user);
 BEGIN
-    IF problem IS NOT NULL THEN
-        RAISE EXCEPTION 'the keyring cannot be imported: %', problem USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    new_id := exported ->> 'id';
-    new_uuid := exported ->> 'uuid';
-    endpoint := exported ->> 'kms_endpoint';
-    LOCK TABLE pgseal.keyring, pgseal.data_key, pgseal.index_key IN SHARE ROW EXCLUSIVE MODE;
-
-    -- All refusals come before the first change.
     SELECT k.* INTO found FROM pgseal.keyring k WHERE k.id = new_id OR k.uuid = new_uuid;
     IF found.id IS NOT NULL AND found.uuid <> new_uuid THEN
         RAISE EXCEPTION 'id % belongs to keyring "%" here, which is another one', new_id, found.name
@@ -123,12 +112,14 @@ BEGIN
                 USING ERRCODE = 'duplicate_object', HINT = 'Both databases made new keys since they parted. Nothing was changed.';
         END IF;
     END LOOP;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_import(json) IS 'internal: an error where this database has another keyring or key in the place of an exported one';
 
-    IF found.id IS NULL THEN
-        INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
-        VALUES (new_id, new_uuid, exported ->> 'name', endpoint, exported ->> 'kms_key', NOT EXISTS (SELECT FROM pgseal.keyring));
-        INSERT INTO pgseal.privilege (keyring, role, encrypt, search, decrypt) VALUES (new_id, quote_ident(importer)::regrole, true, true, true);
-    END IF;
+CREATE FUNCTION pgseal.import_keys(exported json, new_id int4) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    newest int4;
+BEGIN
     -- A key that only decrypts there does so here too; retiring one is for retire_key, which looks at the rows that are here.
     newest := coalesce((SELECT max(d.version) FROM pgseal.data_key d WHERE d.keyring = new_id), 0);
     UPDATE pgseal.data_key d SET state = 'decrypt-only' FROM pgseal.exported_keys(exported, 'data') e
@@ -146,6 +137,29 @@ BEGIN
            e.wrapped, e.commitment, e.policy, coalesce(e.created, now()), e.retired
       FROM pgseal.exported_keys(exported, 'index') e
      WHERE NOT EXISTS (SELECT FROM pgseal.index_key i WHERE i.keyring = new_id AND i.version = e.version);
+END $$;
+COMMENT ON FUNCTION pgseal.import_keys(json, int4) IS 'internal: adds the exported keys that are not here yet';
+
+CREATE FUNCTION pgseal.import_keyring(exported json) RETURNS int4
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    problem text := pgseal.exported_problem(exported);
+    new_id int4;
+    importer text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+BEGIN
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION 'the keyring cannot be imported: %', problem USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    new_id := exported ->> 'id';
+    LOCK TABLE pgseal.keyring, pgseal.data_key, pgseal.index_key IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM pgseal.refuse_import(exported);
+    IF NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.id = new_id) THEN
+        INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
+        VALUES (new_id, (exported ->> 'uuid')::uuid, exported ->> 'name', exported ->> 'kms_endpoint', exported ->> 'kms_key',
+                NOT EXISTS (SELECT FROM pgseal.keyring));
+        INSERT INTO pgseal.privilege (keyring, role, encrypt, search, decrypt) VALUES (new_id, quote_ident(importer)::regrole, true, true, true);
+    END IF;
+    PERFORM pgseal.import_keys(exported, new_id);
     -- Before anything is sealed under them; an error takes the import back.
     PERFORM pgseal.check_active_keys(new_id);
     RETURN new_id;

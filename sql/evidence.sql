@@ -82,6 +82,28 @@ CREATE FUNCTION pgseal.verified(target_table regclass, target_column name, conte
 $$;
 COMMENT ON FUNCTION pgseal.verified(regclass, name, text) IS 'internal: verify of one column as evidence records it';
 
+-- What evidence says of the wrapped keys of the keyrings that it met.
+CREATE FUNCTION pgseal.keys_in_use(usage jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('keyring', k.keyring, 'purpose', k.purpose, 'version', k.version, 'state', k.state,
+               'created', k.created, 'retired', k.retired, 'kms_key', r.kms_key,
+               'kms_endpoint', coalesce(r.kms_endpoint, pgseal.kms_endpoint())) ORDER BY k.keyring, k.purpose, k.version), '[]')
+      FROM pgseal.keys k JOIN pgseal.keyring r ON r.name = k.keyring
+     WHERE k.keyring::text IN (SELECT u ->> 'keyring' FROM jsonb_each(usage) c, jsonb_array_elements(c.value) u)
+$$;
+COMMENT ON FUNCTION pgseal.keys_in_use(jsonb) IS 'internal: the keys that evidence names';
+
+CREATE FUNCTION pgseal.not_looked_at(has_scanned boolean) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN jsonb_build_array(
+            'columns of this table that are not encrypted, embeddings among them', 'encrypted values inside arrays, composites and ranges', 'other tables',
+            'WAL, archived WAL, backups, dumps and replicas', 'server logs, temporary files, swap and core dumps',
+            'the free space that the file system keeps of deleted files', 'what the KMS does with its key',
+            'values as they were before: authentic means unchanged since sealed, not newest')
+        || CASE WHEN has_scanned THEN jsonb_build_array('copies of a canary that are compressed, encoded otherwise, or cut by a page or TOAST chunk',
+            'parts of canaries, and every string that is no canary') ELSE jsonb_build_array('the files on disk') END;
+COMMENT ON FUNCTION pgseal.not_looked_at(boolean) IS 'internal: what evidence says nothing about';
+
 CREATE FUNCTION pgseal.evidence(target_table regclass, contexts jsonb DEFAULT '{}', canaries text[] DEFAULT '{}', checkpoint boolean DEFAULT false)
     RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
@@ -129,22 +151,12 @@ BEGIN
         'algorithms', jsonb_build_object('format', 1, 'encryption', 'XAES-256-GCM (C2SP), 192-bit nonce',
             'authenticated', 'header, keyring uuid, tokens and content', 'search_tokens', 'HMAC-SHA-256, truncated to 64 bits',
             'key_derivation', 'HKDF-SHA-256'),
-        'wrapped_keys', (SELECT coalesce(jsonb_agg(jsonb_build_object('keyring', k.keyring, 'purpose', k.purpose, 'version', k.version, 'state', k.state,
-                'created', k.created, 'retired', k.retired, 'kms_key', r.kms_key,
-                'kms_endpoint', coalesce(r.kms_endpoint, pgseal.kms_endpoint())) ORDER BY k.keyring, k.purpose, k.version), '[]')
-              FROM pgseal.keys k JOIN pgseal.keyring r ON r.name = k.keyring
-             WHERE k.keyring::text IN (SELECT u ->> 'keyring' FROM jsonb_each(usage) c, jsonb_array_elements(c.value) u)),
+        'wrapped_keys', pgseal.keys_in_use(usage),
         'values_by_key', usage,
         'how_to_repeat', jsonb_build_array(
             format('SELECT pgseal.evidence(%L%s, canaries => ..., checkpoint => true)', target_table, CASE WHEN contexts <> '{}' THEN format(', %L', contexts) END),
             format('SELECT * FROM pgseal.verify(%L, ...)', target_table),
             'as a superuser, or for all but file_scan as a role with SELECT and decrypt'),
-        'not_looked_at', jsonb_build_array(
-            'columns of this table that are not encrypted, embeddings among them', 'encrypted values inside arrays, composites and ranges', 'other tables',
-            'WAL, archived WAL, backups, dumps and replicas', 'server logs, temporary files, swap and core dumps',
-            'the free space that the file system keeps of deleted files', 'what the KMS does with its key',
-            'values as they were before: authentic means unchanged since sealed, not newest')
-          || CASE WHEN cardinality(canaries) > 0 THEN jsonb_build_array('copies of a canary that are compressed, encoded otherwise, or cut by a page or TOAST chunk',
-                'parts of canaries, and every string that is no canary') ELSE jsonb_build_array('the files on disk') END);
+        'not_looked_at', pgseal.not_looked_at(cardinality(canaries) > 0));
 END $$;
 COMMENT ON FUNCTION pgseal.evidence(regclass, jsonb, text[], boolean) IS 'a record for an auditor: do all values authenticate, under which keys, where and when, what was not looked at; with canaries a search of the table''s files on disk; contexts maps columns to expressions for verify';

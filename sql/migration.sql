@@ -194,11 +194,49 @@ CREATE FUNCTION pgseal.naming_functions(target_table regclass, target_column nam
 $$;
 COMMENT ON FUNCTION pgseal.naming_functions(regclass, name) IS 'internal: functions whose text names a column or its table';
 
+CREATE FUNCTION pgseal.index_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    here pg_attribute;
+BEGIN
+    SELECT * INTO here FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = target_column;
+    RETURN QUERY
+        SELECT format('index %s, which cannot be built on ciphertext: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+         WHERE i.indrelid = relation
+           AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                          AND d.refobjid = relation AND d.refobjsubid = here.attnum)
+           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+           AND (m.amname <> 'gin' OR i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
+                OR (relation <> target_table AND NOT c.relispartition)
+                OR here.atttypid NOT IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')));
+    RETURN QUERY
+        SELECT format('index %s: one index of the column is built anew, this is another: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+          FROM pg_index i WHERE i.indrelid = relation AND i.indkey[0] = here.attnum
+           AND EXISTS (SELECT FROM pg_index o WHERE o.indrelid = relation AND o.indkey[0] = here.attnum AND o.indexrelid < i.indexrelid);
+END $$;
+COMMENT ON FUNCTION pgseal.index_obstacles(regclass, name, regclass) IS 'internal: indexes that keep a column from being encrypted or decrypted';
+
+CREATE FUNCTION pgseal.trigger_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    own_trigger name := '~' || pgseal.migration_column(target_table, target_column);
+BEGIN
+    RETURN QUERY
+        SELECT format('trigger %I of %s runs after the trigger that encrypts: rename it', t.tgname, relation)
+          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 3 = 3
+           AND t.tgname::text COLLATE "C" > own_trigger::text COLLATE "C";
+    RETURN QUERY
+        SELECT format('trigger %I of %s has the column among its arguments', t.tgname, relation)
+          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgname <> own_trigger
+           AND target_column::text = ANY (string_to_array(encode(t.tgargs, 'escape'), '\000'));
+END $$;
+COMMENT ON FUNCTION pgseal.trigger_obstacles(regclass, name, regclass) IS 'internal: triggers that keep a column from being encrypted or decrypted';
+
 -- What would be lost, or cannot be done, at one of a table's partitions or the table itself.
 CREATE FUNCTION pgseal.table_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    own_trigger name := '~' || pgseal.migration_column(target_table, target_column);
     main pg_attribute;
     here pg_attribute;
 BEGIN
@@ -239,28 +277,8 @@ BEGIN
            AND NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'n'));
     RETURN QUERY
         SELECT format('rule %I of %s changes what an UPDATE does', w.rulename, relation) FROM pg_rewrite w WHERE w.ev_class = relation AND w.ev_type = '2';
-    RETURN QUERY
-        SELECT format('index %s, which cannot be built on ciphertext: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
-          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-         WHERE i.indrelid = relation
-           AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
-                          AND d.refobjid = relation AND d.refobjsubid = here.attnum)
-           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
-           AND (m.amname <> 'gin' OR i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
-                OR (relation <> target_table AND NOT c.relispartition)
-                OR here.atttypid NOT IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')));
-    RETURN QUERY
-        SELECT format('index %s: one index of the column is built anew, this is another: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
-          FROM pg_index i WHERE i.indrelid = relation AND i.indkey[0] = here.attnum
-           AND EXISTS (SELECT FROM pg_index o WHERE o.indrelid = relation AND o.indkey[0] = here.attnum AND o.indexrelid < i.indexrelid);
-    RETURN QUERY
-        SELECT format('trigger %I of %s runs after the trigger that encrypts: rename it', t.tgname, relation)
-          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 3 = 3
-           AND t.tgname::text COLLATE "C" > own_trigger::text COLLATE "C";
-    RETURN QUERY
-        SELECT format('trigger %I of %s has the column among its arguments', t.tgname, relation)
-          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgname <> own_trigger
-           AND target_column::text = ANY (string_to_array(encode(t.tgargs, 'escape'), '\000'));
+    RETURN QUERY SELECT o FROM pgseal.index_obstacles(target_table, target_column, relation) o;
+    RETURN QUERY SELECT o FROM pgseal.trigger_obstacles(target_table, target_column, relation) o;
 END $$;
 COMMENT ON FUNCTION pgseal.table_obstacles(regclass, name, regclass) IS 'internal: what of one table or partition keeps a column from being encrypted or decrypted';
 

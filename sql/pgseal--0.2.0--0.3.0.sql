@@ -1485,11 +1485,49 @@ CREATE FUNCTION pgseal.naming_functions(target_table regclass, target_column nam
 $$;
 COMMENT ON FUNCTION pgseal.naming_functions(regclass, name) IS 'internal: functions whose text names a column or its table';
 
+CREATE FUNCTION pgseal.index_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    here pg_attribute;
+BEGIN
+    SELECT * INTO here FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = target_column;
+    RETURN QUERY
+        SELECT format('index %s, which cannot be built on ciphertext: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+         WHERE i.indrelid = relation
+           AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                          AND d.refobjid = relation AND d.refobjsubid = here.attnum)
+           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+           AND (m.amname <> 'gin' OR i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
+                OR (relation <> target_table AND NOT c.relispartition)
+                OR here.atttypid NOT IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')));
+    RETURN QUERY
+        SELECT format('index %s: one index of the column is built anew, this is another: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+          FROM pg_index i WHERE i.indrelid = relation AND i.indkey[0] = here.attnum
+           AND EXISTS (SELECT FROM pg_index o WHERE o.indrelid = relation AND o.indkey[0] = here.attnum AND o.indexrelid < i.indexrelid);
+END $$;
+COMMENT ON FUNCTION pgseal.index_obstacles(regclass, name, regclass) IS 'internal: indexes that keep a column from being encrypted or decrypted';
+
+CREATE FUNCTION pgseal.trigger_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    own_trigger name := '~' || pgseal.migration_column(target_table, target_column);
+BEGIN
+    RETURN QUERY
+        SELECT format('trigger %I of %s runs after the trigger that encrypts: rename it', t.tgname, relation)
+          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 3 = 3
+           AND t.tgname::text COLLATE "C" > own_trigger::text COLLATE "C";
+    RETURN QUERY
+        SELECT format('trigger %I of %s has the column among its arguments', t.tgname, relation)
+          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgname <> own_trigger
+           AND target_column::text = ANY (string_to_array(encode(t.tgargs, 'escape'), '\000'));
+END $$;
+COMMENT ON FUNCTION pgseal.trigger_obstacles(regclass, name, regclass) IS 'internal: triggers that keep a column from being encrypted or decrypted';
+
 -- What would be lost, or cannot be done, at one of a table's partitions or the table itself.
 CREATE FUNCTION pgseal.table_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    own_trigger name := '~' || pgseal.migration_column(target_table, target_column);
     main pg_attribute;
     here pg_attribute;
 BEGIN
@@ -1530,28 +1568,8 @@ BEGIN
            AND NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'n'));
     RETURN QUERY
         SELECT format('rule %I of %s changes what an UPDATE does', w.rulename, relation) FROM pg_rewrite w WHERE w.ev_class = relation AND w.ev_type = '2';
-    RETURN QUERY
-        SELECT format('index %s, which cannot be built on ciphertext: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
-          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-         WHERE i.indrelid = relation
-           AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
-                          AND d.refobjid = relation AND d.refobjsubid = here.attnum)
-           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
-           AND (m.amname <> 'gin' OR i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
-                OR (relation <> target_table AND NOT c.relispartition)
-                OR here.atttypid NOT IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')));
-    RETURN QUERY
-        SELECT format('index %s: one index of the column is built anew, this is another: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
-          FROM pg_index i WHERE i.indrelid = relation AND i.indkey[0] = here.attnum
-           AND EXISTS (SELECT FROM pg_index o WHERE o.indrelid = relation AND o.indkey[0] = here.attnum AND o.indexrelid < i.indexrelid);
-    RETURN QUERY
-        SELECT format('trigger %I of %s runs after the trigger that encrypts: rename it', t.tgname, relation)
-          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 3 = 3
-           AND t.tgname::text COLLATE "C" > own_trigger::text COLLATE "C";
-    RETURN QUERY
-        SELECT format('trigger %I of %s has the column among its arguments', t.tgname, relation)
-          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgname <> own_trigger
-           AND target_column::text = ANY (string_to_array(encode(t.tgargs, 'escape'), '\000'));
+    RETURN QUERY SELECT o FROM pgseal.index_obstacles(target_table, target_column, relation) o;
+    RETURN QUERY SELECT o FROM pgseal.trigger_obstacles(target_table, target_column, relation) o;
 END $$;
 COMMENT ON FUNCTION pgseal.table_obstacles(regclass, name, regclass) IS 'internal: what of one table or partition keeps a column from being encrypted or decrypted';
 
@@ -2104,28 +2122,17 @@ CREATE FUNCTION pgseal.check_active_keys(keyring_id int4) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_check_active_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.check_active_keys(int4) IS 'internal: an error unless the KMS unwraps a keyring''s active keys, and its policies can be read';
 
-CREATE OR REPLACE FUNCTION pgseal.import_keyring(exported json) RETURNS int4
-    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- All refusals come before the first change.
+CREATE FUNCTION pgseal.refuse_import(exported json) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    problem text := pgseal.exported_problem(exported);
-    new_id int4;
-    new_uuid uuid;
-    endpoint text;
+    new_id int4 := exported ->> 'id';
+    new_uuid uuid := exported ->> 'uuid';
+    endpoint text := exported ->> 'kms_endpoint';
     found pgseal.keyring;
     purpose text;
     versions int4[];
-    newest int4;
-    importer text := coalesce(nullif(current_setting('role'), 'none'), session_user);
 BEGIN
-    IF problem IS NOT NULL THEN
-        RAISE EXCEPTION 'the keyring cannot be imported: %', problem USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    new_id := exported ->> 'id';
-    new_uuid := exported ->> 'uuid';
-    endpoint := exported ->> 'kms_endpoint';
-    LOCK TABLE pgseal.keyring, pgseal.data_key, pgseal.index_key IN SHARE ROW EXCLUSIVE MODE;
-
-    -- All refusals come before the first change.
     SELECT k.* INTO found FROM pgseal.keyring k WHERE k.id = new_id OR k.uuid = new_uuid;
     IF found.id IS NOT NULL AND found.uuid <> new_uuid THEN
         RAISE EXCEPTION 'id % belongs to keyring "%" here, which is another one', new_id, found.name
@@ -2154,12 +2161,14 @@ BEGIN
                 USING ERRCODE = 'duplicate_object', HINT = 'Both databases made new keys since they parted. Nothing was changed.';
         END IF;
     END LOOP;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_import(json) IS 'internal: an error where this database has another keyring or key in the place of an exported one';
 
-    IF found.id IS NULL THEN
-        INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
-        VALUES (new_id, new_uuid, exported ->> 'name', endpoint, exported ->> 'kms_key', NOT EXISTS (SELECT FROM pgseal.keyring));
-        INSERT INTO pgseal.privilege (keyring, role, encrypt, search, decrypt) VALUES (new_id, quote_ident(importer)::regrole, true, true, true);
-    END IF;
+CREATE FUNCTION pgseal.import_keys(exported json, new_id int4) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    newest int4;
+BEGIN
     -- A key that only decrypts there does so here too; retiring one is for retire_key, which looks at the rows that are here.
     newest := coalesce((SELECT max(d.version) FROM pgseal.data_key d WHERE d.keyring = new_id), 0);
     UPDATE pgseal.data_key d SET state = 'decrypt-only' FROM pgseal.exported_keys(exported, 'data') e
@@ -2177,6 +2186,29 @@ BEGIN
            e.wrapped, e.commitment, e.policy, coalesce(e.created, now()), e.retired
       FROM pgseal.exported_keys(exported, 'index') e
      WHERE NOT EXISTS (SELECT FROM pgseal.index_key i WHERE i.keyring = new_id AND i.version = e.version);
+END $$;
+COMMENT ON FUNCTION pgseal.import_keys(json, int4) IS 'internal: adds the exported keys that are not here yet';
+
+CREATE OR REPLACE FUNCTION pgseal.import_keyring(exported json) RETURNS int4
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    problem text := pgseal.exported_problem(exported);
+    new_id int4;
+    importer text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+BEGIN
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION 'the keyring cannot be imported: %', problem USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    new_id := exported ->> 'id';
+    LOCK TABLE pgseal.keyring, pgseal.data_key, pgseal.index_key IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM pgseal.refuse_import(exported);
+    IF NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.id = new_id) THEN
+        INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
+        VALUES (new_id, (exported ->> 'uuid')::uuid, exported ->> 'name', exported ->> 'kms_endpoint', exported ->> 'kms_key',
+                NOT EXISTS (SELECT FROM pgseal.keyring));
+        INSERT INTO pgseal.privilege (keyring, role, encrypt, search, decrypt) VALUES (new_id, quote_ident(importer)::regrole, true, true, true);
+    END IF;
+    PERFORM pgseal.import_keys(exported, new_id);
     -- Before anything is sealed under them; an error takes the import back.
     PERFORM pgseal.check_active_keys(new_id);
     RETURN new_id;
@@ -2283,6 +2315,18 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.check_rows(int8, text, text) IS 'internal: verdicts on the values of a page that PostgreSQL cannot read as a whole';
 
+CREATE FUNCTION pgseal.require_decrypt(target_table regclass, target_column name) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+    denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, quote_ident(current_user)::regrole));
+BEGIN
+    IF denied IS NOT NULL THEN
+        RAISE EXCEPTION 'permission denied for keyring "%": decrypt privilege needed', denied USING ERRCODE = 'insufficient_privilege';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.require_decrypt(regclass, name) IS 'internal: an error where the role may not decrypt a column';
+
 -- One snapshot for all of it. row_security: an error rather than a count of some rows only.
 CREATE OR REPLACE FUNCTION pgseal.verify(target_table regclass, target_column name, context text DEFAULT NULL, max_listed int4 DEFAULT 1000)
     RETURNS TABLE (result text, number_of_values int8, keyring text, key_version int4, finding text, relation regclass, row_ctid tid)
@@ -2291,8 +2335,6 @@ CREATE OR REPLACE FUNCTION pgseal.verify(target_table regclass, target_column na
 DECLARE
     base regtype := pgseal.encrypted_column(target_table, target_column)::regtype;
     checked text := format('pgseal.check_value(%I::%s, (%s)::text, %L)', target_column, base, coalesce(context, 'NULL'), context IS NOT NULL);
-    bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
-    denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, quote_ident(current_user)::regrole));
     verdict text;
     tally jsonb := '{}';
     pages_at_once constant int8 := 256;
@@ -2304,9 +2346,7 @@ DECLARE
     total int8 := 0;
     report_due timestamptz := pgseal.next_notice();
 BEGIN
-    IF denied IS NOT NULL THEN
-        RAISE EXCEPTION 'permission denied for keyring "%": decrypt privilege needed', denied USING ERRCODE = 'insufficient_privilege';
-    END IF;
+    PERFORM pgseal.require_decrypt(target_table, target_column);
     -- An expression is run by the executor, and with it what the owner has made of the table.
     PERFORM pgseal.require_owner(target_table) WHERE context IS NOT NULL;
     FOR here IN SELECT * FROM pgseal.leaves(target_table) LOOP
@@ -2590,6 +2630,28 @@ BEGIN
     END LOOP;
 END $$;
 
+-- What evidence says of the wrapped keys of the keyrings that it met.
+CREATE FUNCTION pgseal.keys_in_use(usage jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('keyring', k.keyring, 'purpose', k.purpose, 'version', k.version, 'state', k.state,
+               'created', k.created, 'retired', k.retired, 'kms_key', r.kms_key,
+               'kms_endpoint', coalesce(r.kms_endpoint, pgseal.kms_endpoint())) ORDER BY k.keyring, k.purpose, k.version), '[]')
+      FROM pgseal.keys k JOIN pgseal.keyring r ON r.name = k.keyring
+     WHERE k.keyring::text IN (SELECT u ->> 'keyring' FROM jsonb_each(usage) c, jsonb_array_elements(c.value) u)
+$$;
+COMMENT ON FUNCTION pgseal.keys_in_use(jsonb) IS 'internal: the keys that evidence names';
+
+CREATE FUNCTION pgseal.not_looked_at(has_scanned boolean) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN jsonb_build_array(
+            'columns of this table that are not encrypted, embeddings among them', 'encrypted values inside arrays, composites and ranges', 'other tables',
+            'WAL, archived WAL, backups, dumps and replicas', 'server logs, temporary files, swap and core dumps',
+            'the free space that the file system keeps of deleted files', 'what the KMS does with its key',
+            'values as they were before: authentic means unchanged since sealed, not newest')
+        || CASE WHEN has_scanned THEN jsonb_build_array('copies of a canary that are compressed, encoded otherwise, or cut by a page or TOAST chunk',
+            'parts of canaries, and every string that is no canary') ELSE jsonb_build_array('the files on disk') END;
+COMMENT ON FUNCTION pgseal.not_looked_at(boolean) IS 'internal: what evidence says nothing about';
+
 CREATE OR REPLACE FUNCTION pgseal.evidence(target_table regclass, contexts jsonb DEFAULT '{}', canaries text[] DEFAULT '{}', checkpoint boolean DEFAULT false)
     RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
@@ -2637,23 +2699,13 @@ BEGIN
         'algorithms', jsonb_build_object('format', 1, 'encryption', 'XAES-256-GCM (C2SP), 192-bit nonce',
             'authenticated', 'header, keyring uuid, tokens and content', 'search_tokens', 'HMAC-SHA-256, truncated to 64 bits',
             'key_derivation', 'HKDF-SHA-256'),
-        'wrapped_keys', (SELECT coalesce(jsonb_agg(jsonb_build_object('keyring', k.keyring, 'purpose', k.purpose, 'version', k.version, 'state', k.state,
-                'created', k.created, 'retired', k.retired, 'kms_key', r.kms_key,
-                'kms_endpoint', coalesce(r.kms_endpoint, pgseal.kms_endpoint())) ORDER BY k.keyring, k.purpose, k.version), '[]')
-              FROM pgseal.keys k JOIN pgseal.keyring r ON r.name = k.keyring
-             WHERE k.keyring::text IN (SELECT u ->> 'keyring' FROM jsonb_each(usage) c, jsonb_array_elements(c.value) u)),
+        'wrapped_keys', pgseal.keys_in_use(usage),
         'values_by_key', usage,
         'how_to_repeat', jsonb_build_array(
             format('SELECT pgseal.evidence(%L%s, canaries => ..., checkpoint => true)', target_table, CASE WHEN contexts <> '{}' THEN format(', %L', contexts) END),
             format('SELECT * FROM pgseal.verify(%L, ...)', target_table),
             'as a superuser, or for all but file_scan as a role with SELECT and decrypt'),
-        'not_looked_at', jsonb_build_array(
-            'columns of this table that are not encrypted, embeddings among them', 'encrypted values inside arrays, composites and ranges', 'other tables',
-            'WAL, archived WAL, backups, dumps and replicas', 'server logs, temporary files, swap and core dumps',
-            'the free space that the file system keeps of deleted files', 'what the KMS does with its key',
-            'values as they were before: authentic means unchanged since sealed, not newest')
-          || CASE WHEN cardinality(canaries) > 0 THEN jsonb_build_array('copies of a canary that are compressed, encoded otherwise, or cut by a page or TOAST chunk',
-                'parts of canaries, and every string that is no canary') ELSE jsonb_build_array('the files on disk') END);
+        'not_looked_at', pgseal.not_looked_at(cardinality(canaries) > 0));
 END $$;
 
 -- PostgreSQL gives pg_write_all_data, and whoever default privileges name, rights on every table: these are written by pgseal's
@@ -2784,9 +2836,12 @@ BEGIN
             ('check_rows', 'verify calls it'),
             ('leaves', 'verify and reencrypt call it; reads the catalogs'),
             ('counted_verdicts', 'verify calls it'),
+            ('require_decrypt', 'verify calls it; reads tables that everybody may read'),
             ('keyring_label', 'verify calls it; reads tables that everybody may read'),
             ('may_decrypt', 'verify calls it; reads tables that everybody may read'),
             ('verified', 'evidence calls it'),
+            ('keys_in_use', 'evidence calls it; reads tables that everybody may read'),
+            ('not_looked_at', 'evidence calls it'),
             ('scan_for', 'evidence calls it; reading files takes more rights'),
             ('scan_files', 'evidence calls it; reading files takes more rights'),
             ('encrypted_column', 'many call it; reads the catalogs'),
@@ -2870,6 +2925,8 @@ BEGIN
             ('row_triggers', 'encrypt_column calls it; reads the catalogs'),
             ('row_types', 'encrypt_column calls it; reads the catalogs'),
             ('table_obstacles', 'encrypt_column calls it; reads the catalogs'),
+            ('index_obstacles', 'encrypt_column calls it; reads the catalogs'),
+            ('trigger_obstacles', 'encrypt_column calls it; reads the catalogs'),
             ('text_names', 'encrypt_column calls it'),
             ('whole_rows', 'encrypt_column calls it')
         ), wanted (classid, objid, grantee, privilege) AS (

@@ -134,9 +134,12 @@ BEGIN
             ('check_rows', 'verify calls it'),
             ('leaves', 'verify and reencrypt call it; reads the catalogs'),
             ('counted_verdicts', 'verify calls it'),
+            ('require_decrypt', 'verify calls it; reads tables that everybody may read'),
             ('keyring_label', 'verify calls it; reads tables that everybody may read'),
             ('may_decrypt', 'verify calls it; reads tables that everybody may read'),
             ('verified', 'evidence calls it'),
+            ('keys_in_use', 'evidence calls it; reads tables that everybody may read'),
+            ('not_looked_at', 'evidence calls it'),
             ('scan_for', 'evidence calls it; reading files takes more rights'),
             ('scan_files', 'evidence calls it; reading files takes more rights'),
             ('encrypted_column', 'many call it; reads the catalogs'),
@@ -220,6 +223,8 @@ BEGIN
             ('row_triggers', 'encrypt_column calls it; reads the catalogs'),
             ('row_types', 'encrypt_column calls it; reads the catalogs'),
             ('table_obstacles', 'encrypt_column calls it; reads the catalogs'),
+            ('index_obstacles', 'encrypt_column calls it; reads the catalogs'),
+            ('trigger_obstacles', 'encrypt_column calls it; reads the catalogs'),
             ('text_names', 'encrypt_column calls it'),
             ('whole_rows', 'encrypt_column calls it')
         )

@@ -86,6 +86,18 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.check_rows(int8, text, text) IS 'internal: verdicts on the values of a page that PostgreSQL cannot read as a whole';
 
+CREATE FUNCTION pgseal.require_decrypt(target_table regclass, target_column name) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+    denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, quote_ident(current_user)::regrole));
+BEGIN
+    IF denied IS NOT NULL THEN
+        RAISE EXCEPTION 'permission denied for keyring "%": decrypt privilege needed', denied USING ERRCODE = 'insufficient_privilege';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.require_decrypt(regclass, name) IS 'internal: an error where the role may not decrypt a column';
+
 -- One snapshot for all of it. row_security: an error rather than a count of some rows only.
 CREATE FUNCTION pgseal.verify(target_table regclass, target_column name, context text DEFAULT NULL, max_listed int4 DEFAULT 1000)
     RETURNS TABLE (result text, number_of_values int8, keyring text, key_version int4, finding text, relation regclass, row_ctid tid)
@@ -94,8 +106,6 @@ CREATE FUNCTION pgseal.verify(target_table regclass, target_column name, context
 DECLARE
     base regtype := pgseal.encrypted_column(target_table, target_column)::regtype;
     checked text := format('pgseal.check_value(%I::%s, (%s)::text, %L)', target_column, base, coalesce(context, 'NULL'), context IS NOT NULL);
-    bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
-    denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, quote_ident(current_user)::regrole));
     verdict text;
     tally jsonb := '{}';
     pages_at_once constant int8 := 256;
@@ -107,9 +117,7 @@ DECLARE
     total int8 := 0;
     report_due timestamptz := pgseal.next_notice();
 BEGIN
-    IF denied IS NOT NULL THEN
-        RAISE EXCEPTION 'permission denied for keyring "%": decrypt privilege needed', denied USING ERRCODE = 'insufficient_privilege';
-    END IF;
+    PERFORM pgseal.require_decrypt(target_table, target_column);
     -- An expression is run by the executor, and with it what the owner has made of the table.
     PERFORM pgseal.require_owner(target_table) WHERE context IS NOT NULL;
     FOR here IN SELECT * FROM pgseal.leaves(target_table) LOOP
