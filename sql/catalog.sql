@@ -11,6 +11,7 @@ BEGIN
 END $$;
 
 CREATE SCHEMA pgseal;
+COMMENT ON SCHEMA pgseal IS 'pgseal: keyrings, encryption, search and rotation';
 
 CREATE TABLE pgseal.keyring (
     id int4 CONSTRAINT keyring_pkey PRIMARY KEY CHECK (id > 0),
@@ -60,7 +61,6 @@ COMMENT ON TABLE pgseal.index_key IS 'index keys, wrapped by the KMS; they make 
 COMMENT ON COLUMN pgseal.index_key.policy IS 'the searchable paths of this version';
 
 CREATE UNIQUE INDEX index_key_active ON pgseal.index_key (keyring) WHERE state = 'active';
-COMMENT ON SCHEMA pgseal IS 'pgseal: keyrings, encryption, search and rotation';
 
 -- A role by its number, written as its name; a restore keeps the name of a role that is missing.
 CREATE TYPE pgseal.grantee;
