@@ -4,7 +4,7 @@ use super::grantees;
 use super::keyrings::{manage, monitor};
 use super::raw::call::sql_functions;
 use super::released;
-use super::rotation::{in_place, places, reseal, verify};
+use super::rotation::{in_place, places, reencrypt, retire, verify};
 use super::search::{between, filters, gin, operators, rewrite, selectivity};
 use super::values::{casts, choice, equality, io, parts, reveal};
 
@@ -141,19 +141,19 @@ sql_functions! {
     pgseal_searchable_value_records => manage::searchable_values;
     pgseal_set_searchable => manage::set_searchable;
     pgseal_rewrap_keys => manage::rewrap_keys;
+    pgseal_may_become => manage::may_become;
     pgseal_flush_keys => manage::flush_keys;
     pgseal_key_tables_changed => manage::key_tables_changed;
 
     pgseal_rewrite_pages_record => in_place::rewrite_pages;
-    pgseal_reseal => reseal::reseal;
-    pgseal_reseal_problem => reseal::reseal_problem;
-    pgseal_is_current => reseal::is_current;
-    pgseal_require_autocommit => reseal::require_autocommit;
-    pgseal_exclude_writers => reseal::exclude_writers;
-    pgseal_retire_alone => reseal::retire_alone;
-    pgseal_runs_for_an_owner => reseal::runs_for_an_owner;
-    pgseal_wait_for_transactions => reseal::wait_for_transactions;
-    pgseal_may_become => reseal::may_become;
+    pgseal_reseal => reencrypt::reseal;
+    pgseal_reseal_problem => reencrypt::reseal_problem;
+    pgseal_is_current => reencrypt::is_current;
+    pgseal_require_autocommit => reencrypt::require_autocommit;
+    pgseal_exclude_writers => retire::exclude_writers;
+    pgseal_retire_alone => retire::retire_alone;
+    pgseal_runs_for_an_owner => reencrypt::runs_for_an_owner;
+    pgseal_wait_for_transactions => retire::wait_for_transactions;
     pgseal_text_holds_key => places::text_holds_key;
     pgseal_column_key_records => places::column_keys;
     pgseal_confined => places::confined;

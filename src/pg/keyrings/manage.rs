@@ -10,6 +10,7 @@ use crate::core::rng;
 use crate::core::secret::RootKey;
 use crate::core::token::Tokenizer;
 use crate::keys::context::{Purpose, WrapContext};
+use crate::keys::state::KeyState;
 use crate::kms::KmsError;
 use crate::pg::catalog::{self, KeyRow, Keyring, NewKey};
 use crate::pg::error::PgError;
@@ -282,6 +283,12 @@ fn unwrap_active(keyring: &Keyring) -> Result<(), PgError> {
     IndexKey::derive(&unwrap(index, Purpose::Index)?, &keyring.uuid, Some(&index.commitment))
         .map_err(other)?;
     Ok(())
+}
+
+/// `may_become(text, text)`: may a key version go from one state to the other?
+pub fn may_become(call: Call) -> Returned {
+    let (from, to) = (KeyState::parse(&call.text(0)?)?, KeyState::parse(&call.text(1)?)?);
+    Ok(Some(from.may_become(to).into()))
 }
 
 /// `flush_keys()`: every session drops its unwrapped keys at its next statement after this commits.

@@ -2,5 +2,6 @@
 
 pub mod in_place;
 pub mod places;
-pub mod reseal;
+pub mod reencrypt;
+pub mod retire;
 pub mod verify;

@@ -1,12 +1,10 @@
-//! What re-encryption and retiring need beside SQL; the loops themselves are in sql/reencrypt.sql.
+//! What re-encryption needs beside SQL; the loops themselves are in sql/reencrypt.sql.
 
 use crate::core::header::HEADER_BYTES;
-use crate::keys::state::KeyState;
-use crate::pg::catalog;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::varlena;
-use crate::pg::raw::{lock, xact};
+use crate::pg::raw::xact;
 use crate::pg::values::seal;
 
 /// `reseal(encrypted_*, index boolean)`: the same plaintext under the active keys of its keyring; without `index` its
@@ -44,39 +42,7 @@ pub fn require_autocommit(call: Call) -> Returned {
     }
 }
 
-/// `exclude_writers(keyring int4, version int4)`: waits for every transaction that seals with this data
-/// key version, and keeps others from starting to, until the end of this transaction.
-pub fn exclude_writers(call: Call) -> Returned {
-    lock::exclude(call.int4(0), call.int4(1) as u16);
-    xact::accept_invalidations();
-    Ok(None)
-}
-
-/// `retire_alone()`: false while another session retires a key.
-pub fn retire_alone(_: Call) -> Returned {
-    Ok(Some(lock::retire_alone().into()))
-}
-
 /// `runs_for_an_owner()`: whoever began the statement has no say in what runs now.
 pub fn runs_for_an_owner(_: Call) -> Returned {
     Ok(Some(xact::runs_for_an_owner().into()))
-}
-
-/// `wait_for_transactions()`: waits for every transaction that runs now; returns how many there were.
-pub fn wait_for_transactions(_: Call) -> Returned {
-    let running = lock::running_transactions();
-    let open = running.iter().filter(|transaction| !transaction.has_ended());
-    let open: Vec<String> = open.map(lock::Running::name).collect();
-    if !open.is_empty() {
-        let sessions = catalog::sessions_of(&open)?;
-        pgrx::notice!("waiting for transactions that are still running: sessions {sessions:?}");
-    }
-    running.iter().for_each(lock::Running::wait);
-    Ok(Some((running.len() as i32).into()))
-}
-
-/// `may_become(text, text)`: may a key version go from one state to the other?
-pub fn may_become(call: Call) -> Returned {
-    let (from, to) = (KeyState::parse(&call.text(0)?)?, KeyState::parse(&call.text(1)?)?);
-    Ok(Some(from.may_become(to).into()))
 }
