@@ -1,3 +1,6 @@
+CREATE FUNCTION pgseal.shared_keys_held() RETURNS int8
+    AS 'MODULE_PATHNAME', 'pgseal_shared_keys_held' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.shared_keys_held() IS 'how many unwrapped keys all sessions share now; see the view stat';
 CREATE FUNCTION pgseal.counter(name text) RETURNS int8
     AS 'MODULE_PATHNAME', 'pgseal_counter' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.counter(text) IS 'what this session has done; see the view stat';
@@ -22,3 +25,62 @@ COMMENT ON COLUMN pgseal.stat.kms_failures IS 'calls of a KMS that failed';
 COMMENT ON COLUMN pgseal.stat.kms_milliseconds IS 'time that calls of a KMS took';
 COMMENT ON COLUMN pgseal.stat.shared_key_hits IS 'unwrapped keys taken from what all sessions share, instead of a call of a KMS';
 COMMENT ON COLUMN pgseal.stat.shared_keys IS 'unwrapped keys that all sessions share now; NULL where pgseal is not in shared_preload_libraries';
+
+-- As the library has it: current_setting would believe what a role said before the library was loaded.
+CREATE FUNCTION pgseal.kms_endpoint() RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_kms_endpoint' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.kms_endpoint() IS 'internal: the setting pgseal.kms_endpoint';
+
+CREATE FUNCTION pgseal.set_kms_token(token text) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_set_kms_token' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.set_kms_token(text) IS 'a KMS token for this session alone, used instead of the server''s credentials; NULL, RESET ALL or DISCARD ALL takes it away';
+CREATE FUNCTION pgseal.kms_problem(keyring text, OUT problem text, OUT hint text)
+    AS 'MODULE_PATHNAME', 'pgseal_kms_problem_record' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.kms_problem(text) IS 'internal: what is wrong with a keyring''s KMS and what to do; NULL where it works';
+
+CREATE FUNCTION pgseal.check_kms(keyring text, OUT kms_endpoint text, OUT kms_key text, OUT works boolean,
+        OUT milliseconds numeric, OUT problem text, OUT hint text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    started timestamptz := clock_timestamp();
+BEGIN
+    SELECT p.problem, p.hint INTO problem, hint FROM pgseal.kms_problem(keyring) p;
+    milliseconds := round(1000 * extract(epoch FROM clock_timestamp() - started), 1);
+    SELECT coalesce(k.kms_endpoint, pgseal.kms_endpoint()), k.kms_key INTO kms_endpoint, kms_key
+      FROM pgseal.keyring k WHERE k.name = keyring;
+    works := problem IS NULL;
+END $$;
+COMMENT ON FUNCTION pgseal.check_kms(text) IS 'one row: does the KMS of a keyring unwrap its key, how fast, and what is wrong';
+
+CREATE FUNCTION pgseal.require_shared_keys() RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_require_shared_keys' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.require_shared_keys() IS 'internal: an error unless pgseal is preloaded';
+
+-- The functions that only read: those that seal what they return stay with the leader, which holds the writers' locks.
+CREATE FUNCTION pgseal.use_parallel_workers(wanted boolean DEFAULT true) RETURNS int4
+    LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    one regprocedure;
+    changed int4 := 0;
+BEGIN
+    IF wanted THEN
+        PERFORM pgseal.require_shared_keys();
+    END IF;
+    FOR one IN
+        SELECT p.oid FROM pg_proc p
+          JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+          JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgseal'
+         WHERE p.provolatile = 's' AND p.proparallel = CASE WHEN wanted THEN 'r' ELSE 's' END
+           AND p.proname NOT IN ('field', 'element', 'path', 'field_text', 'element_text', 'path_text', 'concat', 'delete', 'delete_path')
+           -- These are safe always.
+           AND p.proname NOT IN ('typanalyze', 'unsupported', 'refuse', 'encrypted_jsonb_out', 'encrypted_text_out')
+           AND p.proname NOT LIKE '%selectivity' AND p.proname NOT LIKE 'grantee\_%'
+           AND (SELECT t.typname FROM pg_type t WHERE t.oid = p.prorettype) NOT IN ('internal', 'encrypted_jsonb', 'encrypted_text')
+         ORDER BY 1
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s PARALLEL %s', one, CASE WHEN wanted THEN 'SAFE' ELSE 'RESTRICTED' END);
+        changed := changed + 1;
+    END LOOP;
+    RETURN changed;
+END $$;
+COMMENT ON FUNCTION pgseal.use_parallel_workers(boolean) IS 'let parallel workers decrypt (true) or only the leader (false); needs pgseal in shared_preload_libraries; returns how many functions changed';

@@ -38,10 +38,8 @@ pgrx::extension_sql_file!("../../sql/places.sql", name = "places", requires = ["
 pgrx::extension_sql_file!("../../sql/in_place.sql", name = "in_place", requires = ["places"]);
 pgrx::extension_sql_file!("../../sql/reencrypt.sql", name = "reencrypt", requires = ["in_place"]);
 pgrx::extension_sql_file!("../../sql/retire.sql", name = "retire", requires = ["reencrypt"]);
-pgrx::extension_sql_file!("../../sql/shared_keys.sql", name = "shared_keys", requires = ["retire"]);
-pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["shared_keys"]);
-pgrx::extension_sql_file!("../../sql/kms.sql", name = "kms", requires = ["monitor"]);
-pgrx::extension_sql_file!("../../sql/migration.sql", name = "migration", requires = ["kms"]);
+pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["retire"]);
+pgrx::extension_sql_file!("../../sql/migration.sql", name = "migration", requires = ["monitor"]);
 pgrx::extension_sql_file!("../../sql/backup.sql", name = "backup", requires = ["migration"]);
 pgrx::extension_sql_file!("../../sql/verify.sql", name = "verify", requires = ["backup"]);
 pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["verify"]);
