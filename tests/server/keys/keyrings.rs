@@ -491,6 +491,26 @@ fn a_keyring_created_under_set_role_belongs_to_that_role() {
 }
 
 #[test]
+fn unknown_keyring_is_named_with_a_hint_everywhere() {
+    let mut client = database();
+    for call in [
+        "grant_keyring('none', 'public', '{search}')",
+        "revoke_keyring('none', 'public')",
+        "export_keyring('none')",
+        "check_kms('none')",
+        "rotate_key('none')",
+        "retire_key('none', 1)",
+        "drop_keyring('none')",
+        "drop_keyring('none', force => true)",
+    ] {
+        let error = client.error(&format!("SELECT pgseal.{call}"));
+        assert_eq!(error.code().code(), "42704", "{call}");
+        assert_eq!(error.message(), "keyring \"none\" does not exist", "{call}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("lists the keyrings")), "{call}");
+    }
+}
+
+#[test]
 fn managing_keys_is_not_for_everybody() {
     let mut client = database();
     client.run("SELECT pgseal.rotate_key('k')");
