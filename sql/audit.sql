@@ -355,4 +355,5 @@ BEGIN
         END;
     END LOOP;
 END $$;
-COMMENT ON FUNCTION pgseal.audit(interval, int4) IS 'what is set up in a way that gives plaintext away, with severity and what to do; reads the headers of all values';
+COMMENT ON FUNCTION pgseal.audit(interval, int4)
+    IS 'what is set up in a way that gives plaintext away, with severity and what to do; reads the headers of all values';

@@ -5,15 +5,18 @@ COMMENT ON FUNCTION pgseal.between_support(internal) IS 'planner support: token 
 CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low numeric, high numeric) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_between_numbers' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.between_support;
-COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, numeric, numeric) IS 'is a number at the path between the bounds, both included; NULL is open';
+COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, numeric, numeric)
+    IS 'is a number at the path between the bounds, both included; NULL is open';
 CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low timestamptz, high timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_between_times' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.between_support;
-COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, timestamptz, timestamptz) IS 'is a date or time at the path between the bounds, both included; NULL is open';
+COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, timestamptz, timestamptz)
+    IS 'is a date or time at the path between the bounds, both included; NULL is open';
 CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low text, high text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.between_support;
-COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, text, text) IS 'the same for bounds without a type: numbers where they read as such, else times';
+COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, text, text)
+    IS 'the same for bounds without a type: numbers where they read as such, else times';
 CREATE FUNCTION pgseal.filter_between_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_filter_between_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.filter_between_support(internal) IS 'planner support: keeps the plaintext of a constant out of plans';

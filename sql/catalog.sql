@@ -106,7 +106,8 @@ CREATE TABLE pgseal.privilege (
     decrypt boolean NOT NULL DEFAULT false,
     CONSTRAINT privilege_pkey PRIMARY KEY (keyring, role)
 );
-COMMENT ON TABLE pgseal.privilege IS 'what roles may do with a keyring; role - is PUBLIC; what waits for a role that a restore did not find is for the role that gets the name';
+COMMENT ON TABLE pgseal.privilege
+    IS 'what roles may do with a keyring; role - is PUBLIC; what waits for a role that a restore did not find is for the role that gets the name';
 
 SELECT pg_catalog.pg_extension_config_dump('pgseal.keyring', '');
 SELECT pg_catalog.pg_extension_config_dump('pgseal.data_key', '');

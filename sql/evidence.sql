@@ -159,4 +159,6 @@ BEGIN
             'as a superuser, or for all but file_scan as a role with SELECT and decrypt'),
         'not_looked_at', pgseal.not_looked_at(cardinality(canaries) > 0));
 END $$;
-COMMENT ON FUNCTION pgseal.evidence(regclass, jsonb, text[], boolean) IS 'a record for an auditor: do all values authenticate, under which keys, where and when, what was not looked at; with canaries a search of the table''s files on disk; contexts maps columns to expressions for verify';
+COMMENT ON FUNCTION pgseal.evidence(regclass, jsonb, text[], boolean)
+    IS 'a record for an auditor: do all values authenticate, under which keys, where and when, what was not looked at; with canaries a search of the '
+        'table''s files on disk; contexts maps columns to expressions for verify';

@@ -1,11 +1,13 @@
 CREATE FUNCTION pgseal.create_keyring(name text, searchable text[] DEFAULT '{}', kms_key text DEFAULT NULL, kms_endpoint text DEFAULT NULL) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text) IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint; returns its id';
+COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text)
+    IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint; returns its id';
 CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4) IS 'make a keyring with the id that the types of a schema name which was restored without rows';
+COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4)
+    IS 'make a keyring with the id that the types of a schema name which was restored without rows';
 CREATE FUNCTION pgseal.keyring_named(name text) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_keyring_named' LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.keyring_named(text) IS 'internal: the id of a keyring; an error where there is none of the name';
@@ -171,7 +173,8 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 END $$;
-COMMENT ON FUNCTION pgseal.check_searchable(regclass, name, int4) IS 'how many different values searchable paths have in a sample of rows, with a notice where so few are easy to guess; needs decrypt';
+COMMENT ON FUNCTION pgseal.check_searchable(regclass, name, int4)
+    IS 'how many different values searchable paths have in a sample of rows, with a notice where so few are easy to guess; needs decrypt';
 
 CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$

@@ -280,7 +280,8 @@ BEGIN
     RETURN QUERY SELECT o FROM pgseal.index_obstacles(target_table, target_column, relation) o;
     RETURN QUERY SELECT o FROM pgseal.trigger_obstacles(target_table, target_column, relation) o;
 END $$;
-COMMENT ON FUNCTION pgseal.table_obstacles(regclass, name, regclass) IS 'internal: what of one table or partition keeps a column from being encrypted or decrypted';
+COMMENT ON FUNCTION pgseal.table_obstacles(regclass, name, regclass)
+    IS 'internal: what of one table or partition keeps a column from being encrypted or decrypted';
 
 -- What stands in the way, one line each.
 CREATE FUNCTION pgseal.migration_obstacles(target_table regclass, target_column name) RETURNS SETOF text
@@ -633,7 +634,8 @@ BEGIN
             USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Call again, if a partition was attached meanwhile. Does a trigger keep rows from being updated?';
     END IF;
 END $$;
-COMMENT ON FUNCTION pgseal.compare_columns(regclass, name, name, boolean, tid, tid) IS 'internal: an error where the two columns of a migration differ in some pages';
+COMMENT ON FUNCTION pgseal.compare_columns(regclass, name, name, boolean, tid, tid)
+    IS 'internal: an error where the two columns of a migration differ in some pages';
 
 -- Rather too few pages where nobody has counted the rows yet.
 CREATE FUNCTION pgseal.pages_of_batch(leaf regclass, batch_size int4) RETURNS int8
@@ -820,7 +822,8 @@ BEGIN
     CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, keyring, true), true,
                                batch_size, dry_run, ignore);
 END $$;
-COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) IS 'make a jsonb, text or varchar column encrypted while it is in use; can be stopped and called again';
+COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[])
+    IS 'make a jsonb, text or varchar column encrypted while it is in use; can be stopped and called again';
 
 CREATE PROCEDURE pgseal.decrypt_column(target_table regclass, target_column name, batch_size int4 DEFAULT 1000,
         dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
@@ -830,4 +833,5 @@ BEGIN
     CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, NULL, false), false,
                                batch_size, dry_run, ignore);
 END $$;
-COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[]) IS 'make an encrypted column jsonb or text again while it is in use; can be stopped and called again';
+COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[])
+    IS 'make an encrypted column jsonb or text again while it is in use; can be stopped and called again';

@@ -33,7 +33,8 @@ COMMENT ON FUNCTION pgseal.kms_endpoint() IS 'internal: the setting pgseal.kms_e
 
 CREATE FUNCTION pgseal.set_kms_token(token text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_set_kms_token' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.set_kms_token(text) IS 'a KMS token for this session alone, used instead of the server''s credentials; NULL, RESET ALL or DISCARD ALL takes it away';
+COMMENT ON FUNCTION pgseal.set_kms_token(text)
+    IS 'a KMS token for this session alone, used instead of the server''s credentials; NULL, RESET ALL or DISCARD ALL takes it away';
 CREATE FUNCTION pgseal.kms_problem(keyring text, OUT problem text, OUT hint text)
     AS 'MODULE_PATHNAME', 'pgseal_kms_problem_record' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.kms_problem(text) IS 'internal: what is wrong with a keyring''s KMS and what to do; NULL where it works';
@@ -83,4 +84,5 @@ BEGIN
     END LOOP;
     RETURN changed;
 END $$;
-COMMENT ON FUNCTION pgseal.use_parallel_workers(boolean) IS 'let parallel workers decrypt (true) or only the leader (false); needs pgseal in shared_preload_libraries; returns how many functions changed';
+COMMENT ON FUNCTION pgseal.use_parallel_workers(boolean)
+    IS 'let parallel workers decrypt (true) or only the leader (false); needs pgseal in shared_preload_libraries; returns how many functions changed';

@@ -196,9 +196,11 @@ COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_text) IS 'refused
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
-COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
+COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, jsonb)
+    IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
-COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
+COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb)
+    IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
 -- Dumps of 0.2.0 may name these, too.
 CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';

@@ -142,7 +142,9 @@ BEGIN
     END LOOP;
     RETURN changed;
 END $$;
-COMMENT ON FUNCTION pgseal.use_leakproof(boolean) IS 'let row-level security use the token index (true), or keep the counts of EXPLAIN ANALYZE from telling of hidden rows (false); for superusers; returns how many functions changed';
+COMMENT ON FUNCTION pgseal.use_leakproof(boolean)
+    IS 'let row-level security use the token index (true), or keep the counts of EXPLAIN ANALYZE from telling of hidden rows (false); for superusers; '
+        'returns how many functions changed';
 
 CREATE FUNCTION pgseal.operator_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_operator_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
@@ -247,7 +249,8 @@ COMMENT ON OPERATOR pg_catalog.<> (text, @extschema@.encrypted_text) IS 'not equ
 CREATE FUNCTION pgseal.between(value @extschema@.encrypted_jsonb, path text, low text, high text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.between_support;
-COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, text, text) IS 'the same for bounds without a type: numbers where they read as such, else times';
+COMMENT ON FUNCTION pgseal.between(@extschema@.encrypted_jsonb, text, text, text)
+    IS 'the same for bounds without a type: numbers where they read as such, else times';
 CREATE FUNCTION pgseal.filter_between(path text, low text, high text, keyring text DEFAULT NULL) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_between_texts' LANGUAGE C STABLE PARALLEL RESTRICTED
     SUPPORT pgseal.filter_between_support;
@@ -271,7 +274,8 @@ CREATE OR REPLACE FUNCTION pgseal.jsonb_path_match(@extschema@.encrypted_jsonb, 
 CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4) IS 'make a keyring with the id that the types of a schema name which was restored without rows';
+COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4)
+    IS 'make a keyring with the id that the types of a schema name which was restored without rows';
 CREATE FUNCTION pgseal.keyring_named(name text) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_keyring_named' LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.keyring_named(text) IS 'internal: the id of a keyring; an error where there is none of the name';
@@ -413,7 +417,8 @@ CREATE OR REPLACE VIEW pgseal.rotation_progress WITH (security_barrier) AS
 -- These run as the owner of the tables above; the role that counts is the one that called reencrypt.
 CREATE FUNCTION pgseal.runs_for_an_owner() RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_runs_for_an_owner' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.runs_for_an_owner() IS 'internal: true below VACUUM, ANALYZE and the like, where a table''s owner has code run and whoever began it is somebody else';
+COMMENT ON FUNCTION pgseal.runs_for_an_owner()
+    IS 'internal: true below VACUUM, ANALYZE and the like, where a table''s owner has code run and whoever began it is somebody else';
 
 CREATE OR REPLACE FUNCTION pgseal.rotation_column(target_table regclass, target_column name) RETURNS int2
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -723,7 +728,8 @@ BEGIN
     END IF;
     RETURN rotation = 'in_place';
 END $$;
-COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text) IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';
+COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text)
+    IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';
 
 CREATE FUNCTION pgseal.rows_to_reencrypt(leaf regclass, target_column name, index boolean) RETURNS boolean
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -846,7 +852,8 @@ BEGIN
         COMMIT AND CHAIN;
     END IF;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, int8, int8, timestamptz, timestamptz) IS 'internal: re-encrypts what one table stores';
+COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, int8, int8, timestamptz, timestamptz)
+    IS 'internal: re-encrypts what one table stores';
 
 CREATE PROCEDURE pgseal.reencrypt_end_pass(leaf regclass, target_column name, index boolean, pass int4, nothing_done boolean, step int8)
     LANGUAGE plpgsql AS $$
@@ -861,7 +868,8 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
     END IF;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_end_pass(regclass, name, boolean, int4, boolean, int8) IS 'internal: finishes a run of reencrypt or begins another pass, and commits';
+COMMENT ON PROCEDURE pgseal.reencrypt_end_pass(regclass, name, boolean, int4, boolean, int8)
+    IS 'internal: finishes a run of reencrypt or begins another pass, and commits';
 
 CREATE PROCEDURE pgseal.wait_for_old_transactions()
     LANGUAGE plpgsql AS $$
@@ -933,7 +941,8 @@ BEGIN
     END;
     COMMIT AND CHAIN;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_batch(regclass, name, boolean, boolean, int8, int8, int8, boolean, boolean, int8, int8, timestamptz) IS 'internal: re-encrypts some pages';
+COMMENT ON PROCEDURE pgseal.reencrypt_batch(regclass, name, boolean, boolean, int8, int8, int8, boolean, boolean, int8, int8, timestamptz)
+    IS 'internal: re-encrypts some pages';
 
 CREATE FUNCTION pgseal.reencrypting_update(leaf regclass, target_column name, index boolean, careful boolean) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -941,7 +950,8 @@ CREATE FUNCTION pgseal.reencrypting_update(leaf regclass, target_column name, in
               WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
             leaf, target_column, index)
         || CASE WHEN careful THEN format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index) ELSE '' END;
-COMMENT ON FUNCTION pgseal.reencrypting_update(regclass, name, boolean, boolean) IS 'internal: the UPDATE of some pages; careful leaves out what cannot be read';
+COMMENT ON FUNCTION pgseal.reencrypting_update(regclass, name, boolean, boolean)
+    IS 'internal: the UPDATE of some pages; careful leaves out what cannot be read';
 
 -- A key that is newer than what the run waited for: whoever has a snapshot from before it must not meet its bytes.
 CREATE PROCEDURE pgseal.wait_for_snapshots(refused text, INOUT notice_due timestamptz)
@@ -1571,7 +1581,8 @@ BEGIN
     RETURN QUERY SELECT o FROM pgseal.index_obstacles(target_table, target_column, relation) o;
     RETURN QUERY SELECT o FROM pgseal.trigger_obstacles(target_table, target_column, relation) o;
 END $$;
-COMMENT ON FUNCTION pgseal.table_obstacles(regclass, name, regclass) IS 'internal: what of one table or partition keeps a column from being encrypted or decrypted';
+COMMENT ON FUNCTION pgseal.table_obstacles(regclass, name, regclass)
+    IS 'internal: what of one table or partition keeps a column from being encrypted or decrypted';
 
 -- What stands in the way, one line each.
 CREATE OR REPLACE FUNCTION pgseal.migration_obstacles(target_table regclass, target_column name) RETURNS SETOF text
@@ -1874,7 +1885,8 @@ BEGIN
             USING ERRCODE = 'data_corrupted', HINT = 'Nothing was swapped. Call again, if a partition was attached meanwhile. Does a trigger keep rows from being updated?';
     END IF;
 END $$;
-COMMENT ON FUNCTION pgseal.compare_columns(regclass, name, name, boolean, tid, tid) IS 'internal: an error where the two columns of a migration differ in some pages';
+COMMENT ON FUNCTION pgseal.compare_columns(regclass, name, name, boolean, tid, tid)
+    IS 'internal: an error where the two columns of a migration differ in some pages';
 
 -- Rather too few pages where nobody has counted the rows yet.
 CREATE FUNCTION pgseal.pages_of_batch(leaf regclass, batch_size int4) RETURNS int8
@@ -2231,11 +2243,13 @@ END;
 CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, context text, context_known boolean,
         OUT result text, OUT keyring_id int4, OUT key_version int4, OUT finding text)
     AS 'MODULE_PATHNAME', 'pgseal_check_jsonb_record' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
-COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean)
+    IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
 CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_text, context text, context_known boolean,
         OUT result text, OUT keyring_id int4, OUT key_version int4, OUT finding text)
     AS 'MODULE_PATHNAME', 'pgseal_check_text_record' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
-COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_text, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_text, text, boolean)
+    IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
 
 -- Verdicts on the values of some pages. Where PostgreSQL itself cannot read them, the pages are halved until the
 -- row is found.

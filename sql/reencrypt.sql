@@ -1,9 +1,11 @@
 CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, index boolean DEFAULT true) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, boolean) IS 'internal: the same document under the active keys of its keyring; with index false its tokens stay';
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, boolean)
+    IS 'internal: the same document under the active keys of its keyring; with index false its tokens stay';
 CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_text, index boolean DEFAULT true) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_text, boolean) IS 'internal: the same text under the active keys of its keyring; with index false its tokens stay';
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_text, boolean)
+    IS 'internal: the same text under the active keys of its keyring; with index false its tokens stay';
 CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
@@ -12,10 +14,12 @@ CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, index boolean)
 COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
 CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
+COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, boolean)
+    IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
 CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_text, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_text, boolean) IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
+COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_text, boolean)
+    IS 'is the value sealed under the active data key and, unless index is false, index key? Needs no key';
 CREATE FUNCTION pgseal.require_autocommit(command text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_require_autocommit' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.require_autocommit(text) IS 'internal: refuses to run inside a transaction block';
@@ -102,7 +106,8 @@ BEGIN
     END IF;
     RETURN rotation = 'in_place';
 END $$;
-COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text) IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';
+COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text)
+    IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';
 
 CREATE FUNCTION pgseal.rows_to_reencrypt(leaf regclass, target_column name, index boolean) RETURNS boolean
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -164,7 +169,9 @@ BEGIN
             total_in_place, total OPERATOR(pg_catalog.-) total_in_place;
     END IF;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text) IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';
+COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text)
+    IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false '
+        'tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';
 
 -- Passes over one table, until one finds no old value. Whoever has read old bytes may write them back: a pass that finds none
 -- counts only if it began after their end.
@@ -226,7 +233,8 @@ BEGIN
         COMMIT AND CHAIN;
     END IF;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, int8, int8, timestamptz, timestamptz) IS 'internal: re-encrypts what one table stores';
+COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, int8, int8, timestamptz, timestamptz)
+    IS 'internal: re-encrypts what one table stores';
 
 CREATE PROCEDURE pgseal.reencrypt_end_pass(leaf regclass, target_column name, index boolean, pass int4, nothing_done boolean, step int8)
     LANGUAGE plpgsql AS $$
@@ -241,7 +249,8 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Does a trigger put the old value back?';
     END IF;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_end_pass(regclass, name, boolean, int4, boolean, int8) IS 'internal: finishes a run of reencrypt or begins another pass, and commits';
+COMMENT ON PROCEDURE pgseal.reencrypt_end_pass(regclass, name, boolean, int4, boolean, int8)
+    IS 'internal: finishes a run of reencrypt or begins another pass, and commits';
 
 CREATE PROCEDURE pgseal.wait_for_old_transactions()
     LANGUAGE plpgsql AS $$
@@ -313,7 +322,8 @@ BEGIN
     END;
     COMMIT AND CHAIN;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_batch(regclass, name, boolean, boolean, int8, int8, int8, boolean, boolean, int8, int8, timestamptz) IS 'internal: re-encrypts some pages';
+COMMENT ON PROCEDURE pgseal.reencrypt_batch(regclass, name, boolean, boolean, int8, int8, int8, boolean, boolean, int8, int8, timestamptz)
+    IS 'internal: re-encrypts some pages';
 
 CREATE FUNCTION pgseal.reencrypting_update(leaf regclass, target_column name, index boolean, careful boolean) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -321,7 +331,8 @@ CREATE FUNCTION pgseal.reencrypting_update(leaf regclass, target_column name, in
               WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
             leaf, target_column, index)
         || CASE WHEN careful THEN format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index) ELSE '' END;
-COMMENT ON FUNCTION pgseal.reencrypting_update(regclass, name, boolean, boolean) IS 'internal: the UPDATE of some pages; careful leaves out what cannot be read';
+COMMENT ON FUNCTION pgseal.reencrypting_update(regclass, name, boolean, boolean)
+    IS 'internal: the UPDATE of some pages; careful leaves out what cannot be read';
 
 -- A key that is newer than what the run waited for: whoever has a snapshot from before it must not meet its bytes.
 CREATE PROCEDURE pgseal.wait_for_snapshots(refused text, INOUT notice_due timestamptz)

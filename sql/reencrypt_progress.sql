@@ -80,7 +80,8 @@ COMMENT ON COLUMN pgseal.rotation_progress.pids IS 'sessions that work on it';
 -- These run as the owner of the tables above; the role that counts is the one that called reencrypt.
 CREATE FUNCTION pgseal.runs_for_an_owner() RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_runs_for_an_owner' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.runs_for_an_owner() IS 'internal: true below VACUUM, ANALYZE and the like, where a table''s owner has code run and whoever began it is somebody else';
+COMMENT ON FUNCTION pgseal.runs_for_an_owner()
+    IS 'internal: true below VACUUM, ANALYZE and the like, where a table''s owner has code run and whoever began it is somebody else';
 
 CREATE FUNCTION pgseal.rotation_column(target_table regclass, target_column name) RETURNS int2
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -90,7 +90,9 @@ BEGIN
     END LOOP;
     RETURN changed;
 END $$;
-COMMENT ON FUNCTION pgseal.use_leakproof(boolean) IS 'let row-level security use the token index (true), or keep the counts of EXPLAIN ANALYZE from telling of hidden rows (false); for superusers; returns how many functions changed';
+COMMENT ON FUNCTION pgseal.use_leakproof(boolean)
+    IS 'let row-level security use the token index (true), or keep the counts of EXPLAIN ANALYZE from telling of hidden rows (false); for superusers; '
+        'returns how many functions changed';
 
 CREATE FUNCTION pgseal.exact_match(@extschema@.encrypted_text, @extschema@.encrypted_filter) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exact_match' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
@@ -109,7 +111,8 @@ CREATE FUNCTION pgseal.exact_join_selectivity(internal, oid, internal, int2, int
 COMMENT ON FUNCTION pgseal.exact_join_selectivity(internal, oid, internal, int2, internal) IS 'internal: 1, the token match has been counted';
 CREATE FUNCTION pgseal.token_selectivity(internal, oid, internal, int4) RETURNS float8
     AS 'MODULE_PATHNAME', 'pgseal_token_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.token_selectivity(internal, oid, internal, int4) IS 'internal: the share of rows that a filter lets through, from the statistics on tokens';
+COMMENT ON FUNCTION pgseal.token_selectivity(internal, oid, internal, int4)
+    IS 'internal: the share of rows that a filter lets through, from the statistics on tokens';
 CREATE FUNCTION pgseal.token_join_selectivity(internal, oid, internal, int2, internal) RETURNS float8
     AS 'MODULE_PATHNAME', 'pgseal_token_join_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.token_join_selectivity(internal, oid, internal, int2, internal) IS 'internal: the share of rows for a filter not known yet';

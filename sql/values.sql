@@ -1,6 +1,7 @@
 CREATE FUNCTION pgseal.coerce(@extschema@.encrypted_jsonb, int4, boolean) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_coerce' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.coerce(@extschema@.encrypted_jsonb, int4, boolean) IS 'seal a literal under its column''s keyring; refuse a value of another keyring';
+COMMENT ON FUNCTION pgseal.coerce(@extschema@.encrypted_jsonb, int4, boolean)
+    IS 'seal a literal under its column''s keyring; refuse a value of another keyring';
 CREATE FUNCTION pgseal.coerce(@extschema@.encrypted_text, int4, boolean) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_coerce' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.coerce(@extschema@.encrypted_text, int4, boolean) IS 'seal a literal under its column''s keyring; refuse a value of another keyring';
@@ -19,10 +20,12 @@ COMMENT ON FUNCTION pgseal.seal(bpchar, int4, boolean) IS 'assignment cast: encr
 
 CREATE FUNCTION pgseal.encrypt(value jsonb, keyring text DEFAULT NULL, context text DEFAULT NULL) RETURNS @extschema@.encrypted_jsonb
     AS 'MODULE_PATHNAME', 'pgseal_encrypt_jsonb' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.encrypt(jsonb, text, text) IS 'encrypt a document under a keyring, by default the session''s or the database''s; with a context only decrypt with the same context reads it';
+COMMENT ON FUNCTION pgseal.encrypt(jsonb, text, text)
+    IS 'encrypt a document under a keyring, by default the session''s or the database''s; with a context only decrypt with the same context reads it';
 CREATE FUNCTION pgseal.encrypt(value text, keyring text DEFAULT NULL, context text DEFAULT NULL) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_encrypt_text' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.encrypt(text, text, text) IS 'encrypt a text under a keyring, by default the session''s or the database''s; with a context only decrypt with the same context reads it';
+COMMENT ON FUNCTION pgseal.encrypt(text, text, text)
+    IS 'encrypt a text under a keyring, by default the session''s or the database''s; with a context only decrypt with the same context reads it';
 
 -- COST 100, so that a LIMIT below decrypts only the rows it returns.
 CREATE FUNCTION pgseal.decrypt(value @extschema@.encrypted_jsonb) RETURNS jsonb

@@ -2,11 +2,13 @@
 CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, context text, context_known boolean,
         OUT result text, OUT keyring_id int4, OUT key_version int4, OUT finding text)
     AS 'MODULE_PATHNAME', 'pgseal_check_jsonb_record' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
-COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean)
+    IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
 CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_text, context text, context_known boolean,
         OUT result text, OUT keyring_id int4, OUT key_version int4, OUT finding text)
     AS 'MODULE_PATHNAME', 'pgseal_check_text_record' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
-COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_text, text, boolean) IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_text, text, boolean)
+    IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
 
 -- Verdicts on the values of some pages. Where PostgreSQL itself cannot read them, the pages are halved until the
 -- row is found.
@@ -158,7 +160,9 @@ BEGIN
                   CROSS JOIN LATERAL jsonb_to_record(t.key::jsonb) v (result text, keyring_id int4, key_version int4, finding text)
                   ORDER BY 1, 3, 4, 5;
 END $$;
-COMMENT ON FUNCTION pgseal.verify(regclass, name, text, int4) IS 'are all values of a column authentic? Counts by keyring and key version, and the place of each that is not; with an SQL expression for the context also of moved ones; needs decrypt';
+COMMENT ON FUNCTION pgseal.verify(regclass, name, text, int4)
+    IS 'are all values of a column authentic? Counts by keyring and key version, and the place of each that is not; with an SQL expression for the '
+        'context also of moved ones; needs decrypt';
 
 CREATE FUNCTION pgseal.keyring_label(keyring_id int4) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
