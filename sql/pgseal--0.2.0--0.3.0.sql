@@ -558,25 +558,27 @@ CREATE OR REPLACE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regcla
 $$;
 
 -- What an owner's triggers, CHECKs and functions of indexes do, they do as whoever works on the table.
-CREATE FUNCTION pgseal.require_owner(target_table regclass) RETURNS void
+CREATE FUNCTION pgseal.require_owner(target_table regclass, or_run_as_owner boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     other record;
 BEGIN
     SELECT c.oid::regclass AS relation, c.relowner::regrole AS owner INTO other
       FROM (SELECT target_table UNION SELECT l.leaf FROM pgseal.leaves(target_table) l UNION SELECT p.relid FROM pg_partition_tree(target_table) p) t (relation)
-      JOIN pg_class c ON c.oid = t.relation WHERE NOT pg_has_role(c.relowner, current_user, 'USAGE') ORDER BY 1 LIMIT 1;
+      JOIN pg_class c ON c.oid = t.relation WHERE NOT pg_has_role(c.relowner, current_user, 'USAGE')
+       AND NOT (or_run_as_owner AND pg_has_role(c.relowner, 'USAGE')) ORDER BY 1 LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION '% belongs to %, whose triggers and functions would run with the privileges of %', other.relation, other.owner, quote_ident(current_user)
             USING ERRCODE = 'insufficient_privilege', HINT = format('SET ROLE %s first: a role that needs its privileges on the keyring.', other.owner);
     END IF;
 END $$;
-COMMENT ON FUNCTION pgseal.require_owner(regclass) IS 'internal: refuses to run an owner''s code with more privileges than the owner has';
+COMMENT ON FUNCTION pgseal.require_owner(regclass, boolean) IS 'internal: refuses to run an owner''s code with more privileges than the owner has';
 
 -- For everybody: it runs as its caller, with fewer rights than without it.
-CREATE FUNCTION pgseal.confined(statement text, start tid DEFAULT NULL, stop tid DEFAULT NULL) RETURNS text
+CREATE FUNCTION pgseal.confined(statement text, start tid DEFAULT NULL, stop tid DEFAULT NULL, of_table regclass DEFAULT NULL) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_confined' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.confined(text, tid, tid) IS 'internal: runs a statement whose triggers and functions cannot go back from SET ROLE';
+COMMENT ON FUNCTION pgseal.confined(text, tid, tid, regclass)
+    IS 'internal: runs a statement whose triggers and functions cannot go back from SET ROLE; as the owner of of_table where that one has fewer rights';
 
 -- For whoever may select all rows. Read without the planner and the executor: no code of the table's owner runs.
 CREATE FUNCTION pgseal.jsonb_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_jsonb[]
@@ -624,12 +626,20 @@ BEGIN
     RETURN found;
 END $$;
 
-CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean) RETURNS text
-    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
-CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, index boolean) RETURNS text
-    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
+CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, index boolean, permit bytea) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, boolean, bytea)
+    IS 'internal: the same with the privileges of whoever calls pgseal.confined(), whose third parameter the permit is';
+CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean, permit bytea) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean, bytea) IS 'internal: why a value cannot be encrypted anew, or NULL';
+CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_text, index boolean, permit bytea) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_text, boolean, bytea)
+    IS 'internal: the same with the privileges of whoever calls pgseal.confined(), whose third parameter the permit is';
+CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, index boolean, permit bytea) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, boolean, bytea) IS 'internal: why a value cannot be encrypted anew, or NULL';
 CREATE FUNCTION pgseal.retire_alone() RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_retire_alone' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.retire_alone() IS 'internal: false while another session retires a key';
@@ -641,7 +651,7 @@ DECLARE
     rows_of_page float8 := (SELECT c.reltuples / nullif(c.relpages, 0) FROM pg_class c WHERE c.oid = target_table AND c.reltuples >= 0);
 BEGIN
     IF rows_of_page IS NULL THEN
-        rows_of_page := pgseal.confined(format('SELECT count(*) / 8.0 FROM ONLY %s WHERE ctid < $1', target_table), '(8,0)'::tid);
+        rows_of_page := pgseal.confined(format('SELECT count(*) / 8.0 FROM ONLY %s WHERE ctid < $1', target_table), '(8,0)'::tid, of_table => target_table);
     END IF;
     RETURN greatest(1, number_of_rows / greatest(1, rows_of_page))::int8;
 END $$;
@@ -693,7 +703,7 @@ DECLARE
     problem text;
     is_ours boolean;
 BEGIN
-    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_owner(target_table);
+    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_owner(target_table, or_run_as_owner => true);
     IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
         RAISE EXCEPTION '% is not a table', target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
@@ -737,7 +747,7 @@ DECLARE
     some_left boolean;
 BEGIN
     some_left := pgseal.confined(format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L)
-        AND pgseal.reseal_problem(%2$I, %3$L) IS NULL)', leaf, target_column, index));
+        AND pgseal.reseal_problem(%2$I, %3$L, $3) IS NULL)', leaf, target_column, index), of_table => leaf);
     RETURN some_left;
 END $$;
 COMMENT ON FUNCTION pgseal.rows_to_reencrypt(regclass, name, boolean) IS 'internal: has the column a value that is not current and can be renewed?';
@@ -746,8 +756,8 @@ CREATE FUNCTION pgseal.report_unreadable(leaf regclass, target_column name, inde
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     listed text[] := pgseal.confined(format('SELECT array_agg(format(%1$L, u.ctid, u.problem)) FROM (
-        SELECT t.ctid, pgseal.reseal_problem(t.%3$I, %4$L) AS problem FROM ONLY %2$s t WHERE NOT pgseal.is_current(t.%3$I, %4$L)) u
-        WHERE u.problem IS NOT NULL', '%s: %s', leaf, target_column, index));
+        SELECT t.ctid, pgseal.reseal_problem(t.%3$I, %4$L, $3) AS problem FROM ONLY %2$s t WHERE NOT pgseal.is_current(t.%3$I, %4$L)) u
+        WHERE u.problem IS NOT NULL', '%s: %s', leaf, target_column, index), of_table => leaf);
 BEGIN
     IF cardinality(listed) > 0 THEN
         RAISE WARNING '% rows of % stay as they were, because column % cannot be encrypted anew: %', cardinality(listed), leaf,
@@ -924,7 +934,7 @@ BEGIN
         changed := changed_in_place;
         IF by_update THEN
             changed := changed OPERATOR(pg_catalog.+) pgseal.confined(pgseal.reencrypting_update(leaf, target_column, index, careful),
-                pgseal.start_of_page(next_page), pgseal.start_of_page(end_page))::pg_catalog.int8;
+                pgseal.start_of_page(next_page), pgseal.start_of_page(end_page), leaf)::pg_catalog.int8;
         END IF;
         PERFORM pgseal.rotation_advance(leaf, target_column, first_page, end_page, changed);
         careful := false;
@@ -946,10 +956,10 @@ COMMENT ON PROCEDURE pgseal.reencrypt_batch(regclass, name, boolean, boolean, in
 
 CREATE FUNCTION pgseal.reencrypting_update(leaf regclass, target_column name, index boolean, careful boolean) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-    RETURN format('UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L)
+    RETURN format('UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L, $3)
               WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
             leaf, target_column, index)
-        || CASE WHEN careful THEN format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index) ELSE '' END;
+        || CASE WHEN careful THEN format(' AND pgseal.reseal_problem(%I, %L, $3) IS NULL', target_column, index) ELSE '' END;
 COMMENT ON FUNCTION pgseal.reencrypting_update(regclass, name, boolean, boolean)
     IS 'internal: the UPDATE of some pages; careful leaves out what cannot be read';
 

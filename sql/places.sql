@@ -86,25 +86,27 @@ $$;
 COMMENT ON FUNCTION pgseal.definitions() IS 'internal: what the catalogs keep as it was typed';
 
 -- What an owner's triggers, CHECKs and functions of indexes do, they do as whoever works on the table.
-CREATE FUNCTION pgseal.require_owner(target_table regclass) RETURNS void
+CREATE FUNCTION pgseal.require_owner(target_table regclass, or_run_as_owner boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     other record;
 BEGIN
     SELECT c.oid::regclass AS relation, c.relowner::regrole AS owner INTO other
       FROM (SELECT target_table UNION SELECT l.leaf FROM pgseal.leaves(target_table) l UNION SELECT p.relid FROM pg_partition_tree(target_table) p) t (relation)
-      JOIN pg_class c ON c.oid = t.relation WHERE NOT pg_has_role(c.relowner, current_user, 'USAGE') ORDER BY 1 LIMIT 1;
+      JOIN pg_class c ON c.oid = t.relation WHERE NOT pg_has_role(c.relowner, current_user, 'USAGE')
+       AND NOT (or_run_as_owner AND pg_has_role(c.relowner, 'USAGE')) ORDER BY 1 LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION '% belongs to %, whose triggers and functions would run with the privileges of %', other.relation, other.owner, quote_ident(current_user)
             USING ERRCODE = 'insufficient_privilege', HINT = format('SET ROLE %s first: a role that needs its privileges on the keyring.', other.owner);
     END IF;
 END $$;
-COMMENT ON FUNCTION pgseal.require_owner(regclass) IS 'internal: refuses to run an owner''s code with more privileges than the owner has';
+COMMENT ON FUNCTION pgseal.require_owner(regclass, boolean) IS 'internal: refuses to run an owner''s code with more privileges than the owner has';
 
 -- For everybody: it runs as its caller, with fewer rights than without it.
-CREATE FUNCTION pgseal.confined(statement text, start tid DEFAULT NULL, stop tid DEFAULT NULL) RETURNS text
+CREATE FUNCTION pgseal.confined(statement text, start tid DEFAULT NULL, stop tid DEFAULT NULL, of_table regclass DEFAULT NULL) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_confined' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.confined(text, tid, tid) IS 'internal: runs a statement whose triggers and functions cannot go back from SET ROLE';
+COMMENT ON FUNCTION pgseal.confined(text, tid, tid, regclass)
+    IS 'internal: runs a statement whose triggers and functions cannot go back from SET ROLE; as the owner of of_table where that one has fewer rights';
 
 -- For whoever may select all rows. Read without the planner and the executor: no code of the table's owner runs.
 CREATE FUNCTION pgseal.jsonb_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_jsonb[]

@@ -6,12 +6,20 @@ CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_text, index boolean DEFAULT 
     AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_text, boolean)
     IS 'internal: the same text under the active keys of its keyring; with index false its tokens stay';
-CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean) RETURNS text
-    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
-CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, index boolean) RETURNS text
-    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, boolean) IS 'internal: why a value cannot be encrypted anew, or NULL';
+CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, index boolean, permit bytea) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_jsonb, boolean, bytea)
+    IS 'internal: the same with the privileges of whoever calls pgseal.confined(), whose third parameter the permit is';
+CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, index boolean, permit bytea) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_jsonb, boolean, bytea) IS 'internal: why a value cannot be encrypted anew, or NULL';
+CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_text, index boolean, permit bytea) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_text, boolean, bytea)
+    IS 'internal: the same with the privileges of whoever calls pgseal.confined(), whose third parameter the permit is';
+CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, index boolean, permit bytea) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_text, boolean, bytea) IS 'internal: why a value cannot be encrypted anew, or NULL';
 CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, index boolean DEFAULT true) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_jsonb, boolean)
@@ -31,7 +39,7 @@ DECLARE
     rows_of_page float8 := (SELECT c.reltuples / nullif(c.relpages, 0) FROM pg_class c WHERE c.oid = target_table AND c.reltuples >= 0);
 BEGIN
     IF rows_of_page IS NULL THEN
-        rows_of_page := pgseal.confined(format('SELECT count(*) / 8.0 FROM ONLY %s WHERE ctid < $1', target_table), '(8,0)'::tid);
+        rows_of_page := pgseal.confined(format('SELECT count(*) / 8.0 FROM ONLY %s WHERE ctid < $1', target_table), '(8,0)'::tid, of_table => target_table);
     END IF;
     RETURN greatest(1, number_of_rows / greatest(1, rows_of_page))::int8;
 END $$;
@@ -71,7 +79,7 @@ DECLARE
     problem text;
     is_ours boolean;
 BEGIN
-    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_owner(target_table);
+    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_owner(target_table, or_run_as_owner => true);
     IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
         RAISE EXCEPTION '% is not a table', target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
@@ -115,7 +123,7 @@ DECLARE
     some_left boolean;
 BEGIN
     some_left := pgseal.confined(format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE NOT pgseal.is_current(%2$I, %3$L)
-        AND pgseal.reseal_problem(%2$I, %3$L) IS NULL)', leaf, target_column, index));
+        AND pgseal.reseal_problem(%2$I, %3$L, $3) IS NULL)', leaf, target_column, index), of_table => leaf);
     RETURN some_left;
 END $$;
 COMMENT ON FUNCTION pgseal.rows_to_reencrypt(regclass, name, boolean) IS 'internal: has the column a value that is not current and can be renewed?';
@@ -124,8 +132,8 @@ CREATE FUNCTION pgseal.report_unreadable(leaf regclass, target_column name, inde
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     listed text[] := pgseal.confined(format('SELECT array_agg(format(%1$L, u.ctid, u.problem)) FROM (
-        SELECT t.ctid, pgseal.reseal_problem(t.%3$I, %4$L) AS problem FROM ONLY %2$s t WHERE NOT pgseal.is_current(t.%3$I, %4$L)) u
-        WHERE u.problem IS NOT NULL', '%s: %s', leaf, target_column, index));
+        SELECT t.ctid, pgseal.reseal_problem(t.%3$I, %4$L, $3) AS problem FROM ONLY %2$s t WHERE NOT pgseal.is_current(t.%3$I, %4$L)) u
+        WHERE u.problem IS NOT NULL', '%s: %s', leaf, target_column, index), of_table => leaf);
 BEGIN
     IF cardinality(listed) > 0 THEN
         RAISE WARNING '% rows of % stay as they were, because column % cannot be encrypted anew: %', cardinality(listed), leaf,
@@ -305,7 +313,7 @@ BEGIN
         changed := changed_in_place;
         IF by_update THEN
             changed := changed OPERATOR(pg_catalog.+) pgseal.confined(pgseal.reencrypting_update(leaf, target_column, index, careful),
-                pgseal.start_of_page(next_page), pgseal.start_of_page(end_page))::pg_catalog.int8;
+                pgseal.start_of_page(next_page), pgseal.start_of_page(end_page), leaf)::pg_catalog.int8;
         END IF;
         PERFORM pgseal.rotation_advance(leaf, target_column, first_page, end_page, changed);
         careful := false;
@@ -327,10 +335,10 @@ COMMENT ON PROCEDURE pgseal.reencrypt_batch(regclass, name, boolean, boolean, in
 
 CREATE FUNCTION pgseal.reencrypting_update(leaf regclass, target_column name, index boolean, careful boolean) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-    RETURN format('UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L)
+    RETURN format('UPDATE ONLY %1$s SET %2$I = pgseal.reseal(%2$I, %3$L, $3)
               WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<) $2 AND NOT pgseal.is_current(%2$I, %3$L)',
             leaf, target_column, index)
-        || CASE WHEN careful THEN format(' AND pgseal.reseal_problem(%I, %L) IS NULL', target_column, index) ELSE '' END;
+        || CASE WHEN careful THEN format(' AND pgseal.reseal_problem(%I, %L, $3) IS NULL', target_column, index) ELSE '' END;
 COMMENT ON FUNCTION pgseal.reencrypting_update(regclass, name, boolean, boolean)
     IS 'internal: the UPDATE of some pages; careful leaves out what cannot be read';
 

@@ -151,6 +151,9 @@ pub enum PgError {
     /// A column that the role may not select, or not all rows of.
     #[error("permission denied for column \"{0}\": all of its rows are to be read")]
     Unselectable(String),
+    /// A table of a role that the current one may not SET ROLE to.
+    #[error("must be owner of the table, or may SET ROLE to its owner")]
+    NotOwner,
     /// Something exists already.
     #[error("keyring \"{0}\" already exists")]
     KeyringExists(String),
@@ -280,7 +283,7 @@ impl PgError {
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED
             }
             PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            PgError::InPlace(Refused::Owner) | PgError::Unselectable(_) => {
+            PgError::InPlace(Refused::Owner) | PgError::NotOwner | PgError::Unselectable(_) => {
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE
             }
             PgError::InPlace(_) | PgError::InPlaceProblem(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,

@@ -47,6 +47,20 @@ pub fn owns(table: pg_sys::Oid) -> bool {
     unsafe { pg_sys::object_ownercheck(pg_sys::RelationRelationId, table, pg_sys::GetUserId()) }
 }
 
+/// May `member` SET ROLE to the role (utils/acl.h)?
+#[cfg(feature = "pg15")]
+pub fn may_set_role(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache lookup inside a transaction.
+    unsafe { pg_sys::is_member_of_role(member, role) }
+}
+
+/// May `member` SET ROLE to the role (utils/acl.h)?
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub fn may_set_role(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache lookup inside a transaction.
+    unsafe { pg_sys::member_can_set_role(member, role) }
+}
+
 /// This transaction made or emptied the relation (utils/rel.h).
 ///
 /// # Safety

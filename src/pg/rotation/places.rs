@@ -12,7 +12,8 @@ use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::varlena;
 use crate::pg::raw::record::{self, Field};
-use crate::pg::raw::{column, confine, encoding};
+use crate::pg::raw::{column, confine, encoding, role, xact};
+use crate::pg::session;
 
 /// What a header says of the keys of a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,12 +93,27 @@ fn starts(word: &[u8]) -> impl Iterator<Item = &[u8]> {
     (0..word.len()).map(|at| &word[at..]).filter(|rest| rest.starts_with(text_form::PREFIX.as_bytes()))
 }
 
-/// `confined(statement text, tid, tid)`: runs a statement that may run a table owner's code, which cannot get at more
-/// rights than the current role has.
+/// `confined(statement text, tid, tid, table regclass)`: runs a statement that may run a table owner's code, which cannot
+/// get at more rights than the owner has: as the owner where the current role has more. Its third parameter lends the
+/// current role's privileges on keyrings to what the statement itself calls.
 pub fn confined(call: Call) -> Returned {
     let statement = encoding::c_text(call.varlena(0).bytes())?;
-    let parameters = [1, 2].map(|index| (!call.is_null(index)).then(|| call.datum(index)));
-    Ok(confine::run(&statement, parameters).map(|text| varlena(&text).datum()))
+    let [start, stop] = [1, 2].map(|index| (!call.is_null(index)).then(|| call.datum(index)));
+    let owner = if call.is_null(3) { None } else { lesser_owner((call.int4(3) as u32).into())? };
+    let result =
+        session::lend(|permit| confine::run(&statement, owner, [start, stop, Some(varlena(permit).datum())]));
+    Ok(result?.map(|text| varlena(&text).datum()))
+}
+
+/// The owner of a table, where that one has not all rights of the current role: then this role must have all of the owner's.
+fn lesser_owner(table: pg_sys::Oid) -> Result<Option<pg_sys::Oid>, PgError> {
+    let current = xact::current_role();
+    let owner = role::lasting_owner(table).filter(|owner| !xact::has_privileges_of(*owner, current));
+    if owner.is_none_or(|owner| role::may_become(current, owner)) {
+        Ok(owner)
+    } else {
+        Err(PgError::NotOwner)
+    }
 }
 
 /// `page_values(regclass, column text, page int8, item int4)`: the values of a page, each at the number of its row, or of

@@ -3,25 +3,28 @@
 use crate::core::header::HEADER_BYTES;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::varlena;
+use crate::pg::raw::datum::{Varlena, varlena};
 use crate::pg::raw::xact;
+use crate::pg::session;
 use crate::pg::values::seal;
 
-/// `reseal(encrypted_*, index boolean)`: the same plaintext under the active keys of its keyring; without `index` its
-/// tokens stay.
+/// `reseal(encrypted_*, index boolean [, permit bytea])`: the same plaintext under the active keys of its keyring; without
+/// `index` its tokens stay. With a permit for whoever has lent it.
 pub fn reseal(call: Call) -> Returned {
-    let value = call.varlena(0);
-    let renewed =
-        seal::with_kind(call, |kind, (): &mut ()| seal::rotate(value.bytes(), kind, call.boolean(1)));
-    Ok(Some(renewed?.datum()))
+    let Some(value) = call.optional(0) else { return Ok(None) };
+    Ok(Some(renewed(call, value.bytes())?.datum()))
 }
 
-/// `reseal_problem(encrypted_*, index boolean)`: why [`reseal`] cannot renew this value, where others can be renewed.
+fn renewed(call: Call, value: &[u8]) -> Result<Varlena, PgError> {
+    let renew = || seal::with_kind(call, |kind, (): &mut ()| seal::rotate(value, kind, call.boolean(1)));
+    if call.count() > 2 { session::borrow(call.varlena(2).bytes(), renew) } else { renew() }
+}
+
+/// `reseal_problem(encrypted_*, index boolean, permit bytea)`: why [`reseal`] cannot renew this value, where others can be
+/// renewed.
 pub fn reseal_problem(call: Call) -> Returned {
-    let value = call.varlena(0);
-    let renewed =
-        seal::with_kind(call, |kind, (): &mut ()| seal::rotate(value.bytes(), kind, call.boolean(1)));
-    match renewed {
+    let Some(value) = call.optional(0) else { return Ok(None) };
+    match renewed(call, value.bytes()) {
         Ok(_) => Ok(None),
         Err(error) if error.is_of_value() => Ok(Some(varlena(error.to_string().as_bytes()).datum())),
         Err(error) => Err(error),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use pgrx::log;
 
+use super::permits::role;
 use crate::pg::catalog::Keyring;
 use crate::pg::raw::{statement, xact};
 use crate::pg::settings;
@@ -40,7 +41,7 @@ pub fn record(keyring: &Keyring, version: u16) {
 
 /// A cursor may go on under another role than it was opened by.
 fn place(keyring: &Keyring) -> (i32, u32) {
-    (keyring.id, xact::current_role().to_u32())
+    (keyring.id, role().to_u32())
 }
 
 fn begin(keyring: &Keyring, version: u16) {
@@ -69,7 +70,7 @@ pub fn statement_ended() {
 }
 
 fn who() -> String {
-    let (role, login) = (xact::current_role(), xact::session_role());
+    let (role, login) = (role(), xact::session_role());
     let mut who = format!("role {}", quoted(&statement::role_name(role)));
     if role != login {
         who += &format!(" (logged in as {})", quoted(&statement::role_name(login)));

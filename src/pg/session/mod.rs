@@ -9,6 +9,7 @@ mod keys;
 pub mod kms;
 mod literals;
 pub mod objects;
+mod permits;
 mod privileges;
 pub mod shared_keys;
 
@@ -30,6 +31,7 @@ pub use self::keyrings::{
 };
 pub use self::keys::{ask_kms, data_key, index_key, require_storable, token_taken, use_token, writer_key};
 pub use self::literals::{has_made_literals, literal_made, maker};
+pub use self::permits::{borrow, lend};
 pub use self::privileges::{Checked, Privilege, has, now, require, require_search};
 
 /// What was read of the catalog since it last changed. Whoever holds it while the next one begins keeps its own.

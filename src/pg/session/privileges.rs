@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use super::permits::role;
 use super::{catch_up, generation};
 use crate::core::policy::Policy;
 use crate::pg::catalog::{Keyring, PrivilegeRow};
@@ -39,7 +40,7 @@ impl Privilege {
 
 /// Does the role have the privilege? Superusers have all.
 pub fn has(keyring: &Keyring, privilege: Privilege) -> bool {
-    let role = xact::current_role();
+    let role = role();
     let granted = |row: &PrivilegeRow| {
         privilege.in_row(row)
             && row.role.number().is_some_and(|grantee| {
@@ -68,7 +69,7 @@ pub fn require_search(
 
 /// The role and the generation: what a conclusion about privileges depends on.
 pub fn now() -> (pg_sys::Oid, u64) {
-    (xact::current_role(), generation())
+    (role(), generation())
 }
 
 /// What a call site has found out about privileges on a keyring; looked up anew when role, keyring or grants change.

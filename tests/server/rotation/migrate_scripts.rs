@@ -198,12 +198,7 @@ fn an_owners_code_does_not_run_as_whoever_works_on_the_table() {
         client.run(&trap.replace("trap ", "trap_too ").replace("docs", "sealed"));
         client.run("RESET ROLE; UPDATE docs SET note = 'x'");
         assert!(has_climbed(&mut client, &role), "the trap works: {trap}");
-        for call in [
-            ENCRYPT,
-            "CALL pgseal.decrypt_column('sealed', 'm')",
-            "CALL pgseal.reencrypt('sealed', 'm')",
-            "CALL pgseal.reencrypt('sealed', 'm', rotation => 'in_place')",
-        ] {
+        for call in [ENCRYPT, "CALL pgseal.decrypt_column('sealed', 'm')"] {
             let error = client.error(call);
             assert_eq!(
                 (error.code().code(), error.hint().unwrap_or_default().contains("SET ROLE")),
@@ -211,6 +206,8 @@ fn an_owners_code_does_not_run_as_whoever_works_on_the_table() {
                 "{call}: {error:?}"
             );
         }
+        client.run("SELECT pgseal.rotate_key('k')");
+        client.run("CALL pgseal.reencrypt('sealed', 'm')");
         for looking in [
             "pgseal.verify('sealed', 'm')",
             "pgseal.key_usage('sealed', 'm')",
