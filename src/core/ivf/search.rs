@@ -7,6 +7,7 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashSet};
+use std::rc::Rc;
 
 use crate::core::memory;
 use crate::core::vector::quantiser::{BATCH, Bound, EPSILON, Query, Toward};
@@ -84,7 +85,7 @@ pub struct Effort {
 
 /// A search that goes on as long as rows are asked for.
 pub struct Search {
-    index: Index,
+    index: Rc<Index>,
     options: Options,
     /// Nothing is nearer than another to NULL or, under the cosine, to zero.
     query: Option<Query>,
@@ -110,8 +111,10 @@ pub struct Search {
 struct Exact(Hit);
 
 impl Search {
-    /// A search for the rows nearest to `query`, a vector of the index's dimensions; without one, for all rows.
-    pub fn new(index: Index, query: Option<&[f32]>, options: Options) -> Self {
+    /// A search for the rows nearest to `query`, a vector of the index's dimensions; without one, for all rows. An index
+    /// that stays open serves many, as long as its generation and keys are the same.
+    pub fn new(index: impl Into<Rc<Index>>, query: Option<&[f32]>, options: Options) -> Self {
+        let index = index.into();
         let quantiser = index.quantiser();
         let query = query.and_then(|query| quantiser.prepare(query));
         let query = query.map(|query| quantiser.query(query, options.epsilon));
