@@ -52,14 +52,15 @@ DECLARE
              ELSE '%I.pgp_sym_decrypt(%I, $1)::pg_catalog.jsonb' END, pg_catalog.current_setting('migrate.pgcrypto'), attribute);
     passphrase pg_catalog.text := (SELECT p.passphrase FROM pg_temp.pgcrypto_passphrase p);
     page pg_catalog.int8 := 0;
+    pages_at_once CONSTANT pg_catalog.int8 := 20;
     wrong pg_catalog.int8;
 BEGIN
     WHILE page OPERATOR(pg_catalog.<) pgseal.pages_of(target) LOOP
         EXECUTE pg_catalog.format('UPDATE %s SET pgseal_from_pgcrypto = %s WHERE ctid OPERATOR(pg_catalog.>=) $2 AND ctid OPERATOR(pg_catalog.<) $3
                                       AND pgseal_from_pgcrypto IS NULL AND %I IS NOT NULL', target, plaintext, attribute)
-            USING passphrase, pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) 20);
+            USING passphrase, pgseal.start_of_page(page), pgseal.start_of_page(page OPERATOR(pg_catalog.+) pages_at_once);
         COMMIT;
-        page := page OPERATOR(pg_catalog.+) 20;
+        page := page OPERATOR(pg_catalog.+) pages_at_once;
     END LOOP;
 
     EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s WHERE pgseal_from_pgcrypto IS NOT NULL
