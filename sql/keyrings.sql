@@ -180,8 +180,8 @@ CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, format_type(a.atttypid, a.atttypmod))
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-     WHERE a.atttypmod = keyring_id AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
-       AND a.atttypid = ANY ((SELECT pgseal.value_types())::oid[])
+     WHERE NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
+       AND a.atttypid = ANY ((SELECT pgseal.value_types())::oid[]) AND pgseal.keyring_of_typmod(a.atttypid, a.atttypmod) = keyring_id
      LIMIT 1
 $$;
 COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column that is bound to a keyring, or NULL';

@@ -32,6 +32,19 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION pgseal.migration_tables(regclass) IS 'internal: a table and its partitions';
 
+-- Of a column of vectors, sealed or not; 0 is any number.
+CREATE FUNCTION pgseal.declared_dimensions(target_table regclass, target_column name) RETURNS int4
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT greatest(a.atttypmod, 0) >> CASE a.atttypid WHEN pgseal.own_type('encrypted_vector') THEN 17 ELSE 0 END
+              FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column AND NOT a.attisdropped);
+COMMENT ON FUNCTION pgseal.declared_dimensions(regclass, name) IS 'internal: how many dimensions a column of vectors declares';
+
+CREATE FUNCTION pgseal.bound_type(base name, keyring_id int4, dimensions int4) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN format_type(pgseal.own_type(base),
+                       CASE base WHEN 'encrypted_vector' THEN (dimensions << 17) | (keyring_id & 131071) ELSE keyring_id END);
+COMMENT ON FUNCTION pgseal.bound_type(name, int4, int4) IS 'internal: a type with the modifier that binds it to a keyring';
+
 -- The type that the column is to get. Fails where the role lacks a privilege, or the KMS does not answer, before anything is changed.
 CREATE FUNCTION pgseal.migration_type(target_table regclass, target_column name, keyring text, to_encrypted boolean) RETURNS text
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -45,29 +58,33 @@ BEGIN
         RAISE EXCEPTION 'must be owner of table %', target_table USING ERRCODE = 'insufficient_privilege';
     END IF;
     IF NOT to_encrypted THEN
-        base := CASE old_type WHEN pgseal.own_type('encrypted_jsonb') THEN 'jsonb' WHEN pgseal.own_type('encrypted_text') THEN 'text' END;
+        base := CASE old_type WHEN pgseal.own_type('encrypted_jsonb') THEN 'jsonb' WHEN pgseal.own_type('encrypted_text') THEN 'text'
+                              WHEN pgseal.own_type('encrypted_vector')
+                              THEN format_type(pgseal.vector_type('vector'), nullif(pgseal.declared_dimensions(target_table, target_column), 0)) END;
         IF base IS NULL THEN
             RAISE EXCEPTION 'column "%" of % is not encrypted but of type %', target_column, target_table, old_type::regtype
-                USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
+                USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb, encrypted_text or encrypted_vector.';
         END IF;
         -- One value shows whether the KMS answers; a table may be empty, and then only the grants can tell.
         PERFORM pgseal.confined(format('SELECT count(pgseal.decrypt(v)) FROM (SELECT %1$I FROM %2$s WHERE %1$I IS NOT NULL LIMIT 1) one (v)', target_column, target_table));
         IF current_setting('is_superuser') <> 'on' AND NOT EXISTS (
             SELECT FROM pgseal.privilege g JOIN pg_attribute a ON a.attrelid = target_table AND a.attname = target_column
-             WHERE g.decrypt AND (g.keyring = a.atttypmod OR a.atttypmod < 0) AND (g.role = 0 OR pg_has_role(g.role, 'USAGE'))) THEN
+             WHERE g.decrypt AND g.keyring = coalesce(pgseal.keyring_of_typmod(old_type, a.atttypmod), g.keyring) AND (g.role = 0 OR pg_has_role(g.role, 'USAGE'))) THEN
             RAISE EXCEPTION 'no decrypt privilege on the keyring of column "%" of %', target_column, target_table
                 USING ERRCODE = 'insufficient_privilege', HINT = 'SELECT pgseal.grant_keyring(keyring, role, ARRAY[''decrypt'']).';
         END IF;
         RETURN base;
     END IF;
     base := CASE WHEN old_type = 'jsonb'::regtype THEN 'encrypted_jsonb'
-                 WHEN old_type IN ('text'::regtype, 'varchar'::regtype) THEN 'encrypted_text' END;
+                 WHEN old_type IN ('text'::regtype, 'varchar'::regtype) THEN 'encrypted_text'
+                 WHEN old_type IN (pgseal.vector_type('vector'), pgseal.vector_type('halfvec')) THEN 'encrypted_vector' END;
     IF base IS NULL THEN
         RAISE EXCEPTION 'column "%" of % is of type %', target_column, target_table, old_type::regtype
-            USING ERRCODE = 'wrong_object_type', HINT = 'encrypt_column takes jsonb, text and varchar. ALTER COLUMN ... TYPE jsonb first, where it is json.';
+            USING ERRCODE = 'wrong_object_type', HINT = 'encrypt_column takes jsonb, text, varchar, vector and halfvec. ALTER COLUMN ... TYPE jsonb first, where it is json.';
     END IF;
     -- Both privileges are needed: every row is read back.
-    RETURN (SELECT format_type(pgseal.own_type(base), pgseal.keyring_id(probe.value)) FROM (SELECT pgseal.encrypt('{}'::jsonb, keyring) AS value OFFSET 0) probe
+    RETURN (SELECT pgseal.bound_type(base, pgseal.keyring_id(probe.value), pgseal.declared_dimensions(target_table, target_column))
+              FROM (SELECT pgseal.encrypt('{}'::jsonb, keyring) AS value OFFSET 0) probe
              WHERE pgseal.decrypt(probe.value) = '{}');
 END $$;
 COMMENT ON FUNCTION pgseal.migration_type(regclass, name, text, boolean) IS 'internal: the type that a column is to get';
@@ -502,10 +519,11 @@ BEGIN
     END IF;
     IF default_value IS NOT NULL THEN
         -- A literal that was sealed when it was typed; nothing else is evaluated, for it may call a function.
-        IF default_value ~ format('^''pgseal:[^'']*''::(%s)(\(\d+\))?$', replace(concat_ws('|', pgseal.own_type('encrypted_jsonb')::regtype, pgseal.own_type('encrypted_text')::regtype), '.', '\.')) THEN
+        IF default_value ~ format('^''pgseal:[^'']*''::(%s)(\(\d+(,\d+)?\))?$', replace(array_to_string(pgseal.value_types()::regtype[], '|'), '.', '\.')) THEN
             EXECUTE format('SELECT quote_literal(pgseal.decrypt(%s)::text)', default_value) INTO default_value;
         ELSE
-            default_value := format('(%s)::%s', default_value, CASE WHEN 'jsonb'::regtype IN (old.atttypid, new_type) THEN 'jsonb' ELSE 'text' END);
+            default_value := format('(%s)::%s', default_value, CASE WHEN 'jsonb'::regtype IN (old.atttypid, new_type) THEN 'jsonb'
+                WHEN pgseal.own_type('encrypted_vector') IN (old.atttypid, new_type) THEN pgseal.vector_type('vector')::regtype::text ELSE 'text' END);
         END IF;
         EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', target_table, target_column, default_value);
     END IF;
@@ -544,7 +562,7 @@ BEGIN ATOMIC
       CROSS JOIN LATERAL (SELECT has_column_privilege(r.oid, target_table, target_column, 'INSERT, UPDATE'),
                                  has_column_privilege(r.oid, target_table, target_column, 'SELECT')) p (writes, reads)
       CROSS JOIN LATERAL (SELECT bool_or(g.encrypt), bool_or(g.decrypt) FROM pgseal.privilege g
-                           WHERE g.keyring = substring(new_type FROM '\((\d+)\)$')::int4
+                           WHERE g.keyring = substring(new_type FROM '\((\d+)(,\d+)?\)$')::int4
                              AND (g.role = 0 OR pg_has_role(r.oid, g.role, 'USAGE'))) k (encrypts, decrypts)
      WHERE NOT r.rolsuper AND r.rolname !~ '^pg_'
        AND ((writes AND NOT coalesce(encrypts, false)) OR (reads AND NOT coalesce(decrypts, false)))
@@ -823,7 +841,7 @@ BEGIN
                                batch_size, dry_run, ignore);
 END $$;
 COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[])
-    IS 'make a jsonb, text or varchar column encrypted while it is in use; can be stopped and called again';
+    IS 'make a jsonb, text, varchar, vector or halfvec column encrypted while it is in use; can be stopped and called again';
 
 CREATE PROCEDURE pgseal.decrypt_column(target_table regclass, target_column name, batch_size int4 DEFAULT 1000,
         dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
@@ -834,4 +852,4 @@ BEGIN
                                batch_size, dry_run, ignore);
 END $$;
 COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[])
-    IS 'make an encrypted column jsonb or text again while it is in use; can be stopped and called again';
+    IS 'make an encrypted column jsonb, text or vector again while it is in use; can be stopped and called again';

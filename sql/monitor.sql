@@ -74,9 +74,9 @@ BEGIN
          WHERE p.provolatile = 's' AND p.proparallel = CASE WHEN wanted THEN 'r' ELSE 's' END
            AND p.proname NOT IN ('field', 'element', 'path', 'field_text', 'element_text', 'path_text', 'concat', 'delete', 'delete_path')
            -- These are safe always.
-           AND p.proname NOT IN ('typanalyze', 'unsupported', 'refuse', 'encrypted_jsonb_out', 'encrypted_text_out')
+           AND p.proname NOT IN ('typanalyze', 'unsupported', 'refuse', 'encrypted_jsonb_out', 'encrypted_text_out', 'encrypted_vector_out')
            AND p.proname NOT LIKE '%selectivity' AND p.proname NOT LIKE 'grantee\_%'
-           AND (SELECT t.typname FROM pg_type t WHERE t.oid = p.prorettype) NOT IN ('internal', 'encrypted_jsonb', 'encrypted_text')
+           AND (SELECT t.typname FROM pg_type t WHERE t.oid = p.prorettype) NOT IN ('internal', 'encrypted_jsonb', 'encrypted_text', 'encrypted_vector')
          ORDER BY 1
     LOOP
         EXECUTE format('ALTER FUNCTION %s PARALLEL %s', one, CASE WHEN wanted THEN 'SAFE' ELSE 'RESTRICTED' END);

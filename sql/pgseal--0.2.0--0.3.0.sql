@@ -439,7 +439,7 @@ CREATE OR REPLACE FUNCTION pgseal.rotation_join(target_table regclass, target_co
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     number int2 := pgseal.rotation_column(target_table, target_column);
-    only_keyring int4 := (SELECT coalesce(nullif(a.atttypmod, -1), nullif(t.typtypmod, -1))
+    only_keyring int4 := (SELECT pgseal.keyring_of_typmod(pgseal.encrypted_column(target_table, target_column), coalesce(nullif(a.atttypmod, -1), t.typtypmod))
                             FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                            WHERE a.attrelid = target_table AND a.attnum = number);
     new_goal text := (SELECT hashtextextended(string_agg(concat_ws(':', k.id, d.version, CASE WHEN rotation_join.with_index THEN i.version END),
@@ -538,6 +538,281 @@ BEGIN
     ) p (problem) LIMIT 1);
 END $$;
 
+-- Embeddings beside pgvector's. From here on pgvector's types are found in the schema that it is in; all else is named with its own.
+DO $$
+DECLARE
+    schema name := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector');
+    missing text;
+BEGIN
+    -- A type of the same name that somebody else has made would be handed what is decrypted.
+    SELECT w.name INTO missing FROM unnest(ARRAY['vector', 'halfvec']) w (name)
+     WHERE NOT EXISTS (SELECT FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+                         JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+                         JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'vector'
+                        WHERE n.nspname = schema AND t.typname = w.name);
+    IF missing IS NOT NULL THEN
+        RAISE EXCEPTION 'the extension vector has no type % in its schema %', missing, schema
+            USING ERRCODE = 'undefined_object', HINT = 'pgvector 0.7 or newer is needed: ALTER EXTENSION vector UPDATE.';
+    END IF;
+    PERFORM set_config('search_path', format('pg_catalog, %I, pg_temp', schema), true);
+END $$;
+
+CREATE TYPE @extschema@.encrypted_vector;
+
+CREATE FUNCTION pgseal.encrypted_vector_in(cstring, oid, int4) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_vector_in' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.encrypted_vector_in(cstring, oid, int4) IS 'I/O';
+-- STABLE, so that no cast through text is folded: it is refused where it runs.
+CREATE FUNCTION pgseal.encrypted_vector_out(@extschema@.encrypted_vector) RETURNS cstring
+    AS 'MODULE_PATHNAME', 'pgseal_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.encrypted_vector_out(@extschema@.encrypted_vector) IS 'I/O, always ciphertext';
+CREATE FUNCTION pgseal.encrypted_vector_recv(internal, oid, int4) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_vector_recv' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.encrypted_vector_recv(internal, oid, int4) IS 'I/O; takes the binary form of vector and halfvec as well';
+CREATE FUNCTION pgseal.encrypted_vector_send(@extschema@.encrypted_vector) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'pgseal_send' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.encrypted_vector_send(@extschema@.encrypted_vector) IS 'I/O, always ciphertext';
+CREATE FUNCTION pgseal.vector_typmod_in(cstring[]) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_vector_typmod_in' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.vector_typmod_in(cstring[]) IS 'I/O of type modifiers: a keyring''s name or number, and a number of dimensions';
+CREATE FUNCTION pgseal.vector_typmod_out(int4) RETURNS cstring
+    AS 'MODULE_PATHNAME', 'pgseal_vector_typmod_out' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.vector_typmod_out(int4) IS 'I/O of type modifiers';
+
+-- In place of PostgreSQL's own refusal, which could not say what to write.
+CREATE FUNCTION pgseal.vector_subscript(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.vector_subscript(internal) IS 'refuses a subscript';
+
+-- STORAGE external, as the other types.
+CREATE TYPE @extschema@.encrypted_vector (
+    INPUT = pgseal.encrypted_vector_in, OUTPUT = pgseal.encrypted_vector_out,
+    RECEIVE = pgseal.encrypted_vector_recv, SEND = pgseal.encrypted_vector_send,
+    TYPMOD_IN = pgseal.vector_typmod_in, TYPMOD_OUT = pgseal.vector_typmod_out,
+    SUBSCRIPT = pgseal.vector_subscript, STORAGE = external
+);
+COMMENT ON TYPE @extschema@.encrypted_vector
+    IS 'an embedding, encrypted; encrypted_vector(keyring, dimensions) binds a column to a keyring and a number of dimensions';
+
+CREATE FUNCTION pgseal.coerce(@extschema@.encrypted_vector, int4, boolean) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_coerce' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.coerce(@extschema@.encrypted_vector, int4, boolean)
+    IS 'seal a literal under its column''s keyring; refuse a value of another keyring';
+CREATE FUNCTION pgseal.seal(vector, int4, boolean) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_seal_vector' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.seal(vector, int4, boolean) IS 'assignment cast: encrypt under the column''s keyring';
+CREATE FUNCTION pgseal.seal(halfvec, int4, boolean) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_seal_halfvec' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.seal(halfvec, int4, boolean) IS 'assignment cast: encrypt under the column''s keyring';
+CREATE FUNCTION pgseal.seal(real[], int4, boolean) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_seal_array' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.seal(real[], int4, boolean) IS 'assignment cast: encrypt under the column''s keyring';
+CREATE FUNCTION pgseal.seal(double precision[], int4, boolean) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_seal_array' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.seal(double precision[], int4, boolean) IS 'assignment cast: encrypt under the column''s keyring';
+CREATE FUNCTION pgseal.seal(int4[], int4, boolean) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_seal_array' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.seal(int4[], int4, boolean) IS 'assignment cast: encrypt under the column''s keyring';
+CREATE FUNCTION pgseal.seal(numeric[], int4, boolean) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_seal_array' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.seal(numeric[], int4, boolean) IS 'assignment cast: encrypt under the column''s keyring';
+
+CREATE FUNCTION pgseal.encrypt(value vector, keyring text DEFAULT NULL, context text DEFAULT NULL) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_encrypt_vector' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.encrypt(vector, text, text)
+    IS 'encrypt an embedding under a keyring, by default the session''s or the database''s; with a context only decrypt with the same context reads it';
+-- COST 100, so that a LIMIT below decrypts only the rows it returns.
+CREATE FUNCTION pgseal.decrypt(value @extschema@.encrypted_vector) RETURNS vector
+    AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_vector) IS 'the embedding; needs the decrypt privilege on its keyring';
+CREATE FUNCTION pgseal.decrypt(value @extschema@.encrypted_vector, context text) RETURNS vector
+    AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_vector, text) IS 'the embedding of a value that is bound to this context';
+CREATE FUNCTION pgseal.decrypt_as_array(@extschema@.encrypted_vector) RETURNS real[]
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pgseal.decrypt($1)::real[];
+COMMENT ON FUNCTION pgseal.decrypt_as_array(@extschema@.encrypted_vector) IS 'explicit cast to real[]';
+CREATE FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_vector) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pgseal.decrypt($1)::text;
+COMMENT ON FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_vector) IS 'explicit cast to text types';
+CREATE FUNCTION pgseal.decrypt_as_name(@extschema@.encrypted_vector) RETURNS name
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pgseal.decrypt($1)::text::name;
+COMMENT ON FUNCTION pgseal.decrypt_as_name(@extschema@.encrypted_vector) IS 'explicit cast to name';
+CREATE FUNCTION pgseal.reveal(@extschema@.encrypted_vector) RETURNS vector
+    AS 'MODULE_PATHNAME', 'pgseal_reveal' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.reveal(@extschema@.encrypted_vector) IS 'internal: what pgseal.reveal = on wraps returned columns in';
+
+CREATE FUNCTION pgseal.sealed_text(value @extschema@.encrypted_vector) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_sealed_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.sealed_text(@extschema@.encrypted_vector) IS 'the ciphertext as text, as clients and dumps get it; needs no key';
+CREATE FUNCTION pgseal.key_version(value @extschema@.encrypted_vector) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_key_version' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.key_version(@extschema@.encrypted_vector) IS 'data key version of a value; needs no key';
+CREATE FUNCTION pgseal.index_key_version(value @extschema@.encrypted_vector) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_index_key_version' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.index_key_version(@extschema@.encrypted_vector) IS '0: an embedding has no tokens; needs no key';
+CREATE FUNCTION pgseal.keyring_id(value @extschema@.encrypted_vector) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_keyring_id' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.keyring_id(@extschema@.encrypted_vector) IS 'keyring of a value, as in pgseal.keyring.id; needs no key';
+
+-- The length coercion is VOLATILE: it runs with the statement and gives every row a nonce of its own.
+CREATE CAST (@extschema@.encrypted_vector AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.coerce(@extschema@.encrypted_vector, int4, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.encrypted_vector AS @extschema@.encrypted_vector) IS 'to a column''s keyring';
+CREATE CAST (vector AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(vector, int4, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (vector AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
+CREATE CAST (halfvec AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(halfvec, int4, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (halfvec AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
+CREATE CAST (real[] AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(real[], int4, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (real[] AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
+CREATE CAST (double precision[] AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(double precision[], int4, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (double precision[] AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
+CREATE CAST (int4[] AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(int4[], int4, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (int4[] AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
+CREATE CAST (numeric[] AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(numeric[], int4, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (numeric[] AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
+-- Explicit only: an entry of its own stops PostgreSQL's automatic assignment cast to string types.
+CREATE CAST (@extschema@.encrypted_vector AS vector) WITH FUNCTION pgseal.decrypt(@extschema@.encrypted_vector);
+COMMENT ON CAST (@extschema@.encrypted_vector AS vector) IS 'decrypts, explicit only';
+CREATE CAST (@extschema@.encrypted_vector AS real[]) WITH FUNCTION pgseal.decrypt_as_array(@extschema@.encrypted_vector);
+COMMENT ON CAST (@extschema@.encrypted_vector AS real[]) IS 'decrypts, explicit only';
+CREATE CAST (@extschema@.encrypted_vector AS text) WITH FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_vector);
+COMMENT ON CAST (@extschema@.encrypted_vector AS text) IS 'decrypts, explicit only';
+CREATE CAST (@extschema@.encrypted_vector AS varchar) WITH FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_vector);
+COMMENT ON CAST (@extschema@.encrypted_vector AS varchar) IS 'decrypts, explicit only';
+CREATE CAST (@extschema@.encrypted_vector AS bpchar) WITH FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_vector);
+COMMENT ON CAST (@extschema@.encrypted_vector AS bpchar) IS 'decrypts, explicit only';
+CREATE CAST (@extschema@.encrypted_vector AS name) WITH FUNCTION pgseal.decrypt_as_name(@extschema@.encrypted_vector);
+COMMENT ON CAST (@extschema@.encrypted_vector AS name) IS 'decrypts, explicit only';
+
+-- What the planner puts around a column without keyring, for pgseal.keyring as it is when the statement runs.
+CREATE FUNCTION pgseal.chosen(@extschema@.encrypted_vector) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_chosen' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED SUPPORT pgseal.chosen_support;
+COMMENT ON FUNCTION pgseal.chosen(@extschema@.encrypted_vector) IS 'internal: the value, or NULL where pgseal.keyring names another keyring';
+CREATE FUNCTION pgseal.each(@extschema@.encrypted_vector) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_each' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.each(@extschema@.encrypted_vector) IS 'internal: the value, where columns with and without keyring come together';
+CREATE FUNCTION pgseal.answers(@extschema@.encrypted_vector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_answers' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.answers(@extschema@.encrypted_vector) IS 'internal: false where pgseal.keyring names another keyring than the value''s';
+
+-- Distances open the value and compute in one pass. One more of them than there are dimensions gives an embedding away: they need
+-- decrypt. Between two encrypted vectors there is none: PostgreSQL would take every literal and parameter for one, and ask for a keyring.
+CREATE FUNCTION pgseal.l2_distance(@extschema@.encrypted_vector, vector) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_l2_distance' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100 SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.l2_distance(@extschema@.encrypted_vector, vector) IS 'implementation of <-> operator';
+CREATE FUNCTION pgseal.negative_inner_product(@extschema@.encrypted_vector, vector) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_negative_inner_product' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100 SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.negative_inner_product(@extschema@.encrypted_vector, vector) IS 'implementation of <#> operator';
+CREATE FUNCTION pgseal.cosine_distance(@extschema@.encrypted_vector, vector) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_cosine_distance' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100 SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.cosine_distance(@extschema@.encrypted_vector, vector) IS 'implementation of <=> operator';
+CREATE FUNCTION pgseal.l1_distance(@extschema@.encrypted_vector, vector) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_l1_distance' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100 SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.l1_distance(@extschema@.encrypted_vector, vector) IS 'implementation of <+> operator';
+CREATE OPERATOR @extschema@.<-> (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = vector, FUNCTION = pgseal.l2_distance);
+COMMENT ON OPERATOR @extschema@.<-> (@extschema@.encrypted_vector, vector) IS 'Euclidean distance; decrypts';
+CREATE OPERATOR @extschema@.<#> (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = vector, FUNCTION = pgseal.negative_inner_product);
+COMMENT ON OPERATOR @extschema@.<#> (@extschema@.encrypted_vector, vector) IS 'negative inner product; decrypts';
+CREATE OPERATOR @extschema@.<=> (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = vector, FUNCTION = pgseal.cosine_distance);
+COMMENT ON OPERATOR @extschema@.<=> (@extschema@.encrypted_vector, vector) IS 'cosine distance; decrypts';
+CREATE OPERATOR @extschema@.<+> (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = vector, FUNCTION = pgseal.l1_distance);
+COMMENT ON OPERATOR @extschema@.<+> (@extschema@.encrypted_vector, vector) IS 'taxicab distance; decrypts';
+
+-- pgvector's functions of these names, with pgseal in the search_path: in the schema of the types, calls with literals would be ambiguous.
+CREATE FUNCTION pgseal.vector_dims(@extschema@.encrypted_vector) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_vector_dims' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.vector_dims(@extschema@.encrypted_vector) IS 'number of dimensions; its length tells, no key is needed';
+CREATE FUNCTION pgseal.vector_norm(@extschema@.encrypted_vector) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_vector_norm' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.vector_norm(@extschema@.encrypted_vector) IS 'Euclidean length; decrypts';
+CREATE FUNCTION pgseal.l2_normalize(@extschema@.encrypted_vector) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_l2_normalize' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.l2_normalize(@extschema@.encrypted_vector) IS 'the embedding scaled to length 1, encrypted under the same keyring';
+
+-- Operators that would compare or show something else than meant: refused, with what to write instead.
+CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, @extschema@.encrypted_vector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'refuses an operator that ciphertext cannot answer';
+CREATE FUNCTION pgseal.unsupported(vector, @extschema@.encrypted_vector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(vector, @extschema@.encrypted_vector) IS 'refuses an operator that ciphertext cannot answer';
+CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, vector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, vector) IS 'refuses an operator that ciphertext cannot answer';
+CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_vector) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_vector) IS 'refuses an operator that ciphertext cannot answer';
+CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, text) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, text) IS 'refuses an operator that ciphertext cannot answer';
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'refused: ciphertext cannot answer it';
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = vector, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_vector, vector) IS 'refused: ciphertext cannot answer it';
+CREATE OPERATOR pg_catalog.= (LEFTARG = vector, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.= (vector, @extschema@.encrypted_vector) IS 'refused: ciphertext cannot answer it';
+-- Without these, anynonarray || text would decrypt through the explicit cast.
+CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_vector) IS 'refused: ciphertext cannot answer it';
+CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = text, FUNCTION = pgseal.unsupported);
+COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_vector, text) IS 'refused: ciphertext cannot answer it';
+-- PostgreSQL's own are written with $1::text, the explicit cast: dynamic SQL of audit triggers would store plaintext.
+CREATE FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_vector) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN pg_catalog.quote_literal(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_vector) IS 'the ciphertext as a literal';
+CREATE FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_vector) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN pg_catalog.quote_nullable(pgseal.sealed_text($1));
+COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_vector) IS 'the ciphertext as a literal, or NULL';
+
+CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_vector, index boolean DEFAULT true) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_vector, boolean) IS 'internal: the same embedding under the active data key of its keyring';
+CREATE FUNCTION pgseal.reseal(@extschema@.encrypted_vector, index boolean, permit bytea) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_reseal' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal(@extschema@.encrypted_vector, boolean, bytea)
+    IS 'internal: the same with the privileges on keyrings of whoever has lent the permit';
+CREATE FUNCTION pgseal.reseal_problem(@extschema@.encrypted_vector, index boolean, permit bytea) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reseal_problem' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.reseal_problem(@extschema@.encrypted_vector, boolean, bytea) IS 'internal: why a value cannot be encrypted anew, or NULL';
+CREATE FUNCTION pgseal.is_current(@extschema@.encrypted_vector, index boolean DEFAULT true) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_is_current' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.is_current(@extschema@.encrypted_vector, boolean) IS 'is the value sealed under the active data key? Needs no key';
+CREATE FUNCTION pgseal.vector_values(leaf regclass, target_column text, page int8, item int4) RETURNS @extschema@.encrypted_vector[]
+    AS 'MODULE_PATHNAME', 'pgseal_page_values' LANGUAGE C STABLE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.vector_values(regclass, text, int8, int4) IS 'internal: the values of a page of a table';
+CREATE FUNCTION pgseal.check_value(@extschema@.encrypted_vector, context text, context_known boolean,
+        OUT result text, OUT keyring_id int4, OUT key_version int4, OUT finding text)
+    AS 'MODULE_PATHNAME', 'pgseal_check_vector' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_vector, text, boolean)
+    IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
+
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- Whatever reads a type modifier as a keyring asks this: a vector column's has the low bits of the keyring's id, and its dimensions.
+CREATE FUNCTION pgseal.keyring_of_vectors(typmod int4) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_keyring_of_typmod' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.keyring_of_vectors(int4) IS 'internal: the keyring that the type modifier of a vector column names, NULL where it is not known';
+CREATE FUNCTION pgseal.keyring_of_typmod(type oid, typmod int4) RETURNS int4
+    LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+    RETURN CASE WHEN typmod <= 0 THEN NULL WHEN type = '@extschema@.encrypted_vector'::regtype THEN pgseal.keyring_of_vectors(typmod) ELSE typmod END;
+COMMENT ON FUNCTION pgseal.keyring_of_typmod(oid, int4)
+    IS 'internal: the keyring that a column of an encrypted type is bound to, NULL where it is to none or one that is not known';
+
+CREATE FUNCTION pgseal.kind_of_type(type oid) RETURNS name
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN CASE type WHEN '@extschema@.encrypted_text'::regtype THEN 'text' WHEN '@extschema@.encrypted_vector'::regtype THEN 'vector' ELSE 'jsonb' END;
+COMMENT ON FUNCTION pgseal.kind_of_type(oid) IS 'internal: what an encrypted type is made from, as functions for each of them are called';
+CREATE FUNCTION pgseal.vector_type(base name) RETURNS oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT t.oid FROM pg_type t
+              JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+              JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+             WHERE e.extname = 'vector' AND t.typname = base);
+COMMENT ON FUNCTION pgseal.vector_type(name) IS 'internal: a type of the extension vector';
+COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[])
+    IS 'make a jsonb, text, varchar, vector or halfvec column encrypted while it is in use; can be stopped and called again';
+COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[])
+    IS 'make an encrypted column jsonb, text or vector again while it is in use; can be stopped and called again';
+
 -- Columns that can hold values, plainly (scalar names the type), or in arrays, composites and ranges; blind says why one cannot be read.
 CREATE OR REPLACE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4, blind text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -621,7 +896,7 @@ BEGIN
     END IF;
     IF found <> ALL (pgseal.value_types()) THEN
         RAISE EXCEPTION 'column "%" of % is not encrypted', target_column, target_table
-            USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
+            USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb, encrypted_text or encrypted_vector.';
     END IF;
     RETURN found;
 END $$;
@@ -1011,7 +1286,7 @@ CREATE OR REPLACE FUNCTION pgseal.key_usage(target_table regclass, target_column
     RETURNS TABLE (keyring text, key_version int4, index_key_version int4, number_of_values int8)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    type name := CASE pgseal.encrypted_column(target_table, target_column) WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END;
+    type name := pgseal.kind_of_type(pgseal.encrypted_column(target_table, target_column));
     unseen text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c WHERE c.relkind IN ('f', 'v')
                        AND (c.oid = target_table OR c.oid IN (SELECT l.leaf FROM pgseal.leaves(target_table) l)));
 BEGIN
@@ -1215,8 +1490,8 @@ CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, format_type(a.atttypid, a.atttypmod))
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-     WHERE a.atttypmod = keyring_id AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
-       AND a.atttypid = ANY ((SELECT pgseal.value_types())::oid[])
+     WHERE NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
+       AND a.atttypid = ANY ((SELECT pgseal.value_types())::oid[]) AND pgseal.keyring_of_typmod(a.atttypid, a.atttypmod) = keyring_id
      LIMIT 1
 $$;
 COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column that is bound to a keyring, or NULL';
@@ -1238,9 +1513,9 @@ BEGIN
          WHERE p.provolatile = 's' AND p.proparallel = CASE WHEN wanted THEN 'r' ELSE 's' END
            AND p.proname NOT IN ('field', 'element', 'path', 'field_text', 'element_text', 'path_text', 'concat', 'delete', 'delete_path')
            -- These are safe always.
-           AND p.proname NOT IN ('typanalyze', 'unsupported', 'refuse', 'encrypted_jsonb_out', 'encrypted_text_out')
+           AND p.proname NOT IN ('typanalyze', 'unsupported', 'refuse', 'encrypted_jsonb_out', 'encrypted_text_out', 'encrypted_vector_out')
            AND p.proname NOT LIKE '%selectivity' AND p.proname NOT LIKE 'grantee\_%'
-           AND (SELECT t.typname FROM pg_type t WHERE t.oid = p.prorettype) NOT IN ('internal', 'encrypted_jsonb', 'encrypted_text')
+           AND (SELECT t.typname FROM pg_type t WHERE t.oid = p.prorettype) NOT IN ('internal', 'encrypted_jsonb', 'encrypted_text', 'encrypted_vector')
          ORDER BY 1
     LOOP
         EXECUTE format('ALTER FUNCTION %s PARALLEL %s', one, CASE WHEN wanted THEN 'SAFE' ELSE 'RESTRICTED' END);
@@ -1332,7 +1607,7 @@ CREATE OR REPLACE FUNCTION pgseal.own_type(base name) RETURNS oid
 
 CREATE FUNCTION pgseal.value_types() RETURNS oid[]
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    RETURN ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')];
+    RETURN ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text'), pgseal.own_type('encrypted_vector')];
 COMMENT ON FUNCTION pgseal.value_types() IS 'internal: the types whose values are sealed';
 
 CREATE FUNCTION pgseal.base_type(type oid) RETURNS oid
@@ -1344,6 +1619,19 @@ CREATE FUNCTION pgseal.base_type(type oid) RETURNS oid
     ) SELECT base.oid FROM base WHERE base.typbasetype = 0
 $$;
 COMMENT ON FUNCTION pgseal.base_type(oid) IS 'internal: the type itself, or what a domain is made of in the end';
+
+-- Of a column of vectors, sealed or not; 0 is any number.
+CREATE FUNCTION pgseal.declared_dimensions(target_table regclass, target_column name) RETURNS int4
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT greatest(a.atttypmod, 0) >> CASE a.atttypid WHEN pgseal.own_type('encrypted_vector') THEN 17 ELSE 0 END
+              FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column AND NOT a.attisdropped);
+COMMENT ON FUNCTION pgseal.declared_dimensions(regclass, name) IS 'internal: how many dimensions a column of vectors declares';
+
+CREATE FUNCTION pgseal.bound_type(base name, keyring_id int4, dimensions int4) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN format_type(pgseal.own_type(base),
+                       CASE base WHEN 'encrypted_vector' THEN (dimensions << 17) | (keyring_id & 131071) ELSE keyring_id END);
+COMMENT ON FUNCTION pgseal.bound_type(name, int4, int4) IS 'internal: a type with the modifier that binds it to a keyring';
 
 -- The type that the column is to get. Fails where the role lacks a privilege, or the KMS does not answer, before anything is changed.
 CREATE OR REPLACE FUNCTION pgseal.migration_type(target_table regclass, target_column name, keyring text, to_encrypted boolean) RETURNS text
@@ -1358,29 +1646,33 @@ BEGIN
         RAISE EXCEPTION 'must be owner of table %', target_table USING ERRCODE = 'insufficient_privilege';
     END IF;
     IF NOT to_encrypted THEN
-        base := CASE old_type WHEN pgseal.own_type('encrypted_jsonb') THEN 'jsonb' WHEN pgseal.own_type('encrypted_text') THEN 'text' END;
+        base := CASE old_type WHEN pgseal.own_type('encrypted_jsonb') THEN 'jsonb' WHEN pgseal.own_type('encrypted_text') THEN 'text'
+                              WHEN pgseal.own_type('encrypted_vector')
+                              THEN format_type(pgseal.vector_type('vector'), nullif(pgseal.declared_dimensions(target_table, target_column), 0)) END;
         IF base IS NULL THEN
             RAISE EXCEPTION 'column "%" of % is not encrypted but of type %', target_column, target_table, old_type::regtype
-                USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
+                USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb, encrypted_text or encrypted_vector.';
         END IF;
         -- One value shows whether the KMS answers; a table may be empty, and then only the grants can tell.
         PERFORM pgseal.confined(format('SELECT count(pgseal.decrypt(v)) FROM (SELECT %1$I FROM %2$s WHERE %1$I IS NOT NULL LIMIT 1) one (v)', target_column, target_table));
         IF current_setting('is_superuser') <> 'on' AND NOT EXISTS (
             SELECT FROM pgseal.privilege g JOIN pg_attribute a ON a.attrelid = target_table AND a.attname = target_column
-             WHERE g.decrypt AND (g.keyring = a.atttypmod OR a.atttypmod < 0) AND (g.role = 0 OR pg_has_role(g.role, 'USAGE'))) THEN
+             WHERE g.decrypt AND g.keyring = coalesce(pgseal.keyring_of_typmod(old_type, a.atttypmod), g.keyring) AND (g.role = 0 OR pg_has_role(g.role, 'USAGE'))) THEN
             RAISE EXCEPTION 'no decrypt privilege on the keyring of column "%" of %', target_column, target_table
                 USING ERRCODE = 'insufficient_privilege', HINT = 'SELECT pgseal.grant_keyring(keyring, role, ARRAY[''decrypt'']).';
         END IF;
         RETURN base;
     END IF;
     base := CASE WHEN old_type = 'jsonb'::regtype THEN 'encrypted_jsonb'
-                 WHEN old_type IN ('text'::regtype, 'varchar'::regtype) THEN 'encrypted_text' END;
+                 WHEN old_type IN ('text'::regtype, 'varchar'::regtype) THEN 'encrypted_text'
+                 WHEN old_type IN (pgseal.vector_type('vector'), pgseal.vector_type('halfvec')) THEN 'encrypted_vector' END;
     IF base IS NULL THEN
         RAISE EXCEPTION 'column "%" of % is of type %', target_column, target_table, old_type::regtype
-            USING ERRCODE = 'wrong_object_type', HINT = 'encrypt_column takes jsonb, text and varchar. ALTER COLUMN ... TYPE jsonb first, where it is json.';
+            USING ERRCODE = 'wrong_object_type', HINT = 'encrypt_column takes jsonb, text, varchar, vector and halfvec. ALTER COLUMN ... TYPE jsonb first, where it is json.';
     END IF;
     -- Both privileges are needed: every row is read back.
-    RETURN (SELECT format_type(pgseal.own_type(base), pgseal.keyring_id(probe.value)) FROM (SELECT pgseal.encrypt('{}'::jsonb, keyring) AS value OFFSET 0) probe
+    RETURN (SELECT pgseal.bound_type(base, pgseal.keyring_id(probe.value), pgseal.declared_dimensions(target_table, target_column))
+              FROM (SELECT pgseal.encrypt('{}'::jsonb, keyring) AS value OFFSET 0) probe
              WHERE pgseal.decrypt(probe.value) = '{}');
 END $$;
 
@@ -1782,10 +2074,11 @@ BEGIN
     END IF;
     IF default_value IS NOT NULL THEN
         -- A literal that was sealed when it was typed; nothing else is evaluated, for it may call a function.
-        IF default_value ~ format('^''pgseal:[^'']*''::(%s)(\(\d+\))?$', replace(concat_ws('|', pgseal.own_type('encrypted_jsonb')::regtype, pgseal.own_type('encrypted_text')::regtype), '.', '\.')) THEN
+        IF default_value ~ format('^''pgseal:[^'']*''::(%s)(\(\d+(,\d+)?\))?$', replace(array_to_string(pgseal.value_types()::regtype[], '|'), '.', '\.')) THEN
             EXECUTE format('SELECT quote_literal(pgseal.decrypt(%s)::text)', default_value) INTO default_value;
         ELSE
-            default_value := format('(%s)::%s', default_value, CASE WHEN 'jsonb'::regtype IN (old.atttypid, new_type) THEN 'jsonb' ELSE 'text' END);
+            default_value := format('(%s)::%s', default_value, CASE WHEN 'jsonb'::regtype IN (old.atttypid, new_type) THEN 'jsonb'
+                WHEN pgseal.own_type('encrypted_vector') IN (old.atttypid, new_type) THEN pgseal.vector_type('vector')::regtype::text ELSE 'text' END);
         END IF;
         EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', target_table, target_column, default_value);
     END IF;
@@ -1806,7 +2099,7 @@ BEGIN ATOMIC
       CROSS JOIN LATERAL (SELECT has_column_privilege(r.oid, target_table, target_column, 'INSERT, UPDATE'),
                                  has_column_privilege(r.oid, target_table, target_column, 'SELECT')) p (writes, reads)
       CROSS JOIN LATERAL (SELECT bool_or(g.encrypt), bool_or(g.decrypt) FROM pgseal.privilege g
-                           WHERE g.keyring = substring(new_type FROM '\((\d+)\)$')::int4
+                           WHERE g.keyring = substring(new_type FROM '\((\d+)(,\d+)?\)$')::int4
                              AND (g.role = 0 OR pg_has_role(r.oid, g.role, 'USAGE'))) k (encrypts, decrypts)
      WHERE NOT r.rolsuper AND r.rolname !~ '^pg_'
        AND ((writes AND NOT coalesce(encrypts, false)) OR (reads AND NOT coalesce(decrypts, false)))
@@ -2288,7 +2581,7 @@ CREATE FUNCTION pgseal.check_stored(leaf regclass, target_column name, base oid,
     RETURNS TABLE (result text, keyring_id int4, key_version int4, finding text, number_of_values int8, places tid[])
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    stored text := format('pgseal.%s_values(%L, %L, $1, $2)', CASE base WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END, leaf, target_column);
+    stored text := format('pgseal.%s_values(%L, %L, $1, $2)', pgseal.kind_of_type(base), leaf, target_column);
 BEGIN
     RETURN QUERY EXECUTE pgseal.counted_verdicts(format(
         'SELECT format(''(%%s,%%s)'', $1, u.i)::tid, pgseal.check_value(u.v, NULL, false) FROM unnest(%s) WITH ORDINALITY u (v, i)', stored))
@@ -2342,7 +2635,7 @@ COMMENT ON FUNCTION pgseal.check_rows(int8, text, text) IS 'internal: verdicts o
 CREATE FUNCTION pgseal.require_decrypt(target_table regclass, target_column name) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+    bound int4 := (SELECT pgseal.keyring_of_typmod(pgseal.base_type(a.atttypid), a.atttypmod) FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
     denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, quote_ident(current_user)::regrole));
 BEGIN
     IF denied IS NOT NULL THEN
@@ -2556,7 +2849,7 @@ CREATE FUNCTION pgseal.evaluations() RETURNS TABLE (class oid, id oid, plaintext
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
     WITH RECURSIVE sealed (types) AS (SELECT pgseal.value_types()),
     evaluates (class, id, plaintext) AS (
-        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'reveal')
+        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'decrypt_as_array', 'reveal')
           FROM sealed s, pg_proc p JOIN pg_language l ON l.oid = p.prolang
           LEFT JOIN (pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'pgseal')
             ON e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e' AND e.refclassid = 'pg_extension'::regclass
@@ -2827,6 +3120,9 @@ BEGIN
             ('index_key_version', 'reads a header'),
             ('keyring_id', 'reads a header'),
             ('sealed_text', 'gives what every client gets'),
+            ('vector_dims', 'reads a header'),
+            ('vector_norm', 'decrypts as the caller'),
+            ('l2_normalize', 'asks for the privilege itself'),
             ('quote_literal', 'gives what every client gets'),
             ('quote_nullable', 'gives what every client gets'),
             ('key_usage', 'reads headers with the caller''s rights'),
@@ -2857,6 +3153,7 @@ BEGIN
             ('check_stored', 'verify calls it'),
             ('jsonb_values', 'verify calls it; for those who may select all rows'),
             ('text_values', 'verify calls it; for those who may select all rows'),
+            ('vector_values', 'verify calls it; for those who may select all rows'),
             ('check_rows', 'verify calls it'),
             ('leaves', 'verify and reencrypt call it; reads the catalogs'),
             ('counted_verdicts', 'verify calls it'),
@@ -2870,6 +3167,12 @@ BEGIN
             ('scan_files', 'evidence calls it; reading files takes more rights'),
             ('encrypted_column', 'many call it; reads the catalogs'),
             ('own_type', 'many call it; reads the catalogs'),
+            ('vector_type', 'encrypt_column calls it; reads the catalogs'),
+            ('declared_dimensions', 'encrypt_column calls it; reads the catalogs'),
+            ('bound_type', 'encrypt_column calls it; reads the catalogs'),
+            ('kind_of_type', 'many call it; reads the catalogs'),
+            ('keyring_of_typmod', 'many call it; reads tables that everybody may read'),
+            ('keyring_of_vectors', 'keyring_of_typmod calls it'),
             ('base_type', 'many call it; reads the catalogs'),
             ('value_types', 'many call it; reads the catalogs'),
             ('keyring_named', 'export_keyring calls it; reads tables that everybody may read'),

@@ -10,7 +10,7 @@ COMMENT ON FUNCTION pgseal.own_type(name) IS 'internal: a type of the extension'
 
 CREATE FUNCTION pgseal.value_types() RETURNS oid[]
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    RETURN ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')];
+    RETURN ARRAY[pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text'), pgseal.own_type('encrypted_vector')];
 COMMENT ON FUNCTION pgseal.value_types() IS 'internal: the types whose values are sealed';
 
 CREATE FUNCTION pgseal.base_type(type oid) RETURNS oid
@@ -149,7 +149,7 @@ BEGIN
     END IF;
     IF found <> ALL (pgseal.value_types()) THEN
         RAISE EXCEPTION 'column "%" of % is not encrypted', target_column, target_table
-            USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb or encrypted_text.';
+            USING ERRCODE = 'wrong_object_type', HINT = 'Its type must be encrypted_jsonb, encrypted_text or encrypted_vector.';
     END IF;
     RETURN found;
 END $$;
@@ -163,7 +163,7 @@ CREATE FUNCTION pgseal.key_usage(target_table regclass, target_column name)
     RETURNS TABLE (keyring text, key_version int4, index_key_version int4, number_of_values int8)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    type name := CASE pgseal.encrypted_column(target_table, target_column) WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END;
+    type name := pgseal.kind_of_type(pgseal.encrypted_column(target_table, target_column));
     unseen text := (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c WHERE c.relkind IN ('f', 'v')
                        AND (c.oid = target_table OR c.oid IN (SELECT l.leaf FROM pgseal.leaves(target_table) l)));
 BEGIN

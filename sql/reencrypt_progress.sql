@@ -114,7 +114,7 @@ CREATE FUNCTION pgseal.rotation_join(target_table regclass, target_column name, 
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     number int2 := pgseal.rotation_column(target_table, target_column);
-    only_keyring int4 := (SELECT coalesce(nullif(a.atttypmod, -1), nullif(t.typtypmod, -1))
+    only_keyring int4 := (SELECT pgseal.keyring_of_typmod(pgseal.encrypted_column(target_table, target_column), coalesce(nullif(a.atttypmod, -1), t.typtypmod))
                             FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                            WHERE a.attrelid = target_table AND a.attnum = number);
     new_goal text := (SELECT hashtextextended(string_agg(concat_ws(':', k.id, d.version, CASE WHEN rotation_join.with_index THEN i.version END),

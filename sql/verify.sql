@@ -37,7 +37,7 @@ CREATE FUNCTION pgseal.check_stored(leaf regclass, target_column name, base oid,
     RETURNS TABLE (result text, keyring_id int4, key_version int4, finding text, number_of_values int8, places tid[])
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    stored text := format('pgseal.%s_values(%L, %L, $1, $2)', CASE base WHEN pgseal.own_type('encrypted_text') THEN 'text' ELSE 'jsonb' END, leaf, target_column);
+    stored text := format('pgseal.%s_values(%L, %L, $1, $2)', pgseal.kind_of_type(base), leaf, target_column);
 BEGIN
     RETURN QUERY EXECUTE pgseal.counted_verdicts(format(
         'SELECT format(''(%%s,%%s)'', $1, u.i)::tid, pgseal.check_value(u.v, NULL, false) FROM unnest(%s) WITH ORDINALITY u (v, i)', stored))
@@ -91,7 +91,7 @@ COMMENT ON FUNCTION pgseal.check_rows(int8, text, text) IS 'internal: verdicts o
 CREATE FUNCTION pgseal.require_decrypt(target_table regclass, target_column name) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    bound int4 := (SELECT a.atttypmod FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
+    bound int4 := (SELECT pgseal.keyring_of_typmod(pgseal.base_type(a.atttypid), a.atttypmod) FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column);
     denied text := (SELECT k.name FROM pgseal.keyring k WHERE k.id = bound AND NOT pgseal.may_decrypt(k.id, quote_ident(current_user)::regrole));
 BEGIN
     IF denied IS NOT NULL THEN

@@ -189,6 +189,12 @@ impl<'a> Envelope<'a> {
         (self.flags() & (BOUND | COMPRESSED | PADDED) == 0).then(|| self.body().len())
     }
 
+    /// Length of the content, where neither compression nor padding hides it.
+    pub fn content_length(&self) -> Option<usize> {
+        let context = if self.is_bound() { CONTEXT_TAG_BYTES } else { 0 };
+        (self.flags() & (COMPRESSED | PADDED) == 0).then(|| self.body().len() - context)
+    }
+
     /// Appends the value to `out` as `new` seals it: the header but for the data key version, the tokens, the length and
     /// what is inside stay. On error `out` ends in bytes that mean nothing.
     pub fn renew(

@@ -16,6 +16,7 @@ pub mod ivf;
 pub mod jsonb;
 pub mod kdf;
 pub mod memory;
+pub mod modifier;
 pub mod packing;
 pub mod policy;
 pub mod question;

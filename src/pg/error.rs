@@ -15,6 +15,7 @@ use crate::core::policy::PolicyError;
 use crate::core::rng::RandomError;
 use crate::core::text_form::TextFormError;
 use crate::core::token::TokenError;
+use crate::core::vector::elements::VectorError;
 use crate::keys::state::{UnknownState, VersionsUsedUp};
 use crate::kms::{Class, KmsError};
 
@@ -190,6 +191,9 @@ pub enum PgError {
     /// An operator that ciphertext cannot answer.
     #[error("this operator does not work on encrypted values")]
     Unsupported,
+    /// The same of vectors.
+    #[error("this operator does not work on encrypted vectors")]
+    UnsupportedVector,
     /// An SQL definition that passes fewer arguments than the library takes.
     #[error("the function was declared with too few arguments")]
     Arity,
@@ -211,6 +215,21 @@ pub enum PgError {
     /// A filter typed as text.
     #[error("an encrypted_filter cannot be written as text")]
     FilterText,
+    /// What is no vector, or not one for this column.
+    #[error("{0}")]
+    Vector(VectorError),
+    /// An array that is no vector, in pgvector's words.
+    #[error("array must be 1-D")]
+    ArrayDimensions,
+    /// The same.
+    #[error("array must not contain nulls")]
+    ArrayNulls,
+    /// Two vectors that have no distance.
+    #[error("different vector dimensions {0} and {1}")]
+    DifferentDimensions(usize, usize),
+    /// Two keyrings, quoted names, that a column of vectors cannot tell apart; one of them was imported.
+    #[error("keyrings {0} and {1} are the same to the type of a vector column")]
+    SharedTag(String, String),
 }
 
 impl PgError {
@@ -249,6 +268,9 @@ impl PgError {
             | PgError::FilterText => Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
             PgError::Sealed(_) | PgError::OtherContent(_) => Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
             PgError::Unreadable(_, code) => *code,
+            PgError::Vector(error) => code_of_vector(error),
+            PgError::ArrayDimensions | PgError::DifferentDimensions(..) => Code::ERRCODE_DATA_EXCEPTION,
+            PgError::SharedTag(..) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             PgError::Encoding | PgError::OtherEncoding => Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
             PgError::CaseNeedsUtf8 => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::Authentication | PgError::Context | PgError::Commitment(..) => {
@@ -289,12 +311,12 @@ impl PgError {
             PgError::InPlace(_) | PgError::InPlaceProblem(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::OlderSnapshots(..) => Code::ERRCODE_OBJECT_IN_USE,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
-            PgError::Unsupported => Code::ERRCODE_UNDEFINED_FUNCTION,
+            PgError::Unsupported | PgError::UnsupportedVector => Code::ERRCODE_UNDEFINED_FUNCTION,
             PgError::IoCast(_) => Code::ERRCODE_CANNOT_COERCE,
             PgError::Collate => Code::ERRCODE_COLLATION_MISMATCH,
             PgError::PlannedBefore | PgError::NotUpdated => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             PgError::Arity => Code::ERRCODE_INVALID_FUNCTION_DEFINITION,
-            PgError::Null => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            PgError::Null | PgError::ArrayNulls => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             PgError::Random(_) => Code::ERRCODE_SYSTEM_ERROR,
         }
     }
@@ -392,12 +414,15 @@ impl PgError {
             PgError::Unsupported => {
                 "Filter with value @> '{\"key\": \"value\"}' or value ->> 'key' = 'value', or decrypt first: pgseal.decrypt(value)."
             }
+            PgError::UnsupportedVector => {
+                "Order by a distance, value <=> '[1,2,3]', or decrypt first: pgseal.decrypt(value)."
+            }
             PgError::OpenBounds | PgError::UnreadableBounds => {
                 "Cast a bound: $1::numeric or $1::timestamptz. NULL is an open end."
             }
             PgError::IoCast(_) => {
-                "Decrypt it first: pgseal.decrypt(value)::type. A variable for encrypted values is declared encrypted_jsonb or \
-                 encrypted_text. The ciphertext as text is pgseal.sealed_text(value)."
+                "Decrypt it first: pgseal.decrypt(value)::type. A variable for encrypted values is declared encrypted_jsonb, \
+                 encrypted_text or encrypted_vector. The ciphertext as text is pgseal.sealed_text(value)."
             }
             PgError::Collate => "Say that it is a text: 'value'::text COLLATE collation.",
             PgError::NotUpdated => "ALTER EXTENSION pgseal UPDATE; or RESET pgseal.keyring.",
@@ -405,11 +430,41 @@ impl PgError {
                 "Run it again. session_preload_libraries = 'pgseal' loads it with the session."
             }
             PgError::FilterText => "Make one with pgseal.filter('{\"key\": \"value\"}').",
+            PgError::Vector(VectorError::Syntax(detail)) => return *detail,
+            PgError::SharedTag(..) => {
+                "Values are read as before. For new ones name the keyring: pgseal.encrypt(value, 'keyring') into a column of type \
+                 encrypted_vector without modifier; or give one of the two up: pgseal.drop_keyring."
+            }
             PgError::OtherContent(_) | PgError::OtherContentText(_) => {
                 "Use a column of the type that the value was encrypted as."
             }
             _ => return None,
         })
+    }
+}
+
+/// As pgvector has them.
+fn code_of_vector(error: &VectorError) -> Code {
+    match error {
+        VectorError::Syntax(_) => Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+        VectorError::OutOfRange => Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+        VectorError::TooManyDimensions => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        VectorError::Binary => Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
+        VectorError::OutOfMemory(_) => Code::ERRCODE_OUT_OF_MEMORY,
+        VectorError::NotANumber
+        | VectorError::Infinite
+        | VectorError::NoDimension
+        | VectorError::OtherDimensions(..)
+        | VectorError::Unused => Code::ERRCODE_DATA_EXCEPTION,
+    }
+}
+
+impl From<VectorError> for PgError {
+    fn from(error: VectorError) -> Self {
+        match error {
+            VectorError::OutOfMemory(error) => error.into(),
+            error => PgError::Vector(error),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::raw::call::sql_functions;
 use super::released;
 use super::rotation::{in_place, places, reencrypt, retire, verify};
 use super::search::{between, filters, gin, operators, rewrite, selectivity};
-use super::values::{casts, choice, equality, io, parts, reveal};
+use super::values::{casts, choice, equality, io, parts, reveal, vector};
 
 sql_functions! {
     pgseal_jsonb_in => io::jsonb_in;
@@ -34,6 +34,23 @@ sql_functions! {
     pgseal_key_version => io::key_version;
     pgseal_index_key_version => io::index_key_version;
     pgseal_keyring_id => io::keyring_id;
+
+    pgseal_vector_in => vector::vector_in;
+    pgseal_vector_recv => vector::vector_recv;
+    pgseal_vector_typmod_in => vector::typmod_in;
+    pgseal_vector_typmod_out => vector::typmod_out;
+    pgseal_keyring_of_typmod => vector::keyring_of_typmod;
+    pgseal_seal_vector => vector::seal_vector;
+    pgseal_seal_halfvec => vector::seal_halfvec;
+    pgseal_seal_array => vector::seal_array;
+    pgseal_encrypt_vector => vector::encrypt_vector;
+    pgseal_l2_distance => vector::l2_distance;
+    pgseal_cosine_distance => vector::cosine_distance;
+    pgseal_negative_inner_product => vector::negative_inner_product;
+    pgseal_l1_distance => vector::l1_distance;
+    pgseal_vector_dims => vector::dimensions;
+    pgseal_vector_norm => vector::norm;
+    pgseal_l2_normalize => vector::normalize;
 
     pgseal_filter_in => filters::filter_in;
     pgseal_filter_out => filters::filter_out;
@@ -78,6 +95,7 @@ sql_functions! {
     pgseal_token_join_selectivity => selectivity::token_join_selectivity;
     pgseal_typanalyze => selectivity::typanalyze;
     pgseal_unsupported => operators::unsupported;
+    pgseal_unsupported_vector => operators::unsupported_vector;
 
     pgseal_field => parts::field;
     pgseal_element => parts::element;
@@ -161,6 +179,7 @@ sql_functions! {
 
     pgseal_check_jsonb_record => verify::check_jsonb;
     pgseal_check_text_record => verify::check_text;
+    pgseal_check_vector => verify::check_vector;
 
     pgseal_kms_problem => released::kms_problem;
     pgseal_searchable_values => released::searchable_values;

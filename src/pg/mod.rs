@@ -31,7 +31,8 @@ pgrx::extension_sql_file!("../../sql/search.sql", name = "search", requires = ["
 pgrx::extension_sql_file!("../../sql/operators.sql", name = "operators", requires = ["search"]);
 pgrx::extension_sql_file!("../../sql/between.sql", name = "between", requires = ["operators"]);
 pgrx::extension_sql_file!("../../sql/decrypt_casts.sql", name = "decrypt_casts", requires = ["between"]);
-pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["decrypt_casts"]);
+pgrx::extension_sql_file!("../../sql/vector.sql", name = "vector", requires = ["decrypt_casts"]);
+pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["vector"]);
 pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["reveal"]);
 pgrx::extension_sql_file!("../../sql/reencrypt_progress.sql", name = "progress", requires = ["keyrings"]);
 pgrx::extension_sql_file!("../../sql/places.sql", name = "places", requires = ["progress"]);

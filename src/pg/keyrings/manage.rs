@@ -1,10 +1,13 @@
 //! Making keyrings and their key versions. These functions run as the extension's owner and are revoked
 //! from PUBLIC.
 
+use std::collections::HashSet;
+
 use pgrx::{notice, warning};
 
 use crate::core::Uuid;
 use crate::core::kdf::{DataKey, IndexKey};
+use crate::core::modifier;
 use crate::core::policy::Policy;
 use crate::core::rng;
 use crate::core::secret::RootKey;
@@ -47,7 +50,12 @@ pub fn create_keyring(call: Call) -> Returned {
     warn_of_key_files(endpoint.as_deref());
 
     let wanted = (!call.is_null(4)).then(|| call.int4(4));
-    let (id, uuid) = new_identity(wanted, |id| tables.keyring_exists(id))?;
+    let tags: HashSet<i32> = tables.keyring_ids(usize::MAX).into_iter().map(modifier::tag).collect();
+    let has_free_tags = wanted.is_none() && tags.len() < modifier::TAGS;
+    // A column of vectors tells keyrings apart by their tags.
+    let has_own_tag = |id| modifier::tag(id) != 0 && !tags.contains(&modifier::tag(id));
+    let taken = |id| tables.keyring_exists(id) || has_free_tags && !has_own_tag(id);
+    let (id, uuid) = new_identity(wanted, taken)?;
     let wrap = |context: &WrapContext, root: &RootKey| {
         kms::counted(|| service.wrap(&kms_key, context, root)).map_err(at_kms)
     };

@@ -2,8 +2,9 @@
 
 use std::ffi::CStr;
 
-use pgrx::pg_sys;
+use pgrx::{direct_function_call, pg_sys};
 
+use super::call::Call;
 use super::datum::{Varlena, detoast, varlena};
 use super::encoding::utf8;
 use crate::core::memory::{self, OutOfMemory};
@@ -119,6 +120,54 @@ pub fn texts(array: pg_sys::Datum) -> Result<Vec<Option<String>>, PgError> {
 /// The elements of a jsonb[] argument; NULL elements are `None`.
 pub fn documents(array: pg_sys::Datum) -> Result<Vec<Option<Varlena>>, OutOfMemory> {
     memory::collect(elements(array, pg_sys::JSONBOID))
+}
+
+/// The elements of an array of numbers (int4, float4, float8, numeric) as float4, with pgvector's errors.
+pub fn float4s(array: pg_sys::Datum) -> Result<Vec<f32>, PgError> {
+    let array = detoast(array).datum().cast_mut_ptr::<pg_sys::ArrayType>();
+    // SAFETY: the datum is an array, detoasted, of the element type that it says; numeric_float4 takes a numeric.
+    unsafe {
+        if (*array).ndim > 1 {
+            return Err(PgError::ArrayDimensions);
+        }
+        let (of, mut count) = ((*array).elemtype, 0);
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        pg_sys::get_typlenbyvalalign(of, &mut length, &mut by_value, &mut align);
+        let (mut values, mut nulls) = (std::ptr::null_mut(), std::ptr::null_mut());
+        pg_sys::deconstruct_array(
+            array,
+            of,
+            length.into(),
+            by_value,
+            align,
+            &mut values,
+            &mut nulls,
+            &mut count,
+        );
+        let mut numbers = memory::room(count as usize)?;
+        for at in 0..count as usize {
+            if *nulls.add(at) {
+                return Err(PgError::ArrayNulls);
+            }
+            numbers.push(float4(*values.add(at), of));
+        }
+        Ok(numbers)
+    }
+}
+
+unsafe fn float4(number: pg_sys::Datum, of: pg_sys::Oid) -> f32 {
+    match of {
+        pg_sys::INT4OID => number.value() as i32 as f32,
+        pg_sys::FLOAT4OID => f32::from_bits(number.value() as u32),
+        pg_sys::FLOAT8OID => f64::from_bits(number.value() as u64) as f32,
+        _ => {
+            // Its error would quote the number.
+            Call::without_quotation(|| {
+                // SAFETY: numeric_float4 takes a numeric and returns a float4.
+                unsafe { direct_function_call(pg_sys::numeric_float4, &[Some(number)]) }.unwrap_or(f32::NAN)
+            })
+        }
+    }
 }
 
 fn elements(array: pg_sys::Datum, element_type: pg_sys::Oid) -> impl Iterator<Item = Option<Varlena>> {

@@ -9,6 +9,7 @@ use super::datum::{Varlena, detoast, prefix};
 use super::encoding;
 use super::memory;
 use super::node::Expr;
+use crate::core::modifier::Column;
 use crate::pg::error::PgError;
 
 /// What an SQL function returns; `None` is NULL.
@@ -218,9 +219,9 @@ impl Call {
         self.datum(index).cast_mut_ptr()
     }
 
-    /// The type modifier of an argument as the parser knows it, -1 when it does not.
-    pub fn argument_typmod(&self, index: usize) -> i32 {
-        self.argument_expression(index).map_or(-1, Expr::typmod)
+    /// What the type modifier of an argument says, as the parser knows it.
+    pub fn argument_column(&self, index: usize) -> Column {
+        self.argument_expression(index).map_or(Column::ANY, Expr::column)
     }
 
     /// An argument as the statement has it, where that is known.

@@ -3,8 +3,9 @@
 use pgrx::{is_a, pg_sys};
 
 use super::choice;
-use super::datum::{Varlena, detoast, varlena};
+use super::datum::{Varlena, detoast, type_id_name, varlena};
 use super::origin::{self, Origin, Place};
+use crate::core::modifier::{self, Column};
 
 /// A node of an expression tree. The tree belongs to the planner and outlives the support call.
 #[derive(Clone, Copy)]
@@ -141,8 +142,19 @@ impl Expr {
         pg_sys::Datum::from(self.0)
     }
 
-    /// Its type modifier, looked for below relabelling and domains; -1 when unknown.
-    pub fn typmod(self) -> i32 {
+    /// What its type modifier says, looked for below relabelling and domains.
+    pub fn column(self) -> Column {
+        let typmod = self.typmod();
+        if !modifier::is_bound(typmod) {
+            return Column::ANY;
+        }
+        match type_id_name(self.base_type()) == "encrypted_vector" {
+            true => Column::of_vectors(typmod),
+            false => Column::of_documents(typmod),
+        }
+    }
+
+    fn typmod(self) -> i32 {
         let mut node = self.0;
         // SAFETY: walks down RelabelType and CoerceToDomain nodes of a valid tree.
         unsafe {
@@ -427,7 +439,8 @@ pub unsafe fn needs_choice(call: *mut pg_sys::Node, index: usize) -> bool {
     }
     // SAFETY: the tags are checked before fields are read.
     unsafe {
-        let Some(argument) = argument(call, index).filter(|argument| argument.typmod() <= 0) else {
+        let Some(argument) = argument(call, index).filter(|argument| !modifier::is_bound(argument.typmod()))
+        else {
             return false;
         };
         let mut node = argument;

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 
 use super::reveal::cells;
 use super::version;
+use crate::core::modifier;
 
 /// Statements may nest deeper; what is further away than this counts as computed.
 const DEPTH: u8 = 100;
@@ -324,10 +325,10 @@ unsafe fn is_bound(node: *mut pg_sys::Node) -> bool {
     // SAFETY: looks at a valid tree.
     unsafe {
         let mut typmod = pg_sys::exprTypmod(node);
-        if typmod <= 0 {
+        if !modifier::is_bound(typmod) {
             pg_sys::getBaseTypeAndTypmod(pg_sys::exprType(node), &mut typmod);
         }
-        typmod > 0
+        modifier::is_bound(typmod)
     }
 }
 
@@ -364,8 +365,9 @@ unsafe fn is_part(node: *mut pg_sys::Node, whole: *mut pg_sys::Node) -> bool {
     // SAFETY: an OpExpr; syscache lookups.
     unsafe {
         let operator = node.cast::<pg_sys::OpExpr>();
+        // A truth or a distance is no part.
         if (*operator).opno.to_u32() < pg_sys::FirstNormalObjectId
-            || (*operator).opresulttype == pg_sys::BOOLOID
+            || (*operator).opresulttype.to_u32() < pg_sys::FirstNormalObjectId
         {
             return false;
         }

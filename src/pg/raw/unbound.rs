@@ -8,6 +8,7 @@ use pgrx::{is_a, pg_guard, pg_sys};
 use super::hook::Previous;
 use super::lookup;
 use super::reveal::cells;
+use crate::core::modifier;
 
 /// What was installed before us.
 static PREVIOUS: Previous<pg_sys::planner_hook_type> = Previous::empty();
@@ -107,7 +108,7 @@ unsafe fn coerced(value: *mut pg_sys::Expr) -> Option<*mut pg_sys::Expr> {
         let of = pg_sys::getBaseTypeAndTypmod(declared, &mut typmod);
         let is_null =
             is_a(value.cast(), pg_sys::NodeTag::T_Const) && (*value.cast::<pg_sys::Const>()).constisnull;
-        if is_null || typmod > 0 || !is_encrypted(of) {
+        if is_null || modifier::is_bound(typmod) || !is_encrypted(of) {
             return None;
         }
         let function = lookup::function(c"coerce", &[of, pg_sys::INT4OID, pg_sys::BOOLOID])?;
@@ -164,7 +165,7 @@ pub unsafe fn is_encrypted(of: pg_sys::Oid) -> bool {
         }
         let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>();
         let name = CStr::from_ptr((*row).typname.data.as_ptr());
-        let encrypted = name == c"encrypted_jsonb" || name == c"encrypted_text";
+        let encrypted = [c"encrypted_jsonb", c"encrypted_text", c"encrypted_vector"].contains(&name);
         pg_sys::ReleaseSysCache(tuple);
         encrypted && lookup::schema() != pg_sys::InvalidOid
     }

@@ -10,7 +10,7 @@ use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::record::{self, Field};
 use crate::pg::session::{self, Checked, Privilege};
-use crate::pg::values::seal::{self, JSONB, Kind, TEXT};
+use crate::pg::values::seal::{self, JSONB, Kind, TEXT, VECTOR};
 
 /// What a call site knows of the keys that it asked for.
 #[derive(Default)]
@@ -45,6 +45,11 @@ pub fn check_jsonb(call: Call) -> Returned {
 /// `check_value(encrypted_text, context text, context_known boolean)`.
 pub fn check_text(call: Call) -> Returned {
     check(call, &TEXT)
+}
+
+/// `check_value(encrypted_vector, context text, context_known boolean)`.
+pub fn check_vector(call: Call) -> Returned {
+    check(call, &VECTOR)
 }
 
 fn check(call: Call, kind: &Kind) -> Returned {

@@ -48,8 +48,8 @@ fn has_token(section: &[u8], token: u64) -> bool {
 pub fn exact_match(call: Call) -> Returned {
     ask(call, |filter, keyring| match filter.binding() {
         Binding::Fixed => keyring == filter.keyring(),
-        Binding::Session => match call.argument_typmod(0) {
-            column if column > 0 => keyring == column,
+        Binding::Session => match call.argument_column(0) {
+            column if column.is_bound() => column.takes(keyring),
             _ => filter.every_keyring() || keyring == filter.keyring(),
         },
     })
@@ -88,6 +88,11 @@ pub fn contains(call: Call) -> Returned {
 /// `unsupported(...)`: behind operators that must not fall back to something that answers wrongly.
 pub fn unsupported(_: Call) -> Returned {
     Err(PgError::Unsupported)
+}
+
+/// The same behind operators of vectors.
+pub fn unsupported_vector(_: Call) -> Returned {
+    Err(PgError::UnsupportedVector)
 }
 
 fn boolean(value: bool) -> Returned {

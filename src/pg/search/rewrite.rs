@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 
 use crate::core::filter::{Binding, Filter};
+use crate::core::modifier;
 use crate::core::question::Question;
 use crate::core::text_query::{Accessor, TextQuery};
 use crate::pg::error::PgError;
@@ -44,8 +45,8 @@ impl Asked {
         }
         let marked = choice::each_value(value);
         let value = marked.unwrap_or(value);
-        let answers = match value.typmod() {
-            typmod if typmod > 0 => Answers::Column(typmod),
+        let answers = match value.column().bound {
+            modifier::Bound::Id(keyring) => Answers::Column(keyring),
             _ if marked.is_some() => Answers::Each,
             _ if request.is_chosen_among(value) => Answers::Session,
             _ => Answers::Each,

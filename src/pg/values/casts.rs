@@ -5,29 +5,32 @@ use std::ffi::CStr;
 use pgrx::{PgSqlErrorCode as Code, PgTryBuilder, pg_sys};
 use zeroize::Zeroizing;
 
-use crate::core::envelope::Options;
+use crate::core::envelope::{Envelope, Options};
 use crate::core::header::{Content, HEADER_BYTES, Head, parse_head};
 use crate::core::memory;
+use crate::core::modifier::Column;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::{Varlena, from_text, jsonb_from_text, jsonb_to_text, name, type_name};
+use crate::pg::raw::datum::{Varlena, detoast, from_text, jsonb_from_text, jsonb_to_text, name, type_name};
 use crate::pg::raw::encoding::c_text;
 use crate::pg::session::{self, Checked, Privilege};
-use crate::pg::values::seal::{self, Kind, OpenValue};
+use crate::pg::values::seal::{self, JSONB, Kind, OpenValue, TEXT};
+use crate::pg::values::{column, vector};
 
 /// `coerce(encrypted_*, int4, bool)`: the length coercion to a column's keyring; -1 where the column names none.
 pub fn coerce(call: Call) -> Returned {
-    let (head, column) = (head(call)?, call.int4(1));
+    let head = head(call)?;
     let kind = seal::with_kind(call, |kind, (): &mut ()| kind);
+    let column = kind.column(call.int4(1));
     kind.require(&head)?;
     if head.transit {
-        return match column > 0 {
+        return match column.is_bound() {
             true => for_column(call.varlena(0), kind, head, column),
             false => for_any_column(call.varlena(0), kind, head),
         };
     }
-    // A part of a document, which a role that may only search has as well: storing it is writing.
-    if head.index_version == 0 {
+    // A part of a document, which a role that may only search has as well: storing it is writing. A vector has no parts.
+    if head.index_version == 0 && head.content != Content::Vector {
         require_writer(head.keyring)?;
     }
     // The datum stays as it is, out of line or not.
@@ -35,11 +38,15 @@ pub fn coerce(call: Call) -> Returned {
 }
 
 /// A sealed value as a column takes it: one in transit is sealed anew under the column's keyring.
-pub fn for_column(value: Varlena, kind: &Kind, head: Head, column: i32) -> Returned {
-    if !head.transit || column <= 0 {
-        return for_column_sealed(value.datum(), head, column);
+pub fn for_column(value: Varlena, kind: &Kind, head: Head, column: Column) -> Returned {
+    match column::keyring(column) {
+        Ok(Some(keyring)) if head.transit => {
+            seal_anew(&seal::open_to_move(value.bytes(), kind, keyring)?, head, keyring, column)
+        }
+        Err(error) if head.transit => Err(error),
+        // A restore may bring the keyring later.
+        _ => for_column_sealed(value.datum(), head, column),
     }
-    seal_anew(&seal::open_to_move(value.bytes(), kind, column)?, head, column)
 }
 
 /// A literal, of a DEFAULT perhaps, as a column without a keyring takes it: final, under the keyring that its session
@@ -47,15 +54,23 @@ pub fn for_column(value: Varlena, kind: &Kind, head: Head, column: i32) -> Retur
 fn for_any_column(value: Varlena, kind: &Kind, head: Head) -> Returned {
     require_writer(head.keyring)?;
     match seal::open_to_move(value.bytes(), kind, head.keyring) {
-        Ok(opened) => seal_anew(&opened, head, head.keyring),
-        Err(PgError::UnknownKeyringId(_) | PgError::Kms(..)) => for_column_sealed(value.datum(), head, -1),
+        Ok(opened) => seal_anew(&opened, head, head.keyring, Column::ANY),
+        Err(PgError::UnknownKeyringId(_) | PgError::Kms(..)) => {
+            for_column_sealed(value.datum(), head, Column::ANY)
+        }
         Err(error) => Err(error),
     }
 }
 
-fn seal_anew(opened: &OpenValue, head: Head, keyring: i32) -> Returned {
-    let content = if head.content == Content::Text { Content::Text } else { Content::Jsonb };
-    let plaintext = Zeroizing::new(memory::copy(opened.datum()?.bytes())?);
+fn seal_anew(opened: &OpenValue, head: Head, keyring: i32, column: Column) -> Returned {
+    let (content, plaintext) = match head.content {
+        Content::Text | Content::Vector => (head.content, Zeroizing::new(memory::copy(opened.content())?)),
+        // JSON text becomes what this server writes.
+        Content::Jsonb | Content::JsonText => {
+            (Content::Jsonb, Zeroizing::new(memory::copy(opened.datum()?.bytes())?))
+        }
+    };
+    vector::check_declared(column, content, plaintext.len())?;
     Ok(Some(seal::seal(keyring, content, &plaintext, false, Options::default())?.datum()))
 }
 
@@ -69,16 +84,19 @@ fn require_writer(keyring: i32) -> Result<(), PgError> {
 }
 
 /// A value that stays as it is must be of the column's keyring, and its key not retired.
-fn for_column_sealed(value: pg_sys::Datum, head: Head, column: i32) -> Returned {
-    if column > 0 && head.keyring != column {
-        return Err(wrong_keyring(head.keyring, column));
+fn for_column_sealed(value: pg_sys::Datum, head: Head, column: Column) -> Returned {
+    if !column.takes(head.keyring) {
+        let (value, column) = (session::keyring_label(head.keyring), column::label(column));
+        return Err(PgError::WrongKeyring { value, column });
+    }
+    if column.dimensions.is_some() {
+        let envelope = detoast(value);
+        // What compression or padding hides is as long as it is.
+        let length = Envelope::parse(envelope.bytes())?.content_length();
+        length.map_or(Ok(()), |length| vector::check_declared(column, head.content, length))?;
     }
     session::require_storable(head.keyring, head.data_version)?;
     Ok(Some(value))
-}
-
-fn wrong_keyring(value: i32, column: i32) -> PgError {
-    PgError::WrongKeyring { value: session::keyring_label(value), column: session::keyring_label(column) }
 }
 
 /// The header of argument 0, of which no more is read.
@@ -88,32 +106,36 @@ pub fn head(call: Call) -> Result<Head, PgError> {
 
 /// `seal(jsonb, int4, bool)`: the assignment cast, where the column's keyring is known.
 pub fn seal_jsonb(call: Call) -> Returned {
-    seal_cast(call, Content::Jsonb, call.varlena(0).bytes())
+    seal_cast(call, &JSONB, Content::Jsonb, call.varlena(0).bytes())
 }
 
 /// `seal(json, int4, bool)`.
 pub fn seal_json(call: Call) -> Returned {
     let document = parse_json(&c_text(call.varlena(0).bytes())?)?;
-    seal_cast(call, Content::Jsonb, document.bytes())
+    seal_cast(call, &JSONB, Content::Jsonb, document.bytes())
 }
 
 /// `seal(text, int4, bool)`.
 pub fn seal_text(call: Call) -> Returned {
-    seal_cast(call, Content::Text, call.varlena(0).bytes())
+    seal_cast(call, &TEXT, Content::Text, call.varlena(0).bytes())
 }
 
 /// `seal(bpchar, int4, bool)`: as the cast to text, without the padding.
 pub fn seal_bpchar(call: Call) -> Returned {
     let padded = call.varlena(0);
     let length = padded.bytes().iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
-    seal_cast(call, Content::Text, &padded.bytes()[..length])
+    seal_cast(call, &TEXT, Content::Text, &padded.bytes()[..length])
 }
 
 /// A cast that is written out and knows no column is like a literal: its column may come later.
-fn seal_cast(call: Call, content: Content, plaintext: &[u8]) -> Returned {
-    let (typmod, explicit) = (call.int4(1), call.boolean(2));
-    let keyring = if typmod > 0 { typmod } else { session::keyring_for_input()? };
-    let transit = typmod <= 0 && explicit;
+pub fn seal_cast(call: Call, kind: &Kind, content: Content, plaintext: &[u8]) -> Returned {
+    let (column, explicit) = (kind.column(call.int4(1)), call.boolean(2));
+    vector::check_declared(column, content, plaintext.len())?;
+    let keyring = match column::keyring(column)? {
+        Some(keyring) => keyring,
+        None => session::keyring_for_input()?,
+    };
+    let transit = !column.is_bound() && explicit;
     let maker = session::maker()?;
     let options = Options { maker: transit.then_some(maker.as_slice()), ..Options::default() };
     Ok(Some(seal::seal(keyring, content, plaintext, transit, options)?.datum()))
@@ -121,26 +143,28 @@ fn seal_cast(call: Call, content: Content, plaintext: &[u8]) -> Returned {
 
 /// `encrypt(jsonb, keyring text, context text)`.
 pub fn encrypt_jsonb(call: Call) -> Returned {
-    encrypt(call, Content::Jsonb)
+    let Some(plaintext) = call.optional(0) else { return Ok(None) };
+    encrypt(call, Content::Jsonb, plaintext.bytes())
 }
 
 /// `encrypt(text, keyring text, context text)`.
 pub fn encrypt_text(call: Call) -> Returned {
-    encrypt(call, Content::Text)
+    let Some(plaintext) = call.optional(0) else { return Ok(None) };
+    encrypt(call, Content::Text, plaintext.bytes())
 }
 
-fn encrypt(call: Call, content: Content) -> Returned {
-    let Some(plaintext) = call.optional(0) else { return Ok(None) };
+/// What the overloads of `encrypt` share: keyring and context are arguments 1 and 2.
+pub fn encrypt(call: Call, content: Content, plaintext: &[u8]) -> Returned {
     let keyring = match call.optional_text(1)? {
         Some(name) => session::keyring_id(&name)?,
         None => session::keyring_for_input()?,
     };
     let context = call.optional_text(2)?;
     let options = Options { context: context.as_deref().map(str::as_bytes), ..Options::default() };
-    Ok(Some(seal::seal(keyring, content, plaintext.bytes(), false, options)?.datum()))
+    Ok(Some(seal::seal(keyring, content, plaintext, false, options)?.datum()))
 }
 
-/// `decrypt(encrypted_jsonb [, context text])` and `decrypt(encrypted_text [, context text])`.
+/// `decrypt(encrypted_* [, context text])`.
 pub fn decrypt(call: Call) -> Returned {
     Ok(Some(decrypted(call)?.datum()))
 }

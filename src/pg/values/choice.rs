@@ -105,7 +105,7 @@ fn has_choices(of: pg_sys::Oid) -> bool {
 pub fn require_seen(call: Call, index: usize, keyring: i32) -> Result<(), PgError> {
     // What checks a constraint has no plan.
     let blind = was_planned_without() && !copies_in() && call.needs_choice(index);
-    let old = call.argument_typmod(index) <= 0 && !has_choices(call.argument_type(index));
+    let old = !call.argument_column(index).is_bound() && !has_choices(call.argument_type(index));
     if !blind && !old || setting()?.is_none_or(|chosen| chosen == keyring) {
         return Ok(());
     }

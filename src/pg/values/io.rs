@@ -1,4 +1,4 @@
-//! Input and output of `encrypted_jsonb` and `encrypted_text`.
+//! Input and output of `encrypted_jsonb` and `encrypted_text`, and what vectors share with them.
 //!
 //! PostgreSQL tells the input function which column a value is for only in COPY. Literals, parameters and
 //! DEFAULTs arrive without it; they are sealed at once, with the *transit* flag, and the column's length
@@ -6,6 +6,7 @@
 
 use crate::core::envelope::{Envelope, Options};
 use crate::core::header::{Content, Head, parse_head};
+use crate::core::modifier::Column;
 use crate::core::text_form;
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
@@ -16,13 +17,14 @@ use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::settings;
 use crate::pg::values::casts::{for_column, head, parse_json};
 use crate::pg::values::seal::{self, JSONB, Kind, TEXT};
+use crate::pg::values::{column, vector};
 
 /// `encrypted_jsonb_in(cstring, oid, int4)`.
 pub fn jsonb_in(call: Call) -> Returned {
     let (text, typmod) = (call.cstring(0), call.int4(2));
     Call::without_context(|| match text_form::decode(text.to_bytes()) {
         Some(decoded) => sealed_text(call, decoded?, typmod, &JSONB),
-        None => seal_input(Content::Jsonb, parse_json(text)?.bytes(), typmod),
+        None => seal_input(Content::Jsonb, parse_json(text)?.bytes(), JSONB.column(typmod)),
     })
 }
 
@@ -31,14 +33,15 @@ pub fn text_in(call: Call) -> Returned {
     let (text, typmod) = (call.cstring(0), call.int4(2));
     Call::without_context(|| match text_form::decode(text.to_bytes()) {
         Some(decoded) => sealed_text(call, decoded?, typmod, &TEXT),
-        None => seal_input(Content::Text, text.to_bytes(), typmod),
+        None => seal_input(Content::Text, text.to_bytes(), TEXT.column(typmod)),
     })
 }
 
 /// With a column's keyring the value is final; without one it is in transit.
-fn seal_input(content: Content, plaintext: &[u8], typmod: i32) -> Returned {
-    if typmod > 0 {
-        return Ok(Some(seal::seal(typmod, content, plaintext, false, Options::default())?.datum()));
+pub fn seal_input(content: Content, plaintext: &[u8], column: Column) -> Returned {
+    vector::check_declared(column, content, plaintext.len())?;
+    if let Some(keyring) = column::keyring(column)? {
+        return Ok(Some(seal::seal(keyring, content, plaintext, false, Options::default())?.datum()));
     }
     let keyring = session::keyring_for_input()?;
     let sealed = match reveal::copies_in() {
@@ -50,10 +53,10 @@ fn seal_input(content: Content, plaintext: &[u8], typmod: i32) -> Returned {
 }
 
 /// A value that arrives sealed, in its text form.
-fn sealed_text(call: Call, bytes: Vec<u8>, typmod: i32, kind: &Kind) -> Returned {
+pub fn sealed_text(call: Call, bytes: Vec<u8>, typmod: i32, kind: &Kind) -> Returned {
     let envelope = Envelope::parse(&bytes).map_err(PgError::SealedText)?;
     accept_sealed(call, &envelope.head(), kind, PgError::OtherContentText)?;
-    for_column(varlena(&bytes), kind, envelope.head(), typmod)
+    for_column(varlena(&bytes), kind, envelope.head(), kind.column(typmod))
 }
 
 /// Takes a sealed value as it is: no key is needed to restore a dump. So it may be forged, hence is for whoever may write
@@ -89,11 +92,14 @@ pub fn text_recv(call: Call) -> Returned {
 
 fn recv(call: Call, kind: &Kind) -> Returned {
     let (bytes, typmod) = (call.message(), call.int4(2));
-    Call::without_context(|| {
-        let envelope = Envelope::parse(bytes)?;
-        accept_sealed(call, &envelope.head(), kind, PgError::OtherContent)?;
-        for_column(varlena(bytes), kind, envelope.head(), typmod)
-    })
+    Call::without_context(|| sealed_bytes(call, bytes, typmod, kind))
+}
+
+/// A value that arrives sealed, in binary form.
+pub fn sealed_bytes(call: Call, bytes: &[u8], typmod: i32, kind: &Kind) -> Returned {
+    let envelope = Envelope::parse(bytes)?;
+    accept_sealed(call, &envelope.head(), kind, PgError::OtherContent)?;
+    for_column(varlena(bytes), kind, envelope.head(), kind.column(typmod))
 }
 
 /// `encrypted_*_out`: always ciphertext, for whoever stores or sends it; a cast through text would take it for the value.
@@ -144,12 +150,16 @@ pub fn typmod_in(call: Call) -> Returned {
     let [keyring] = modifiers.as_slice() else {
         return Err(PgError::Argument("the type takes one modifier: the keyring".into()));
     };
-    let id = match keyring.parse::<i32>() {
-        Ok(id) if id > 0 => id,
-        Ok(_) => return Err(PgError::Argument("a keyring number is positive".into())),
-        Err(_) => session::keyring_id(keyring)?,
-    };
-    Ok(Some(id.into()))
+    Ok(Some(keyring_number(keyring)?.into()))
+}
+
+/// The keyring that a type modifier names, by its name or by a number.
+pub fn keyring_number(keyring: &str) -> Result<i32, PgError> {
+    match keyring.parse::<i32>() {
+        Ok(id) if id > 0 => Ok(id),
+        Ok(_) => Err(PgError::Argument("a keyring number is positive".into())),
+        Err(_) => session::keyring_id(keyring),
+    }
 }
 
 /// `encrypted_typmod_out(int4)`.

@@ -2,9 +2,12 @@
 
 use std::rc::Rc;
 
+use zeroize::Zeroizing;
+
 use crate::core::envelope::{self, Envelope, Opened, Options};
 use crate::core::header::{Content, Head, parse_head};
 use crate::core::jsonb::all_strings;
+use crate::core::modifier::Column;
 use crate::core::policy::Policy;
 use crate::core::token::Tokenizer;
 use crate::keys::cache::HeldDataKey;
@@ -16,8 +19,9 @@ use crate::pg::raw::datum::{Varlena, fill_varlena, jsonb_from_text, type_id_name
 use crate::pg::raw::encoding;
 use crate::pg::session::decrypt_log;
 use crate::pg::session::{self, Checked, Privilege};
+use crate::pg::values::plain_vector;
 
-/// What distinguishes the two types.
+/// What distinguishes the types.
 pub struct Kind {
     /// As SQL writes it.
     pub name: &'static str,
@@ -29,32 +33,45 @@ pub static JSONB: Kind = Kind { name: "encrypted_jsonb", contents: &[Content::Js
 /// `encrypted_text`.
 pub static TEXT: Kind = Kind { name: "encrypted_text", contents: &[Content::Text] };
 
+/// `encrypted_vector`.
+pub static VECTOR: Kind = Kind { name: "encrypted_vector", contents: &[Content::Vector] };
+
 impl Kind {
+    /// The type of this name, without its schema.
+    pub fn named(name: &str) -> &'static Kind {
+        [&TEXT, &VECTOR].into_iter().find(|kind| kind.name == name).unwrap_or(&JSONB)
+    }
+
+    /// What a type modifier of this type says.
+    pub fn column(&self, typmod: i32) -> Column {
+        match self.holds(Content::Vector) {
+            true => Column::of_vectors(typmod),
+            false => Column::of_documents(typmod),
+        }
+    }
+
     /// May a value of this type hold it?
     pub fn holds(&self, content: Content) -> bool {
         self.contents.contains(&content)
     }
 
-    /// Refuses a value that authenticates, but was written for the other type: PostgreSQL's own functions trust theirs.
+    /// Refuses a value that authenticates, but was written for another type: PostgreSQL's own functions trust theirs.
     pub fn require(&self, head: &Head) -> Result<(), PgError> {
         self.holds(head.content).then_some(()).ok_or(PgError::OtherContent(self.name))
     }
 }
 
-/// What a call site keeps of a function that both types have.
+/// What a call site keeps of a function that several types have.
 #[derive(Default)]
 struct OfKind<T> {
     kind: Option<&'static Kind>,
     kept: T,
 }
 
-/// [`Call::with_cache`] with the type of argument 0, for functions that both types have.
+/// [`Call::with_cache`] with the type of argument 0, for functions that several types have.
 pub fn with_kind<T: Default + 'static, R>(call: Call, work: impl FnOnce(&'static Kind, &mut T) -> R) -> R {
     call.with_cache(|site: &mut OfKind<T>| {
-        let kind = site.kind.get_or_insert_with(|| match type_id_name(call.argument_type(0)) == TEXT.name {
-            true => &TEXT,
-            false => &JSONB,
-        });
+        let kind = site.kind.get_or_insert_with(|| Kind::named(&type_id_name(call.argument_type(0))));
         work(kind, &mut site.kept)
     })
 }
@@ -136,14 +153,18 @@ impl Keyring {
     /// Such a value is sealed under the active keys, without `index` the data key, and not in transit.
     pub fn is_active_for(&self, head: &Head, index: bool) -> Result<bool, PgError> {
         let data = self.active_data()?.version == head.data_version;
-        let index = !index || self.active_index()?.0.version == head.index_version;
-        Ok(data && index && !head.transit)
+        Ok(data && self.has_tokens_of(head, index)? && !head.transit)
     }
 
     /// Nothing but the data key of such a value has to change.
     pub fn keeps_tokens(&self, head: &Head, index: bool) -> Result<bool, PgError> {
-        let kept = !index || self.active_index()?.0.version == head.index_version;
-        Ok(kept && !head.transit && head.content != Content::JsonText)
+        Ok(self.has_tokens_of(head, index)? && !head.transit && head.content != Content::JsonText)
+    }
+
+    /// Without `index` nobody asks, and a vector has none.
+    fn has_tokens_of(&self, head: &Head, index: bool) -> Result<bool, PgError> {
+        let asked = index && head.content != Content::Vector;
+        Ok(!asked || self.active_index()?.0.version == head.index_version)
     }
 }
 
@@ -238,12 +259,17 @@ impl OpenValue {
         self.own
     }
 
-    /// The plaintext as a datum: jsonb or text.
+    /// The plaintext as a datum: jsonb, text or vector.
     pub fn datum(&self) -> Result<Varlena, PgError> {
         match self.head.content {
             Content::JsonText if !encoding::is_valid(self.content()) => Err(PgError::OtherEncoding),
             Content::JsonText => Ok(jsonb_from_text(&encoding::c_text(self.content())?)),
-            _ => Ok(varlena(self.content())),
+            Content::Vector => {
+                let head = plain_vector::head(self.content().len())?;
+                let parts = [head.as_slice(), self.content()];
+                Ok(varlena(&Zeroizing::new(parts.concat())))
+            }
+            Content::Jsonb | Content::Text => Ok(varlena(self.content())),
         }
     }
 
@@ -370,6 +396,16 @@ impl Located<'_> {
     }
 }
 
+/// Finds the key of a value for a role that may read plaintext.
+pub fn locate_to_read<'a>(
+    bytes: &'a [u8],
+    kind: &Kind,
+    checked: &mut Checked,
+) -> Result<Located<'a>, PgError> {
+    checked.start();
+    locate(bytes, kind, |keyring, _| checked.require(keyring, Privilege::Decrypt))
+}
+
 /// Decrypts a value for a role that may read plaintext, into a datum.
 pub fn open_datum(
     bytes: &[u8],
@@ -377,11 +413,16 @@ pub fn open_datum(
     context: Option<&[u8]>,
     checked: &mut Checked,
 ) -> Result<Varlena, PgError> {
-    checked.start();
-    let located = locate(bytes, kind, |keyring, _| checked.require(keyring, Privilege::Decrypt))?;
+    let located = locate_to_read(bytes, kind, checked)?;
     if let (Some(length), None) = (located.bare_length(), context) {
-        let datum = fill_varlena(length, |room| located.open_into(room))?;
-        return in_this_encoding(datum, located.envelope.head().content);
+        let content = located.envelope.head().content;
+        let front = if content == Content::Vector { &plain_vector::head(length)?[..] } else { &[] };
+        let datum = fill_varlena(front.len() + length, |room| {
+            let (start, rest) = room.split_at_mut(front.len());
+            start.copy_from_slice(front);
+            located.open_into(rest)
+        })?;
+        return in_this_encoding(datum, content);
     }
     let value = located.open()?;
     value.require_context(context)?;

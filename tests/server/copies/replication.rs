@@ -275,6 +275,31 @@ fn a_subscriber_without_keys_stores_and_reads_once_it_has_them() {
 }
 
 #[test]
+fn published_vectors_arrive_as_text_and_in_binary_form() {
+    let publisher = Cluster::with_pgseal(&["wal_level = logical"]);
+    let mut client = publisher.connect("postgres");
+    client.run("SELECT pgseal.create_keyring('k')");
+    const VECTORS: &str = "CREATE TABLE docs (id int PRIMARY KEY, e encrypted_vector(k, 2))";
+    client.run(VECTORS);
+    client.run("CREATE PUBLICATION p FOR TABLE docs");
+    let exported: String = client.one("SELECT quote_literal(pgseal.export_keyring('k')::text)");
+    let right = "SELECT count(*) FROM docs WHERE e <-> ARRAY[id, 1]::real[]::vector = 0";
+    for (binary, name) in [(false, "as_text"), (true, "as_binary")] {
+        client.run("TRUNCATE docs; INSERT INTO docs SELECT i, ARRAY[i, 1] FROM generate_series(1, 10) i");
+        let conf = format!("pgseal.kms_endpoint = 'file://{}'", publisher.key_dir().display());
+        let subscriber = Cluster::with_pgseal(&[&conf]);
+        let mut replica = subscriber.connect("postgres");
+        replica.run(&format!("SELECT pgseal.import_keyring({exported}::json)"));
+        replica.run(VECTORS);
+        subscribe(&mut replica, &publisher, name, binary);
+        arrives(&mut replica, right, 10);
+        client.run("INSERT INTO docs VALUES (11, ARRAY[11, 1]); UPDATE docs SET id = 12, e = '[12,1]'::vector WHERE id = 2");
+        arrives(&mut replica, right, 11);
+        replica.run(&format!("DROP SUBSCRIPTION {name}"));
+    }
+}
+
+#[test]
 fn a_column_of_another_keyring_refuses_and_loses_no_values() {
     let (publisher, mut client) = publisher();
     let subscriber = Cluster::with_pgseal(&[]);

@@ -15,4 +15,5 @@ mod row_binding;
 mod statements;
 mod storage;
 mod types;
+mod vectors;
 mod ways_in;
