@@ -8,6 +8,7 @@ use pgrx::{PgLogLevel, spi};
 
 use crate::core::envelope::{OpenError, RenewError, SealError};
 use crate::core::header::FormatError;
+use crate::core::ivf::page::{PageError, Tid};
 use crate::core::jsonb::JsonbError;
 use crate::core::kdf::CommitmentMismatch;
 use crate::core::memory::OutOfMemory;
@@ -212,6 +213,41 @@ pub enum PgError {
     /// The same.
     #[error("pgseal.keyring chooses among values here only once the extension is updated")]
     NotUpdated,
+    /// A scan of a sealed index without ORDER BY.
+    #[error("a sealed_ivf index is scanned in the order of a distance only")]
+    UnorderedScan,
+    /// A scan that does not look at the table as of one moment.
+    #[error("a sealed_ivf index is scanned with an MVCC snapshot only")]
+    SnapshotOfScan,
+    /// A sealed index on something else than a column.
+    #[error("sealed_ivf does not index expressions")]
+    IndexedExpression,
+    /// A sealed index on a column that takes values of every keyring.
+    #[error("column is not bound to a keyring")]
+    UnboundColumn,
+    /// In pgvector's words.
+    #[error("column does not have dimensions")]
+    ColumnWithoutDimensions,
+    /// A page of an index that cannot be read.
+    #[error("block {block} of index \"{index}\": {error}")]
+    IndexPage {
+        /// Name of the index.
+        index: String,
+        /// Number of the page.
+        block: u32,
+        /// What is wrong.
+        error: PageError,
+    },
+    /// An error about one row that an index points to.
+    #[error("{error} (row ({},{}) of the table of index \"{index}\")", tid.block, tid.offset)]
+    IndexedRow {
+        /// Name of the index.
+        index: String,
+        /// Where the row is.
+        tid: Tid,
+        /// What is wrong.
+        error: Box<PgError>,
+    },
     /// A filter typed as text.
     #[error("an encrypted_filter cannot be written as text")]
     FilterText,
@@ -257,6 +293,11 @@ impl PgError {
                 | PgError::TooDeep(_)
                 | PgError::Catalog(_)
         )
+    }
+
+    /// The same, with the row where it says something about one.
+    pub fn of_row(self, index: String, tid: Tid) -> Self {
+        if self.is_of_value() { PgError::IndexedRow { index, tid, error: Box::new(self) } } else { self }
     }
 
     fn code(&self) -> Code {
@@ -312,6 +353,16 @@ impl PgError {
             PgError::OlderSnapshots(..) => Code::ERRCODE_OBJECT_IN_USE,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported | PgError::UnsupportedVector => Code::ERRCODE_UNDEFINED_FUNCTION,
+            PgError::UnorderedScan | PgError::SnapshotOfScan | PgError::IndexedExpression => {
+                Code::ERRCODE_FEATURE_NOT_SUPPORTED
+            }
+            PgError::UnboundColumn | PgError::ColumnWithoutDimensions => {
+                Code::ERRCODE_INVALID_PARAMETER_VALUE
+            }
+            PgError::IndexPage { error: PageError::Authentication, .. } => Code::ERRCODE_DATA_EXCEPTION,
+            PgError::IndexPage { error: PageError::Random, .. } => Code::ERRCODE_SYSTEM_ERROR,
+            PgError::IndexPage { .. } => Code::ERRCODE_INDEX_CORRUPTED,
+            PgError::IndexedRow { error, .. } => error.code(),
             PgError::IoCast(_) => Code::ERRCODE_CANNOT_COERCE,
             PgError::Collate => Code::ERRCODE_COLLATION_MISMATCH,
             PgError::PlannedBefore | PgError::NotUpdated => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -429,6 +480,11 @@ impl PgError {
             PgError::PlannedBefore => {
                 "Run it again. session_preload_libraries = 'pgseal' loads it with the session."
             }
+            PgError::UnboundColumn | PgError::ColumnWithoutDimensions => {
+                "ALTER TABLE table ALTER COLUMN column TYPE encrypted_vector(keyring, dimensions)"
+            }
+            PgError::IndexedRow { error, .. } => return error.hint(),
+            PgError::IndexPage { .. } => "REINDEX INDEX builds it anew from the table.",
             PgError::FilterText => "Make one with pgseal.filter('{\"key\": \"value\"}').",
             PgError::Vector(VectorError::Syntax(detail)) => return *detail,
             PgError::SharedTag(..) => {

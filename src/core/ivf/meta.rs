@@ -30,6 +30,8 @@ pub struct Meta {
     pub unassigned: Chain,
     /// Rows that the build saw, for the planner.
     pub built_rows: u64,
+    /// About how many rows have no code, for the planner.
+    pub unassigned_rows: u32,
 }
 
 /// A chain of pages.
@@ -41,7 +43,7 @@ pub struct Chain {
     pub last: Option<u32>,
 }
 
-const BYTES: usize = 16 + 4 + 2 + 2 + 4 * 7 + 8;
+const BYTES: usize = 16 + 4 + 2 + 2 + 4 * 8 + 8;
 /// Where the data of the page end.
 pub(super) const END: usize = DATA_AT + BYTES;
 
@@ -74,6 +76,7 @@ impl Meta {
             list: chain(36),
             unassigned: chain(44),
             built_rows: u64::from(word(52)) | u64::from(word(56)) << 32,
+            unassigned_rows: word(60),
         };
         let is_possible = data[23] == CODE_BITS
             && meta.keyring > 0
@@ -101,6 +104,7 @@ impl Meta {
             block(self.unassigned.last),
             self.built_rows as u32,
             (self.built_rows >> 32) as u32,
+            self.unassigned_rows,
         ];
         for (bytes, word) in data[24..].as_chunks_mut().0.iter_mut().zip(words) {
             *bytes = word.to_le_bytes();
@@ -131,6 +135,7 @@ mod tests {
             list: Chain { first: Some(1), last: Some(8) },
             unassigned: Chain { first: None, last: None },
             built_rows: 5_000_000_000,
+            unassigned_rows: 11,
         }
     }
 

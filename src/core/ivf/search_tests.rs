@@ -91,6 +91,7 @@ impl World {
             list: Chain::default(),
             unassigned: Chain::default(),
             built_rows: vectors.len() as u64,
+            unassigned_rows: 0,
         };
         let data = DataKey::derive(&RootKey::zeroed(), &[2; 16], None).unwrap();
         let key = Rc::new(PageKey::derive(&data, 1, &meta.identity([2; 16])));

@@ -182,6 +182,84 @@ pub fn analyze_delay_point() {
     }
 }
 
+/// Where an index's vacuum sleeps and can be cancelled, commands/vacuum.h.
+pub fn vacuum_delay_point() {
+    // SAFETY: called between pages, with no lock of one held.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg17"))]
+        pg_sys::vacuum_delay_point();
+        #[cfg(feature = "pg18")]
+        pg_sys::vacuum_delay_point(false);
+    }
+}
+
+/// A new page at the end of a relation, pinned and locked exclusively (storage/bufmgr.h).
+///
+/// # Safety
+/// The relation is open, and may be written.
+#[cfg(feature = "pg15")]
+pub unsafe fn extend(relation: pg_sys::Relation, fork: pg_sys::ForkNumber::Type) -> pg_sys::Buffer {
+    let (lock, none) = (pg_sys::ExclusiveLock as i32, std::ptr::null_mut());
+    let (new, normal) = (pg_sys::InvalidBlockNumber, pg_sys::ReadBufferMode::RBM_NORMAL);
+    // SAFETY: as the caller says; where something raises, the transaction's abort gives all back.
+    unsafe {
+        pg_sys::LockRelationForExtension(relation, lock);
+        let buffer = pg_sys::ReadBufferExtended(relation, fork, new, normal, none);
+        pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
+        pg_sys::UnlockRelationForExtension(relation, lock);
+        buffer
+    }
+}
+
+/// A new page at the end of a relation, pinned and locked exclusively (storage/bufmgr.h).
+///
+/// # Safety
+/// The relation is open, and may be written.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub unsafe fn extend(relation: pg_sys::Relation, fork: pg_sys::ForkNumber::Type) -> pg_sys::Buffer {
+    let of = pg_sys::BufferManagerRelation { rel: relation, ..Default::default() };
+    let flags = pg_sys::ExtendBufferedFlags::EB_LOCK_FIRST as u32;
+    // SAFETY: as the caller says.
+    unsafe { pg_sys::ExtendBufferedRel(of, fork, std::ptr::null_mut(), flags) }
+}
+
+/// Has the planner avoid a path whose cost is infinite already (nodes/pathnodes.h): from 18 on that does not suffice.
+///
+/// # Safety
+/// The planner's own path.
+pub unsafe fn disable(_path: *mut pg_sys::Path) {
+    #[cfg(feature = "pg18")]
+    // SAFETY: as the caller says.
+    unsafe {
+        (*_path).disabled_nodes = 2;
+    }
+}
+
+/// Counts a scan for `pg_stat_user_indexes` (pgstat.h) and, from 18 on, EXPLAIN.
+///
+/// # Safety
+/// A scan of an open index.
+pub unsafe fn count_scan(scan: pg_sys::IndexScanDesc) {
+    // SAFETY: as the caller says; either pointer may be NULL.
+    unsafe {
+        let counts = (*(*scan).indexRelation).pgstat_info;
+        if !counts.is_null() {
+            #[cfg(feature = "pg15")]
+            {
+                (*counts).t_counts.t_numscans += 1;
+            }
+            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            {
+                (*counts).counts.numscans += 1;
+            }
+        }
+        #[cfg(feature = "pg18")]
+        if !(*scan).instrument.is_null() {
+            (*(*scan).instrument).nsearches += 1;
+        }
+    }
+}
+
 /// How many forbidden kinds of node a path has, before any cost (nodes/pathnodes.h). They count through their cost here.
 ///
 /// # Safety
