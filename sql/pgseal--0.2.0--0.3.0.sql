@@ -1068,6 +1068,10 @@ BEGIN
     FOREACH leaf IN ARRAY leaves LOOP
         CALL pgseal.reencrypt_leaf(leaf, target_column, batch_size, max_rate, index, in_place, total, total_in_place, due, report_due);
     END LOOP;
+    -- Rows that are gone have left their codes in an index.
+    FOREACH leaf IN ARRAY pgseal.sealed_indexes_of(leaves, target_column) LOOP
+        CALL pgseal.reencrypt_index(leaf);
+    END LOOP;
     -- In place no token changes.
     PERFORM pgseal.report_searchable(target_table, target_column) WHERE NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total;
     RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column), pgseal.seconds_since(started);
@@ -1369,6 +1373,15 @@ BEGIN
         IF EXISTS (SELECT FROM pgseal.column_keys(place.relation, place.attname) c
                     WHERE c.keyring_id = find_key.keyring_id AND c.key_version = find_key.key_version) THEN
             RETURN format('column %I of %s', place.attname, place.relation);
+        END IF;
+    END LOOP;
+    FOR place IN SELECT * FROM pgseal.sealed_indexes() s WHERE s.tag = keyring_id & 131071 LOOP
+        IF place.blind IS NOT NULL THEN
+            RETURN format('cannot look into the index of a %s %s', place.blind, place.index);
+        END IF;
+        locked := place.index;
+        IF EXISTS (SELECT FROM pgseal.index_key_usage(place.index) u WHERE u.data_key = key_version) THEN
+            RETURN format('index %s', place.index);
         END IF;
     END LOOP;
     locked := NULL;
@@ -3025,6 +3038,105 @@ BEGIN
         'not_looked_at', pgseal.not_looked_at(cardinality(canaries) > 0));
 END $$;
 
+-- Sealed indexes on embeddings.
+
+CREATE FUNCTION pgseal.sealed_ivf_handler(internal) RETURNS index_am_handler
+    AS 'MODULE_PATHNAME', 'pgseal_sealed_ivf_handler' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.sealed_ivf_handler(internal) IS 'index access method';
+
+CREATE ACCESS METHOD sealed_ivf TYPE INDEX HANDLER pgseal.sealed_ivf_handler;
+COMMENT ON ACCESS METHOD sealed_ivf IS 'nearest neighbours of encrypted embeddings; its pages are ciphertext';
+
+-- By which distance an index orders; the numbers are stored in its first page.
+CREATE FUNCTION pgseal.ivf_l2() RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_ivf_l2' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.ivf_l2() IS 'sealed_ivf support';
+CREATE FUNCTION pgseal.ivf_ip() RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_ivf_ip' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.ivf_ip() IS 'sealed_ivf support';
+CREATE FUNCTION pgseal.ivf_cosine() RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_ivf_cosine' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.ivf_cosine() IS 'sealed_ivf support';
+
+-- As in vector.sql, which has looked at what is found there.
+DO $$
+BEGIN
+    PERFORM set_config('search_path', format('pg_catalog, %I, pg_temp', n.nspname), true)
+       FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
+END $$;
+
+CREATE OPERATOR CLASS @extschema@.encrypted_vector_l2_ops FOR TYPE @extschema@.encrypted_vector USING sealed_ivf AS
+    OPERATOR 1 @extschema@.<-> (@extschema@.encrypted_vector, vector) FOR ORDER BY pg_catalog.float_ops,
+    FUNCTION 1 pgseal.ivf_l2();
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_vector_l2_ops USING sealed_ivf IS 'encrypted embeddings by Euclidean distance, for <->';
+
+CREATE OPERATOR CLASS @extschema@.encrypted_vector_ip_ops FOR TYPE @extschema@.encrypted_vector USING sealed_ivf AS
+    OPERATOR 1 @extschema@.<#> (@extschema@.encrypted_vector, vector) FOR ORDER BY pg_catalog.float_ops,
+    FUNCTION 1 pgseal.ivf_ip();
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_vector_ip_ops USING sealed_ivf IS 'encrypted embeddings by inner product, for <#>';
+
+CREATE OPERATOR CLASS @extschema@.encrypted_vector_cosine_ops FOR TYPE @extschema@.encrypted_vector USING sealed_ivf AS
+    OPERATOR 1 @extschema@.<=> (@extschema@.encrypted_vector, vector) FOR ORDER BY pg_catalog.float_ops,
+    FUNCTION 1 pgseal.ivf_cosine();
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_vector_cosine_ops USING sealed_ivf IS 'encrypted embeddings by the angle between them, for <=>';
+
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- Read without a key; NULL is the key of what was put aside.
+CREATE FUNCTION pgseal.index_pages(target_index regclass) RETURNS TABLE (data_key int4, number_of_pages int8, number_of_rows int8)
+    AS 'MODULE_PATHNAME', 'pgseal_index_pages' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.index_pages(regclass) IS 'internal: pages and rows for each data key version that pages of a sealed index have';
+
+CREATE FUNCTION pgseal.index_key_usage(target_index regclass) RETURNS TABLE (keyring text, data_key int4, number_of_pages int8, number_of_rows int8)
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT k.name::text, p.data_key, p.number_of_pages, p.number_of_rows
+      FROM pgseal.index_pages(target_index) p JOIN pg_attribute a ON a.attrelid = target_index AND a.attnum = 1
+      LEFT JOIN pgseal.keyring k ON k.id = pgseal.keyring_of_typmod(a.atttypid, a.atttypmod)
+     ORDER BY 2
+$$;
+COMMENT ON FUNCTION pgseal.index_key_usage(regclass) IS 'how many pages and rows of a sealed index each data key version has; without a version those that were put aside while no key was to be had';
+
+CREATE FUNCTION pgseal.verify_index(target_index regclass) RETURNS TABLE (block int8, finding text)
+    AS 'MODULE_PATHNAME', 'pgseal_verify_index' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.verify_index(regclass) IS 'the pages of a sealed index that do not authenticate, and why; needs decrypt';
+
+-- Indexes that are not valid, or not ready, hold pages too. The tag is what a column names its keyring by.
+CREATE FUNCTION pgseal.sealed_indexes() RETURNS TABLE (index regclass, relation regclass, name name, tag int4, blind text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.oid::regclass, i.indrelid::regclass, t.attname, coalesce(nullif(a.atttypmod, -1), b.typtypmod) & 131071,
+           CASE WHEN c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session' END
+      FROM pg_class c JOIN pg_am m ON m.oid = c.relam JOIN pg_index i ON i.indexrelid = c.oid
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 JOIN pg_type b ON b.oid = a.atttypid
+      JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[0]
+     WHERE m.amname = 'sealed_ivf' AND c.relkind = 'i' ORDER BY 1
+$$;
+COMMENT ON FUNCTION pgseal.sealed_indexes() IS 'internal: indexes whose pages are sealed, with the tag of their keyring';
+
+-- As the caller, who must own the table: the C function looks at everything itself.
+CREATE FUNCTION pgseal.renew_index_pages(target_index regclass, first int8, count int4) RETURNS int8
+    AS 'MODULE_PATHNAME', 'pgseal_renew_index_pages' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.renew_index_pages(regclass, int8, int4) IS 'internal: seals pages of an index anew and sorts in what was put aside; the first page after them';
+
+CREATE FUNCTION pgseal.sealed_indexes_of(tables regclass[], target_column name) RETURNS regclass[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(s.index ORDER BY s.index), '{}') FROM pgseal.sealed_indexes() s WHERE s.relation = ANY (tables) AND s.name = target_column
+$$;
+COMMENT ON FUNCTION pgseal.sealed_indexes_of(regclass[], name) IS 'internal: sealed indexes on a column of these tables';
+
+-- Commits, so that vacuum waits for no more than a batch: all that it names is qualified.
+CREATE PROCEDURE pgseal.reencrypt_index(target_index regclass)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    next pg_catalog.int8 := 1;
+BEGIN
+    PERFORM pgseal.require_autocommit('pgseal.reencrypt_index');
+    WHILE next IS NOT NULL LOOP
+        next := pgseal.renew_index_pages(target_index, next, 64);
+        COMMIT;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE pgseal.reencrypt_index(regclass) IS 'seals the pages of an index anew under the active data key, and sorts in the rows that were put aside while no key was to be had; commits after every batch';
+
 -- PostgreSQL gives pg_write_all_data, and whoever default privileges name, rights on every table: these are written by pgseal's
 -- functions, which run as the owner, by a restore and by superusers.
 CREATE FUNCTION pgseal.refuse_writes() RETURNS trigger
@@ -3207,6 +3319,13 @@ BEGIN
             ('is_current', 'reencrypt calls it; reads a header'),
             ('rewrite_pages_of', 'reencrypt calls it'),
             ('rewrite_pages', 'reencrypt calls it; refuses all but owners of the table'),
+            ('reencrypt_index', 'acts with the caller''s rights'),
+            ('renew_index_pages', 'reencrypt_index calls it; refuses all but owners of the table'),
+            ('sealed_indexes', 'reencrypt calls it; reads the catalogs'),
+            ('sealed_indexes_of', 'reencrypt calls it; reads the catalogs'),
+            ('index_key_usage', 'counts rows, as pg_class does'),
+            ('verify_index', 'asks for the privilege itself'),
+            ('index_pages', 'index_key_usage calls it'),
             ('rotation_column', 'reencrypt calls it'),
             ('runs_for_an_owner', 'reencrypt calls it'),
             ('rotation_start_pass', 'reencrypt calls it'),

@@ -169,6 +169,10 @@ BEGIN
     FOREACH leaf IN ARRAY leaves LOOP
         CALL pgseal.reencrypt_leaf(leaf, target_column, batch_size, max_rate, index, in_place, total, total_in_place, due, report_due);
     END LOOP;
+    -- Rows that are gone have left their codes in an index.
+    FOREACH leaf IN ARRAY pgseal.sealed_indexes_of(leaves, target_column) LOOP
+        CALL pgseal.reencrypt_index(leaf);
+    END LOOP;
     -- In place no token changes.
     PERFORM pgseal.report_searchable(target_table, target_column) WHERE NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total;
     RAISE NOTICE '% rows of %.% re-encrypted in % s', total, target_table, pg_catalog.quote_ident(target_column), pgseal.seconds_since(started);

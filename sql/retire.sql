@@ -85,6 +85,15 @@ BEGIN
             RETURN format('column %I of %s', place.attname, place.relation);
         END IF;
     END LOOP;
+    FOR place IN SELECT * FROM pgseal.sealed_indexes() s WHERE s.tag = keyring_id & 131071 LOOP
+        IF place.blind IS NOT NULL THEN
+            RETURN format('cannot look into the index of a %s %s', place.blind, place.index);
+        END IF;
+        locked := place.index;
+        IF EXISTS (SELECT FROM pgseal.index_key_usage(place.index) u WHERE u.data_key = key_version) THEN
+            RETURN format('index %s', place.index);
+        END IF;
+    END LOOP;
     locked := NULL;
 
     -- Literals that the parser sealed long ago.

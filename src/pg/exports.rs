@@ -1,6 +1,7 @@
 //! The C symbols that the SQL scripts name, and the function behind each.
 
 use super::grantees;
+use super::ivf::{handler, maintain, shape};
 use super::keyrings::{manage, monitor};
 use super::raw::call::sql_functions;
 use super::released;
@@ -188,4 +189,12 @@ sql_functions! {
     pgseal_check_jsonb => released::check_jsonb;
     pgseal_check_text => released::check_text;
     pgseal_head_of => released::head_of;
+
+    pgseal_sealed_ivf_handler => handler::handler;
+    pgseal_ivf_l2 => shape::ivf_l2;
+    pgseal_ivf_ip => shape::ivf_ip;
+    pgseal_ivf_cosine => shape::ivf_cosine;
+    pgseal_index_pages => maintain::index_pages;
+    pgseal_renew_index_pages => maintain::renew_index_pages;
+    pgseal_verify_index => maintain::verify_index;
 }

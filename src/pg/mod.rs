@@ -5,6 +5,7 @@ pub mod counters;
 pub mod error;
 pub mod exports;
 pub mod grantees;
+pub mod ivf;
 pub mod keyrings;
 pub mod raw;
 pub mod released;
@@ -45,7 +46,8 @@ pgrx::extension_sql_file!("../../sql/backup.sql", name = "backup", requires = ["
 pgrx::extension_sql_file!("../../sql/verify.sql", name = "verify", requires = ["backup"]);
 pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["verify"]);
 pgrx::extension_sql_file!("../../sql/evidence.sql", name = "evidence", requires = ["audit"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["evidence"], finalize);
+pgrx::extension_sql_file!("../../sql/ivf.sql", name = "ivf", requires = ["evidence"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["ivf"], finalize);
 
 /// What raw calls above itself is handed to it here: it names nothing but errors and counts.
 const WATCHER: raw::watch::Watcher = raw::watch::Watcher {

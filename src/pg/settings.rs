@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
+use crate::core::ivf::search::{Late, Options};
+use crate::core::vector::quantiser::EPSILON;
 use crate::keys::shared::WAYS;
 use crate::kms::{Settings, VaultAuth, VaultLogin};
 use crate::pg::raw::encoding::shown;
@@ -26,6 +28,9 @@ static SHARED_KEYS: GucSetting<i32> = GucSetting::<i32>::new(1_024);
 static KMS_TIMEOUT_MS: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 static KEY_CACHE_TTL_S: GucSetting<i32> = GucSetting::<i32>::new(300);
 static KEYRING: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static IVF_ORDER: GucSetting<IvfOrder> = GucSetting::<IvfOrder>::new(IvfOrder::complete);
+static IVF_PATIENCE: GucSetting<i32> = GucSetting::<i32>::new(24);
+static IVF_EPSILON: GucSetting<f64> = GucSetting::<f64>::new(EPSILON as f64);
 static ACCEPT_SEALED: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// Values of `pgseal.kms_auth`.
@@ -43,6 +48,15 @@ enum KmsAuth {
 enum LogDecrypts {
     off,
     statement,
+}
+
+/// Values of `pgseal.ivf_order`.
+#[derive(Clone, Copy, PostgresGucEnum)]
+#[allow(non_camel_case_types, reason = "they are spelt so in the configuration")]
+enum IvfOrder {
+    complete,
+    strict,
+    relaxed,
 }
 
 /// Defines every setting; what is called when one of them changes is in raw. From `_PG_init`.
@@ -111,6 +125,7 @@ pub fn define() {
     if xact::is_preloading() {
         define_shared_keys();
     }
+    define_ivf();
     setting::reserve_prefix();
 }
 
@@ -164,6 +179,38 @@ fn define_shared_keys() {
         0,
         1_048_576,
         GucContext::Postmaster,
+        GucFlags::default(),
+    );
+}
+
+/// How a scan of a sealed index searches; none depends on what one index is like.
+fn define_ivf() {
+    GucRegistry::define_enum_guc(
+        c"pgseal.ivf_order",
+        c"What a scan of a sealed index does with a row that it finds too late for its place.",
+        c"complete: it comes after all others. strict: it does not come. relaxed: it comes at once.",
+        &IVF_ORDER,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pgseal.ivf_patience",
+        c"How many lists of a sealed index in a row may bring nothing near before a scan stops reading more.",
+        c"The more, the fewer near rows are missed, and the longer it takes.",
+        &IVF_PATIENCE,
+        0,
+        1_000_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_float_guc(
+        c"pgseal.ivf_epsilon",
+        c"How many standard errors below its estimate a row's distance is thought to be possible.",
+        c"The more, the fewer near rows are missed, and the more rows are decrypted.",
+        &IVF_EPSILON,
+        0.0,
+        1_000_000.0,
+        GucContext::Userset,
         GucFlags::default(),
     );
 }
@@ -277,4 +324,23 @@ fn string(setting: &GucSetting<Option<CString>>) -> Option<String> {
 fn path(setting: &GucSetting<Option<CString>>) -> Option<PathBuf> {
     let bytes = setting.get()?.into_bytes();
     (!bytes.is_empty()).then(|| OsString::from_vec(bytes).into())
+}
+
+/// `pgseal.ivf_order`, `pgseal.ivf_patience` and `pgseal.ivf_epsilon`.
+pub fn ivf_options() -> Options {
+    Options {
+        epsilon: IVF_EPSILON.get() as f32,
+        patience: IVF_PATIENCE.get() as usize,
+        late: match IVF_ORDER.get() {
+            IvfOrder::complete => Late::AtEnd,
+            IvfOrder::strict => Late::Never,
+            IvfOrder::relaxed => Late::AtOnce,
+        },
+        ..Options::default()
+    }
+}
+
+/// `pgseal.ivf_patience`.
+pub fn ivf_patience() -> u32 {
+    IVF_PATIENCE.get() as u32
 }

@@ -1,0 +1,179 @@
+//! Scans: rows in the order of their distance, which is computed from the rows themselves.
+
+use std::rc::Rc;
+
+use zeroize::Zeroizing;
+
+use crate::core::ivf::index::Index as Lists;
+use crate::core::ivf::key::PageKey;
+use crate::core::ivf::layout::PageBytes;
+use crate::core::ivf::page::Tid;
+use crate::core::ivf::search::Search;
+use crate::core::ivf::source;
+use crate::core::vector::distance::{Metric, norm};
+use crate::pg::error::PgError;
+use crate::pg::ivf::keys::Keys;
+use crate::pg::ivf::pages::{self, Trouble};
+use crate::pg::ivf::shape;
+use crate::pg::raw::datum::detoast;
+use crate::pg::raw::index_am::Order;
+use crate::pg::raw::index_page::{Bytes, Index};
+use crate::pg::raw::index_rows::Rows;
+use crate::pg::raw::xact;
+use crate::pg::session::{self, Checked, Privilege};
+use crate::pg::settings;
+use crate::pg::values::plain_vector;
+use crate::pg::values::seal::{self, VECTOR};
+use crate::pg::values::vector::Reader;
+
+/// What a scan keeps.
+pub struct Scan {
+    index: Index,
+    keyring: i32,
+    question: Option<Question>,
+    /// `None` before the first row was asked for.
+    running: Option<Running>,
+}
+
+/// What the rows are compared with; there is none for NULL, to which nothing has a distance.
+struct Question {
+    metric: Metric,
+    keyring: i32,
+    query: Zeroizing<Vec<f32>>,
+    /// Nothing has a direction beside it.
+    is_zero: bool,
+    checked: Checked,
+    reader: Reader,
+}
+
+struct Running {
+    search: Search,
+    keys: Keys,
+}
+
+impl Scan {
+    /// A scan that has not started.
+    pub fn new(index: Index) -> Self {
+        Scan { index, keyring: 0, question: None, running: None }
+    }
+
+    /// It starts, or starts anew.
+    pub fn restart(&mut self, order: &Order) -> Result<(), PgError> {
+        self.running = None;
+        self.keyring = shape::keyring(self.index)?;
+        let question = order
+            .argument
+            .map(|query| Question::new(shape::metric(self.index)?, self.keyring, detoast(query).bytes()));
+        self.question = question.transpose()?;
+        self.permit()
+    }
+
+    /// The next row. The role may have changed since the one before: a cursor leaves the function that opened it.
+    pub fn next(&mut self, rows: &mut Rows) -> Result<Option<Tid>, PgError> {
+        self.permit()?;
+        let mut running = match self.running.take() {
+            Some(running) => running,
+            None => self.start(rows)?,
+        };
+        let mut source = Source::new(self.index, &mut running.keys, self.question.as_mut(), rows);
+        let hit = running.search.next(&mut source);
+        let hit = hit.map_err(|trouble| trouble.named(self.index, source.block))?;
+        self.running = Some(running);
+        Ok(hit.map(|hit| hit.tid))
+    }
+
+    /// The snapshot has been taken by now: what it sees is in the pages that are read from here on.
+    fn start(&mut self, rows: &mut Rows) -> Result<Running, PgError> {
+        let meta = pages::meta(self.index, &mut Bytes::boxed())?;
+        let mut keys = Keys::new(&meta, self.keyring);
+        if let Some(question) = &self.question
+            && question.query.len() != meta.layout.dimensions
+        {
+            return Err(PgError::DifferentDimensions(meta.layout.dimensions, question.query.len()));
+        }
+        let mut source = Source::new(self.index, &mut keys, None, rows);
+        let lists = Lists::open(meta, &mut source);
+        let lists = lists.map_err(|trouble| trouble.named(self.index, source.block))?;
+        let query = self.question.as_ref().map(|question| question.query.as_slice());
+        Ok(Running { search: Search::new(lists, query, settings::ivf_options()), keys })
+    }
+
+    /// Distances to chosen points give a vector away.
+    fn permit(&mut self) -> Result<(), PgError> {
+        let Some(question) = &mut self.question else { return Ok(()) };
+        question.checked.start();
+        question.checked.require(&*session::keyring(question.keyring)?, Privilege::Decrypt)
+    }
+}
+
+impl Question {
+    fn new(metric: Metric, keyring: i32, query: &[u8]) -> Result<Self, PgError> {
+        let query = Zeroizing::new(plain_vector::elements(query)?);
+        let is_zero = norm(&query) == 0.0;
+        Ok(Question {
+            metric,
+            keyring,
+            query,
+            is_zero,
+            checked: Checked::default(),
+            reader: Reader::default(),
+        })
+    }
+
+    /// `None` for what has no direction: as in pgvector's, it is in no index of cosines.
+    fn distance(&mut self, value: &[u8]) -> Result<Option<f64>, PgError> {
+        let value = seal::locate_to_read(value, &VECTOR, &mut self.checked)?;
+        let elements = self.reader.read(value)?;
+        if elements.len() != self.query.len() {
+            return Err(PgError::DifferentDimensions(elements.len(), self.query.len()));
+        }
+        let distance = self.metric.distance(elements, &self.query);
+        Ok((self.is_zero || !distance.is_nan()).then_some(distance))
+    }
+}
+
+/// The index and its table, for one step of a search.
+struct Source<'a> {
+    index: Index,
+    keys: &'a mut Keys,
+    question: Option<&'a mut Question>,
+    rows: &'a mut Rows,
+    /// The page that was read last.
+    block: u32,
+}
+
+impl<'a> Source<'a> {
+    fn new(index: Index, keys: &'a mut Keys, question: Option<&'a mut Question>, rows: &'a mut Rows) -> Self {
+        Source { index, keys, question, rows, block: 0 }
+    }
+}
+
+impl source::Pages for Source<'_> {
+    type Error = Trouble;
+
+    fn blocks(&mut self) -> Result<u32, Trouble> {
+        Ok(self.index.pages())
+    }
+
+    fn read(&mut self, block: u32, page: &mut PageBytes) -> Result<(), Trouble> {
+        xact::check_interrupts();
+        self.block = block;
+        pages::read(self.index, block, page)
+    }
+
+    fn key(&mut self, version: u16) -> Result<Rc<PageKey>, Trouble> {
+        Ok(self.keys.of_version(version)?)
+    }
+}
+
+impl source::Rows for Source<'_> {
+    fn distance(&mut self, tid: Tid) -> Result<Option<f64>, Trouble> {
+        xact::check_interrupts();
+        let question = &mut self.question;
+        let distance = self.rows.read(tid, |value| match question {
+            Some(question) => question.distance(detoast(value).bytes()),
+            None => Ok(Some(0.0)),
+        });
+        Ok(distance.map_err(|error| error.of_row(self.index.name(), tid))?.flatten())
+    }
+}
