@@ -1,6 +1,7 @@
 //! What the extension promises, held against real servers.
 
 mod copies;
+mod ivf;
 mod keys;
 mod library;
 mod proof;

@@ -1,0 +1,168 @@
+//! The server falls, is copied, and is followed by others.
+
+use std::thread;
+use std::time::Duration;
+
+use super::{INDEX, assert_exact, insert, set_up};
+use crate::support::{Cluster, Sql};
+
+/// Rows come, change and go, and vacuum works, until the server is no more.
+fn change_until_it_falls(cluster: &Cluster, own: i32) {
+    let mut client = cluster.connect("postgres");
+    for round in 0.. {
+        let start = 100_000 * (own + 1) + 200 * round;
+        let statements = [
+            format!(
+                "INSERT INTO docs SELECT i, made(i), made(i), i % 10 FROM generate_series({start}, {}) i",
+                start + 199
+            ),
+            format!(
+                "UPDATE docs SET embedding = made(-id), plain = made(-id) WHERE id % 13 = {}",
+                round % 13
+            ),
+            format!("DELETE FROM docs WHERE id % 17 = {} AND id % 2 = {own}", round % 17),
+            "VACUUM docs".to_owned(),
+        ];
+        if statements.iter().any(|statement| {
+            client
+                .batch_execute(statement)
+                .is_err_and(|error| error.code().is_none_or(|code| code.code() != "40P01"))
+        }) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_index_is_whole_after_every_kill() {
+    let cluster = Cluster::with_pgseal(&["fsync = off", "max_wal_size = 1GB"]);
+    let mut client = cluster.connect("postgres");
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..2000);
+    client.run(INDEX);
+    drop(client);
+    for kill in 0..5 {
+        thread::scope(|scope| {
+            for own in 0..2 {
+                let cluster = &cluster;
+                scope.spawn(move || change_until_it_falls(cluster, own));
+            }
+            thread::sleep(Duration::from_millis(700 + 250 * kill));
+            cluster.kill();
+        });
+        cluster.start_again();
+        let mut client = cluster.connect("postgres");
+        assert_exact(&mut client, "docs", "true", -(kill as i32));
+        client.run("VACUUM docs");
+        assert_exact(&mut client, "docs", "true", -(kill as i32));
+        client.run("DELETE FROM docs WHERE id >= 100000");
+    }
+}
+
+#[test]
+fn an_index_of_an_unlogged_table_is_empty_after_a_fall_and_goes_on() {
+    let cluster = Cluster::with_pgseal(&[]);
+    let mut client = cluster.connect("postgres");
+    set_up(&mut client);
+    client.run("ALTER TABLE docs SET UNLOGGED");
+    client.run(INDEX);
+    insert(&mut client, "docs", 0..3000);
+    assert_exact(&mut client, "docs", "true", -1);
+    drop(client);
+    cluster.kill();
+    cluster.start_again();
+    let mut client = cluster.connect("postgres");
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM docs"), 0);
+    assert_exact(&mut client, "docs", "true", -1);
+    insert(&mut client, "docs", 0..2000);
+    assert_exact(&mut client, "docs", "true", -2);
+    drop(client);
+    cluster.restart();
+    let mut client = cluster.connect("postgres");
+    assert_exact(&mut client, "docs", "true", -3);
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM docs"), 2000);
+}
+
+#[test]
+fn a_standby_answers_exactly_while_it_follows_and_once_it_leads() {
+    let primary = Cluster::with_pgseal(&["max_standby_streaming_delay = -1"]);
+    let mut client = primary.connect("postgres");
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..2000);
+    client.run(INDEX);
+    client.run("CREATE UNLOGGED TABLE gone (LIKE docs); CREATE INDEX gone_embedding ON gone USING sealed_ivf (embedding encrypted_vector_l2_ops)");
+    insert(&mut client, "gone", 0..100);
+    // As vacuum wants it: a scan that takes long holds the replay up.
+    let standby = primary.standby("hot_standby_feedback = on\n");
+    standby.catch_up(&mut client);
+    thread::scope(|scope| {
+        let primary = &primary;
+        let writer = scope.spawn(move || {
+            let mut client = primary.connect("postgres");
+            for round in 1..12 {
+                insert(&mut client, "docs", 2000 * round..2000 * round + 500);
+                client.run(&format!("DELETE FROM docs WHERE id % 12 = {round}"));
+                client.run(&format!("UPDATE docs SET note = 'x' WHERE id % 5 = {}", round % 5));
+                client.run("VACUUM docs");
+            }
+        });
+        let mut replica = standby.connect("postgres");
+        let mut seed = 0;
+        while !writer.is_finished() || seed > -3 {
+            seed -= 1;
+            assert_exact(&mut replica, "docs", "true", seed);
+        }
+        writer.join().unwrap();
+    });
+    standby.catch_up(&mut client);
+    let mut replica = standby.connect("postgres");
+    assert_exact(&mut replica, "docs", "true", 1);
+    drop(client);
+    primary.kill();
+    standby.promote();
+    assert_exact(&mut replica, "docs", "true", 2);
+    insert(&mut replica, "docs", 100_000..102_000);
+    replica.run("VACUUM docs");
+    assert_exact(&mut replica, "docs", "true", 3);
+    let mut replica = standby.connect("postgres");
+    assert_eq!(replica.one::<i64>("SELECT count(*) FROM gone"), 0);
+    insert(&mut replica, "gone", 0..100);
+    assert_exact(&mut replica, "gone", "true", 4);
+}
+
+#[test]
+fn a_page_that_was_altered_is_an_error_and_found_by_verify() {
+    let cluster = Cluster::with_pgseal(&["ignore_checksum_failure = on"]);
+    let mut client = cluster.connect("postgres");
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..600);
+    client.run(INDEX);
+    let (file, pages): (String, i64) = (
+        client.one("SELECT pg_relation_filepath('docs_embedding')"),
+        client.one("SELECT pg_relation_size('docs_embedding') / 8192"),
+    );
+    assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.verify_index('docs_embedding')"), 0);
+    client.run("CHECKPOINT");
+    drop(client);
+    cluster.stop();
+    let path = cluster.data_dir().join(file);
+    let mut bytes = std::fs::read(&path).unwrap();
+    // Sealed bytes near the end of the data of a list page.
+    let block = (1..pages as usize).find(|block| bytes[block * 8192 + 8160 + 16] == 2).unwrap();
+    let end = usize::from(u16::from_le_bytes([bytes[block * 8192 + 12], bytes[block * 8192 + 13]]));
+    bytes[block * 8192 + end - 1] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    cluster.start_again();
+    let mut client = cluster.connect("postgres");
+    let found = client.column::<i64>("SELECT block FROM pgseal.verify_index('docs_embedding')");
+    assert_eq!(found, [block as i64]);
+    client.run("SET enable_seqscan = off; SET enable_sort = off");
+    let error = client.error("SELECT id FROM docs ORDER BY embedding <-> made(1) LIMIT 1");
+    assert_eq!(error.code().code(), "22000");
+    assert!(
+        error.message().contains("docs_embedding") && error.message().contains(&block.to_string()),
+        "{error}"
+    );
+    client.run("REINDEX INDEX docs_embedding");
+    assert_exact(&mut client, "docs", "true", -1);
+}

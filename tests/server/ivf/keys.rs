@@ -1,0 +1,98 @@
+//! Keys change, are retired, and are not to be had.
+
+use std::fs;
+
+use super::{INDEX, assert_exact, insert, set_up};
+use crate::support::{Cluster, Sql, fresh_database};
+
+const USAGE: &str = "SELECT format('%s:%s', data_key, number_of_rows) FROM pgseal.index_key_usage('docs_embedding') ORDER BY data_key NULLS FIRST";
+
+#[test]
+fn an_index_is_searched_under_old_and_new_keys_side_by_side() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..2000);
+    client.run(INDEX);
+    assert_eq!(client.column::<String>(USAGE), ["1:2000"]);
+    client.run("SELECT pgseal.rotate_key('k')");
+    insert(&mut client, "docs", 2000..4000);
+    assert_exact(&mut client, "docs", "true", -1);
+    assert_eq!(client.column::<String>(USAGE).len(), 2);
+    let message = client.error("SELECT pgseal.retire_key('k', 1)").message().to_owned();
+    assert!(message.contains("column embedding of public.docs"), "{message}");
+    client.run("CALL pgseal.reencrypt('docs', 'embedding')");
+    assert_exact(&mut client, "docs", "true", -2);
+    assert!(client.column::<String>(USAGE).iter().all(|line| line.starts_with("2:")));
+    client.run("SELECT pgseal.retire_key('k', 1)");
+    assert_exact(&mut client, "docs", "true", -3);
+    client.run("VACUUM docs");
+    assert_eq!(client.column::<String>(USAGE), ["2:4000"]);
+    insert(&mut client, "docs", 4000..4100);
+    assert_exact(&mut client, "docs", "true", -4);
+}
+
+#[test]
+fn retiring_looks_into_every_page_of_every_index() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..100);
+    client.run(INDEX);
+    // Nobody sees these rows any more, but their codes are there.
+    client.run("DELETE FROM docs; SELECT pgseal.rotate_key('k')");
+    for state in ["indisvalid = false", "indisready = false", "indisvalid = true, indisready = true"] {
+        client.run(&format!("UPDATE pg_index SET {state} WHERE indexrelid = 'docs_embedding'::regclass"));
+        let error = client.error("SELECT pgseal.retire_key('k', 1)");
+        assert_eq!(error.code().code(), "55000", "{state}");
+        assert!(error.message().contains("index public.docs_embedding"), "{state}: {}", error.message());
+    }
+    client.run("CALL pgseal.reencrypt_index('docs_embedding')");
+    client.run("SELECT pgseal.retire_key('k', 1)");
+    insert(&mut client, "docs", 100..200);
+    assert_exact(&mut client, "docs", "true", -1);
+}
+
+#[test]
+fn what_is_renewed_belongs_to_the_tables_owner() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    client.run(INDEX);
+    client.run("DO $$ BEGIN CREATE ROLE ivf_other; EXCEPTION WHEN duplicate_object THEN NULL; END $$; GRANT SELECT ON docs TO ivf_other");
+    client.run("SET ROLE ivf_other");
+    assert_eq!(client.state("CALL pgseal.reencrypt_index('docs_embedding')"), "42501");
+    client.run("RESET ROLE");
+    assert_eq!(client.state("CALL pgseal.reencrypt_index('docs_pkey')"), "22023");
+    assert_eq!(client.state("CALL pgseal.reencrypt_index('docs')"), "22023");
+    assert_eq!(client.state("BEGIN; CALL pgseal.reencrypt_index('docs_embedding')"), "25001");
+    client.run("ROLLBACK");
+}
+
+#[test]
+fn rows_without_a_key_are_put_aside_found_and_sorted_in_later() {
+    let cluster = Cluster::with_pgseal(&["pgseal.key_cache_ttl = 0"]);
+    let mut client = cluster.connect("postgres");
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..500);
+    client.run("CREATE TABLE stored AS SELECT * FROM docs");
+    client.run("TRUNCATE docs");
+    let away = cluster.key_dir().with_extension("away");
+    fs::rename(cluster.key_dir(), &away).unwrap();
+    // Sealed values need no key to be stored, and neither do vacuum and new indexes.
+    client.run("INSERT INTO docs SELECT * FROM stored WHERE id < 300");
+    client.run(INDEX);
+    client.run("INSERT INTO docs SELECT * FROM stored WHERE id >= 300; DELETE FROM docs WHERE id % 5 = 0");
+    client.run("VACUUM docs");
+    assert_eq!(client.column::<String>(USAGE), [":400"]);
+    client.run("SET enable_seqscan = off; SET enable_sort = off");
+    assert_eq!(client.state("SELECT id FROM docs ORDER BY embedding <-> made(1) LIMIT 1"), "58030");
+    client.run("RESET enable_seqscan; RESET enable_sort");
+    fs::rename(&away, cluster.key_dir()).unwrap();
+    assert_exact(&mut client, "docs", "true", -1);
+    // Another session has not met the outage.
+    let mut client = cluster.connect("postgres");
+    client.run("CALL pgseal.reencrypt_index('docs_embedding')");
+    assert_eq!(client.column::<String>(USAGE), ["1:400"]);
+    assert_exact(&mut client, "docs", "true", -2);
+    insert(&mut client, "docs", 1000..1100);
+    client.run("VACUUM docs");
+    assert_exact(&mut client, "docs", "true", -3);
+}
