@@ -8,9 +8,10 @@ const OBJECT: u32 = 0x2000_0000;
 const HAS_OFFSET: u32 = 0x8000_0000;
 
 pub fn jsonb(document: &Json) -> Vec<u8> {
-    match document.is_container() {
-        true => child(document).1,
-        false => container(SCALAR_ARRAY, 1, vec![child(document)]),
+    if document.is_container() {
+        child(document).1
+    } else {
+        container(SCALAR_ARRAY, 1, vec![child(document)])
     }
 }
 
@@ -54,11 +55,10 @@ fn numeric(text: &str) -> Vec<u8> {
     let (negative, exponent, digits) = decimal(text);
     let (weight, groups) = base_10000(exponent, &digits);
     let scale = scale(text);
-    let mut out = match scale <= 63 && (-64..=63).contains(&weight) {
-        true => {
-            (0x8000 | u16::from(negative) << 13 | scale << 7 | weight as u16 & 0x7F).to_le_bytes().to_vec()
-        }
-        false => [u16::from(negative) << 14 | scale, weight as u16].map(u16::to_le_bytes).concat(),
+    let mut out = if scale <= 63 && (-64..=63).contains(&weight) {
+        (0x8000 | u16::from(negative) << 13 | scale << 7 | weight as u16 & 0x7F).to_le_bytes().to_vec()
+    } else {
+        [u16::from(negative) << 14 | scale, weight as u16].map(u16::to_le_bytes).concat()
     };
     out.extend(groups.into_iter().flat_map(u16::to_le_bytes));
     let length = (out.len() as u32 + 4) << 2;

@@ -64,8 +64,5 @@ pub fn shared_keys_held(_: Call) -> Returned {
 
 /// `require_shared_keys()`: an error where the library is not preloaded.
 pub fn require_shared_keys(_: Call) -> Returned {
-    match shmem::is_there() {
-        true => Ok(None),
-        false => Err(PgError::NotPreloaded),
-    }
+    if shmem::is_there() { Ok(None) } else { Err(PgError::NotPreloaded) }
 }

@@ -157,10 +157,7 @@ impl Call {
 
     /// A text argument that may be NULL.
     pub fn optional_text(&self, index: usize) -> Result<Option<String>, PgError> {
-        match self.is_null(index) {
-            true => Ok(None),
-            false => self.text(index).map(Some),
-        }
+        if self.is_null(index) { Ok(None) } else { self.text(index).map(Some) }
     }
 
     /// Runs an input function's work. Its errors, and PostgreSQL's own below it, come without CONTEXT:

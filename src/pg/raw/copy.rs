@@ -79,9 +79,10 @@ unsafe extern "C-unwind" fn on_utility(
             next(statement, text, read_only, context, parameters, environment, receiver, completion);
         };
         let utility = (*statement).utilityStmt;
-        match is_a(utility, pg_sys::NodeTag::T_CopyStmt) && reads_secrets(utility.cast()) {
-            true => run_quietly(run),
-            false => run(),
+        if is_a(utility, pg_sys::NodeTag::T_CopyStmt) && reads_secrets(utility.cast()) {
+            run_quietly(run)
+        } else {
+            run()
         }
     }
 }

@@ -40,14 +40,13 @@ pub fn detoast(datum: pg_sys::Datum) -> Varlena {
     unsafe {
         let pointer: *mut pg_sys::varlena = datum.cast_mut_ptr();
         // The usual case, without the cost of a guarded call.
-        let whole = match varlena::varatt_is_4b_u(pointer) {
-            true => Varlena(pointer),
-            false => {
-                if varlena::varatt_is_1b_e(pointer) {
-                    counters::count(Counter::ValuesFetched);
-                }
-                Varlena(pg_sys::pg_detoast_datum(pointer))
+        let whole = if varlena::varatt_is_4b_u(pointer) {
+            Varlena(pointer)
+        } else {
+            if varlena::varatt_is_1b_e(pointer) {
+                counters::count(Counter::ValuesFetched);
             }
+            Varlena(pg_sys::pg_detoast_datum(pointer))
         };
         memory::expect(whole.bytes().len());
         whole

@@ -47,10 +47,7 @@ unsafe impl GlobalAlloc for WithRoom {
 
 fn or_with_room(allocate: impl Fn() -> *mut u8) -> *mut u8 {
     let block = allocate();
-    match block.is_null() && give_up() {
-        true => allocate(),
-        false => block,
-    }
+    if block.is_null() && give_up() { allocate() } else { block }
 }
 
 fn give_up() -> bool {

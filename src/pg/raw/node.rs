@@ -148,9 +148,10 @@ impl Expr {
         if !modifier::is_bound(typmod) {
             return Column::ANY;
         }
-        match type_id_name(self.base_type()) == "encrypted_vector" {
-            true => Column::of_vectors(typmod),
-            false => Column::of_documents(typmod),
+        if type_id_name(self.base_type()) == "encrypted_vector" {
+            Column::of_vectors(typmod)
+        } else {
+            Column::of_documents(typmod)
         }
     }
 
@@ -229,9 +230,10 @@ impl Expr {
     pub fn is_column(self) -> bool {
         // SAFETY: the tag is checked.
         unsafe {
-            match is_a(self.0, pg_sys::NodeTag::T_RelabelType) {
-                true => Expr((*self.0.cast::<pg_sys::RelabelType>()).arg.cast()).is_column(),
-                false => is_a(self.0, pg_sys::NodeTag::T_Var),
+            if is_a(self.0, pg_sys::NodeTag::T_RelabelType) {
+                Expr((*self.0.cast::<pg_sys::RelabelType>()).arg.cast()).is_column()
+            } else {
+                is_a(self.0, pg_sys::NodeTag::T_Var)
             }
         }
     }

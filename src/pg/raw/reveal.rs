@@ -114,11 +114,10 @@ unsafe fn returns_only(statement: *mut pg_sys::PlannedStmt) -> bool {
     // SAFETY: a portal holds planned statements.
     unsafe {
         let utility = (*statement).utilityStmt;
-        match utility.is_null() {
-            true => (*statement).commandType == pg_sys::CmdType::CMD_SELECT,
-            false => {
-                is_a(utility, pg_sys::NodeTag::T_ExecuteStmt) || is_a(utility, pg_sys::NodeTag::T_FetchStmt)
-            }
+        if utility.is_null() {
+            (*statement).commandType == pg_sys::CmdType::CMD_SELECT
+        } else {
+            is_a(utility, pg_sys::NodeTag::T_ExecuteStmt) || is_a(utility, pg_sys::NodeTag::T_FetchStmt)
         }
     }
 }
@@ -157,9 +156,10 @@ unsafe fn depend_on_role(query: *mut pg_sys::Query) {
     // SAFETY: a finished query; a utility statement may hold another.
     unsafe {
         (*query).hasRowSecurity = true;
-        let inner = match (*query).utilityStmt.is_null() {
-            true => std::ptr::null_mut(),
-            false => pg_sys::UtilityContainsQuery((*query).utilityStmt),
+        let inner = if (*query).utilityStmt.is_null() {
+            std::ptr::null_mut()
+        } else {
+            pg_sys::UtilityContainsQuery((*query).utilityStmt)
         };
         if !inner.is_null() {
             (*inner).hasRowSecurity = true;
@@ -233,9 +233,10 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
         match (*query).commandType {
             pg_sys::CmdType::CMD_SELECT => {
                 reveal_in_query(query);
-                match (*query).setOperations.is_null() {
-                    true => reveal_list(query, (*query).targetList),
-                    false => reveal_set_operation(query),
+                if (*query).setOperations.is_null() {
+                    reveal_list(query, (*query).targetList)
+                } else {
+                    reveal_set_operation(query)
                 }
             }
             pg_sys::CmdType::CMD_INSERT
@@ -359,16 +360,17 @@ pub unsafe fn revealed(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Exp
         }
         let base = pg_sys::getBaseType(own_type);
         let function = lookup::function(c"reveal", &[base])?;
-        let argument = match own_type == base {
-            true => expression.cast::<pg_sys::Expr>(),
-            false => pg_sys::makeRelabelType(
+        let argument = if own_type == base {
+            expression.cast::<pg_sys::Expr>()
+        } else {
+            pg_sys::makeRelabelType(
                 expression.cast(),
                 base,
                 -1,
                 pg_sys::InvalidOid,
                 pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,
             )
-            .cast(),
+            .cast()
         };
         let result = pg_sys::get_func_rettype(function);
         let call = pg_sys::makeFuncExpr(

@@ -107,9 +107,10 @@ impl Row {
             if header.t_infomask & frozen == frozen || xmin < pg_sys::TransactionId::FIRST_NORMAL {
                 return Since::Ever;
             }
-            match pg_sys::TransactionIdIsCurrentTransactionId(xmin) {
-                true => Since::Uncommitted,
-                false => Since::Committed(xmin),
+            if pg_sys::TransactionIdIsCurrentTransactionId(xmin) {
+                Since::Uncommitted
+            } else {
+                Since::Committed(xmin)
             }
         }
     }

@@ -163,9 +163,10 @@ impl Head {
                 return Some(Head::Plain { header: 1, length: varlena::varsize_1b(pointer) });
             }
             let length = varlena::varsize_4b(pointer);
-            let head = match varlena::varatt_is_4b_c(pointer) {
-                true => Head::Other { length },
-                false => Head::Plain { header: 4, length },
+            let head = if varlena::varatt_is_4b_c(pointer) {
+                Head::Other { length }
+            } else {
+                Head::Plain { header: 4, length }
             };
             (length >= 4).then_some(head)
         }

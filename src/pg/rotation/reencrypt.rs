@@ -39,10 +39,7 @@ pub fn is_current(call: Call) -> Returned {
 
 /// `require_autocommit(command text)`: refuses to run inside BEGIN, on behalf of that command.
 pub fn require_autocommit(call: Call) -> Returned {
-    match xact::in_transaction_block() {
-        true => Err(PgError::TransactionBlock(call.text(0)?)),
-        false => Ok(None),
-    }
+    if xact::in_transaction_block() { Err(PgError::TransactionBlock(call.text(0)?)) } else { Ok(None) }
 }
 
 /// `runs_for_an_owner()`: whoever began the statement has no say in what runs now.

@@ -64,9 +64,10 @@ fn check(call: Call, kind: &Kind) -> Returned {
 pub fn verdict(call: Call, kind: &Kind) -> Result<Option<Verdict>, PgError> {
     let Some(value) = call.optional(0) else { return Ok(None) };
     let context = call.optional(1);
-    let expected = match call.boolean(2) {
-        true => Expected::Context(context.as_ref().map(|context| context.bytes())),
-        false => Expected::Anything,
+    let expected = if call.boolean(2) {
+        Expected::Context(context.as_ref().map(|context| context.bytes()))
+    } else {
+        Expected::Anything
     };
     call.with_cache(|checking: &mut Checking| {
         checking.checked.start();

@@ -134,11 +134,10 @@ pub fn require_storable(id: i32, version: u16) -> Result<(), PgError> {
 }
 
 fn require_live(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(), PgError> {
-    match row.state.opens() {
-        true => Ok(()),
-        false => {
-            Err(PgError::KeyState(keyring.name.clone(), purpose.as_str(), row.version, row.state.as_str()))
-        }
+    if row.state.opens() {
+        Ok(())
+    } else {
+        Err(PgError::KeyState(keyring.name.clone(), purpose.as_str(), row.version, row.state.as_str()))
     }
 }
 

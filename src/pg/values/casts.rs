@@ -24,9 +24,10 @@ pub fn coerce(call: Call) -> Returned {
     let column = kind.column(call.int4(1));
     kind.require(&head)?;
     if head.transit {
-        return match column.is_bound() {
-            true => for_column(call.varlena(0), kind, head, column),
-            false => for_any_column(call.varlena(0), kind, head),
+        return if column.is_bound() {
+            for_column(call.varlena(0), kind, head, column)
+        } else {
+            for_any_column(call.varlena(0), kind, head)
         };
     }
     // A part of a document, which a role that may only search has as well: storing it is writing. A vector has no parts.

@@ -67,9 +67,10 @@ impl Operand {
 fn compare(call: Call, wanted: bool, left: Operand, right: Operand) -> Returned {
     let by_bytes =
         matches!((&left, &right), (Operand::Sealed(_), Operand::Sealed(_))) || call.has_default_collation();
-    let equal = match by_bytes {
-        true => left.bytes() == right.bytes(),
-        false => text::EQUAL.boolean(call, left.datum()?, right.datum()?),
+    let equal = if by_bytes {
+        left.bytes() == right.bytes()
+    } else {
+        text::EQUAL.boolean(call, left.datum()?, right.datum()?)
     };
     Ok(Some((equal == wanted).into()))
 }

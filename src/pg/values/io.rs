@@ -44,10 +44,11 @@ pub fn seal_input(content: Content, plaintext: &[u8], column: Column) -> Returne
         return Ok(Some(seal::seal(keyring, content, plaintext, false, Options::default())?.datum()));
     }
     let keyring = session::keyring_for_input()?;
-    let sealed = match reveal::copies_in() {
+    let sealed = if reveal::copies_in() {
         // No length coercion comes after it.
-        true => seal::seal(keyring, content, plaintext, false, Options::default())?,
-        false => seal::seal_literal(keyring, content, plaintext)?,
+        seal::seal(keyring, content, plaintext, false, Options::default())?
+    } else {
+        seal::seal_literal(keyring, content, plaintext)?
     };
     Ok(Some(sealed.datum()))
 }
@@ -134,9 +135,10 @@ fn shown(call: Call) -> Result<Varlena, PgError> {
     let value = call.varlena(0);
     match reveal::refusal_to_show() {
         Some(refusal) if call.argument_expression(0).is_none() => {
-            match parse_head(value.bytes()).is_ok_and(|(head, _)| head.transit) {
-                true => Ok(value),
-                false => Err(refusal),
+            if parse_head(value.bytes()).is_ok_and(|(head, _)| head.transit) {
+                Ok(value)
+            } else {
+                Err(refusal)
             }
         }
         _ => Ok(value),

@@ -44,10 +44,7 @@ impl Kind {
 
     /// What a type modifier of this type says.
     pub fn column(&self, typmod: i32) -> Column {
-        match self.holds(Content::Vector) {
-            true => Column::of_vectors(typmod),
-            false => Column::of_documents(typmod),
-        }
+        if self.holds(Content::Vector) { Column::of_vectors(typmod) } else { Column::of_documents(typmod) }
     }
 
     /// May a value of this type hold it?
@@ -446,9 +443,12 @@ pub fn open_for(bytes: &[u8], kind: &Kind, privilege: Privilege) -> Result<OpenV
 
 /// Decrypts a text that was sealed for this statement, for a role that may compare or write.
 pub fn open_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
-    let located = locate(bytes, &TEXT, |keyring, _| match session::has(keyring, Privilege::Search) {
-        true => Ok(()),
-        false => session::require(keyring, Privilege::Encrypt),
+    let located = locate(bytes, &TEXT, |keyring, _| {
+        if session::has(keyring, Privilege::Search) {
+            Ok(())
+        } else {
+            session::require(keyring, Privilege::Encrypt)
+        }
     })?;
     located.open_literal()
 }

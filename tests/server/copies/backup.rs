@@ -481,12 +481,13 @@ fn a_base_backup_is_started_with_and_without_the_kms() {
         );
         second.start_again();
         let mut client = second.connect("postgres");
-        match kms {
-            true => answers(&mut client),
-            false => assert_eq!(
+        if kms {
+            answers(&mut client)
+        } else {
+            assert_eq!(
                 (client.one::<i64>("SELECT count(*) FROM docs"), client.state(READ).as_str()),
                 (ROWS, "58030")
-            ),
+            )
         }
     }
 }

@@ -418,9 +418,10 @@ fn a_privilege_ends_with_the_membership_that_gave_it() {
     );
     let reads = ["SELECT opened(sealed) FROM docs", "SELECT FROM docs WHERE sealed @> '{\"a\": \"x\"}'"];
     // From 16 on each membership says whether it inherits.
-    let inherits_no_more = match major_version() < 16 {
-        true => format!("ALTER ROLE {role}_member NOINHERIT"),
-        false => format!("GRANT {role} TO {role}_member WITH INHERIT FALSE"),
+    let inherits_no_more = if major_version() < 16 {
+        format!("ALTER ROLE {role}_member NOINHERIT")
+    } else {
+        format!("GRANT {role} TO {role}_member WITH INHERIT FALSE")
     };
     for ending in [
         format!("REVOKE {role} FROM {role}_member"),

@@ -172,10 +172,8 @@ fn through_driver(
     sql: &str,
     bound: &mut Vec<(String, Vec<String>)>,
 ) -> Vec<String> {
-    let (text, literals) = match takes_parameters(sql) {
-        true => bind_literals(sql),
-        false => (sql.to_owned(), Vec::new()),
-    };
+    let (text, literals) =
+        if takes_parameters(sql) { bind_literals(sql) } else { (sql.to_owned(), Vec::new()) };
     let parameters: Vec<AsText<'_>> = literals.iter().map(|literal| AsText(literal)).collect();
     let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
     let rows =

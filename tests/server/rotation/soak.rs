@@ -117,9 +117,10 @@ fn eight_clients_get_right_answers_during_many_rotations() {
             let searched = || reads.lock().unwrap().len() > 100;
             let enough = || searched() && (!rotating || rotations.load(Ordering::Relaxed) >= 3);
             while (Instant::now() < end || !enough()) && !stop.load(Ordering::Relaxed) {
-                match rotating {
-                    true => rotate(&mut client, rotations.fetch_add(1, Ordering::Relaxed)),
-                    false => std::thread::sleep(Duration::from_millis(20)),
+                if rotating {
+                    rotate(&mut client, rotations.fetch_add(1, Ordering::Relaxed))
+                } else {
+                    std::thread::sleep(Duration::from_millis(20))
                 }
             }
         });

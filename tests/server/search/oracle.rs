@@ -250,11 +250,7 @@ impl Oracle {
         }
         let document = self.random.pick(&self.documents).clone();
         let part = self.random.part(&document, true);
-        match self.random.one_in(4) {
-            true => self.random.changed(part),
-            false => part,
-        }
-        .to_string()
+        if self.random.one_in(4) { self.random.changed(part) } else { part }.to_string()
     }
 }
 
@@ -679,9 +675,10 @@ impl Random {
 
     fn scalar(&mut self) -> Doc {
         // Long enough to be stored out of line.
-        match self.one_in(200) {
-            true => Doc::Scalar(format!("\"{}\"", "long ".repeat(600 + self.below(2)))),
-            false => Doc::Scalar((*self.pick(&SCALARS)).to_owned()),
+        if self.one_in(200) {
+            Doc::Scalar(format!("\"{}\"", "long ".repeat(600 + self.below(2))))
+        } else {
+            Doc::Scalar((*self.pick(&SCALARS)).to_owned())
         }
     }
 
@@ -745,9 +742,10 @@ impl Random {
             }
             Doc::Object(mut fields) if !fields.is_empty() => {
                 let at = self.below(fields.len());
-                match self.one_in(3) {
-                    true => fields[at].0 = *self.pick(&KEYS),
-                    false => fields[at].1 = self.changed(fields[at].1.clone()),
+                if self.one_in(3) {
+                    fields[at].0 = *self.pick(&KEYS)
+                } else {
+                    fields[at].1 = self.changed(fields[at].1.clone())
                 }
                 Doc::Object(fields)
             }

@@ -43,9 +43,10 @@ fn prepare(session: &mut Client, name: &str, condition: &str) {
 }
 
 fn execute(name: &str, condition: &str) -> String {
-    match condition.contains("$1") {
-        true => format!(r#"EXECUTE {name} ('{{"a": "x"}}')"#),
-        false => format!("EXECUTE {name}"),
+    if condition.contains("$1") {
+        format!(r#"EXECUTE {name} ('{{"a": "x"}}')"#)
+    } else {
+        format!("EXECUTE {name}")
     }
 }
 

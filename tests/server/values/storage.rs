@@ -196,16 +196,13 @@ fn answers(client: &mut Client) -> Vec<Option<String>> {
 /// Restores into the database `name`, which is new.
 fn restore(cluster: &Cluster, name: &str, dump: &Path, custom: bool) -> Client {
     cluster.connect("postgres").run(&format!("CREATE DATABASE {name}"));
-    let (program, arguments) = match custom {
-        true => ("pg_restore", ["--exit-on-error", "-d", name]),
-        false => ("psql", ["-X", "-q", name]),
-    };
+    let (program, arguments) =
+        if custom { ("pg_restore", ["--exit-on-error", "-d", name]) } else { ("psql", ["-X", "-q", name]) };
     let mut restore = cluster.program(program, "postgres");
-    match custom {
-        true => restore.args(arguments).arg(dump),
-        false => {
-            restore.args(["-v", "ON_ERROR_STOP=1", "-o", "/dev/null"]).args(arguments).arg("-f").arg(dump)
-        }
+    if custom {
+        restore.args(arguments).arg(dump)
+    } else {
+        restore.args(["-v", "ON_ERROR_STOP=1", "-o", "/dev/null"]).args(arguments).arg("-f").arg(dump)
     };
     run(&mut restore);
     cluster.connect(name)

@@ -168,9 +168,10 @@ fn typed_parameter() {
     };
     let insert = |client: &mut Client, kind: &Kind, statement: &Statement| {
         for _ in 0..2 {
-            match kind.plain == Type::JSONB {
-                true => client.execute(statement, &[&json!({ "a": "John Smith" })]).unwrap(),
-                false => client.execute(statement, &[&kind.literal]).unwrap(),
+            if kind.plain == Type::JSONB {
+                client.execute(statement, &[&json!({ "a": "John Smith" })]).unwrap()
+            } else {
+                client.execute(statement, &[&kind.literal]).unwrap()
             };
         }
     };
