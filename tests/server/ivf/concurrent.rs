@@ -34,7 +34,7 @@ fn change(client: &mut Client, own: i32, stop: &AtomicBool) {
 }
 
 #[test]
-fn indexes_made_beside_writers_and_vacuum_miss_no_row_and_repeat_none() {
+fn indexes_made_beside_writers_hold_each_row_once() {
     let cluster = Cluster::with_pgseal(&["autovacuum_naptime = 1"]);
     let mut client = cluster.connect("postgres");
     set_up(&mut client);
@@ -78,7 +78,7 @@ fn indexes_made_beside_writers_and_vacuum_miss_no_row_and_repeat_none() {
 }
 
 #[test]
-fn an_index_made_beside_an_older_snapshot_is_not_used_before_it_ends() {
+fn an_index_waits_for_snapshots_older_than_it() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut client = cluster.connect("postgres");
     set_up(&mut client);

@@ -60,7 +60,7 @@ fn an_index_is_whole_after_every_kill() {
 }
 
 #[test]
-fn an_index_of_an_unlogged_table_is_empty_after_a_fall_and_goes_on() {
+fn an_unlogged_index_is_empty_after_a_fall_and_goes_on() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut client = cluster.connect("postgres");
     set_up(&mut client);
