@@ -2818,8 +2818,9 @@ CREATE OR REPLACE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS T
        AND EXISTS (SELECT FROM pg_type b WHERE b.oid = coalesce(nullif(t.typelem, 0), nullif(t.typbasetype, 0), t.oid)
                      AND (b.typcategory = 'S' OR b.oid IN ('json'::regtype, 'jsonb'::regtype, 'xml'::regtype)))
        AND EXISTS (SELECT FROM pg_attribute v JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = v.atttypid AND d.deptype = 'e'
-                     JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'vector'
-                    WHERE v.attrelid = a.attrelid AND NOT v.attisdropped)
+                     JOIN pg_extension e ON e.oid = d.refobjid
+                    WHERE v.attrelid = a.attrelid AND NOT v.attisdropped
+                      AND (e.extname = 'vector' OR v.atttypid = pgseal.own_type('encrypted_vector')))
     UNION ALL
     SELECT 'warning', format('column %I of %I.%I', s.attname, s.schemaname, s.tablename),
            format('one searchable value is in %s %% of the rows: its token tells which rows', round(100 * f.share)),

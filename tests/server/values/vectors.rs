@@ -408,6 +408,10 @@ fn vectors_are_verified_audited_and_recorded() {
     assert_eq!(client.one::<i64>(finding), 0);
     client.run("SELECT pgseal.rotate_key('k')");
     assert_eq!(client.one::<i64>(finding), 1);
+    // What it was made from may tell as much.
+    client.run("CREATE TABLE beside (e encrypted_vector(k), chunk text)");
+    let beside = "SELECT count(*) FROM pgseal.audit() WHERE object LIKE 'column chunk of %beside'";
+    assert_eq!(client.one::<i64>(beside), 1);
     let mut bytes: Vec<u8> = client.one("SELECT pgseal.encrypted_vector_send(e) FROM t WHERE id = 3");
     *bytes.last_mut().unwrap() ^= 1;
     client.execute("UPDATE t SET e = $1 WHERE id = 3", &[&AsBytes(&bytes)]).unwrap();
