@@ -20,6 +20,39 @@ CREATE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURN
 $$;
 COMMENT ON FUNCTION pgseal.compares_plaintext(text, boolean) IS 'internal: does a definition compare with a plaintext constant?';
 
+CREATE FUNCTION pgseal.audit_indexes() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+    found record;
+BEGIN
+    FOR place IN SELECT * FROM pgseal.sealed_indexes() LOOP
+        object := format('index %s', place.index);
+        IF place.blind IS NOT NULL THEN
+            RETURN QUERY SELECT 'unknown', object, format('pages of an index of a %s were not looked at', place.blind), 'audit it where they are';
+            CONTINUE;
+        END IF;
+        BEGIN
+            FOR found IN SELECT u.*, k.id, sum(u.number_of_rows) OVER () AS all_rows
+                           FROM pgseal.index_key_usage(place.index) u LEFT JOIN pgseal.keyring k ON k.name = u.keyring LOOP
+                IF found.data_key IS NOT NULL THEN
+                    RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
+                        FROM pgseal.audit_key(found.id, found.data_key, NULL, format('%s pages', found.number_of_pages),
+                            format('CALL pgseal.reencrypt_index(%L)', place.index)) f;
+                ELSIF found.number_of_rows > 0.01 * found.all_rows THEN
+                    RETURN QUERY SELECT 'warning', object, format('%s rows were put aside while no key was to be had: every scan visits all of them', found.number_of_rows),
+                        format('CALL pgseal.reencrypt_index(%L)', place.index);
+                END IF;
+            END LOOP;
+        EXCEPTION WHEN lock_not_available THEN
+            RETURN QUERY SELECT 'unknown', object, format('pages were not looked at: sessions %s have locked the index', pgseal.other_sessions_on(place.index)),
+                'audit it when they have ended';
+        END;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgseal.audit_indexes() IS 'internal: findings on pages of sealed indexes; see audit';
+
 CREATE FUNCTION pgseal.audit_values() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
@@ -51,6 +84,7 @@ BEGIN
                 'audit it when they have ended';
         END;
     END LOOP;
+    RETURN QUERY SELECT * FROM pgseal.audit_indexes();
     BEGIN
         RETURN QUERY SELECT f.severity, d.object, f.finding, f.what_to_do
             FROM pgseal.definitions() d CROSS JOIN LATERAL (SELECT DISTINCT * FROM pgseal.quoted_values(d.definition)) q

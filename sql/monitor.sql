@@ -14,7 +14,10 @@ CREATE VIEW pgseal.stat AS
            pgseal.counter('kms_failures') AS kms_failures,
            pgseal.counter('kms_microseconds') / 1000.0 AS kms_milliseconds,
            pgseal.counter('shared_key_hits') AS shared_key_hits,
-           pgseal.shared_keys_held() AS shared_keys;
+           pgseal.shared_keys_held() AS shared_keys,
+           pgseal.counter('index_lists') AS index_lists,
+           pgseal.counter('index_rows_scored') AS index_rows_scored,
+           pgseal.counter('index_rows_visited') AS index_rows_visited;
 COMMENT ON VIEW pgseal.stat IS 'what this session has done since it began; for pg_monitor';
 COMMENT ON COLUMN pgseal.stat.values_sealed IS 'values and parts of values encrypted';
 COMMENT ON COLUMN pgseal.stat.values_decrypted IS 'values decrypted, for a recheck or to be shown';
@@ -25,6 +28,9 @@ COMMENT ON COLUMN pgseal.stat.kms_failures IS 'calls of a KMS that failed';
 COMMENT ON COLUMN pgseal.stat.kms_milliseconds IS 'time that calls of a KMS took';
 COMMENT ON COLUMN pgseal.stat.shared_key_hits IS 'unwrapped keys taken from what all sessions share, instead of a call of a KMS';
 COMMENT ON COLUMN pgseal.stat.shared_keys IS 'unwrapped keys that all sessions share now; NULL where pgseal is not in shared_preload_libraries';
+COMMENT ON COLUMN pgseal.stat.index_lists IS 'lists of sealed indexes that scans have read';
+COMMENT ON COLUMN pgseal.stat.index_rows_scored IS 'rows of sealed indexes that were scored by their codes';
+COMMENT ON COLUMN pgseal.stat.index_rows_visited IS 'rows that scans of sealed indexes have looked at in the table';
 
 -- As the library has it: current_setting would believe what a role said before the library was loaded.
 CREATE FUNCTION pgseal.kms_endpoint() RETURNS text

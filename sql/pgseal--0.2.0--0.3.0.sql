@@ -1476,7 +1476,13 @@ CREATE OR REPLACE VIEW pgseal.stat AS
            pgseal.counter('kms_failures') AS kms_failures,
            pgseal.counter('kms_microseconds') / 1000.0 AS kms_milliseconds,
            pgseal.counter('shared_key_hits') AS shared_key_hits,
-           pgseal.shared_keys_held() AS shared_keys;
+           pgseal.shared_keys_held() AS shared_keys,
+           pgseal.counter('index_lists') AS index_lists,
+           pgseal.counter('index_rows_scored') AS index_rows_scored,
+           pgseal.counter('index_rows_visited') AS index_rows_visited;
+COMMENT ON COLUMN pgseal.stat.index_lists IS 'lists of sealed indexes that scans have read';
+COMMENT ON COLUMN pgseal.stat.index_rows_scored IS 'rows of sealed indexes that were scored by their codes';
+COMMENT ON COLUMN pgseal.stat.index_rows_visited IS 'rows that scans of sealed indexes have looked at in the table';
 
 -- As the library has it: current_setting would believe what a role said before the library was loaded.
 CREATE FUNCTION pgseal.kms_endpoint() RETURNS text
@@ -2723,6 +2729,39 @@ CREATE FUNCTION pgseal.keyring_label(keyring_id int4) RETURNS text
     RETURN coalesce((SELECT k.name::text FROM pgseal.keyring k WHERE k.id = keyring_id), keyring_id::text);
 COMMENT ON FUNCTION pgseal.keyring_label(int4) IS 'internal: the name of a keyring, or its number where it is unknown';
 
+CREATE FUNCTION pgseal.audit_indexes() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+    found record;
+BEGIN
+    FOR place IN SELECT * FROM pgseal.sealed_indexes() LOOP
+        object := format('index %s', place.index);
+        IF place.blind IS NOT NULL THEN
+            RETURN QUERY SELECT 'unknown', object, format('pages of an index of a %s were not looked at', place.blind), 'audit it where they are';
+            CONTINUE;
+        END IF;
+        BEGIN
+            FOR found IN SELECT u.*, k.id, sum(u.number_of_rows) OVER () AS all_rows
+                           FROM pgseal.index_key_usage(place.index) u LEFT JOIN pgseal.keyring k ON k.name = u.keyring LOOP
+                IF found.data_key IS NOT NULL THEN
+                    RETURN QUERY SELECT f.severity, object, f.finding, f.what_to_do
+                        FROM pgseal.audit_key(found.id, found.data_key, NULL, format('%s pages', found.number_of_pages),
+                            format('CALL pgseal.reencrypt_index(%L)', place.index)) f;
+                ELSIF found.number_of_rows > 0.01 * found.all_rows THEN
+                    RETURN QUERY SELECT 'warning', object, format('%s rows were put aside while no key was to be had: every scan visits all of them', found.number_of_rows),
+                        format('CALL pgseal.reencrypt_index(%L)', place.index);
+                END IF;
+            END LOOP;
+        EXCEPTION WHEN lock_not_available THEN
+            RETURN QUERY SELECT 'unknown', object, format('pages were not looked at: sessions %s have locked the index', pgseal.other_sessions_on(place.index)),
+                'audit it when they have ended';
+        END;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgseal.audit_indexes() IS 'internal: findings on pages of sealed indexes; see audit';
+
 CREATE OR REPLACE FUNCTION pgseal.audit_values() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
@@ -2754,6 +2793,7 @@ BEGIN
                 'audit it when they have ended';
         END;
     END LOOP;
+    RETURN QUERY SELECT * FROM pgseal.audit_indexes();
     BEGIN
         RETURN QUERY SELECT f.severity, d.object, f.finding, f.what_to_do
             FROM pgseal.definitions() d CROSS JOIN LATERAL (SELECT DISTINCT * FROM pgseal.quoted_values(d.definition)) q

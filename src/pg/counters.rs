@@ -22,10 +22,16 @@ pub enum Counter {
     KmsMicroseconds,
     /// Keys taken from what all sessions share.
     SharedKeyHits,
+    /// Lists of sealed indexes that scans have read.
+    IndexLists,
+    /// Rows that were scored by their codes.
+    IndexRowsScored,
+    /// Rows that were looked at in the table.
+    IndexRowsVisited,
 }
 
 /// In the order of [`Counter`].
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 11] = [
     "values_sealed",
     "values_decrypted",
     "values_fetched",
@@ -34,6 +40,9 @@ const NAMES: [&str; 8] = [
     "kms_failures",
     "kms_microseconds",
     "shared_key_hits",
+    "index_lists",
+    "index_rows_scored",
+    "index_rows_visited",
 ];
 
 thread_local! {

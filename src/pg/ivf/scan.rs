@@ -11,6 +11,7 @@ use crate::core::ivf::page::Tid;
 use crate::core::ivf::search::Search;
 use crate::core::ivf::source;
 use crate::core::vector::distance::{Metric, norm};
+use crate::pg::counters::{self, Counter};
 use crate::pg::error::PgError;
 use crate::pg::ivf::keys::Keys;
 use crate::pg::ivf::pages::{self, Trouble};
@@ -76,7 +77,12 @@ impl Scan {
             None => self.start(rows)?,
         };
         let mut source = Source::new(self.index, &mut running.keys, self.question.as_mut(), rows);
+        let before = running.search.effort();
         let hit = running.search.next(&mut source);
+        let done = running.search.effort();
+        counters::add(Counter::IndexLists, done.lists - before.lists);
+        counters::add(Counter::IndexRowsScored, done.scored - before.scored);
+        counters::add(Counter::IndexRowsVisited, done.visits - before.visits);
         let hit = hit.map_err(|trouble| trouble.named(self.index, source.block))?;
         self.running = Some(running);
         Ok(hit.map(|hit| hit.tid))

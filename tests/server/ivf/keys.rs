@@ -96,3 +96,25 @@ fn rows_without_a_key_are_put_aside_found_and_sorted_in_later() {
     client.run("VACUUM docs");
     assert_exact(&mut client, "docs", "true", -3);
 }
+
+#[test]
+fn audit_names_pages_of_old_keys_and_rows_that_are_put_aside() {
+    let cluster = Cluster::with_pgseal(&["pgseal.key_cache_ttl = 0"]);
+    let mut client = cluster.connect("postgres");
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..100);
+    let findings = "SELECT concat_ws(' ', finding, what_to_do) FROM pgseal.audit() WHERE object = 'index public.docs_embedding'";
+    let away = cluster.key_dir().with_extension("away");
+    fs::rename(cluster.key_dir(), &away).unwrap();
+    client.run(INDEX);
+    fs::rename(&away, cluster.key_dir()).unwrap();
+    let found = client.column::<String>(findings);
+    assert!(found.len() == 1 && found[0].contains("100 rows were put aside"), "{found:?}");
+    let mut client = cluster.connect("postgres");
+    client.run("CALL pgseal.reencrypt_index('docs_embedding')");
+    assert_eq!(client.column::<String>(findings).len(), 0);
+    client.run("SET enable_seqscan = off; SET enable_sort = off; SELECT id FROM docs ORDER BY embedding <-> made(1) LIMIT 5");
+    let stat =
+        "SELECT index_lists = 1 AND index_rows_scored = 100 AND index_rows_visited >= 5 FROM pgseal.stat";
+    assert!(client.one::<bool>(stat));
+}
