@@ -111,7 +111,7 @@ fn the_check_of_routines_sees_what_is_looked_up() {
 }
 
 #[test]
-fn what_is_parsed_already_names_pg_catalog_and_pgseal_only() {
+fn what_is_parsed_already_names_nothing_foreign() {
     // PostgreSQL records no dependency on its own objects.
     let foreign = fresh_database().column::<String>(
         "WITH own AS (SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
@@ -124,6 +124,9 @@ fn what_is_parsed_already_names_pg_catalog_and_pgseal_only() {
            FROM part p JOIN pg_depend d ON d.classid = p.classid AND d.objid = p.objid
           WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_collation'::regclass, 'pg_opclass'::regclass)
             AND (d.refclassid, d.refobjid) NOT IN (SELECT * FROM own)
+            -- What embeddings are made from.
+            AND (d.refclassid, d.refobjid) NOT IN (SELECT v.classid, v.objid FROM pg_depend v JOIN pg_extension e ON e.oid = v.refobjid
+                                                    WHERE v.refclassid = 'pg_extension'::regclass AND v.deptype = 'e' AND e.extname = 'vector')
             -- Arrays and row types of our own.
             AND NOT (d.refclassid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
                      WHERE t.oid = d.refobjid AND (('pg_type'::regclass, t.typelem) IN (SELECT * FROM own)
