@@ -222,7 +222,7 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
     SELECT * FROM pgseal.audit_orphans()
     UNION ALL
     SELECT 'critical', format('keyring %I', k.name), 'its wrapping key is a file on this server: whoever can read it can read the data',
-           'create a keyring at a KMS (pgseal.kms_endpoint) and re-encrypt into it'
+           'create a keyring with a kms_endpoint of its own, at a KMS, and move the columns to it'
       FROM pgseal.keyring k WHERE coalesce(k.kms_endpoint, pgseal.kms_endpoint()) LIKE 'file:%'
     UNION ALL
     SELECT 'warning', format('keyring %I', k.keyring), format('its %s key version %s is %s days old', k.purpose, k.version, extract(day FROM now() - k.created)),

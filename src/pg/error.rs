@@ -399,7 +399,7 @@ impl PgError {
                 "Call pgseal.decrypt(value, context) with that context; a value encrypted without one takes none."
             }
             PgError::UnknownKeyring(_) => {
-                "SELECT name FROM pgseal.keyring lists the keyrings of this database."
+                "SELECT name FROM pgseal.keyrings lists the keyrings of this database."
             }
             PgError::UnknownKeyringId(_) => {
                 "The keyring was not restored with the data: restore pgseal's tables from the same dump."
@@ -434,6 +434,10 @@ impl PgError {
                 "The server's credentials go there. Leave kms_endpoint out, or name the server's own or one that a keyring has."
             }
             PgError::SealedRefused => "SET pgseal.accept_sealed = on allows it, as a restore needs it.",
+            PgError::Kms(_, KmsError::Local(_)) => {
+                "The server's user must be able to read these files. A key directory is made where the one above it exists and that \
+                 user may write to it."
+            }
             PgError::Kms(_, error) => match error.class() {
                 Class::Denied => "Access must be given back at the KMS; stored values are not touched.",
                 Class::Unavailable => {
