@@ -11,12 +11,13 @@ use postgres::{Client, Row};
 use crate::support::{AsText, Cluster, Sql, fresh_database};
 
 /// Below the root of the repository; the README comes first.
-const FILES: [&str; 18] = [
+const FILES: [&str; 19] = [
     "README.md",
     "src/kms/README.md",
     "sql/README.md",
     "sql/values.md",
     "sql/searching.md",
+    "sql/vectors.md",
     "sql/rotation.md",
     "sql/migration.md",
     "sql/privileges.md",
