@@ -93,7 +93,7 @@ fn the_reference_names_every_function_view_and_setting() {
     let named: Vec<String> = client.column(
         "SELECT p.proname::text FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
            JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'pgseal'
-          WHERE obj_description(p.oid, 'pg_proc') !~ '^(internal|implementation|planner support|refuses|explicit cast|assignment cast|GIN|I/O|ANALYZE|seal a literal|as for)'
+          WHERE obj_description(p.oid, 'pg_proc') !~ '^(internal|implementation|planner support|refuses|explicit cast|assignment cast|GIN|I/O|ANALYZE|seal a literal|as for|index access method|sealed_ivf support)'
           UNION SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'pgseal'::regnamespace AND c.relkind = 'v'
             AND obj_description(c.oid, 'pg_class') NOT LIKE 'internal%'
           UNION SELECT s.name FROM pg_settings s WHERE s.name LIKE 'pgseal.%' AND s.name <> 'pgseal.kms_token_given'",
