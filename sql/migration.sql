@@ -241,7 +241,7 @@ DECLARE
 BEGIN
     RETURN QUERY
         SELECT format('trigger %I of %s runs after the trigger that encrypts: rename it', t.tgname, relation)
-          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 3 = 3
+          FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgname !~ '^~pgseal_new_\d+$'
            AND t.tgname::text COLLATE "C" > own_trigger::text COLLATE "C";
     RETURN QUERY
         SELECT format('trigger %I of %s has the column among its arguments', t.tgname, relation)
