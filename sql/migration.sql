@@ -337,12 +337,17 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.migration_obstacles(regclass, name) IS 'what keeps a column from being encrypted or decrypted by encrypt_column and decrypt_column';
 
+CREATE FUNCTION pgseal.obstacles_left(target_table regclass, target_column name, ignore text[]) RETURNS SETOF text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT o FROM pgseal.migration_obstacles(target_table, target_column) o
+     WHERE NOT (o ~ '^(function|publication) ' AND EXISTS (SELECT FROM unnest(ignore) i WHERE o = i OR starts_with(o, i || ':')))
+$$;
+COMMENT ON FUNCTION pgseal.obstacles_left(regclass, name, text[]) IS 'internal: obstacles to a migration without those that do no harm';
+
 CREATE FUNCTION pgseal.check_migration(target_table regclass, target_column name, ignore text[]) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    found text[] := ARRAY(SELECT o FROM pgseal.migration_obstacles(target_table, target_column) o
-                           WHERE NOT (o ~ '^(function|publication) ' AND EXISTS (SELECT FROM unnest(ignore) i WHERE o = i OR starts_with(o, i || ':')))
-                           ORDER BY 1);
+    found text[] := ARRAY(SELECT o FROM pgseal.obstacles_left(target_table, target_column, ignore) o ORDER BY 1);
 BEGIN
     IF found <> '{}' THEN
         RAISE EXCEPTION 'column "%" of % cannot change its type while other objects need it', target_column, target_table

@@ -42,7 +42,8 @@ pgrx::extension_sql_file!("../../sql/reencrypt.sql", name = "reencrypt", require
 pgrx::extension_sql_file!("../../sql/retire.sql", name = "retire", requires = ["reencrypt"]);
 pgrx::extension_sql_file!("../../sql/monitor.sql", name = "monitor", requires = ["retire"]);
 pgrx::extension_sql_file!("../../sql/migration.sql", name = "migration", requires = ["monitor"]);
-pgrx::extension_sql_file!("../../sql/backup.sql", name = "backup", requires = ["migration"]);
+pgrx::extension_sql_file!("../../sql/encrypt_table.sql", name = "encrypt_table", requires = ["migration"]);
+pgrx::extension_sql_file!("../../sql/backup.sql", name = "backup", requires = ["encrypt_table"]);
 pgrx::extension_sql_file!("../../sql/verify.sql", name = "verify", requires = ["backup"]);
 pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["verify"]);
 pgrx::extension_sql_file!("../../sql/evidence.sql", name = "evidence", requires = ["audit"]);

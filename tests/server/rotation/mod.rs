@@ -7,6 +7,7 @@ mod in_place_snapshots;
 mod migrate;
 mod migrate_refusals;
 mod migrate_scripts;
+mod migrate_table;
 mod others_tables;
 mod reencrypt;
 mod retire;
