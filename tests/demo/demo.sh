@@ -7,6 +7,7 @@ state=$root/.demo
 kms=${1:-file}
 . "$root/tests/demo/cluster.sh"
 . "$root/tests/demo/bao.sh"
+. "$root/tests/demo/table.sh"
 case $kms in
 file) database=demo ;;
 openbao) database=demo_openbao ;;
@@ -166,8 +167,11 @@ answers > "$state/after"
 cmp "$state/before" "$state/after" || die "the answers differ: see $state/before and $state/after"
 say "   the same $(grep -c '^{' "$state/after") queries as before give the same $(grep -vc '^{' "$state/after") rows"
 
+step "6. A table with its embeddings, metadata and text in the clear, sealed by one call"
+seal_a_table
+
 if [ "$kms" = openbao ]; then
-    step "6. The KMS takes the key away: one session, which can read at first"
+    step "7. The KMS takes the key away: one session, which can read at first"
     export bao BAO_ADDR BAO_TOKEN
     demo_sql -v ON_ERROR_STOP=0 -At > "$state/denied" 2>&1 << 'END'
 SELECT 'reads: ' || (pgseal.decrypt(metadata) ->> 'patient_name') FROM docs WHERE id = 1;
