@@ -166,16 +166,13 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Fetches the key that a page needs, before the page is locked: the KMS may have to be asked.
-    fn prepare(&mut self, index: Index, block: u32) -> Result<u16, PgError> {
-        let Target::List { keys, .. } = self else { return Ok(0) };
+    /// Fetches the key that a page is sealed under, before the page is locked: the KMS may have to be asked.
+    fn prepare(&mut self, index: Index, block: u32) -> Result<Option<Rc<PageKey>>, PgError> {
+        let Target::List { keys, .. } = self else { return Ok(None) };
         let mut bytes = Bytes::boxed();
         index.read(block, &mut bytes);
         let version = pages::head(index, block, &bytes)?.map_or(0, |head| head.version);
-        if version != 0 {
-            keys.of_version(version)?;
-        }
-        Ok(version)
+        (version != 0).then(|| keys.of_version(version)).transpose()
     }
 
     /// How much of a page changes.
@@ -192,12 +189,13 @@ impl Target<'_> {
         }
     }
 
-    /// Adds the row to a locked page, whose key is known; false where it has no room. An older page is sealed anew first.
+    /// Adds the row to a locked page, which `old` seals if any key does; false where it has no room. A page under another key
+    /// is sealed anew first.
     fn add<'a>(
-        &mut self,
+        &self,
         change: &mut Change<'a>,
         index: Index,
-        page: &'a Locked,
+        (page, old): (&'a Locked, Option<&PageKey>),
         layout: &Layout,
         tid: Tid,
     ) -> Result<bool, PgError> {
@@ -208,14 +206,10 @@ impl Target<'_> {
             Target::Unassigned => {
                 pages::change(change, index, page, how, |bytes| page::append_unassigned(bytes, layout, tid))
             }
-            Target::List { key, keys, placed, .. } => {
-                let old = match head.version {
-                    0 => None,
-                    version if version == key.version() => None,
-                    version => Some(keys.of_version(version)?),
-                };
+            Target::List { key, placed, .. } => {
+                let other = old.filter(|old| head.version != 0 && old.version() != key.version());
                 pages::change(change, index, page, how, |bytes| {
-                    if let Some(old) = &old {
+                    if let Some(old) = other {
                         list::reseal(bytes, block, old, key)?;
                     }
                     list::append(bytes, block, key, tid, &placed.row)
@@ -233,24 +227,24 @@ fn append(index: Index, meta: &Meta, mut target: Target<'_>, tid: Tid) -> Result
         return Ok(());
     }
     let mut spare = None;
-    let mut unfit = Vec::new();
-    while unfit.len() < TRIES {
+    let mut others = Vec::new();
+    for _ in 0..TRIES {
         xact::check_interrupts();
         let Some(block) = index.take_free() else { break };
-        match reuse(index, layout, &mut target, block, tid)? {
+        match reuse(index, layout, &target, block, tid)? {
             Reused::Done => {
-                unfit.into_iter().for_each(|block| index.record_free(block));
+                others.into_iter().for_each(|block| index.record_free(block));
                 return Ok(());
             }
-            Reused::New(page) => {
-                spare = Some(page);
+            Reused::New => {
+                spare = Some(block);
                 break;
             }
-            Reused::Unfit => unfit.push(block),
+            Reused::Other => others.push(block),
+            Reused::Taken => {}
         }
     }
-    // For rows of another kind.
-    unfit.into_iter().for_each(|block| index.record_free(block));
+    others.into_iter().for_each(|block| index.record_free(block));
     append_last(index, layout, &mut target, last, tid, spare)
 }
 
@@ -259,9 +253,11 @@ enum Reused {
     /// It has the row.
     Done,
     /// Nobody has written it yet.
-    New(Locked),
-    /// Somebody has it, or it is something else by now.
-    Unfit,
+    New,
+    /// It is for rows of another list, or somebody is at it.
+    Other,
+    /// It has rows: what records free pages is not logged.
+    Taken,
 }
 
 /// What became of a row at one page.
@@ -272,18 +268,22 @@ enum Added {
     Full(Option<u32>),
 }
 
-/// Locks the page for a row, with its key at hand.
-fn lock(index: Index, target: &mut Target<'_>, block: u32) -> Result<(Locked, Head), PgError> {
+/// Locks the page for a row, with the key that seals it, if any does.
+fn lock(
+    index: Index,
+    target: &mut Target<'_>,
+    block: u32,
+) -> Result<(Locked, Head, Option<Rc<PageKey>>), PgError> {
     loop {
         xact::check_interrupts();
-        let version = target.prepare(index, block)?;
+        let key = target.prepare(index, block)?;
         let page = index.lock(block);
         let head = page::head(&page.bytes().0).map_err(named(index, block))?;
         if !target.takes(&head) {
             return Err(broken(index, block));
         }
-        if head.kind == Kind::Unassigned || head.version == 0 || head.version == version {
-            return Ok((page, head));
+        if head.version == 0 || key.as_ref().is_some_and(|key| key.version() == head.version) {
+            return Ok((page, head, key));
         }
         // Sealed anew meanwhile: once more, with its key.
     }
@@ -296,9 +296,9 @@ fn append_to(
     block: u32,
     tid: Tid,
 ) -> Result<Added, PgError> {
-    let (page, head) = lock(index, target, block)?;
+    let (page, head, key) = lock(index, target, block)?;
     let mut change = index.change();
-    if target.add(&mut change, index, &page, layout, tid)? {
+    if target.add(&mut change, index, (&page, key.as_deref()), layout, tid)? {
         change.commit();
         return Ok(Added::Done);
     }
@@ -309,21 +309,22 @@ fn append_to(
 fn reuse(
     index: Index,
     layout: &Layout,
-    target: &mut Target<'_>,
+    target: &Target<'_>,
     block: u32,
     tid: Tid,
 ) -> Result<Reused, PgError> {
-    let Some(page) = index.try_lock(block) else { return Ok(Reused::Unfit) };
+    let Some(page) = index.try_lock(block) else { return Ok(Reused::Other) };
     match pages::head(index, block, page.bytes())? {
-        None => return Ok(Reused::New(page)),
+        None => return Ok(Reused::New),
+        Some(head) if head.rows > 0 => return Ok(Reused::Taken),
         // What was emptied is sealed under no key.
-        Some(head) if target.takes(&head) && head.rows == 0 => {}
-        Some(_) => return Ok(Reused::Unfit),
+        Some(head) if target.takes(&head) => {}
+        Some(_) => return Ok(Reused::Other),
     }
     let home = index.lock(target.home());
     let mut change = index.change();
-    if !target.add(&mut change, index, &page, layout, tid)? {
-        return Ok(Reused::Unfit);
+    if !target.add(&mut change, index, (&page, None), layout, tid)? {
+        return Ok(Reused::Taken);
     }
     let how = (layout, Extent::Difference);
     pages::change(&mut change, index, &home, how, |bytes| target.set_last(bytes, layout, block, 0))?;
@@ -336,24 +337,34 @@ fn append_last(
     index: Index,
     layout: &Layout,
     target: &mut Target<'_>,
-    mut block: u32,
+    first: u32,
     tid: Tid,
-    mut spare: Option<Locked>,
+    spare: Option<u32>,
 ) -> Result<(), PgError> {
+    let mut block = first;
     // Each round is a page further, and pages that follow each other in a circle would be no end.
     for _ in 0..=index.pages() {
-        let (page, head) = lock(index, target, block)?;
+        let (page, head, key) = lock(index, target, block)?;
         if let Some(next) = head.next {
             block = next;
             continue;
         }
+        // Whoever comes next need not walk here.
+        let home = (block != first).then(|| index.lock(target.home()));
         let mut change = index.change();
-        if target.add(&mut change, index, &page, layout, tid)? {
+        if target.add(&mut change, index, (&page, key.as_deref()), layout, tid)? {
+            if let Some(home) = &home {
+                let how = (layout, Extent::Difference);
+                pages::change(&mut change, index, home, how, |bytes| {
+                    target.set_last(bytes, layout, block, 0)
+                })?;
+            }
             change.commit();
             return Ok(());
         }
         drop(change);
-        return add_page(index, layout, target, &page, tid, spare.take());
+        drop(home);
+        return add_page(index, layout, target, &page, tid, spare);
     }
     Err(broken(index, block))
 }
@@ -363,11 +374,12 @@ fn append_last(
 fn add_page(
     index: Index,
     layout: &Layout,
-    target: &mut Target<'_>,
+    target: &Target<'_>,
     last: &Locked,
     tid: Tid,
-    spare: Option<Locked>,
+    spare: Option<u32>,
 ) -> Result<(), PgError> {
+    let spare = spare.and_then(|block| index.try_lock(block));
     let mut new = spare.unwrap_or_else(|| index.extend(Fork::Main));
     // Between its making and its lock, vacuum may have recorded it as free, and somebody taken it.
     while !new.bytes().is_new() {
@@ -380,7 +392,7 @@ fn add_page(
     let mut change = index.change();
     change.page(&new, Extent::Whole, |bytes| pages::init(bytes, layout, kind, list, generation));
     let how = (layout, Extent::Whole);
-    let done = pages::change(&mut change, index, &new, how, |bytes| match &mut *target {
+    let done = pages::change(&mut change, index, &new, how, |bytes| match target {
         Target::Unassigned => page::append_unassigned(bytes, layout, tid),
         Target::List { key, placed, .. } => list::append(bytes, block, key, tid, &placed.row),
     })?;
