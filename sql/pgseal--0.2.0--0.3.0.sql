@@ -3361,10 +3361,16 @@ COMMENT ON FUNCTION pgseal.verify_index(regclass) IS 'the pages of a sealed inde
 -- Indexes that are not valid, or not ready, hold pages too. The tag is what a column names its keyring by.
 CREATE FUNCTION pgseal.sealed_indexes() RETURNS TABLE (index regclass, relation regclass, name name, tag int4, blind text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT c.oid::regclass, i.indrelid::regclass, t.attname, coalesce(nullif(a.atttypmod, -1), b.typtypmod) & 131071,
+    SELECT c.oid::regclass, i.indrelid::regclass, t.attname,
+           -- A domain's modifier may be that of the domain it is made of.
+           (WITH RECURSIVE base (type, typmod) AS (
+                SELECT a.atttypid, a.atttypmod
+                UNION ALL
+                SELECT d.typbasetype, d.typtypmod FROM base b JOIN pg_type d ON d.oid = b.type WHERE d.typtype = 'd' AND b.typmod < 0
+            ) SELECT max(b.typmod) FROM base b) & 131071,
            CASE WHEN c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session' END
       FROM pg_class c JOIN pg_am m ON m.oid = c.relam JOIN pg_index i ON i.indexrelid = c.oid
-      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 JOIN pg_type b ON b.oid = a.atttypid
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1
       JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[0]
      WHERE m.amname = 'sealed_ivf' AND c.relkind = 'i' ORDER BY 1
 $$;

@@ -118,3 +118,18 @@ fn audit_names_pages_of_old_keys_and_rows_that_are_put_aside() {
         "SELECT index_lists = 1 AND index_rows_scored = 100 AND index_rows_visited >= 5 FROM pgseal.stat";
     assert!(client.one::<bool>(stat));
 }
+
+#[test]
+fn retiring_finds_an_index_on_a_domain_over_a_domain() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    client.run(
+        "CREATE DOMAIN inner_vector AS encrypted_vector(k, 8); CREATE DOMAIN outer_vector AS inner_vector",
+    );
+    client.run("CREATE TABLE domains (embedding outer_vector)");
+    client.run("INSERT INTO domains SELECT made(i)::encrypted_vector(k, 8) FROM generate_series(1, 50) i");
+    client.run("CREATE INDEX of_domains ON domains USING sealed_ivf (embedding encrypted_vector_l2_ops)");
+    client.run("DELETE FROM domains; SELECT pgseal.rotate_key('k')");
+    let message = client.error("SELECT pgseal.retire_key('k', 1)").message().to_owned();
+    assert!(message.contains("index public.of_domains"), "{message}");
+}
