@@ -13,10 +13,14 @@ use crate::pg::error::Refused;
 /// The access method's name.
 const NAME: &CStr = c"sealed_ivf";
 
-/// An index and its table, locked against whatever else moves rows in it, until the end of the transaction.
+/// An index and its table, locked against whatever else moves rows in it, until the end of the transaction. Meanwhile the
+/// table's owner is the role, as in REINDEX: a predicate may call that role's functions.
 pub struct Maintained {
     table: pg_sys::Relation,
     index: pg_sys::Relation,
+    caller: pg_sys::Oid,
+    context: i32,
+    settings: i32,
 }
 
 /// Shows `look` an index, valid or not; nothing where there is none of this number any more.
@@ -67,7 +71,12 @@ impl Maintained {
             if !is_ours(index) {
                 return Err(no_index());
             }
-            Ok(Maintained { table, index })
+            let (mut caller, mut context) = (pg_sys::InvalidOid, 0);
+            pg_sys::GetUserIdAndSecContext(&mut caller, &mut context);
+            let restricted = context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+            pg_sys::SetUserIdAndSecContext((*(*table).rd_rel).relowner, restricted);
+            let settings = pg_sys::NewGUCNestLevel();
+            Ok(Maintained { table, index, caller, context, settings })
         }
     }
 
@@ -86,10 +95,12 @@ impl Maintained {
         }
     }
 
-    /// Closes both; the locks stay.
+    /// Closes both, for the role that opened them; the locks stay.
     pub fn close(self) {
-        // SAFETY: opened by `open`.
+        // SAFETY: opened by `open`. After an error the (sub)transaction's abort does what is done here.
         unsafe {
+            pg_sys::AtEOXact_GUC(false, self.settings);
+            pg_sys::SetUserIdAndSecContext(self.caller, self.context);
             pg_sys::relation_close(self.index, pg_sys::NoLock as i32);
             pg_sys::relation_close(self.table, pg_sys::NoLock as i32);
         }

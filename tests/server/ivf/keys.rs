@@ -133,3 +133,27 @@ fn retiring_finds_an_index_on_a_domain_over_a_domain() {
     let message = client.error("SELECT pgseal.retire_key('k', 1)").message().to_owned();
     assert!(message.contains("index public.of_domains"), "{message}");
 }
+
+#[test]
+fn a_predicate_runs_as_the_owner_where_pages_are_renewed() {
+    let cluster = Cluster::with_pgseal(&["pgseal.key_cache_ttl = 0"]);
+    let mut client = cluster.connect("postgres");
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..50);
+    client.run(
+        "CREATE ROLE ivf_owner; GRANT ALL ON SCHEMA public TO ivf_owner; ALTER TABLE docs OWNER TO ivf_owner",
+    );
+    client.run(
+        "CREATE FUNCTION is_wanted(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+           $$ BEGIN RETURN current_user = 'ivf_owner' AND $1 >= 0; END $$",
+    );
+    let away = cluster.key_dir().with_extension("away");
+    fs::rename(cluster.key_dir(), &away).unwrap();
+    client.run(&format!("{INDEX} WHERE is_wanted(id)"));
+    assert_eq!(client.column::<String>(USAGE), [":50"]);
+    fs::rename(&away, cluster.key_dir()).unwrap();
+    let mut client = cluster.connect("postgres");
+    client.run("CALL pgseal.reencrypt_index('docs_embedding')");
+    assert_eq!(client.column::<String>(USAGE), ["1:50"]);
+    assert_eq!(client.column::<String>("SELECT current_user::text"), ["postgres"]);
+}
