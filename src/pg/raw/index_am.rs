@@ -238,13 +238,11 @@ impl CostQuestion {
         unsafe { (*(*self.path).indexinfo).pages.into() }
     }
 
-    /// The part of the table's rows that its conditions let through.
+    /// The part of the index's rows that the table's conditions let through; a partial index has done its part.
     pub fn selectivity(&self) -> f64 {
         // SAFETY: as above; an index path belongs to a table.
-        unsafe {
-            let table = (*self.path).path.parent;
-            ((*table).rows / (*table).tuples.max(1.0)).clamp(0.0, 1.0)
-        }
+        let wanted = unsafe { (*(*self.path).path.parent).rows };
+        (wanted / self.tuples().max(1.0)).clamp(0.0, 1.0)
     }
 
     /// How many rows the statement wants; `None` where it does not say.
