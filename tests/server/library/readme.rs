@@ -262,6 +262,10 @@ fn shown(row: &Row) -> String {
     values.collect::<Vec<_>>().join("|")
 }
 
+fn listed(numbers: Vec<f32>) -> String {
+    numbers.iter().map(f32::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// A value of one of the types that the chapters show, as text.
 struct Shown(String);
 
@@ -276,6 +280,12 @@ impl<'a> FromSql<'a> for Shown {
             // After the number of the format; serde_json would sort the keys anew.
             Type::JSONB => std::str::from_utf8(&raw[1..])?.into(),
             Type::VOID => String::new(),
+            Type::FLOAT4_ARRAY => format!("{{{}}}", listed(Vec::<f32>::from_sql(ty, raw)?)),
+            // Behind the number of dimensions.
+            _ if ty.name() == "vector" => {
+                let elements = raw[4..].chunks_exact(4).map(|element| f32::from_sql(&Type::FLOAT4, element));
+                format!("[{}]", listed(elements.collect::<Result<_, _>>()?))
+            }
             _ if ty.name().starts_with("encrypted_") => "pgseal:".into(),
             _ => return Err(format!("a chapter shows a {ty}, which this test cannot read").into()),
         }))
