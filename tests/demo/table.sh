@@ -18,7 +18,8 @@ index_notes() {
         -c "CREATE INDEX ON notes USING sealed_ivf (embedding encrypted_vector_cosine_ops)" -c "ANALYZE notes"
 }
 
-nearest_notes() { echo "$notes_query;" | demo_sql -At -v q="$q" -f -; }
+# Exact, so that the answers can be compared.
+nearest_notes() { echo "SET enable_indexscan = off; $notes_query;" | demo_sql -At -v q="$q" -f -; }
 
 # files_with KIND PATTERN: how many files of the table, of its TOAST table and of their indexes contain it.
 files_with() {
@@ -58,5 +59,5 @@ seal_a_table() {
     nearest_notes > "$state/sealed"
     cmp "$state/plain" "$state/sealed" || die "the answers differ: see $state/plain and $state/sealed"
     say
-    say "   before and after: $(awk -F '|' '{ printf "%s (%s) ", $1, $2 }' "$state/sealed")"
+    say "   before and after: $(awk -F '|' '{ printf "%s%s (%s)", (NR > 1 ? ", " : ""), $1, $2 }' "$state/sealed")"
 }
