@@ -218,7 +218,7 @@ pub unsafe fn extend(relation: pg_sys::Relation, fork: pg_sys::ForkNumber::Type)
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 pub unsafe fn extend(relation: pg_sys::Relation, fork: pg_sys::ForkNumber::Type) -> pg_sys::Buffer {
     let of = pg_sys::BufferManagerRelation { rel: relation, ..Default::default() };
-    let flags = pg_sys::ExtendBufferedFlags::EB_LOCK_FIRST as u32;
+    let flags = pg_sys::ExtendBufferedFlags::EB_LOCK_FIRST;
     // SAFETY: as the caller says.
     unsafe { pg_sys::ExtendBufferedRel(of, fork, std::ptr::null_mut(), flags) }
 }
