@@ -2,12 +2,13 @@
 
 use std::ffi::CStr;
 
-use pgrx::{direct_function_call, pg_sys};
+use pgrx::{PgSqlErrorCode as Code, PgTryBuilder, direct_function_call, pg_sys};
 
 use super::call::Call;
 use super::datum::{Varlena, detoast, varlena};
 use super::encoding::utf8;
 use crate::core::memory::{self, OutOfMemory};
+use crate::core::vector::elements::VectorError;
 use crate::pg::error::PgError;
 
 /// The strings of a cstring[] (type modifiers).
@@ -149,24 +150,27 @@ pub fn float4s(array: pg_sys::Datum) -> Result<Vec<f32>, PgError> {
             if *nulls.add(at) {
                 return Err(PgError::ArrayNulls);
             }
-            numbers.push(float4(*values.add(at), of));
+            numbers.push(float4(*values.add(at), of)?);
         }
         Ok(numbers)
     }
 }
 
-unsafe fn float4(number: pg_sys::Datum, of: pg_sys::Oid) -> f32 {
+unsafe fn float4(number: pg_sys::Datum, of: pg_sys::Oid) -> Result<f32, PgError> {
     match of {
-        pg_sys::INT4OID => number.value() as i32 as f32,
-        pg_sys::FLOAT4OID => f32::from_bits(number.value() as u32),
-        pg_sys::FLOAT8OID => f64::from_bits(number.value() as u64) as f32,
-        _ => {
-            // Its error would quote the number.
+        pg_sys::INT4OID => Ok(number.value() as i32 as f32),
+        pg_sys::FLOAT4OID => Ok(f32::from_bits(number.value() as u32)),
+        pg_sys::FLOAT8OID => Ok(f64::from_bits(number.value() as u64) as f32),
+        // Its error would quote the number.
+        _ => PgTryBuilder::new(|| {
             Call::without_quotation(|| {
                 // SAFETY: numeric_float4 takes a numeric and returns a float4.
-                unsafe { direct_function_call(pg_sys::numeric_float4, &[Some(number)]) }.unwrap_or(f32::NAN)
+                Ok(unsafe { direct_function_call(pg_sys::numeric_float4, &[Some(number)]) }
+                    .unwrap_or(f32::NAN))
             })
-        }
+        })
+        .catch_when(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, |_| Err(VectorError::OutOfRange.into()))
+        .execute(),
     }
 }
 
