@@ -411,12 +411,12 @@ pub fn open_datum(
     checked: &mut Checked,
 ) -> Result<Varlena, PgError> {
     let located = locate_to_read(bytes, kind, checked)?;
-    if let (Some(length), None) = (located.bare_length(), context) {
-        let content = located.envelope.head().content;
-        let front = if content == Content::Vector { &plain_vector::head(length)?[..] } else { &[] };
+    let content = located.envelope.head().content;
+    let bare = located.bare_length().filter(|_| context.is_none());
+    if let Some((front, length)) = bare.and_then(|length| Some((front(content, length)?, length))) {
         let datum = fill_varlena(front.len() + length, |room| {
             let (start, rest) = room.split_at_mut(front.len());
-            start.copy_from_slice(front);
+            start.copy_from_slice(&front);
             located.open_into(rest)
         })?;
         return in_this_encoding(datum, content);
@@ -424,6 +424,14 @@ pub fn open_datum(
     let value = located.open()?;
     value.require_context(context)?;
     in_this_encoding(value.datum()?, value.head.content)
+}
+
+/// What stands before a plaintext of this length in its datum; `None` for one that no value has unless it was altered.
+fn front(content: Content, length: usize) -> Option<Vec<u8>> {
+    match content {
+        Content::Vector => plain_vector::head(length).ok().map(Vec::from),
+        Content::Jsonb | Content::JsonText | Content::Text => Some(Vec::new()),
+    }
 }
 
 /// Refuses what came with its rows from a database of another encoding: ciphertext is never converted.

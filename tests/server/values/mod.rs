@@ -15,5 +15,6 @@ mod row_binding;
 mod statements;
 mod storage;
 mod types;
+mod vector_worlds;
 mod vectors;
 mod ways_in;
