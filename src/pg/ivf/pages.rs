@@ -1,11 +1,10 @@
 //! An index's pages as [`crate::core::ivf`] reads them, and errors that name them.
 
 use crate::core::ivf::layout::{DATA_AT, Layout, PageBytes, SPECIAL_BYTES};
-use crate::core::ivf::meta::{Chain, Meta};
-use crate::core::ivf::page::{self, Head, Kind, PageError, Rows};
+use crate::core::ivf::meta::Meta;
+use crate::core::ivf::page::{self, Head, Kind, PageError};
 use crate::pg::error::PgError;
 use crate::pg::raw::index_page::{Bytes, Change, Extent, Index, Locked};
-use crate::pg::raw::xact;
 
 /// An error of a page, with its name.
 pub fn named(index: Index, block: u32) -> impl Fn(PageError) -> PgError {
@@ -62,30 +61,6 @@ pub fn change<'a, T>(
         done
     });
     done.map_err(named(index, page.block()))
-}
-
-/// Shows the pages of a chain; an error where they go round, or out of the index.
-pub fn walk(
-    index: Index,
-    layout: &Layout,
-    chain: Chain,
-    mut each: impl FnMut(u32, &Bytes, Rows<'_>) -> Result<(), PgError>,
-) -> Result<(), PgError> {
-    let mut page = Bytes::boxed();
-    let (mut next, mut walked, mut from) = (chain.first, 0, 0);
-    while let Some(block) = next {
-        xact::check_interrupts();
-        // Pages may be added while they are read.
-        if walked >= index.pages() || block >= index.pages() {
-            return Err(broken(index, from));
-        }
-        index.read(block, &mut page);
-        let rows = Rows::parse(&page.0, layout).map_err(named(index, block))?;
-        next = rows.head().next;
-        each(block, &page, rows)?;
-        (walked, from) = (walked + 1, block);
-    }
-    Ok(())
 }
 
 /// The page's next one cannot be that.
