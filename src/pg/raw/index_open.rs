@@ -8,7 +8,6 @@ use super::index_page::Index;
 use super::index_rows::Rows;
 use super::version;
 use crate::pg::error::PgError;
-use crate::pg::error::Refused;
 
 /// The access method's name.
 const NAME: &CStr = c"sealed_ivf";
@@ -64,7 +63,7 @@ impl Maintained {
                 return Err(no_index());
             }
             if !version::owns(table) {
-                return Err(PgError::InPlace(Refused::Owner));
+                return Err(PgError::NotOwner);
             }
             let table = pg_sys::table_open(table, pg_sys::ShareUpdateExclusiveLock as i32);
             let index = pg_sys::index_open(index, pg_sys::RowExclusiveLock as i32);
