@@ -15,7 +15,7 @@ pub(super) struct Address<'a> {
     authority: &'a str,
 }
 
-const HOST: KmsError =
+const BAD_HOST: KmsError =
     KmsError::Endpoint("its host is not a name, an IPv4 address or an IPv6 address in brackets");
 
 const PLAIN: KmsError = KmsError::Endpoint("plain http is for loopback addresses only; use https");
@@ -92,10 +92,10 @@ impl<'a> Url<'a> {
 }
 
 fn bracketed(rest: &str) -> Result<(&str, Option<&str>), KmsError> {
-    let (host, after) = rest.split_once(']').ok_or(HOST)?;
+    let (host, after) = rest.split_once(']').ok_or(BAD_HOST)?;
     let port = after.strip_prefix(':');
     if host.parse::<Ipv6Addr>().is_err() || (port.is_none() && !after.is_empty()) {
-        return Err(HOST);
+        return Err(BAD_HOST);
     }
     Ok((host, port))
 }
@@ -106,7 +106,7 @@ fn named(authority: &str) -> Result<(&str, Option<&str>), KmsError> {
         None => (authority, None),
     };
     let safe = is_segment(host) && !host.contains("..") && !host.contains('_');
-    safe.then_some((host, port)).ok_or(HOST)
+    safe.then_some((host, port)).ok_or(BAD_HOST)
 }
 
 fn is_port(text: &str) -> bool {

@@ -63,7 +63,7 @@ const VAULT: KmsError = KmsError::Endpoint(
 const OVERRIDE: KmsError = KmsError::Endpoint(
     "an address in place of the vault's own is http:// or https:// and a host, without a path",
 );
-const KEY: KmsError =
+const BAD_KEY: KmsError =
     KmsError::Setting("the name of a key in Azure Key Vault has 1 to 127 letters, digits and hyphens");
 const LOGIN: KmsError =
     KmsError::Setting("logging in to Azure needs AZURE_TENANT_ID and AZURE_CLIENT_ID, each one word");
@@ -292,7 +292,7 @@ fn is_version(text: &str) -> bool {
 
 fn check_key(key: &str) -> Result<(), KmsError> {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    if (1..=127).contains(&key.len()) && key.bytes().all(safe) { Ok(()) } else { Err(KEY) }
+    if (1..=127).contains(&key.len()) && key.bytes().all(safe) { Ok(()) } else { Err(BAD_KEY) }
 }
 
 /// The entry of [`CLOUDS`] for a vault's full name.

@@ -56,7 +56,7 @@ fn endpoints_are_a_vault_and_perhaps_an_address() {
 fn names_of_keys_are_as_the_service_allows() {
     let long = "k".repeat(128);
     for bad in ["", "a.b", "a/b", "a_b", "k\n", "a b", "\u{fc}", &long] {
-        assert_eq!(check_key(bad), Err(KEY), "{bad:?}");
+        assert_eq!(check_key(bad), Err(BAD_KEY), "{bad:?}");
     }
     for good in ["k", "Tenant-7", &long[..127]] {
         assert_eq!(check_key(good), Ok(()), "{good}");

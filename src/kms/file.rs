@@ -31,7 +31,8 @@ const WRAPPED_BYTES: usize = HEADER_BYTES + NONCE_BYTES + KEY_BYTES + TAG_BYTES;
 const FILE_LIMIT: usize = 64 * 1024;
 const AAD_LABEL: &[u8] = b"pgseal/v1/kms/file";
 
-const FORM: KmsError = KmsError::Local("a key file is not lines of v<N>:<base64 of 32 bytes>, ascending");
+const NOT_A_KEY_FILE: KmsError =
+    KmsError::Local("a key file is not lines of v<N>:<base64 of 32 bytes>, ascending");
 
 /// A directory of key files.
 pub struct FileKms {
@@ -149,10 +150,10 @@ impl Kms for FileKms {
 impl Versions {
     fn parse(text: &str) -> Result<Self, KmsError> {
         let parsed: Option<Vec<_>> = text.lines().map(parse_line).collect();
-        let versions = parsed.ok_or(FORM)?;
+        let versions = parsed.ok_or(NOT_A_KEY_FILE)?;
         let ascending = versions.windows(2).all(|pair| pair[0].0 < pair[1].0);
         if versions.is_empty() || !ascending {
-            return Err(FORM);
+            return Err(NOT_A_KEY_FILE);
         }
         Ok(Versions(versions))
     }
@@ -169,7 +170,7 @@ impl Versions {
     }
 
     fn newest(&self) -> Result<&(u32, RootKey), KmsError> {
-        self.0.last().ok_or(FORM)
+        self.0.last().ok_or(NOT_A_KEY_FILE)
     }
 
     fn get(&self, version: u32) -> Option<&RootKey> {
@@ -203,8 +204,8 @@ fn load(path: &Path) -> Result<Versions, KmsError> {
     if opened.uid() != rustix::process::geteuid().as_raw() {
         return Err(KmsError::Local("a key file must belong to the user the server runs as"));
     }
-    let bytes = read_bounded(&mut file, FILE_LIMIT).map_err(missing)?.ok_or(FORM)?;
-    Versions::parse(std::str::from_utf8(&bytes).map_err(|_| FORM)?)
+    let bytes = read_bounded(&mut file, FILE_LIMIT).map_err(missing)?.ok_or(NOT_A_KEY_FILE)?;
+    Versions::parse(std::str::from_utf8(&bytes).map_err(|_| NOT_A_KEY_FILE)?)
 }
 
 /// Taking the file away is how a key is revoked here; a directory that is not there may be an unmounted disk.

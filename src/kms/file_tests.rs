@@ -178,7 +178,7 @@ fn other_forms_of_a_key_file_are_refused() {
     ];
     for text in bad {
         directory.put("bad", &text);
-        assert_eq!(kms.wrap("bad", &CONTEXT, &root()).err(), Some(FORM), "{:.60?}", text);
+        assert_eq!(kms.wrap("bad", &CONTEXT, &root()).err(), Some(NOT_A_KEY_FILE), "{:.60?}", text);
     }
     directory.put("bad", line.trim_end());
     assert!(kms.wrap("bad", &CONTEXT, &root()).is_ok());

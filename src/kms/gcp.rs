@@ -42,12 +42,12 @@ const GRANT: &str = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-b
 /// Seconds that a signed request for a token is good for; Google allows no more.
 const ASSERTION_SECONDS: u64 = 3600;
 
-const RING: KmsError =
+const BAD_RING: KmsError =
     KmsError::Endpoint("after gcp-kms:// stands projects/NAME/locations/NAME/keyRings/NAME");
 const OVERRIDE: KmsError = KmsError::Endpoint(
     "an address in place of Google's own is http:// or https:// and a host, without a path",
 );
-const KEY: KmsError = KmsError::Setting(
+const BAD_KEY: KmsError = KmsError::Setting(
     "the name of a key of Google Cloud KMS has 1 to 63 letters, digits, underscores and hyphens",
 );
 const ACCOUNT: KmsError = KmsError::Local(
@@ -311,16 +311,16 @@ fn below_project(name: &str) -> &str {
 fn check_ring(ring: &str) -> Result<(), KmsError> {
     let parts: Vec<&str> = ring.split('/').collect();
     let &["projects", project, "locations", location, "keyRings", name] = parts.as_slice() else {
-        return Err(RING);
+        return Err(BAD_RING);
     };
     // An old project has its domain before its name.
     let (domain, project) = project.split_once(':').unwrap_or(("d", project));
     let named = [domain, project, location].into_iter().all(is_segment);
-    if named && is_name(name) { Ok(()) } else { Err(RING) }
+    if named && is_name(name) { Ok(()) } else { Err(BAD_RING) }
 }
 
 fn check_key(key: &str) -> Result<(), KmsError> {
-    if is_name(key) { Ok(()) } else { Err(KEY) }
+    if is_name(key) { Ok(()) } else { Err(BAD_KEY) }
 }
 
 /// As CreateKeyRingRequest and CreateCryptoKeyRequest allow.

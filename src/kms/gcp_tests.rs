@@ -34,7 +34,7 @@ fn endpoints_are_a_key_ring_and_perhaps_an_address() {
         "projects/p/locations/l/keyRings/r#",
     ];
     for bad in bad_rings {
-        assert_eq!(open(bad).err(), Some(RING), "{bad}");
+        assert_eq!(open(bad).err(), Some(BAD_RING), "{bad}");
     }
     for given in [
         "",
@@ -54,7 +54,7 @@ fn endpoints_are_a_key_ring_and_perhaps_an_address() {
 fn names_of_keys_are_as_the_service_allows() {
     let long = "k".repeat(64);
     for bad in ["", "a.b", "a/b", "a:b", "k\n", "a b", "\u{fc}", &long] {
-        assert_eq!(check_key(bad), Err(KEY), "{bad:?}");
+        assert_eq!(check_key(bad), Err(BAD_KEY), "{bad:?}");
     }
     for good in ["k", "tenant-7_MAIN", &long[..63]] {
         assert_eq!(check_key(good), Ok(()), "{good}");

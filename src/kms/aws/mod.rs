@@ -31,7 +31,7 @@ const JSON: (&str, &str) = ("content-type", "application/x-amz-json-1.1");
 const OVERRIDE: KmsError =
     KmsError::Endpoint("an address in place of AWS's own is http:// or https:// and a host, without a path");
 const REGION: KmsError = KmsError::Endpoint("after aws-kms:// stands a region, such as eu-central-1");
-const KEY: KmsError = KmsError::Setting(
+const BAD_KEY: KmsError = KmsError::Setting(
     "an AWS KMS key is a key id, alias/NAME or the ARN of either, of letters, digits, hyphens, underscores and slashes",
 );
 
@@ -174,14 +174,14 @@ fn is_region(text: &str) -> bool {
 /// Passes what names a KMS key in `region`.
 fn check_key(key: &str, region: &str) -> Result<(), KmsError> {
     let Some(arn) = key.strip_prefix("arn:") else {
-        return if is_alias(key) || is_key_id(key) { Ok(()) } else { Err(KEY) };
+        return if is_alias(key) || is_key_id(key) { Ok(()) } else { Err(BAD_KEY) };
     };
     let parts: Vec<&str> = arn.split(':').collect();
-    let &[partition, "kms", place, account, resource] = parts.as_slice() else { return Err(KEY) };
+    let &[partition, "kms", place, account, resource] = parts.as_slice() else { return Err(BAD_KEY) };
     let numbered = !account.is_empty() && account.bytes().all(|byte| byte.is_ascii_digit());
     let fits = is_alias(resource) || resource.strip_prefix("key/").is_some_and(is_key_id);
     if !is_segment(partition) || !numbered || !fits {
-        return Err(KEY);
+        return Err(BAD_KEY);
     }
     if place != region {
         return Err(KmsError::Setting("the KMS key's ARN is of another region than the endpoint"));
