@@ -153,6 +153,7 @@ BEGIN
             'key_derivation', 'HKDF-SHA-256'),
         'wrapped_keys', pgseal.keys_in_use(usage),
         'values_by_key', usage,
+        'sealed_indexes', pgseal.verified_indexes(target_table),
         'how_to_repeat', jsonb_build_array(
             format('SELECT pgseal.evidence(%L%s, canaries => ..., checkpoint => true)', target_table, CASE WHEN contexts <> '{}' THEN format(', %L', contexts) END),
             format('SELECT * FROM pgseal.verify(%L, ...)', target_table),

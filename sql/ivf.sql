@@ -78,6 +78,17 @@ CREATE FUNCTION pgseal.sealed_indexes() RETURNS TABLE (index regclass, relation 
 $$;
 COMMENT ON FUNCTION pgseal.sealed_indexes() IS 'internal: indexes whose pages are sealed, with the tag of their keyring';
 
+CREATE FUNCTION pgseal.verified_indexes(target_table regclass) RETURNS jsonb
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('index', s.index::text, 'all_authentic', f.found = '[]', 'findings', f.found, 'pages_by_key', u.counted)
+               ORDER BY s.index::text), '[]')
+      FROM pgseal.sealed_indexes() s JOIN pgseal.leaves(target_table) l ON l.leaf = s.relation
+     CROSS JOIN LATERAL (SELECT coalesce(jsonb_agg(to_jsonb(v) ORDER BY v.block), '[]') FROM pgseal.verify_index(s.index) v) f (found)
+     CROSS JOIN LATERAL (SELECT coalesce(jsonb_agg(to_jsonb(k) ORDER BY k.data_key), '[]') FROM pgseal.index_key_usage(s.index) k) u (counted)
+     WHERE s.blind IS NULL
+$$;
+COMMENT ON FUNCTION pgseal.verified_indexes(regclass) IS 'internal: verify_index and index_key_usage of a table''s sealed indexes as evidence records them';
+
 -- As the caller, who must own the table: the C function looks at everything itself.
 CREATE FUNCTION pgseal.renew_index_pages(target_index regclass, first int8, count int4) RETURNS int8
     AS 'MODULE_PATHNAME', 'pgseal_renew_index_pages' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;

@@ -3289,6 +3289,7 @@ BEGIN
             'key_derivation', 'HKDF-SHA-256'),
         'wrapped_keys', pgseal.keys_in_use(usage),
         'values_by_key', usage,
+        'sealed_indexes', pgseal.verified_indexes(target_table),
         'how_to_repeat', jsonb_build_array(
             format('SELECT pgseal.evidence(%L%s, canaries => ..., checkpoint => true)', target_table, CASE WHEN contexts <> '{}' THEN format(', %L', contexts) END),
             format('SELECT * FROM pgseal.verify(%L, ...)', target_table),
@@ -3375,6 +3376,17 @@ CREATE FUNCTION pgseal.sealed_indexes() RETURNS TABLE (index regclass, relation 
      WHERE m.amname = 'sealed_ivf' AND c.relkind = 'i' ORDER BY 1
 $$;
 COMMENT ON FUNCTION pgseal.sealed_indexes() IS 'internal: indexes whose pages are sealed, with the tag of their keyring';
+
+CREATE FUNCTION pgseal.verified_indexes(target_table regclass) RETURNS jsonb
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('index', s.index::text, 'all_authentic', f.found = '[]', 'findings', f.found, 'pages_by_key', u.counted)
+               ORDER BY s.index::text), '[]')
+      FROM pgseal.sealed_indexes() s JOIN pgseal.leaves(target_table) l ON l.leaf = s.relation
+     CROSS JOIN LATERAL (SELECT coalesce(jsonb_agg(to_jsonb(v) ORDER BY v.block), '[]') FROM pgseal.verify_index(s.index) v) f (found)
+     CROSS JOIN LATERAL (SELECT coalesce(jsonb_agg(to_jsonb(k) ORDER BY k.data_key), '[]') FROM pgseal.index_key_usage(s.index) k) u (counted)
+     WHERE s.blind IS NULL
+$$;
+COMMENT ON FUNCTION pgseal.verified_indexes(regclass) IS 'internal: verify_index and index_key_usage of a table''s sealed indexes as evidence records them';
 
 -- As the caller, who must own the table: the C function looks at everything itself.
 CREATE FUNCTION pgseal.renew_index_pages(target_index regclass, first int8, count int4) RETURNS int8
@@ -3590,6 +3602,7 @@ BEGIN
             ('sealed_indexes_of', 'reencrypt calls it; reads the catalogs'),
             ('index_key_usage', 'counts rows, as pg_class does'),
             ('verify_index', 'asks for the privilege itself'),
+            ('verified_indexes', 'evidence calls it; verify_index asks for the privilege'),
             ('index_pages', 'index_key_usage calls it'),
             ('rotation_column', 'reencrypt calls it'),
             ('runs_for_an_owner', 'reencrypt calls it'),

@@ -130,6 +130,12 @@ fn a_standby_answers_exactly_while_it_follows_and_once_it_leads() {
     assert_exact(&mut replica, "gone", "true", 4);
 }
 
+/// What an auditor reads of the index: its name, whether all of it authenticates, findings, rows.
+const EVIDENCE: &str =
+    "SELECT concat_ws(' ', i ->> 'index', i ->> 'all_authentic', jsonb_array_length(i -> 'findings'),
+      (SELECT sum((k ->> 'number_of_rows')::int8) FROM jsonb_array_elements(i -> 'pages_by_key') k))
+    FROM jsonb_array_elements(pgseal.evidence('docs') -> 'sealed_indexes') i";
+
 #[test]
 fn a_page_that_was_altered_is_an_error_and_found_by_verify() {
     let cluster = Cluster::with_pgseal(&["ignore_checksum_failure = on"]);
@@ -142,6 +148,7 @@ fn a_page_that_was_altered_is_an_error_and_found_by_verify() {
         client.one("SELECT pg_relation_size('docs_embedding') / 8192"),
     );
     assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.verify_index('docs_embedding')"), 0);
+    assert_eq!(client.one::<String>(EVIDENCE), "public.docs_embedding true 0 600");
     client.run("CHECKPOINT");
     drop(client);
     cluster.stop();
@@ -156,6 +163,7 @@ fn a_page_that_was_altered_is_an_error_and_found_by_verify() {
     let mut client = cluster.connect("postgres");
     let found = client.column::<i64>("SELECT block FROM pgseal.verify_index('docs_embedding')");
     assert_eq!(found, [block as i64]);
+    assert_eq!(client.one::<String>(EVIDENCE), "public.docs_embedding false 1 600");
     client.run("SET enable_seqscan = off; SET enable_sort = off");
     let error = client.error("SELECT id FROM docs ORDER BY embedding <-> made(1) LIMIT 1");
     assert_eq!(error.code().code(), "22000");
