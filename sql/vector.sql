@@ -88,8 +88,9 @@ COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_vector) IS 'the embeddi
 CREATE FUNCTION pgseal.decrypt(value @extschema@.encrypted_vector, context text) RETURNS vector
     AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_vector, text) IS 'the embedding of a value that is bound to this context';
+-- Called by name: a dump restores functions before the casts that they would use.
 CREATE FUNCTION pgseal.decrypt_as_array(@extschema@.encrypted_vector) RETURNS real[]
-    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pgseal.decrypt($1)::real[];
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN vector_to_float4(pgseal.decrypt($1), -1, true);
 COMMENT ON FUNCTION pgseal.decrypt_as_array(@extschema@.encrypted_vector) IS 'explicit cast to real[]';
 CREATE FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_vector) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pgseal.decrypt($1)::text;
