@@ -21,7 +21,6 @@ pub struct Index {
 }
 
 /// A vector's row and the list it belongs to.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Placed {
     /// Number of the list.
     pub list: u32,

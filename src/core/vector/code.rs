@@ -24,7 +24,7 @@ pub struct RowLayout {
 }
 
 /// What a row says besides its code.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub struct Factors {
     /// What is added to the estimate.
     pub additive: f32,

@@ -31,7 +31,7 @@ pub struct Quantiser {
 }
 
 /// What is known of a row from its code, smaller is nearer.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Clone, Copy, Default)]
 pub struct Bound {
     /// Where the distance probably is.
     pub estimate: f32,
@@ -40,7 +40,7 @@ pub struct Bound {
 }
 
 /// A query's way to one centroid.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Toward {
     /// The distance to the centroid, in the units of [`Bound`].
     base: f32,
