@@ -70,13 +70,15 @@ CREATE FUNCTION pgseal.verified(target_table regclass, target_column name, conte
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH v AS MATERIALIZED (SELECT * FROM pgseal.verify(target_table, target_column, context, 100)),
     n AS (SELECT coalesce(sum(v.number_of_values) FILTER (WHERE v.result = 'authentic'), 0) AS good, coalesce(sum(v.number_of_values), 0) AS total,
-                 count(*) FILTER (WHERE v.number_of_values IS NULL) AS unseen FROM v)
+                 count(*) FILTER (WHERE v.number_of_values IS NULL AND c.oid IS NULL) AS unseen, count(c.oid) AS of_indexes
+            FROM v LEFT JOIN pg_class c ON c.oid = v.relation AND c.relkind = 'i')
     SELECT jsonb_build_object('column', target_column,
-        'statement', format('%s of %s values authenticate%s%s', n.good, n.total,
+        'statement', format('%s of %s values authenticate%s%s%s', n.good, n.total,
             (SELECT ': ' || string_agg(format('%s under data key version %s of keyring %s', k.n, k.key_version, k.keyring), ', ' ORDER BY k.keyring, k.key_version)
                FROM (SELECT v.keyring, v.key_version, sum(v.number_of_values) AS n FROM v WHERE v.result = 'authentic' GROUP BY 1, 2) k),
-            CASE WHEN n.unseen > 0 THEN format('; %s pages or partitions could not be read', n.unseen) END),
-        'all_authentic', n.good = n.total AND n.unseen = 0, 'total', n.total, 'authentic', n.good,
+            CASE WHEN n.unseen > 0 THEN format('; %s pages or partitions could not be read', n.unseen) END,
+            CASE WHEN n.of_indexes > 0 THEN '; pages of sealed indexes do not authenticate, or could not be read' END),
+        'all_authentic', n.good = n.total AND n.unseen = 0 AND n.of_indexes = 0, 'total', n.total, 'authentic', n.good,
         'context', context, 'findings', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(to_jsonb(v)) ORDER BY v.result, v.relation, v.row_ctid), '[]') FROM v))
       FROM n
 $$;

@@ -60,6 +60,25 @@ CREATE FUNCTION pgseal.verify_index(target_index regclass) RETURNS TABLE (block 
     AS 'MODULE_PATHNAME', 'pgseal_verify_index' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.verify_index(regclass) IS 'the pages of a sealed index that do not authenticate, and why; needs decrypt';
 
+-- In verify's columns.
+CREATE FUNCTION pgseal.check_index(target_index regclass, max_listed int4)
+    RETURNS TABLE (result text, number_of_values int8, keyring text, key_version int4, finding text, relation regclass, row_ctid tid)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY
+        WITH bad AS (SELECT v.*, row_number() OVER (ORDER BY v.block) AS number FROM pgseal.verify_index(target_index) v)
+        SELECT 'corrupt', NULL::int8, NULL::text, NULL::int4, f.finding, target_index, NULL::tid
+          FROM (SELECT b.block, format('block %s: %s', b.block, b.finding) FROM bad b WHERE b.number <= max_listed
+                UNION ALL
+                SELECT NULL, format('%s more blocks', count(*)) FROM bad b WHERE b.number > max_listed HAVING count(*) > 0) f (block, finding)
+         ORDER BY f.block;
+EXCEPTION WHEN data_corrupted OR index_corrupted THEN
+    RETURN QUERY SELECT 'corrupt', NULL::int8, NULL::text, NULL::int4, SQLERRM, target_index, NULL::tid;
+WHEN io_error OR invalid_authorization_specification OR invalid_parameter_value OR object_not_in_prerequisite_state OR undefined_object THEN
+    RETURN QUERY SELECT 'unreadable', NULL::int8, NULL::text, NULL::int4, SQLERRM, target_index, NULL::tid;
+END $$;
+COMMENT ON FUNCTION pgseal.check_index(regclass, int4) IS 'internal: verdicts on the pages of a sealed index, without raising an error; needs decrypt';
+
 -- Indexes that are not valid, or not ready, hold pages too. The tag is what a column names its keyring by.
 CREATE FUNCTION pgseal.sealed_indexes() RETURNS TABLE (index regclass, relation regclass, name name, tag int4, blind text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

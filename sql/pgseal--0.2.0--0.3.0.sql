@@ -1298,13 +1298,22 @@ BEGIN
     IF unseen IS NOT NULL THEN
         RAISE EXCEPTION 'rows of % are stored elsewhere', unseen USING ERRCODE = 'wrong_object_type', HINT = 'Name the table that has them.';
     END IF;
+    -- A key that only pages of its sealed indexes have has no values.
     RETURN QUERY EXECUTE format(
-        'SELECT coalesce(k.name::text, u.id::text), u.data, u.index, u.n
-           FROM (SELECT pgseal.keyring_id(v) AS id, pgseal.key_version(v) AS data, pgseal.index_key_version(v) AS index, count(*) AS n
-                   FROM pgseal.leaves($1) l CROSS JOIN LATERAL generate_series(0, pg_relation_size(l.leaf) / current_setting(''block_size'')::int8 - 1) page
-                  CROSS JOIN LATERAL unnest(pgseal.%s_values(l.leaf, $2, page, NULL)) v WHERE v IS NOT NULL GROUP BY 1, 2, 3) u
-           LEFT JOIN pgseal.keyring k ON k.id = u.id ORDER BY 1, 2, 3', type) USING target_table, target_column::text;
+        'WITH stored AS (
+            SELECT coalesce(k.name::text, u.id::text) AS keyring, u.data, u.index, u.n
+              FROM (SELECT pgseal.keyring_id(v) AS id, pgseal.key_version(v) AS data, pgseal.index_key_version(v) AS index, count(*) AS n
+                      FROM pgseal.leaves($1) l CROSS JOIN LATERAL generate_series(0, pg_relation_size(l.leaf) / current_setting(''block_size'')::int8 - 1) page
+                     CROSS JOIN LATERAL unnest(pgseal.%s_values(l.leaf, $2, page, NULL)) v WHERE v IS NOT NULL GROUP BY 1, 2, 3) u
+              LEFT JOIN pgseal.keyring k ON k.id = u.id)
+         SELECT s.* FROM stored s
+         UNION ALL
+         SELECT DISTINCT p.keyring, p.data_key, NULL::int4, 0::int8
+           FROM unnest(pgseal.sealed_indexes_of(ARRAY(SELECT l.leaf FROM pgseal.leaves($1) l), $2)) i CROSS JOIN LATERAL pgseal.index_key_usage(i) p
+          WHERE p.data_key IS NOT NULL AND NOT EXISTS (SELECT FROM stored s WHERE (s.keyring, s.data) = (p.keyring, p.data_key))
+          ORDER BY 1, 2, 3', type) USING target_table, target_column::text;
 END $$;
+COMMENT ON FUNCTION pgseal.key_usage(regclass, name) IS 'how many values of a column each key version has; 0 where only pages of its sealed indexes have it';
 
 CREATE FUNCTION pgseal.rewrite_pages(target_table regclass, target_column int2, first_page int8, end_page int8, index boolean,
         OUT rewritten int8, OUT left_for_update int8, OUT out_of_line int8, OUT busy_page int8)
@@ -2940,7 +2949,11 @@ BEGIN
                    FROM jsonb_each_text(tally) t
                   CROSS JOIN LATERAL jsonb_to_record(t.key::jsonb) v (result text, keyring_id int4, key_version int4, finding text)
                   ORDER BY 1, 3, 4, 5;
+    RETURN QUERY SELECT c.* FROM unnest(pgseal.sealed_indexes_of(ARRAY(SELECT l.leaf FROM pgseal.leaves(target_table) l), target_column)) i, pgseal.check_index(i, max_listed) c;
 END $$;
+COMMENT ON FUNCTION pgseal.verify(regclass, name, text, int4)
+    IS 'are all values of a column authentic, and the pages of its sealed indexes? Counts by keyring and key version, and the place of each that is not; '
+        'with an SQL expression for the context also of moved ones; needs decrypt';
 
 CREATE FUNCTION pgseal.keyring_label(keyring_id int4) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -3241,6 +3254,24 @@ CREATE FUNCTION pgseal.not_looked_at(has_scanned boolean) RETURNS jsonb
             'parts of canaries, and every string that is no canary') ELSE jsonb_build_array('the files on disk') END;
 COMMENT ON FUNCTION pgseal.not_looked_at(boolean) IS 'internal: what evidence says nothing about';
 
+-- One column for the record: the sentence that an auditor reads first, and what it rests on.
+CREATE OR REPLACE FUNCTION pgseal.verified(target_table regclass, target_column name, context text) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH v AS MATERIALIZED (SELECT * FROM pgseal.verify(target_table, target_column, context, 100)),
+    n AS (SELECT coalesce(sum(v.number_of_values) FILTER (WHERE v.result = 'authentic'), 0) AS good, coalesce(sum(v.number_of_values), 0) AS total,
+                 count(*) FILTER (WHERE v.number_of_values IS NULL AND c.oid IS NULL) AS unseen, count(c.oid) AS of_indexes
+            FROM v LEFT JOIN pg_class c ON c.oid = v.relation AND c.relkind = 'i')
+    SELECT jsonb_build_object('column', target_column,
+        'statement', format('%s of %s values authenticate%s%s%s', n.good, n.total,
+            (SELECT ': ' || string_agg(format('%s under data key version %s of keyring %s', k.n, k.key_version, k.keyring), ', ' ORDER BY k.keyring, k.key_version)
+               FROM (SELECT v.keyring, v.key_version, sum(v.number_of_values) AS n FROM v WHERE v.result = 'authentic' GROUP BY 1, 2) k),
+            CASE WHEN n.unseen > 0 THEN format('; %s pages or partitions could not be read', n.unseen) END,
+            CASE WHEN n.of_indexes > 0 THEN '; pages of sealed indexes do not authenticate, or could not be read' END),
+        'all_authentic', n.good = n.total AND n.unseen = 0 AND n.of_indexes = 0, 'total', n.total, 'authentic', n.good,
+        'context', context, 'findings', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(to_jsonb(v)) ORDER BY v.result, v.relation, v.row_ctid), '[]') FROM v))
+      FROM n
+$$;
+
 CREATE OR REPLACE FUNCTION pgseal.evidence(target_table regclass, contexts jsonb DEFAULT '{}', canaries text[] DEFAULT '{}', checkpoint boolean DEFAULT false)
     RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
@@ -3359,6 +3390,25 @@ COMMENT ON FUNCTION pgseal.index_key_usage(regclass) IS 'how many pages and rows
 CREATE FUNCTION pgseal.verify_index(target_index regclass) RETURNS TABLE (block int8, finding text)
     AS 'MODULE_PATHNAME', 'pgseal_verify_index' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.verify_index(regclass) IS 'the pages of a sealed index that do not authenticate, and why; needs decrypt';
+
+-- In verify's columns.
+CREATE FUNCTION pgseal.check_index(target_index regclass, max_listed int4)
+    RETURNS TABLE (result text, number_of_values int8, keyring text, key_version int4, finding text, relation regclass, row_ctid tid)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY
+        WITH bad AS (SELECT v.*, row_number() OVER (ORDER BY v.block) AS number FROM pgseal.verify_index(target_index) v)
+        SELECT 'corrupt', NULL::int8, NULL::text, NULL::int4, f.finding, target_index, NULL::tid
+          FROM (SELECT b.block, format('block %s: %s', b.block, b.finding) FROM bad b WHERE b.number <= max_listed
+                UNION ALL
+                SELECT NULL, format('%s more blocks', count(*)) FROM bad b WHERE b.number > max_listed HAVING count(*) > 0) f (block, finding)
+         ORDER BY f.block;
+EXCEPTION WHEN data_corrupted OR index_corrupted THEN
+    RETURN QUERY SELECT 'corrupt', NULL::int8, NULL::text, NULL::int4, SQLERRM, target_index, NULL::tid;
+WHEN io_error OR invalid_authorization_specification OR invalid_parameter_value OR object_not_in_prerequisite_state OR undefined_object THEN
+    RETURN QUERY SELECT 'unreadable', NULL::int8, NULL::text, NULL::int4, SQLERRM, target_index, NULL::tid;
+END $$;
+COMMENT ON FUNCTION pgseal.check_index(regclass, int4) IS 'internal: verdicts on the pages of a sealed index, without raising an error; needs decrypt';
 
 -- Indexes that are not valid, or not ready, hold pages too. The tag is what a column names its keyring by.
 CREATE FUNCTION pgseal.sealed_indexes() RETURNS TABLE (index regclass, relation regclass, name name, tag int4, blind text)
@@ -3604,6 +3654,7 @@ BEGIN
             ('index_key_usage', 'counts rows, as pg_class does'),
             ('verify_index', 'asks for the privilege itself'),
             ('verified_indexes', 'evidence calls it; verify_index asks for the privilege'),
+            ('check_index', 'verify calls it; verify_index asks for the privilege'),
             ('index_pages', 'index_key_usage calls it'),
             ('rotation_column', 'reencrypt calls it'),
             ('runs_for_an_owner', 'reencrypt calls it'),

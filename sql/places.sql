@@ -170,14 +170,22 @@ BEGIN
     IF unseen IS NOT NULL THEN
         RAISE EXCEPTION 'rows of % are stored elsewhere', unseen USING ERRCODE = 'wrong_object_type', HINT = 'Name the table that has them.';
     END IF;
+    -- A key that only pages of its sealed indexes have has no values.
     RETURN QUERY EXECUTE format(
-        'SELECT coalesce(k.name::text, u.id::text), u.data, u.index, u.n
-           FROM (SELECT pgseal.keyring_id(v) AS id, pgseal.key_version(v) AS data, pgseal.index_key_version(v) AS index, count(*) AS n
-                   FROM pgseal.leaves($1) l CROSS JOIN LATERAL generate_series(0, pg_relation_size(l.leaf) / current_setting(''block_size'')::int8 - 1) page
-                  CROSS JOIN LATERAL unnest(pgseal.%s_values(l.leaf, $2, page, NULL)) v WHERE v IS NOT NULL GROUP BY 1, 2, 3) u
-           LEFT JOIN pgseal.keyring k ON k.id = u.id ORDER BY 1, 2, 3', type) USING target_table, target_column::text;
+        'WITH stored AS (
+            SELECT coalesce(k.name::text, u.id::text) AS keyring, u.data, u.index, u.n
+              FROM (SELECT pgseal.keyring_id(v) AS id, pgseal.key_version(v) AS data, pgseal.index_key_version(v) AS index, count(*) AS n
+                      FROM pgseal.leaves($1) l CROSS JOIN LATERAL generate_series(0, pg_relation_size(l.leaf) / current_setting(''block_size'')::int8 - 1) page
+                     CROSS JOIN LATERAL unnest(pgseal.%s_values(l.leaf, $2, page, NULL)) v WHERE v IS NOT NULL GROUP BY 1, 2, 3) u
+              LEFT JOIN pgseal.keyring k ON k.id = u.id)
+         SELECT s.* FROM stored s
+         UNION ALL
+         SELECT DISTINCT p.keyring, p.data_key, NULL::int4, 0::int8
+           FROM unnest(pgseal.sealed_indexes_of(ARRAY(SELECT l.leaf FROM pgseal.leaves($1) l), $2)) i CROSS JOIN LATERAL pgseal.index_key_usage(i) p
+          WHERE p.data_key IS NOT NULL AND NOT EXISTS (SELECT FROM stored s WHERE (s.keyring, s.data) = (p.keyring, p.data_key))
+          ORDER BY 1, 2, 3', type) USING target_table, target_column::text;
 END $$;
-COMMENT ON FUNCTION pgseal.key_usage(regclass, name) IS 'how many values of a column each key version has';
+COMMENT ON FUNCTION pgseal.key_usage(regclass, name) IS 'how many values of a column each key version has; 0 where only pages of its sealed indexes have it';
 
 -- Tables and materialized views below a table: partitions and children.
 CREATE FUNCTION pgseal.leaves(target_table regclass) RETURNS TABLE (leaf regclass, relkind "char")

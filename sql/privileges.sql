@@ -196,6 +196,7 @@ BEGIN
             ('index_key_usage', 'counts rows, as pg_class does'),
             ('verify_index', 'asks for the privilege itself'),
             ('verified_indexes', 'evidence calls it; verify_index asks for the privilege'),
+            ('check_index', 'verify calls it; verify_index asks for the privilege'),
             ('index_pages', 'index_key_usage calls it'),
             ('rotation_column', 'reencrypt calls it'),
             ('runs_for_an_owner', 'reencrypt calls it'),

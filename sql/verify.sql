@@ -159,10 +159,11 @@ BEGIN
                    FROM jsonb_each_text(tally) t
                   CROSS JOIN LATERAL jsonb_to_record(t.key::jsonb) v (result text, keyring_id int4, key_version int4, finding text)
                   ORDER BY 1, 3, 4, 5;
+    RETURN QUERY SELECT c.* FROM unnest(pgseal.sealed_indexes_of(ARRAY(SELECT l.leaf FROM pgseal.leaves(target_table) l), target_column)) i, pgseal.check_index(i, max_listed) c;
 END $$;
 COMMENT ON FUNCTION pgseal.verify(regclass, name, text, int4)
-    IS 'are all values of a column authentic? Counts by keyring and key version, and the place of each that is not; with an SQL expression for the '
-        'context also of moved ones; needs decrypt';
+    IS 'are all values of a column authentic, and the pages of its sealed indexes? Counts by keyring and key version, and the place of each that is not; '
+        'with an SQL expression for the context also of moved ones; needs decrypt';
 
 CREATE FUNCTION pgseal.keyring_label(keyring_id int4) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

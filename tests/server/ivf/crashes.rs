@@ -136,6 +136,8 @@ const EVIDENCE: &str =
       (SELECT sum((k ->> 'number_of_rows')::int8) FROM jsonb_array_elements(i -> 'pages_by_key') k))
     FROM jsonb_array_elements(pgseal.evidence('docs') -> 'sealed_indexes') i";
 
+const VERDICTS: &str = "SELECT concat_ws(' ', result, number_of_values, finding, relation) FROM pgseal.verify('docs', 'embedding')";
+
 #[test]
 fn a_page_that_was_altered_is_an_error_and_found_by_verify() {
     let cluster = Cluster::with_pgseal(&["ignore_checksum_failure = on"]);
@@ -149,6 +151,7 @@ fn a_page_that_was_altered_is_an_error_and_found_by_verify() {
     );
     assert_eq!(client.one::<i64>("SELECT count(*) FROM pgseal.verify_index('docs_embedding')"), 0);
     assert_eq!(client.one::<String>(EVIDENCE), "public.docs_embedding true 0 600");
+    assert_eq!(client.column::<String>(VERDICTS), ["authentic 600"]);
     client.run("CHECKPOINT");
     drop(client);
     cluster.stop();
@@ -164,6 +167,16 @@ fn a_page_that_was_altered_is_an_error_and_found_by_verify() {
     let found = client.column::<i64>("SELECT block FROM pgseal.verify_index('docs_embedding')");
     assert_eq!(found, [block as i64]);
     assert_eq!(client.one::<String>(EVIDENCE), "public.docs_embedding false 1 600");
+    let verdicts = client.column::<String>(VERDICTS);
+    assert_eq!(verdicts[0], "authentic 600");
+    assert!(verdicts[1].starts_with(&format!("corrupt block {block}: ")), "{verdicts:?}");
+    assert!(verdicts[1].ends_with("docs_embedding"), "{verdicts:?}");
+    assert_eq!(verdicts.len(), 2);
+    let statement: String = client.one("SELECT pgseal.evidence('docs') -> 'verify' -> 0 ->> 'statement'");
+    assert!(
+        statement.contains("600 of 600 values authenticate") && statement.contains("sealed indexes"),
+        "{statement}"
+    );
     client.run("SET enable_seqscan = off; SET enable_sort = off");
     let error = client.error("SELECT id FROM docs ORDER BY embedding <-> made(1) LIMIT 1");
     assert_eq!(error.code().code(), "22000");

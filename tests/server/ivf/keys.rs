@@ -39,6 +39,8 @@ fn retiring_looks_into_every_page_of_every_index() {
     client.run(INDEX);
     // Nobody sees these rows any more, but their codes are there.
     client.run("DELETE FROM docs; SELECT pgseal.rotate_key('k')");
+    let usage = "SELECT concat_ws(' ', keyring, key_version, index_key_version, number_of_values) FROM pgseal.key_usage('docs', 'embedding')";
+    assert_eq!(client.column::<String>(usage), ["k 1 0"]);
     for state in ["indisvalid = false", "indisready = false", "indisvalid = true, indisready = true"] {
         client.run(&format!("UPDATE pg_index SET {state} WHERE indexrelid = 'docs_embedding'::regclass"));
         let error = client.error("SELECT pgseal.retire_key('k', 1)");
@@ -46,8 +48,10 @@ fn retiring_looks_into_every_page_of_every_index() {
         assert!(error.message().contains("index public.docs_embedding"), "{state}: {}", error.message());
     }
     client.run("CALL pgseal.reencrypt_index('docs_embedding')");
+    assert_eq!(client.column::<String>(usage), ["k 2 0"]);
     client.run("SELECT pgseal.retire_key('k', 1)");
     insert(&mut client, "docs", 100..200);
+    assert_eq!(client.column::<String>(usage), ["k 2 0 100"]);
     assert_exact(&mut client, "docs", "true", -1);
 }
 
@@ -117,6 +121,21 @@ fn audit_names_pages_of_old_keys_and_rows_that_are_put_aside() {
     let stat =
         "SELECT index_lists = 1 AND index_rows_scored = 100 AND index_rows_visited >= 5 FROM pgseal.stat";
     assert!(client.one::<bool>(stat));
+}
+
+#[test]
+fn verify_without_a_key_names_the_index_it_could_not_read() {
+    let cluster = Cluster::with_pgseal(&["pgseal.key_cache_ttl = 0"]);
+    let mut client = cluster.connect("postgres");
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..20);
+    client.run(INDEX);
+    let away = cluster.key_dir().with_extension("away");
+    fs::rename(cluster.key_dir(), &away).unwrap();
+    let mut client = cluster.connect("postgres");
+    let verdicts =
+        "SELECT concat_ws(' ', result, relation) FROM pgseal.verify('docs', 'embedding', max_listed => 0)";
+    assert_eq!(client.column::<String>(verdicts), ["unreadable", "unreadable docs_embedding"]);
 }
 
 #[test]
