@@ -11,6 +11,7 @@ pub mod filter;
 pub mod fold;
 pub mod groups;
 pub mod header;
+pub mod held;
 pub mod iso8601;
 pub mod ivf;
 pub mod jsonb;

@@ -1,14 +1,12 @@
 //! Writing the lists of a new index.
 
-use std::rc::Rc;
-
 use zeroize::Zeroizing;
 
 use crate::core::memory;
 
 use super::directory;
 use super::index::{Index, Placed};
-use super::key::PageKey;
+use super::key::{HeldPageKey, PageKey};
 use super::layout::{Layout, PAGE_BYTES, PageBytes};
 use super::list;
 use super::meta::Chain;
@@ -40,7 +38,7 @@ pub fn default_lists(rows: u64) -> u32 {
 
 /// The lists of an index while they are written: a page of each is in memory.
 pub struct Builder {
-    key: Rc<PageKey>,
+    key: HeldPageKey,
     generation: u32,
     lists: Vec<Filling>,
 }
@@ -54,7 +52,7 @@ struct Filling {
 
 impl Builder {
     /// Takes a block for each list of `index`, so that each has a first page that never changes.
-    pub fn new<N: NewPages>(index: &Index, key: Rc<PageKey>, pages: &mut N) -> Result<Self, N::Error> {
+    pub fn new<N: NewPages>(index: &Index, key: HeldPageKey, pages: &mut N) -> Result<Self, N::Error> {
         let mut lists = Vec::new();
         for _ in 0..index.lists() {
             let block = pages.reserve()?;

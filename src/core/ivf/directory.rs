@@ -44,8 +44,8 @@ pub fn fill(
     segment::seal(page, block, key, layout.centroids_at(), &named(chains.len()), &mut plain)
 }
 
-/// Appends the centroids of a directory page to `centroids`.
-pub fn open(page: &PageBytes, block: u32, key: &PageKey, centroids: &mut Vec<f32>) -> Result<(), PageError> {
+/// Writes the centroids of a directory page to where `centroids` begins; there is room for them.
+pub fn open(page: &PageBytes, block: u32, key: &PageKey, centroids: &mut [f32]) -> Result<(), PageError> {
     let layout = &key.identity.layout;
     let head = checked(page, layout)?;
     match head.version {
@@ -54,23 +54,39 @@ pub fn open(page: &PageBytes, block: u32, key: &PageKey, centroids: &mut Vec<f32
         version => return Err(PageError::OtherVersion(version)),
     }
     let lists = usize::from(head.rows);
+    if centroids.len() < lists * layout.rotated_dimensions() {
+        return Err(PageError::Capacity);
+    }
     let mut plain = Zeroizing::new(memory::zeroed(lists * layout.centroid_bytes())?);
     segment::open(page, block, key, layout.centroids_at(), &named(lists), &mut plain)?;
-    centroids.try_reserve(plain.len() / 2).map_err(|_| memory::OutOfMemory)?;
-    centroids.extend(plain.as_chunks().0.iter().map(|element| from_bf16(*element)));
+    let elements = plain.as_chunks().0.iter().map(|element| from_bf16(*element));
+    centroids.iter_mut().zip(elements).for_each(|(centre, element)| *centre = element);
     Ok(())
+}
+
+/// Opens a directory page and gives nothing away.
+pub fn verify(page: &PageBytes, block: u32, key: &PageKey) -> Result<(), PageError> {
+    open(page, block, key, &mut room(&key.identity.layout)?)
+}
+
+/// For the centroids of a full page.
+fn room(layout: &Layout) -> Result<Zeroizing<Vec<f32>>, PageError> {
+    let elements = layout.directory_capacity() * layout.rotated_dimensions();
+    let mut room = Zeroizing::new(memory::room(elements)?);
+    room.resize(elements, 0.0);
+    Ok(room)
 }
 
 /// Seals a directory page anew under `new`.
 pub fn reseal(page: &mut PageBytes, block: u32, old: &PageKey, new: &PageKey) -> Result<(), PageError> {
     let layout = &old.identity.layout;
-    let mut centroids =
-        Zeroizing::new(memory::room(layout.directory_capacity() * layout.rotated_dimensions())?);
+    let mut centroids = room(layout)?;
     open(page, block, old, &mut centroids)?;
     let chains = memory::collect(self::chains(page, layout)?)?;
     write_head(page, Head { rows: 0, version: 0, ..head(page)? });
     page[DATA_AT..SPECIAL_AT].fill(0);
-    if chains.is_empty() { Ok(()) } else { fill(page, block, new, &chains, &centroids) }
+    let centroids = &centroids[..chains.len() * layout.rotated_dimensions()];
+    if chains.is_empty() { Ok(()) } else { fill(page, block, new, &chains, centroids) }
 }
 
 /// The chains of the page's lists; no key needed.

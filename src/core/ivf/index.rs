@@ -1,5 +1,6 @@
 //! An index as one statement uses it: its description, its centroids, and how vectors become rows of it.
 
+use crate::core::held::{Guard, HeldNumbers};
 use crate::core::memory::{self, OutOfMemory};
 use crate::core::vector::kmeans;
 use crate::core::vector::quantiser::Quantiser;
@@ -15,9 +16,11 @@ pub struct Index {
     meta: Meta,
     quantiser: Quantiser,
     /// One after the other.
-    centroids: Vec<f32>,
+    centroids: HeldNumbers,
     chains: Vec<Chain>,
     directory: Vec<u32>,
+    /// Of the data keys that seal the directory.
+    versions: Vec<u16>,
 }
 
 /// A vector's row and the list it belongs to.
@@ -30,31 +33,33 @@ pub struct Placed {
 
 impl Index {
     /// Reads the directory of the index that block 0 describes. Without one there is a single list, around zero.
-    pub fn open<P: Pages>(meta: Meta, pages: &mut P) -> Result<Self, P::Error> {
-        let quantiser = Quantiser::new(&meta.index, meta.metric, meta.layout.rows);
-        let mut index =
-            Index { meta, quantiser, centroids: Vec::new(), chains: Vec::new(), directory: Vec::new() };
-        index.read_directory(pages)?;
-        if meta.directory.is_none() {
-            index.centroids.resize(meta.layout.rotated_dimensions(), 0.0);
+    pub fn open<P: Pages>(meta: Meta, guard: Guard, pages: &mut P) -> Result<Self, P::Error> {
+        let most = u64::from(pages.blocks()?) * meta.layout.directory_capacity() as u64;
+        if u64::from(meta.lists) > most.max(1) {
+            return Err(PageError::Malformed("more lists than there is room for").into());
         }
-        if meta.lists == 1 {
+        let centroids = HeldNumbers::zeroed(meta.lists as usize * meta.layout.rotated_dimensions(), guard);
+        let mut index = Self::with(meta, centroids.map_err(PageError::from)?);
+        index.read_directory(pages)?;
+        if meta.directory.is_none() || meta.lists == 1 {
             index.chains = vec![meta.list];
         }
-        let lists = meta.lists as usize;
-        let is_whole =
-            index.chains.len() == lists && index.centroids.len() == lists * meta.layout.rotated_dimensions();
+        let is_whole = index.chains.len() == meta.lists as usize;
         is_whole.then_some(index).ok_or(PageError::Malformed("a directory of other lists").into())
     }
 
     /// An index that is being built, its centroids prepared as vectors are and rounded by [`directory::round`].
     /// `None` where they are not as many as the description says.
-    pub fn new(meta: Meta, centroids: Vec<f32>) -> Option<Self> {
-        let quantiser = Quantiser::new(&meta.index, meta.metric, meta.layout.rows);
+    pub fn new(meta: Meta, centroids: HeldNumbers) -> Option<Self> {
         let lists = meta.lists as usize;
         let fits = centroids.len() == lists * meta.layout.rotated_dimensions();
         let chains = vec![Chain::default(); lists];
-        fits.then_some(Index { meta, quantiser, centroids, chains, directory: Vec::new() })
+        fits.then(|| Index { chains, ..Self::with(meta, centroids) })
+    }
+
+    fn with(meta: Meta, centroids: HeldNumbers) -> Self {
+        let quantiser = Quantiser::new(&meta.index, meta.metric, meta.layout.rows);
+        Index { meta, quantiser, centroids, chains: Vec::new(), directory: Vec::new(), versions: Vec::new() }
     }
 
     /// The description.
@@ -65,6 +70,16 @@ impl Index {
     /// What makes and compares the codes.
     pub fn quantiser(&self) -> &Quantiser {
         &self.quantiser
+    }
+
+    /// Versions of the data key that the directory is sealed under.
+    pub fn versions(&self) -> &[u16] {
+        &self.versions
+    }
+
+    /// Bytes of its centroids in memory.
+    pub fn bytes(&self) -> usize {
+        self.centroids.bytes()
     }
 
     /// Number of lists.
@@ -111,11 +126,19 @@ impl Index {
                 return Err(PageError::Malformed("a directory page of other lists").into());
             }
             let chains = directory::chains(&page, &self.meta.layout)?;
+            let end = self.chains.len() + chains.len();
+            let at = self.meta.layout.rotated_dimensions() * self.chains.len();
+            if end > self.meta.lists as usize {
+                return Err(PageError::Malformed("a directory of other lists").into());
+            }
             self.chains.extend(chains);
             memory::push(&mut self.directory, block).map_err(PageError::from)?;
             if head.version != 0 {
                 let key = pages.key(head.version)?;
-                directory::open(&page, block, &key, &mut self.centroids)?;
+                directory::open(&page, block, &key, &mut self.centroids[at..])?;
+                if !self.versions.contains(&head.version) {
+                    self.versions.push(head.version);
+                }
             }
             next = head.next;
         }

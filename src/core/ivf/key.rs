@@ -1,7 +1,10 @@
 //! The key of an index's pages.
 
+use std::rc::Rc;
+
 use crate::core::Uuid;
 use crate::core::aead::Xaes256Gcm;
+use crate::core::held::Held;
 use crate::core::kdf::DataKey;
 use crate::core::vector::distance::Metric;
 
@@ -31,6 +34,9 @@ pub struct PageKey {
     pub(super) version: u16,
     pub(super) aead: Xaes256Gcm,
 }
+
+/// A key that several use.
+pub type HeldPageKey = Rc<Held<PageKey>>;
 
 impl PageKey {
     /// HKDF-Expand of the data key's secret for indexes; info: `index uuid || dimensions || metric || bits || format`.

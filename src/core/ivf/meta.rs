@@ -53,6 +53,20 @@ impl Meta {
         Identity { index: self.index, keyring, metric: self.metric, layout: self.layout }
     }
 
+    /// Is it the same index?
+    pub fn is_of(&self, other: &Meta) -> bool {
+        (self.index, self.keyring, self.metric, self.layout)
+            == (other.index, other.keyring, other.metric, other.layout)
+    }
+
+    /// The same with the same lists? Their first pages never change.
+    pub fn has_lists_of(&self, other: &Meta) -> bool {
+        let lists = |meta: &Meta| {
+            (meta.lists, meta.generation, meta.directory, meta.list.first, meta.unassigned.first)
+        };
+        self.is_of(other) && lists(self) == lists(other)
+    }
+
     /// Reads block 0. Total: never panics.
     pub fn read(page: &PageBytes) -> Result<Self, PageError> {
         if page::head(page)?.kind != Kind::Meta {

@@ -310,9 +310,12 @@ fn a_directory_page_keeps_chains_and_centroids() {
         assert!(directory::set_chain(&mut page, &layout, lists, Chain::default()).is_err());
         assert_hole_is_empty(&page, &layout);
         directory::reseal(&mut page, BLOCK, &old, &new).unwrap();
-        let mut opened = Vec::new();
+        let mut opened = vec![1.0; centroids.len() + 1];
         directory::open(&page, BLOCK, &new, &mut opened).unwrap();
-        assert_eq!(opened, centroids);
+        assert_eq!(opened.split_last(), Some((&1.0, &centroids[..])));
+        let few = &mut opened[2..];
+        assert_eq!(directory::open(&page, BLOCK, &new, few), Err(PageError::Capacity));
+        assert_eq!(directory::verify(&page, BLOCK, &new), Ok(()));
         let read: Vec<Chain> = directory::chains(&page, &layout).unwrap().collect();
         assert_eq!((&read[..lists - 1], read[lists - 1]), (&chains[..lists - 1], Chain::default()));
         assert_eq!(directory::open(&page, 6, &new, &mut opened), Err(PageError::Authentication));
@@ -338,7 +341,7 @@ proptest! {
         page[SPECIAL_AT + 18] = special[18] % 2;
         assert_harmless(&page, &key, &[]);
         let _ = data_end(&page, &layout);
-        let _ = directory::open(&page, BLOCK, &key, &mut Vec::new());
+        let _ = directory::verify(&page, BLOCK, &key);
         let _ = directory::reseal(&mut page.clone(), BLOCK, &key, &key);
         let _ = directory::chains(&page, &layout).map(Iterator::count);
         let _ = append_unassigned(&mut page.clone(), &layout, tid(1));

@@ -7,7 +7,8 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashSet};
-use std::rc::Rc;
+
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::core::memory;
 use crate::core::vector::quantiser::{BATCH, Bound, EPSILON, Query, Toward};
@@ -16,6 +17,7 @@ use super::candidates::{Best, Candidates, ordered};
 use super::index::Index;
 use super::layout::{PAGE_BYTES, PageBytes};
 use super::list;
+use super::meta::Meta;
 use super::page::{Kind, PageError, Rows as PageRows, Tid};
 use super::source::{Pages, Rows};
 
@@ -85,12 +87,12 @@ pub struct Effort {
 
 /// A search that goes on as long as rows are asked for.
 pub struct Search {
-    index: Rc<Index>,
+    meta: Meta,
     options: Options,
     /// Nothing is nearer than another to NULL or, under the cosine, to zero.
     query: Option<Query>,
     /// Lists by the distance of their centroids, and how many of them were read.
-    ranked: Vec<(usize, Option<Toward>)>,
+    ranked: Ranked,
     read: usize,
     started: bool,
     /// While pages are read again: the least bound of the rows there was no room for.
@@ -104,26 +106,38 @@ pub struct Search {
     emitted: usize,
     effort: Effort,
     page: Box<PageBytes>,
-    blocks: Vec<u8>,
+    /// The page's rows, in the clear.
+    blocks: Zeroizing<Vec<u8>>,
+}
+
+/// Lists in the order of their centroids' distance, of which the first are in order.
+struct Ranked {
+    lists: Vec<RankedList>,
+    in_order: usize,
+}
+
+#[derive(Clone, Copy)]
+struct RankedList {
+    list: u32,
+    first: Option<u32>,
+    toward: Option<Toward>,
 }
 
 #[derive(Clone, Copy)]
 struct Exact(Hit);
 
 impl Search {
-    /// A search for the rows nearest to `query`, a vector of the index's dimensions; without one, for all rows. An index
-    /// that stays open serves many, as long as its generation and keys are the same.
-    pub fn new(index: impl Into<Rc<Index>>, query: Option<&[f32]>, options: Options) -> Self {
-        let index = index.into();
+    /// A search for the rows nearest to `query`, a vector of the index's dimensions; without one, for all rows. It keeps
+    /// nothing of the index that is secret: a search may wait longer than keys may be kept.
+    pub fn new(index: &Index, query: Option<&[f32]>, options: Options) -> Self {
         let quantiser = index.quantiser();
         let query = query.and_then(|query| quantiser.prepare(query));
         let query = query.map(|query| quantiser.query(query, options.epsilon));
-        let ranked = ranked(&index, query.as_ref());
         Search {
-            index,
+            meta: *index.meta(),
             options,
+            ranked: Ranked::new(index, query.as_ref()),
             query,
-            ranked,
             read: 0,
             started: false,
             again: None,
@@ -136,7 +150,7 @@ impl Search {
             emitted: 0,
             effort: Effort::default(),
             page: Box::new([0; PAGE_BYTES]),
-            blocks: Vec::new(),
+            blocks: Zeroizing::default(),
         }
     }
 
@@ -147,6 +161,12 @@ impl Search {
 
     /// The next row. After an error the search is over.
     pub fn next<R: Rows>(&mut self, source: &mut R) -> Result<Option<Hit>, R::Error> {
+        let next = self.find_next(source);
+        self.blocks.zeroize();
+        next
+    }
+
+    fn find_next<R: Rows>(&mut self, source: &mut R) -> Result<Option<Hit>, R::Error> {
         self.gather(source)?;
         loop {
             if let Some(hit) = self.settled() {
@@ -171,7 +191,7 @@ impl Search {
             self.read_unassigned(source)?;
         }
         self.best.want(self.emitted + 1);
-        while self.read < self.ranked.len() && !self.is_enough() {
+        while self.read < self.ranked.lists.len() && !self.is_enough() {
             self.read_next_list(source)?;
         }
         Ok(())
@@ -190,7 +210,7 @@ impl Search {
             self.read_again(source, floor)?;
             return Ok(true);
         }
-        let is_left = self.read < self.ranked.len();
+        let is_left = self.read < self.ranked.lists.len();
         if is_left {
             self.read_next_list(source)?;
         }
@@ -218,11 +238,11 @@ impl Search {
     }
 
     fn read_unassigned<R: Rows>(&mut self, source: &mut R) -> Result<(), R::Error> {
-        let mut chain = Walk::new(self.index.meta().unassigned.first);
+        let mut chain = Walk::new(self.meta.unassigned.first);
         while let Some(block) = chain.next {
             source.read(block, &mut self.page)?;
             self.effort.pages += 1;
-            let rows = PageRows::parse(&self.page, &self.index.meta().layout)?;
+            let rows = PageRows::parse(&self.page, &self.meta.layout)?;
             chain.go_on(rows.head().kind == Kind::Unassigned, rows.head().next, source)?;
             self.add_unscored()?;
         }
@@ -232,16 +252,15 @@ impl Search {
 
     /// Reads the list that is `number`th by distance.
     fn read_list<R: Rows>(&mut self, source: &mut R, number: usize) -> Result<(), R::Error> {
-        let (list, toward) = self.ranked[number];
-        let mut chain = Walk::new(self.index.chain(list).first);
+        let RankedList { list, first, toward } = self.ranked.get(number);
+        let mut chain = Walk::new(first);
         while let Some(block) = chain.next {
             source.read(block, &mut self.page)?;
             self.effort.pages += 1;
-            let rows = PageRows::parse(&self.page, &self.index.meta().layout)?;
+            let rows = PageRows::parse(&self.page, &self.meta.layout)?;
             let head = rows.head();
-            let belongs = head.kind == Kind::List
-                && head.list as usize == list
-                && head.generation == self.index.meta().generation;
+            let belongs =
+                head.kind == Kind::List && head.list == list && head.generation == self.meta.generation;
             chain.go_on(belongs, head.next, source)?;
             match toward {
                 Some(toward) if head.rows > 0 => self.score(source, block, number, toward)?,
@@ -253,7 +272,7 @@ impl Search {
 
     /// Adds the rows of the page that was read, about which nothing is known.
     fn add_unscored(&mut self) -> Result<(), PageError> {
-        let rows = PageRows::parse(&self.page, &self.index.meta().layout)?;
+        let rows = PageRows::parse(&self.page, &self.meta.layout)?;
         for (tid, _) in rows.iter().filter(|(_, dead)| !dead) {
             if is_wanted(self.again, &self.seen, f32::NEG_INFINITY, tid) {
                 self.candidates.add(f32::NEG_INFINITY, tid)?;
@@ -270,13 +289,13 @@ impl Search {
         number: usize,
         toward: Toward,
     ) -> Result<(), R::Error> {
-        let (layout, Some(query)) = (self.index.meta().layout, self.query.as_mut()) else { return Ok(()) };
+        let (layout, Some(query)) = (self.meta.layout, self.query.as_mut()) else { return Ok(()) };
         let rows = PageRows::parse(&self.page, &layout)?;
         let key = source.key(rows.head().version)?;
         list::open(&self.page, block, &key, &mut self.blocks)?;
         self.effort.scored += u64::from(rows.head().rows);
         // Of a single list no estimate decides anything.
-        let counts = self.again.is_none() && self.ranked.len() > 1;
+        let counts = self.again.is_none() && self.ranked.lists.len() > 1;
         let mut rows = rows.iter();
         let mut bounds = [Bound::default(); BATCH];
         for block in self.blocks.chunks_exact(layout.rows.block_bytes()) {
@@ -342,13 +361,34 @@ fn is_wanted(again: Option<f32>, seen: &HashSet<Tid>, lower: f32, tid: Tid) -> b
     again.is_none_or(|floor| lower >= floor && !seen.contains(&tid))
 }
 
-/// All lists, from the nearest centroid on.
-fn ranked(index: &Index, query: Option<&Query>) -> Vec<(usize, Option<Toward>)> {
-    let toward = |list| query.map(|query| query.toward(index.centroid(list)));
-    let mut ranked: Vec<_> = (0..index.lists()).map(|list| (list, toward(list))).collect();
-    let base = |ranked: &(usize, Option<Toward>)| ranked.1.map_or(0.0, |toward| toward.base());
-    ranked.sort_by(|a, b| base(a).total_cmp(&base(b)));
-    ranked
+impl Ranked {
+    /// Lists that are put in order first; then twice as many each time. Most searches read fewer.
+    const FIRST: usize = 64;
+
+    fn new(index: &Index, query: Option<&Query>) -> Self {
+        let ranked = |list| RankedList {
+            list: list as u32,
+            first: index.chain(list).first,
+            toward: query.map(|query| query.toward(index.centroid(list))),
+        };
+        Ranked { lists: (0..index.lists()).map(ranked).collect(), in_order: 0 }
+    }
+
+    /// The list that is `number`th by distance.
+    fn get(&mut self, number: usize) -> RankedList {
+        let base = |ranked: &RankedList| ranked.toward.map_or(0.0, Toward::base);
+        let by_distance = |a: &RankedList, b: &RankedList| base(a).total_cmp(&base(b));
+        while self.in_order <= number {
+            let more = self.in_order.max(Self::FIRST).min(self.lists.len() - self.in_order);
+            let rest = &mut self.lists[self.in_order..];
+            if more < rest.len() {
+                rest.select_nth_unstable_by(more, by_distance);
+            }
+            rest[..more].sort_by(by_distance);
+            self.in_order += more;
+        }
+        self.lists[number]
+    }
 }
 
 /// Along a chain of pages, of which there are no more than blocks.

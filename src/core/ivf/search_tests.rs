@@ -1,17 +1,17 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 use proptest::prelude::*;
 
 use super::build::{Builder, NewPages, write_directory};
 use super::directory;
 use super::index::Index;
-use super::key::PageKey;
+use super::key::{HeldPageKey, PageKey};
 use super::layout::{Layout, PAGE_BYTES, PageBytes, SPECIAL_AT};
 use super::meta::{Chain, Meta};
 use super::page::{self, Kind, PageError, Tid};
 use super::search::{Hit, Late, Options, Search};
 use super::source::{Pages, Rows};
+use crate::core::held::{Guard, Held, HeldNumbers};
 use crate::core::kdf::DataKey;
 use crate::core::secret::RootKey;
 use crate::core::vector::distance::Metric;
@@ -24,7 +24,7 @@ const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
 struct World {
     meta: Meta,
     pages: Vec<PageBytes>,
-    key: Rc<PageKey>,
+    key: HeldPageKey,
     vectors: BTreeMap<Tid, Vec<f32>>,
     query: Vec<f32>,
     /// Rows that are put aside while the first page is read, each on a page of its own.
@@ -46,7 +46,7 @@ impl Pages for World {
         Ok(())
     }
 
-    fn key(&mut self, version: u16) -> Result<Rc<PageKey>, PageError> {
+    fn key(&mut self, version: u16) -> Result<HeldPageKey, PageError> {
         let is_known = version == self.key.version();
         is_known.then(|| self.key.clone()).ok_or(PageError::OtherVersion(version))
     }
@@ -94,7 +94,7 @@ impl World {
             unassigned_rows: 0,
         };
         let data = DataKey::derive(&RootKey::zeroed(), &[2; 16], None).unwrap();
-        let key = Rc::new(PageKey::derive(&data, 1, &meta.identity([2; 16])));
+        let key = Held::new(PageKey::derive(&data, 1, &meta.identity([2; 16])), Guard::NONE);
         // Block 0 is the description's.
         let pages = vec![[0; PAGE_BYTES]];
         let mut world =
@@ -117,7 +117,7 @@ impl World {
         self.meta.list = if lists == 1 { chains[0] } else { Chain::default() };
     }
 
-    fn centroids(&self, vectors: &[Vec<f32>], lists: usize) -> Vec<f32> {
+    fn centroids(&self, vectors: &[Vec<f32>], lists: usize) -> HeldNumbers {
         let quantiser = Quantiser::new(&self.meta.index, self.meta.metric, self.meta.layout.rows);
         let prepared = |vector: &Vec<f32>| quantiser.prepare(vector).unwrap();
         let mut centroids = match lists {
@@ -125,7 +125,7 @@ impl World {
             _ => vectors.iter().step_by(vectors.len() / lists).take(lists).flat_map(prepared).collect(),
         };
         directory::round(&mut centroids);
-        centroids
+        HeldNumbers::copy(&centroids, Guard::NONE).unwrap()
     }
 
     /// The same index and table.
@@ -166,8 +166,8 @@ impl World {
 
     fn search(&mut self, query: &[f32], options: Options) -> Search {
         self.query = query.to_vec();
-        let index = Index::open(self.meta, self).unwrap();
-        Search::new(index, Some(query), options)
+        let index = Index::open(self.meta, Guard::NONE, self).unwrap();
+        Search::new(&index, Some(query), options)
     }
 
     fn found(&mut self, query: &[f32], options: Options, most: usize) -> Vec<Hit> {
@@ -406,8 +406,8 @@ proptest! {
                 world.pages[page][at] ^= 1 << bit;
             }
             world.query = query.clone();
-            let Ok(index) = Index::open(world.meta, &mut world) else { return Ok(()) };
-            let mut search = Search::new(index, Some(query), Options::default());
+            let Ok(index) = Index::open(world.meta, Guard::NONE, &mut world) else { return Ok(()) };
+            let mut search = Search::new(&index, Some(query), Options::default());
             let mut found = Vec::new();
             while let Ok(Some(hit)) = search.next(&mut world) {
                 let distance = world.vectors.get(&hit.tid).map(|vector| Metric::L2.distance(vector, query));

@@ -1,8 +1,6 @@
 //! What an index needs from the world around it.
 
-use std::rc::Rc;
-
-use super::key::PageKey;
+use super::key::HeldPageKey;
 use super::layout::PageBytes;
 use super::page::{PageError, Tid};
 
@@ -18,7 +16,7 @@ pub trait Pages {
     fn read(&mut self, block: u32, page: &mut PageBytes) -> Result<(), Self::Error>;
 
     /// The key under a version of the data key; asked for once per page, so it is kept.
-    fn key(&mut self, version: u16) -> Result<Rc<PageKey>, Self::Error>;
+    fn key(&mut self, version: u16) -> Result<HeldPageKey, Self::Error>;
 }
 
 /// The rows of the table, as a scan sees them.

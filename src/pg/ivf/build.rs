@@ -6,7 +6,7 @@ use pgrx::notice;
 
 use crate::core::ivf::build::{Builder, NewPages, write_directory};
 use crate::core::ivf::index::Index as Lists;
-use crate::core::ivf::key::PageKey;
+use crate::core::ivf::key::HeldPageKey;
 use crate::core::ivf::layout::{Layout, PageBytes};
 use crate::core::ivf::meta::{Chain, Meta};
 use crate::core::ivf::page::{self, Kind, Tid};
@@ -83,7 +83,7 @@ impl Aside {
 /// Where rows with a key go.
 struct Sealing {
     keyring: i32,
-    key: Rc<PageKey>,
+    key: HeldPageKey,
     lists: Rc<Lists>,
     builder: Builder,
 }
@@ -162,11 +162,11 @@ impl Sealing {
 fn sealing(building: &Building, meta: &Meta, writer: &mut Writer) -> Result<Option<Sealing>, PgError> {
     let index = building.index();
     let Ok(keyring) = shape::keyring(index) else { return Ok(None) };
-    let mut keys = Keys::new(meta, keyring);
+    let keys = Keys::new(meta, keyring);
     let Some(key) = keys::if_there(keyring, || keys.active())? else { return Ok(None) };
     let lists = match train::lists(building, meta, keyring)? {
         Some(lists) => Rc::new(lists),
-        None => shape::lists(index, meta, &mut keys)?,
+        None => shape::lists(index, meta, &keys)?,
     };
     let builder = Builder::new(&lists, key.clone(), writer).map_err(|trouble| trouble.named(index, 0))?;
     Ok(Some(Sealing { keyring, key, lists, builder }))

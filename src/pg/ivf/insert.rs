@@ -1,10 +1,11 @@
 //! New rows: sealed into a list, or put aside where there is no key.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::core::ivf::directory;
 use crate::core::ivf::index::{Index as Lists, Placed};
-use crate::core::ivf::key::PageKey;
+use crate::core::ivf::key::{HeldPageKey, PageKey};
 use crate::core::ivf::layout::{Layout, PageBytes, UNASSIGNED_CAPACITY};
 use crate::core::ivf::list;
 use crate::core::ivf::meta::{Chain, Meta};
@@ -15,6 +16,7 @@ use crate::pg::ivf::pages::{self, broken, named};
 use crate::pg::ivf::shape;
 use crate::pg::raw::index_page::{Bytes, Change, Extent, Fork, Index, Locked};
 use crate::pg::raw::xact;
+use crate::pg::{session, settings};
 
 /// Pages that were recorded as free and are not fit: so many are looked at.
 const TRIES: usize = 8;
@@ -30,22 +32,43 @@ pub enum Outcome {
 /// What the rows of one statement have in common.
 pub struct Inserts {
     keys: Keys,
+    /// Lists that the session does not keep.
+    own: Option<Own>,
+}
+
+/// Lists, with what they were read in.
+struct Own {
     lists: Rc<Lists>,
+    /// Of the session: keys are gone where it is another.
+    generation: u64,
+    since: Instant,
 }
 
 impl Inserts {
     /// For an index whose first page says this.
-    pub fn new(index: Index, meta: &Meta, keyring: i32) -> Result<Self, PgError> {
-        let mut keys = Keys::new(meta, keyring);
-        let lists = shape::lists(index, meta, &mut keys)?;
-        Ok(Inserts { keys, lists })
+    pub fn new(meta: &Meta, keyring: i32) -> Self {
+        Inserts { keys: Keys::new(meta, keyring), own: None }
     }
 
-    /// Of the same lists: they may have been made anew, and keys flushed.
+    /// They may have been made anew.
+    fn lists(&mut self, index: Index, meta: &Meta) -> Result<Rc<Lists>, PgError> {
+        if let Some(own) = self.own.take().filter(|own| own.fits(meta)) {
+            return Ok(self.own.insert(own).lists.clone());
+        }
+        let lists = shape::lists(index, meta, &self.keys)?;
+        if session::lists(self.keys.keyring(), meta).is_none() {
+            let generation = session::generation();
+            self.own = Some(Own { lists: lists.clone(), generation, since: Instant::now() });
+        }
+        Ok(lists)
+    }
+}
+
+impl Own {
     fn fits(&self, meta: &Meta) -> bool {
-        let known = self.lists.meta();
-        (known.index, known.generation, known.lists) == (meta.index, meta.generation, meta.lists)
-            && self.keys.is_fresh()
+        let is_fresh =
+            self.generation == session::generation() && self.since.elapsed() < settings::key_cache_ttl();
+        is_fresh && self.lists.meta().has_lists_of(meta)
     }
 }
 
@@ -54,10 +77,7 @@ pub fn insert(index: Index, value: &[u8], tid: Tid, kept: &mut Option<Inserts>) 
     let meta = pages::meta(index, &mut Bytes::boxed())?;
     let Ok(keyring) = shape::keyring(index) else { return put_aside(index, &meta, tid) };
     let done = keys::if_there(keyring, || {
-        let inserts = match kept.take().filter(|kept| kept.fits(&meta)) {
-            Some(fitting) => kept.insert(fitting),
-            None => kept.insert(Inserts::new(index, &meta, keyring)?),
-        };
+        let inserts = kept.get_or_insert_with(|| Inserts::new(&meta, keyring));
         seal_in(index, &meta, inserts, value, tid)
     })?;
     match done {
@@ -76,10 +96,11 @@ pub fn seal_in(
 ) -> Result<Outcome, PgError> {
     let elements = keys::elements_of(value, meta)?;
     let key = inserts.keys.active()?;
+    let lists = inserts.lists(index, meta)?;
     // Under the cosine no list has what has no direction.
-    let Some(placed) = inserts.lists.place(&elements)? else { return Ok(Outcome::Nowhere) };
-    let place = inserts.lists.place_of_chain(placed.list as usize);
-    append(index, meta, Target::List { key, keys: &mut inserts.keys, placed: &placed, place }, tid)?;
+    let Some(placed) = lists.place(&elements)? else { return Ok(Outcome::Nowhere) };
+    let place = lists.place_of_chain(placed.list as usize);
+    append(index, meta, Target::List { key, keys: &inserts.keys, placed: &placed, place }, tid)?;
     Ok(Outcome::Sealed)
 }
 
@@ -92,8 +113,8 @@ fn put_aside(index: Index, meta: &Meta, tid: Tid) -> Result<(), PgError> {
 enum Target<'a> {
     Unassigned,
     List {
-        key: Rc<PageKey>,
-        keys: &'a mut Keys,
+        key: HeldPageKey,
+        keys: &'a Keys,
         placed: &'a Placed,
         /// The directory page that has its chain, and the number there; else the first page has it.
         place: Option<(u32, usize)>,
@@ -167,7 +188,7 @@ impl Target<'_> {
     }
 
     /// Fetches the key that a page is sealed under, before the page is locked: the KMS may have to be asked.
-    fn prepare(&mut self, index: Index, block: u32) -> Result<Option<Rc<PageKey>>, PgError> {
+    fn prepare(&self, index: Index, block: u32) -> Result<Option<HeldPageKey>, PgError> {
         let Target::List { keys, .. } = self else { return Ok(None) };
         let mut bytes = Bytes::boxed();
         index.read(block, &mut bytes);
@@ -220,10 +241,10 @@ impl Target<'_> {
 }
 
 /// Adds the row where the list's last rows are, to a page that vacuum has emptied, or to a new one.
-fn append(index: Index, meta: &Meta, mut target: Target<'_>, tid: Tid) -> Result<(), PgError> {
+fn append(index: Index, meta: &Meta, target: Target<'_>, tid: Tid) -> Result<(), PgError> {
     let layout = &meta.layout;
     let last = target.last(index, layout)?;
-    if append_to(index, layout, &mut target, last, tid)? == Added::Done {
+    if append_to(index, layout, &target, last, tid)? == Added::Done {
         return Ok(());
     }
     let mut spare = None;
@@ -245,7 +266,7 @@ fn append(index: Index, meta: &Meta, mut target: Target<'_>, tid: Tid) -> Result
         }
     }
     others.into_iter().for_each(|block| index.record_free(block));
-    append_last(index, layout, &mut target, last, tid, spare)
+    append_last(index, layout, &target, last, tid, spare)
 }
 
 /// What became of a page that was recorded as free.
@@ -271,9 +292,9 @@ enum Added {
 /// Locks the page for a row, with the key that seals it, if any does.
 fn lock(
     index: Index,
-    target: &mut Target<'_>,
+    target: &Target<'_>,
     block: u32,
-) -> Result<(Locked, Head, Option<Rc<PageKey>>), PgError> {
+) -> Result<(Locked, Head, Option<HeldPageKey>), PgError> {
     loop {
         xact::check_interrupts();
         let key = target.prepare(index, block)?;
@@ -292,13 +313,13 @@ fn lock(
 fn append_to(
     index: Index,
     layout: &Layout,
-    target: &mut Target<'_>,
+    target: &Target<'_>,
     block: u32,
     tid: Tid,
 ) -> Result<Added, PgError> {
     let (page, head, key) = lock(index, target, block)?;
     let mut change = index.change();
-    if target.add(&mut change, index, (&page, key.as_deref()), layout, tid)? {
+    if target.add(&mut change, index, (&page, key.as_ref().map(|key| &***key)), layout, tid)? {
         change.commit();
         return Ok(Added::Done);
     }
@@ -336,7 +357,7 @@ fn reuse(
 fn append_last(
     index: Index,
     layout: &Layout,
-    target: &mut Target<'_>,
+    target: &Target<'_>,
     first: u32,
     tid: Tid,
     spare: Option<u32>,
@@ -352,7 +373,7 @@ fn append_last(
         // Whoever comes next need not walk here.
         let home = (block != first).then(|| index.lock(target.home()));
         let mut change = index.change();
-        if target.add(&mut change, index, (&page, key.as_deref()), layout, tid)? {
+        if target.add(&mut change, index, (&page, key.as_ref().map(|key| &***key)), layout, tid)? {
             if let Some(home) = &home {
                 let how = (layout, Extent::Difference);
                 pages::change(&mut change, index, home, how, |bytes| {

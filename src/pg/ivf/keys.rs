@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::core::envelope::Envelope;
-use crate::core::ivf::key::PageKey;
+use crate::core::ivf::key::HeldPageKey;
 use crate::core::ivf::meta::Meta;
 use crate::core::vector::elements;
 use crate::kms::Class;
@@ -23,55 +23,38 @@ thread_local! {
     static AWAY: RefCell<HashMap<i32, Instant>> = RefCell::default();
 }
 
-/// The keys of one index by the version of the data key.
+/// The keys of one index. The session keeps them, and drops them when their time is over.
 pub struct Keys {
     meta: Meta,
     keyring: i32,
-    known: Vec<Rc<PageKey>>,
-    /// Of the session, when they were made: they are gone with what they were made from.
-    generation: u64,
 }
 
 impl Keys {
-    /// None yet.
+    /// Of an index whose first page says this.
     pub fn new(meta: &Meta, keyring: i32) -> Self {
-        Keys { meta: *meta, keyring, known: Vec::new(), generation: session::generation() }
+        Keys { meta: *meta, keyring }
     }
 
-    /// No key has been flushed or changed since.
-    pub fn is_fresh(&self) -> bool {
-        self.generation == session::generation()
+    /// Whose.
+    pub fn keyring(&self) -> i32 {
+        self.keyring
     }
 
     /// Opens pages that this version seals.
-    pub fn of_version(&mut self, version: u16) -> Result<Rc<PageKey>, PgError> {
-        if !self.is_fresh() {
-            *self = Keys::new(&self.meta, self.keyring);
-        }
-        if let Some(key) = self.known.iter().find(|key| key.version() == version) {
-            return Ok(key.clone());
-        }
+    pub fn of_version(&self, version: u16) -> Result<HeldPageKey, PgError> {
         let mut keyring = session::keyring(self.keyring)?;
         if keyring.data_key(version).is_err() {
             // A page may be there before the message of the rotation that made its key.
             session::forget();
             keyring = session::keyring(self.keyring)?;
         }
-        let data = session::data_key(&keyring, version)?;
-        let key = Rc::new(PageKey::derive(&data, version, &self.meta.identity(keyring.uuid)));
-        self.known.push(key.clone());
-        Ok(key)
+        session::page_key(&keyring, version, &self.meta.identity(keyring.uuid))
     }
 
     /// Seals pages: the active version, which is not retired before the transaction ends.
-    pub fn active(&mut self) -> Result<Rc<PageKey>, PgError> {
-        let (keyring, version, data) = session::writer_key(self.keyring)?;
-        if let Some(key) = self.known.iter().find(|key| key.version() == version) {
-            return Ok(key.clone());
-        }
-        let key = Rc::new(PageKey::derive(&data, version, &self.meta.identity(keyring.uuid)));
-        self.known.push(key.clone());
-        Ok(key)
+    pub fn active(&self) -> Result<HeldPageKey, PgError> {
+        let (keyring, version, _) = session::writer_key(self.keyring)?;
+        session::page_key(&keyring, version, &self.meta.identity(keyring.uuid))
     }
 }
 

@@ -55,10 +55,10 @@ pub fn verify_index(call: Call) -> Returned {
         let meta = pages::meta(index, &mut Bytes::boxed())?;
         let keyring = shape::keyring(index)?;
         session::require(&*session::keyring(keyring)?, Privilege::Decrypt)?;
-        let mut keys = Keys::new(&meta, keyring);
+        let keys = Keys::new(&meta, keyring);
         for block in 1..index.pages() {
             xact::check_interrupts();
-            match opens(index, &meta.layout, block, &mut keys) {
+            match opens(index, &meta.layout, block, &keys) {
                 Ok(()) => {}
                 Err(PgError::IndexPage { error, .. }) => problems.push((block.into(), error.to_string())),
                 Err(error) => return Err(error),
@@ -69,7 +69,7 @@ pub fn verify_index(call: Call) -> Returned {
     record::rows(call, problems.iter().map(|(block, problem)| [(*block).into(), problem.as_str().into()]))
 }
 
-fn opens(index: Index, layout: &Layout, block: u32, keys: &mut Keys) -> Result<(), PgError> {
+fn opens(index: Index, layout: &Layout, block: u32, keys: &Keys) -> Result<(), PgError> {
     let mut bytes = Bytes::boxed();
     index.read(block, &mut bytes);
     let Some(head) = pages::head(index, block, &bytes)? else { return Ok(()) };
@@ -79,7 +79,7 @@ fn opens(index: Index, layout: &Layout, block: u32, keys: &mut Keys) -> Result<(
             list::open(&bytes.0, block, &*keys.of_version(version)?, &mut Zeroizing::new(Vec::new()))
         }
         (Kind::Directory, version) if version != 0 => {
-            directory::open(&bytes.0, block, &*keys.of_version(version)?, &mut Zeroizing::new(Vec::new()))
+            directory::verify(&bytes.0, block, &*keys.of_version(version)?)
         }
         _ => Ok(()),
     };
@@ -114,14 +114,14 @@ pub fn renew_index_pages(call: Call) -> Returned {
     let index = maintained.index();
     let meta = pages::meta(index, &mut Bytes::boxed())?;
     let keyring = shape::keyring(index)?;
-    let mut keys = Keys::new(&meta, keyring);
-    let mut inserts = Inserts::new(index, &meta, keyring)?;
+    let keys = Keys::new(&meta, keyring);
+    let mut inserts = Inserts::new(&meta, keyring);
     let end = index.pages();
     let next = first.saturating_add(count);
     let mut rows = maintained.rows()?;
     for block in first..next.min(end) {
         xact::check_interrupts();
-        renew(index, &meta, block, (&mut keys, &mut inserts), &mut rows)?;
+        renew(index, &meta, block, (&keys, &mut inserts), &mut rows)?;
     }
     rows.close();
     maintained.close();
@@ -132,7 +132,7 @@ fn renew(
     index: Index,
     meta: &Meta,
     block: u32,
-    (keys, inserts): (&mut Keys, &mut Inserts),
+    (keys, inserts): (&Keys, &mut Inserts),
     rows: &mut Rows,
 ) -> Result<(), PgError> {
     let mut bytes = Bytes::boxed();
@@ -147,13 +147,7 @@ fn renew(
 }
 
 /// Whoever reads the page has a copy of it, and there is always one key that fits.
-fn reseal(
-    index: Index,
-    layout: &Layout,
-    block: u32,
-    mut version: u16,
-    keys: &mut Keys,
-) -> Result<(), PgError> {
+fn reseal(index: Index, layout: &Layout, block: u32, mut version: u16, keys: &Keys) -> Result<(), PgError> {
     let new = keys.active()?;
     while ![0, new.version()].contains(&version) {
         let old = keys.of_version(version)?;

@@ -1,11 +1,8 @@
 //! Scans: rows in the order of their distance, which is computed from the rows themselves.
 
-use std::rc::Rc;
-
 use zeroize::Zeroizing;
 
-use crate::core::ivf::index::Index as Lists;
-use crate::core::ivf::key::PageKey;
+use crate::core::ivf::key::HeldPageKey;
 use crate::core::ivf::layout::PageBytes;
 use crate::core::ivf::page::Tid;
 use crate::core::ivf::search::Search;
@@ -74,9 +71,9 @@ impl Scan {
         self.permit()?;
         let mut running = match self.running.take() {
             Some(running) => running,
-            None => self.start(rows)?,
+            None => self.start()?,
         };
-        let mut source = Source::new(self.index, &mut running.keys, self.question.as_mut(), rows);
+        let mut source = Source::new(self.index, &running.keys, self.question.as_mut(), rows);
         let before = running.search.effort();
         let hit = running.search.next(&mut source);
         let done = running.search.effort();
@@ -89,19 +86,17 @@ impl Scan {
     }
 
     /// The snapshot has been taken by now: what it sees is in the pages that are read from here on.
-    fn start(&mut self, rows: &mut Rows) -> Result<Running, PgError> {
+    fn start(&mut self) -> Result<Running, PgError> {
         let meta = pages::meta(self.index, &mut Bytes::boxed())?;
-        let mut keys = Keys::new(&meta, self.keyring);
+        let keys = Keys::new(&meta, self.keyring);
         if let Some(question) = &self.question
             && question.query.len() != meta.layout.dimensions
         {
             return Err(PgError::DifferentDimensions(meta.layout.dimensions, question.query.len()));
         }
-        let mut source = Source::new(self.index, &mut keys, None, rows);
-        let lists = Lists::open(meta, &mut source);
-        let lists = lists.map_err(|trouble| trouble.named(self.index, source.block))?;
+        let lists = shape::lists(self.index, &meta, &keys)?;
         let query = self.question.as_ref().map(|question| question.query.as_slice());
-        Ok(Running { search: Search::new(lists, query, settings::ivf_options()), keys })
+        Ok(Running { search: Search::new(&lists, query, settings::ivf_options()), keys })
     }
 
     /// Distances to chosen points give a vector away.
@@ -138,10 +133,12 @@ impl Question {
     }
 }
 
-/// The index and its table, for one step of a search.
+/// The index and its table, for one step of a search: between two of them no key is kept here.
 struct Source<'a> {
     index: Index,
-    keys: &'a mut Keys,
+    keys: &'a Keys,
+    /// Of the page before.
+    key: Option<HeldPageKey>,
     question: Option<&'a mut Question>,
     rows: &'a mut Rows,
     /// The page that was read last.
@@ -149,8 +146,8 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(index: Index, keys: &'a mut Keys, question: Option<&'a mut Question>, rows: &'a mut Rows) -> Self {
-        Source { index, keys, question, rows, block: 0 }
+    fn new(index: Index, keys: &'a Keys, question: Option<&'a mut Question>, rows: &'a mut Rows) -> Self {
+        Source { index, keys, key: None, question, rows, block: 0 }
     }
 }
 
@@ -167,8 +164,11 @@ impl source::Pages for Source<'_> {
         pages::read(self.index, block, page)
     }
 
-    fn key(&mut self, version: u16) -> Result<Rc<PageKey>, Trouble> {
-        Ok(self.keys.of_version(version)?)
+    fn key(&mut self, version: u16) -> Result<HeldPageKey, Trouble> {
+        match self.key.take().filter(|key| key.version() == version) {
+            Some(key) => Ok(self.key.insert(key).clone()),
+            None => Ok(self.key.insert(self.keys.of_version(version)?).clone()),
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! What an index is for, as the catalogs say it.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::core::ivf::index::Index as Lists;
-use crate::core::ivf::key::PageKey;
+use crate::core::ivf::key::HeldPageKey;
 use crate::core::ivf::layout::{Layout, MAX_INDEX_DIMENSIONS, PageBytes};
 use crate::core::ivf::meta::Meta;
 use crate::core::ivf::source::Pages;
@@ -16,6 +15,8 @@ use crate::pg::ivf::keys::Keys;
 use crate::pg::ivf::pages::{self, Trouble};
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::index_page::Index;
+use crate::pg::raw::locked_memory::GUARD;
+use crate::pg::session;
 use crate::pg::values::column;
 
 /// By which distance an index orders: `ivf_l2()`, `ivf_ip()` and `ivf_cosine()` are its operator classes' support functions.
@@ -73,39 +74,22 @@ pub fn new(index: Index) -> Result<Meta, PgError> {
     })
 }
 
-/// Indexes whose lists are known, at most.
-const KNOWN: usize = 16;
-
-thread_local! {
-    /// Of indexes with a single list: there is no secret in them.
-    static LISTS: RefCell<Vec<Rc<Lists>>> = RefCell::default();
-}
-
-/// The lists of an index, to place rows in; their chains may have grown since.
-pub fn lists(index: Index, meta: &Meta, keys: &mut Keys) -> Result<Rc<Lists>, PgError> {
-    let same = |known: &&Rc<Lists>| {
-        let known = known.meta();
-        (known.index, known.metric, known.layout) == (meta.index, meta.metric, meta.layout)
-    };
-    if let Some(known) = LISTS.with_borrow(|known| known.iter().find(same).cloned()) {
+/// The lists of an index that its first page describes; their chains may have grown since.
+pub fn lists(index: Index, meta: &Meta, keys: &Keys) -> Result<Rc<Lists>, PgError> {
+    if let Some(known) = session::lists(keys.keyring(), meta) {
         return Ok(known);
     }
     let mut directory = Directory { index, keys, block: 0 };
-    let opened = Lists::open(*meta, &mut directory);
+    let opened = Lists::open(*meta, GUARD, &mut directory);
     let opened = Rc::new(opened.map_err(|trouble| trouble.named(index, directory.block))?);
-    if meta.directory.is_none() {
-        LISTS.with_borrow_mut(|known| {
-            known.truncate(KNOWN - 1);
-            known.insert(0, opened.clone());
-        });
-    }
+    session::keep_lists(keys.keyring(), &opened);
     Ok(opened)
 }
 
 /// The pages of an index, without its table.
 struct Directory<'a> {
     index: Index,
-    keys: &'a mut Keys,
+    keys: &'a Keys,
     block: u32,
 }
 
@@ -121,7 +105,7 @@ impl Pages for Directory<'_> {
         pages::read(self.index, block, page)
     }
 
-    fn key(&mut self, version: u16) -> Result<Rc<PageKey>, Trouble> {
+    fn key(&mut self, version: u16) -> Result<HeldPageKey, Trouble> {
         Ok(self.keys.of_version(version)?)
     }
 }

@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use crate::core::held::HeldNumbers;
 use crate::core::ivf::build::default_lists;
 use crate::core::ivf::directory;
 use crate::core::ivf::index::Index as Lists;
@@ -14,6 +15,7 @@ use crate::pg::error::PgError;
 use crate::pg::ivf::keys;
 use crate::pg::raw::datum::detoast;
 use crate::pg::raw::index_am::Building;
+use crate::pg::raw::locked_memory::GUARD;
 use crate::pg::raw::xact;
 
 /// Rows that a centroid is made of.
@@ -43,12 +45,13 @@ pub fn lists(building: &Building, meta: &Meta, keyring: i32) -> Result<Option<Li
         sample.extend(prepared.iter().flat_map(|prepared| prepared.iter()));
         Ok(())
     });
-    let mut centroids = kmeans::centroids(&sample, dimensions, count, &mut chance)?;
+    let mut centroids = Zeroizing::new(kmeans::centroids(&sample, dimensions, count, &mut chance)?);
     directory::round(&mut centroids);
     let found = centroids.len() / dimensions;
     if found <= 1 {
         return Ok(None);
     }
+    let centroids = HeldNumbers::copy(&centroids, GUARD)?;
     Ok(Lists::new(Meta { lists: found as u32, ..*meta }, centroids))
 }
 

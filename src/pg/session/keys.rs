@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use super::keyrings::keyring;
 use super::{forget_if_stale, is_stale, kms, shared_keys};
+use crate::core::ivf::index::Index;
+use crate::core::ivf::key::{HeldPageKey, Identity, PageKey};
+use crate::core::ivf::meta::Meta;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::secret::{RootKey, wipe_stack};
-use crate::keys::cache::{Cache, Clock, Guard, HeldDataKey, HeldIndexKey, SystemClock};
+use crate::keys::cache::{Cache, Clock, HeldDataKey, HeldIndexKey, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
 use crate::kms::{Class, Kms, KmsError, Token};
 use crate::pg::catalog::{KeyRow, Keyring};
@@ -16,10 +19,8 @@ use crate::pg::error::PgError;
 use crate::pg::raw::{lock, locked_memory, shmem, timer, xact};
 use crate::pg::settings;
 
-const GUARD: Guard = Guard { hold: locked_memory::hold_value, release: locked_memory::release_value };
-
 thread_local! {
-    static KEYS: RefCell<Cache<SystemClock>> = RefCell::new(Cache::new(SystemClock, GUARD));
+    static KEYS: RefCell<Cache<SystemClock>> = RefCell::new(Cache::new(SystemClock, locked_memory::GUARD));
 }
 
 /// Drops unwrapped keys at any time: one that is in use stays until it is not.
@@ -156,6 +157,32 @@ pub fn data_key(keyring: &Keyring, version: u16) -> Result<HeldDataKey, PgError>
     let kept = KEYS.with_borrow_mut(|keys| keys.put_data(id, key, asked));
     wipe_stack();
     Ok(kept)
+}
+
+/// The key of an index's pages under a version of the keyring's data key.
+pub fn page_key(keyring: &Keyring, version: u16, identity: &Identity) -> Result<HeldPageKey, PgError> {
+    let id = (keyring.id, version);
+    let ttl = settings::key_cache_ttl();
+    if let Some(key) = KEYS.with_borrow(|keys| keys.page_key(id, identity, ttl)) {
+        return Ok(key);
+    }
+    let data = data_key(keyring, version)?;
+    let key = PageKey::derive(&data, version, identity);
+    let kept = KEYS.with_borrow_mut(|keys| keys.put_page_key(id, key));
+    wipe_stack();
+    Ok(kept)
+}
+
+/// The lists of an index, where this session has read its directory and has the keys still.
+pub fn lists(keyring: i32, meta: &Meta) -> Option<Rc<Index>> {
+    forget_if_stale();
+    let ttl = settings::key_cache_ttl();
+    KEYS.with_borrow(|keys| keys.lists(keyring, meta, ttl))
+}
+
+/// Keeps the lists of an index as long as the keys that open its directory.
+pub fn keep_lists(keyring: i32, lists: &Rc<Index>) {
+    KEYS.with_borrow_mut(|keys| keys.put_lists(keyring, lists));
 }
 
 /// An unwrapped index key, from the cache or the KMS.

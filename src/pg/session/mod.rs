@@ -29,7 +29,10 @@ pub use self::keyrings::{
     MAX_NAME_BYTES, catch_up_for_search, keyring, keyring_for_input, keyring_for_query, keyring_for_search,
     keyring_id, keyring_label,
 };
-pub use self::keys::{ask_kms, data_key, index_key, require_storable, token_taken, use_token, writer_key};
+pub use self::keys::{
+    ask_kms, data_key, index_key, keep_lists, lists, page_key, require_storable, token_taken, use_token,
+    writer_key,
+};
 pub use self::literals::{has_made_literals, literal_made, maker};
 pub use self::permits::{borrow, lend};
 pub use self::privileges::{Checked, Privilege, has, now, require, require_search};

@@ -1,7 +1,9 @@
 //! Indexes of several lists: what they find by default, and all of it when all is read.
 
+use postgres::Client;
+
 use super::{BY_INDEX, BY_TABLE, assert_exact, insert, set_up};
-use crate::support::{Sql, fresh_database};
+use crate::support::{Sql, beside, fresh_database};
 
 const LISTS: &str = "CREATE INDEX docs_embedding ON docs USING sealed_ivf (embedding encrypted_vector_l2_ops) WITH (lists = 40)";
 const BY_DEFAULT: &str =
@@ -26,6 +28,40 @@ fn lists_are_exact_when_all_are_read() {
     let versions = "SELECT DISTINCT data_key FROM pgseal.index_key_usage('docs_embedding')";
     assert_eq!(client.column::<i32>(versions), [2]);
     assert_exact(&mut client, "docs", "true", -4);
+}
+
+#[test]
+fn lists_that_a_session_knows_are_those_of_the_index() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..1000);
+    client.run(LISTS);
+    client.run("SET pgseal.ivf_patience = 1000");
+    let mut seed = 0;
+    let mut check = |client: &mut Client| {
+        // New rows go where the lists say, and are found there.
+        seed -= 1;
+        insert(client, "docs", 1000 - 10 * seed..1010 - 10 * seed);
+        assert_exact(client, "docs", "true", seed);
+    };
+    check(&mut client);
+    client.run("REINDEX INDEX docs_embedding");
+    check(&mut client);
+    let mut other = beside(&mut client);
+    other.run("REINDEX INDEX CONCURRENTLY docs_embedding");
+    check(&mut client);
+    client.run("BEGIN; REINDEX INDEX docs_embedding");
+    client.run("SELECT count(*) FROM (SELECT FROM docs ORDER BY embedding <-> made(-7) LIMIT 5) d");
+    client.run("ROLLBACK");
+    check(&mut client);
+    other.run("SELECT pgseal.rotate_key('k')");
+    check(&mut client);
+    other.run("CALL pgseal.reencrypt_index('docs_embedding')");
+    check(&mut client);
+    client.run("TRUNCATE docs");
+    check(&mut client);
+    other.run("SELECT pgseal.flush_keys()");
+    check(&mut client);
 }
 
 #[test]

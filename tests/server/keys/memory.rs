@@ -113,8 +113,31 @@ impl Site {
         Site { cluster, bao, client }
     }
 
-    /// The keyring's two keys, from the KMS itself.
+    /// The keyring's two keys, from the KMS itself, in all their forms.
     fn forms(&mut self) -> [Forms; 2] {
+        let (uuid, [data, index]) = self.roots();
+        [
+            Forms::new(&data, &uuid, &[("aead", "pgseal/v1/data/aead"), ("filter", "pgseal/v1/data/filter")]),
+            Forms::new(&index, &uuid, &[("token", "pgseal/v1/index/token")]),
+        ]
+    }
+
+    /// The key of a flat index's pages.
+    fn page_key(&mut self, index: &str, dimensions: u16) -> Vec<u8> {
+        let (uuid, [data, _]) = self.roots();
+        self.client.run("CHECKPOINT");
+        let file: String = self.client.one(&format!("SELECT pg_relation_filepath('{index}')"));
+        let first = std::fs::read(self.cluster.data_dir().join(file)).unwrap();
+        // See core/ivf/key.rs: uuid of the index, dimensions, metric, bits and format.
+        let info = [&first[24..40], &dimensions.to_be_bytes(), &[1, 1, 1]].concat();
+        let (mut secret, mut key) = ([0; 32], vec![0; 32]);
+        let extracted = Hkdf::<Sha256>::new(Some(&uuid), data.expose());
+        extracted.expand(b"pgseal/v1/data/ivf", &mut secret).unwrap();
+        Hkdf::<Sha256>::from_prk(&secret).unwrap().expand(&info, &mut key).unwrap();
+        key
+    }
+
+    fn roots(&mut self) -> ([u8; 16], [RootKey; 2]) {
         let row = self.client.query_one(
             "SELECT decode(replace(uuid::text, '-', ''), 'hex'), d.wrapped, i.wrapped FROM pgseal.keyring k
                JOIN pgseal.data_key d ON d.keyring = k.id JOIN pgseal.index_key i ON i.keyring = k.id",
@@ -129,10 +152,7 @@ impl Site {
         let context = |purpose| WrapContext { keyring: uuid, purpose, version: 1 };
         let data = kms.unwrap("k", &context(Purpose::Data), row.get(1)).unwrap();
         let index = kms.unwrap("k", &context(Purpose::Index), row.get(2)).unwrap();
-        [
-            Forms::new(&data, &uuid, &[("aead", "pgseal/v1/data/aead"), ("filter", "pgseal/v1/data/filter")]),
-            Forms::new(&index, &uuid, &[("token", "pgseal/v1/index/token")]),
-        ]
+        (uuid, [data, index])
     }
 }
 
@@ -166,6 +186,29 @@ fn a_key_is_nowhere_in_memory_after_a_flush_and_after_its_time() {
     wait_for("the end of its time, in an idle session", Duration::from_secs(60), || {
         [data.in_memory(idle), index.in_memory(idle)] == [[""; 0]; 2]
     });
+}
+
+#[test]
+fn an_open_cursor_keeps_no_key_of_its_index() {
+    let mut site = Site::new(&[]);
+    site.client.run(
+        "CREATE TABLE vectors (v encrypted_vector(k, 8));
+         INSERT INTO vectors SELECT ARRAY[i, 2, 3, 4, 5, 6, 7, 8]::real[] FROM generate_series(1, 500) i;
+         CREATE INDEX vectors_v ON vectors USING sealed_ivf (v encrypted_vector_l2_ops)",
+    );
+    let key = site.page_key("vectors_v", 8);
+    let mut session = site.cluster.connect("postgres");
+    let pid = session.one("SELECT pg_backend_pid()");
+    session.run("SET enable_seqscan = off; BEGIN; DECLARE c CURSOR FOR SELECT 1 FROM vectors ORDER BY v <-> '[1,2,3,4,5,6,7,8]'; FETCH c");
+    let before = mappings(pid);
+    let found = places(pid, &before, &key);
+    assert!(!found.is_empty(), "while it is kept");
+    assert!(found.iter().all(|mapping| mapping.flags.contains(" dd")), "a core dump would have the key");
+    site.client.run("SELECT pgseal.flush_keys()");
+    // A lock on something new: where a session takes in what others did.
+    session.run("SELECT FROM pg_aggregate LIMIT 1");
+    assert!(places(pid, &mappings(pid), &key).is_empty(), "after a flush");
+    session.run("FETCH 10 c; COMMIT");
 }
 
 #[test]
