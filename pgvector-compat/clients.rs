@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::{Cluster, Sql, output};
 
@@ -51,6 +53,21 @@ fn python(name: &str, arguments: &[String]) {
     run(Command::new(python).arg(script(name)).args(arguments));
 }
 
+fn node(name: &str, arguments: &[String]) {
+    let modules = PathBuf::from(std::env::var_os("PGSEAL_NODE").expect("PGSEAL_NODE: run make test"));
+    if !modules.join("pg").exists() {
+        eprintln!("the packages of npm are not installed: not run");
+        return;
+    }
+    // A module is looked for beside the script.
+    let dir = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(&modules, dir.path().join("node_modules")).expect("a link");
+    for file in [name, "twins.mjs", "refused.txt"] {
+        std::fs::copy(script(file), dir.path().join(file)).expect("a copy");
+    }
+    run(Command::new("node").arg(dir.path().join(name)).args(arguments));
+}
+
 #[test]
 fn langchain_answers_on_encrypted_columns_as_on_plain_ones() {
     let servers = Servers::start();
@@ -74,26 +91,98 @@ fn drivers_read_and_write_as_for_jsonb_and_text() {
     let servers = Servers::start();
     python("psycopg_client.py", &[servers.connection_string("encrypted")]);
     python("sqlalchemy_client.py", &[servers.url("psycopg", "encrypted")]);
-    let modules = PathBuf::from(std::env::var_os("PGSEAL_NODE").expect("PGSEAL_NODE: run make test"));
-    if !modules.join("pg").exists() {
-        eprintln!("node-postgres is not installed (no npm): not run");
-        return;
+    let socket = servers.cluster.socket_dir().display().to_string();
+    node("node_postgres.mjs", &[socket, "encrypted".to_owned()]);
+}
+
+/// Two new databases of one server, plain and encrypted, by name.
+fn twins() -> (&'static Cluster, [String; 2]) {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let cluster = CLUSTER
+        .get_or_init(|| Cluster::start(&["session_preload_libraries = 'pgseal'", "max_connections = 100"]));
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let names = ["plain", "encrypted"].map(|kind| format!("{kind}_{number}"));
+    let setup = ["CREATE EXTENSION vector", include_str!("clients/schema.sql")];
+    for (name, setup) in names.iter().zip(setup) {
+        cluster.connect("postgres").run(&format!("CREATE DATABASE {name}"));
+        cluster.connect(name).run(setup);
     }
-    // A module is looked for beside the script.
-    let dir = tempfile::tempdir().expect("a folder");
-    std::os::unix::fs::symlink(&modules, dir.path().join("node_modules")).expect("a link");
-    std::fs::copy(script("node_postgres.mjs"), dir.path().join("client.mjs")).expect("a copy");
-    run(Command::new("node")
-        .arg(dir.path().join("client.mjs"))
-        .arg(servers.cluster.socket_dir())
-        .arg("encrypted"));
+    (cluster, names)
+}
+
+/// A script that compares two databases, given by URLs that begin with `scheme`.
+fn python_twins(name: &str, scheme: &str) {
+    let (cluster, databases) = twins();
+    let socket = cluster.socket_dir().display();
+    python(name, &databases.map(|database| format!("{scheme}://postgres@/{database}?host={socket}")));
+}
+
+fn node_twins(name: &str) {
+    let (cluster, databases) = twins();
+    node(name, &[&[cluster.socket_dir().display().to_string()], &databases[..]].concat());
+}
+
+#[test]
+fn django_answers_as_on_plain_columns() {
+    let (cluster, databases) = twins();
+    let server = [cluster.socket_dir().display().to_string(), String::new()];
+    python("django_client.py", &[&server[..], &databases[..]].concat());
+}
+
+#[test]
+fn sqlalchemy_answers_as_on_plain_columns() {
+    python_twins("sqlalchemy_comparators.py", "postgresql+psycopg");
+}
+
+#[test]
+fn langgraph_answers_as_on_plain_columns() {
+    python_twins("langgraph_client.py", "postgresql");
+}
+
+#[test]
+fn haystack_answers_as_on_plain_columns() {
+    python_twins("haystack_client.py", "postgresql");
+}
+
+#[test]
+fn mem0_and_agno_answer_as_on_plain_columns() {
+    python_twins("mem0_client.py", "postgresql");
+    python_twins("agno_client.py", "postgresql+psycopg");
+}
+
+#[test]
+fn asyncpg_answers_as_on_plain_columns() {
+    python_twins("asyncpg_client.py", "postgresql");
+}
+
+#[test]
+fn javascript_clients_answer_as_on_plain_columns() {
+    for name in ["postgresjs_client.mjs", "drizzle_client.mjs", "knex_client.mjs", "typeorm_client.mjs"] {
+        node_twins(name);
+    }
 }
 
 #[test]
 fn a_user_changes_fewer_than_five_lines() {
-    for name in
-        ["langchain.py", "llamaindex.py", "psycopg_client.py", "sqlalchemy_client.py", "node_postgres.mjs"]
-    {
+    for name in [
+        "langchain.py",
+        "llamaindex.py",
+        "psycopg_client.py",
+        "sqlalchemy_client.py",
+        "sqlalchemy_comparators.py",
+        "django_client.py",
+        "langgraph_client.py",
+        "haystack_client.py",
+        "mem0_client.py",
+        "agno_client.py",
+        "asyncpg_client.py",
+        "node_postgres.mjs",
+        "postgresjs_client.mjs",
+        "drizzle_client.mjs",
+        "knex_client.mjs",
+        "typeorm_client.mjs",
+    ] {
         let text = std::fs::read_to_string(script(name)).expect("the script");
         let (_, changed) = text.split_once("pgseal: begin\n").expect("a begin");
         let (changed, _) = changed.split_once("pgseal: end").expect("an end");
