@@ -77,6 +77,7 @@ pub extern "C-unwind" fn _PG_init() {
     raw::reveal::install(choice::is_sealed);
     raw::hnsw_cost::install();
     raw::unbound::install();
+    raw::index_am::install::<ivf::handler::SealedIvf>();
     raw::choice::install(CHOICES);
     raw::statement::install(decrypt_log::statement_ended);
     raw::copy::install();

@@ -8,7 +8,7 @@ use crate::pg::ivf::{build, cost, insert, scan, vacuum};
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::detoast;
 use crate::pg::raw::index_am::{
-    self, AccessMethod, Building, Built, Cost, CostQuestion, Left, Order, Vacuum,
+    self, AccessMethod, Building, Built, Cost, CostQuestion, Effort, Left, Order, Vacuum,
 };
 use crate::pg::raw::index_page::Index;
 use crate::pg::raw::index_rows::Rows;
@@ -69,5 +69,9 @@ impl AccessMethod for SealedIvf {
 
     fn next(scan: &mut scan::Scan, rows: &mut Rows) -> Result<Option<Tid>, PgError> {
         scan.next(rows)
+    }
+
+    fn effort(scan: &scan::Scan) -> Effort {
+        scan.effort()
     }
 }

@@ -14,7 +14,7 @@ use crate::pg::ivf::keys::Keys;
 use crate::pg::ivf::pages::{self, Trouble};
 use crate::pg::ivf::shape;
 use crate::pg::raw::datum::detoast;
-use crate::pg::raw::index_am::Order;
+use crate::pg::raw::index_am::{Effort, Order};
 use crate::pg::raw::index_page::{Bytes, Index};
 use crate::pg::raw::index_rows::Rows;
 use crate::pg::raw::xact;
@@ -31,6 +31,8 @@ pub struct Scan {
     question: Option<Question>,
     /// `None` before the first row was asked for.
     running: Option<Running>,
+    /// What has been done: lists read, rows scored, rows visited, as counters have them.
+    done: [u64; 3],
 }
 
 /// What the rows are compared with; there is none for NULL, to which nothing has a distance.
@@ -52,7 +54,7 @@ struct Running {
 impl Scan {
     /// A scan that has not started.
     pub fn new(index: Index) -> Self {
-        Scan { index, keyring: 0, question: None, running: None }
+        Scan { index, keyring: 0, question: None, running: None, done: [0; 3] }
     }
 
     /// It starts, or starts anew.
@@ -76,13 +78,28 @@ impl Scan {
         let mut source = Source::new(self.index, &running.keys, self.question.as_mut(), rows);
         let before = running.search.effort();
         let hit = running.search.next(&mut source);
+        let block = source.block;
         let done = running.search.effort();
-        counters::add(Counter::IndexLists, done.lists - before.lists);
-        counters::add(Counter::IndexRowsScored, done.scored - before.scored);
-        counters::add(Counter::IndexRowsVisited, done.visits - before.visits);
-        let hit = hit.map_err(|trouble| trouble.named(self.index, source.block))?;
+        self.count([done.lists - before.lists, done.scored - before.scored, done.visits - before.visits]);
+        let hit = hit.map_err(|trouble| trouble.named(self.index, block))?;
         self.running = Some(running);
         Ok(hit.map(|hit| hit.tid))
+    }
+
+    fn count(&mut self, more: [u64; 3]) {
+        let names = [Counter::IndexLists, Counter::IndexRowsScored, Counter::IndexRowsVisited];
+        for ((count, name), more) in self.done.iter_mut().zip(names).zip(more) {
+            *count += more;
+            counters::add(name, more);
+        }
+    }
+
+    /// For EXPLAIN (ANALYZE).
+    pub fn effort(&self) -> Effort {
+        [c"Index Lists Read", c"Index Rows Scored", c"Index Rows Visited"]
+            .into_iter()
+            .zip(self.done)
+            .collect()
     }
 
     /// The snapshot has been taken by now: what it sees is in the pages that are read from here on.

@@ -1,6 +1,8 @@
 //! What PostgreSQL asks an index access method (access/amapi.h), as a trait without pointers.
 #![allow(clippy::too_many_arguments, reason = "PostgreSQL's signatures")]
 
+use std::ffi::CStr;
+
 use pgrx::{pg_guard, pg_sys};
 
 use super::call::{Call, Returned};
@@ -49,7 +51,13 @@ pub trait AccessMethod: Sized + 'static {
 
     /// The next row.
     fn next(scan: &mut Self::Scan, rows: &mut Rows) -> Result<Option<Tid>, PgError>;
+
+    /// What it has done so far, in all of its starts, as EXPLAIN (ANALYZE) is to call it.
+    fn effort(scan: &Self::Scan) -> Effort;
 }
+
+/// Counts with their names.
+pub type Effort = Vec<(&'static CStr, u64)>;
 
 /// What was built.
 pub struct Built {
@@ -295,6 +303,26 @@ pub fn handler<M: AccessMethod>(_: Call) -> Returned {
         let routine = pg_sys::palloc0(size_of::<pg_sys::IndexAmRoutine>()).cast::<pg_sys::IndexAmRoutine>();
         *routine = routine_of::<M>();
         Ok(Some(pg_sys::Datum::from(routine)))
+    }
+}
+
+/// Has EXPLAIN (ANALYZE) show what scans have done, where it asks; from `_PG_init`.
+pub fn install<M: AccessMethod>() {
+    version::explain_scans(effort_of::<M>);
+}
+
+/// Nothing of a scan of another access method.
+///
+/// # Safety
+/// A scan that has not ended.
+unsafe fn effort_of<M: AccessMethod>(scan: pg_sys::IndexScanDesc) -> Effort {
+    let own: unsafe extern "C-unwind" fn(pg_sys::IndexScanDesc, pg_sys::ScanDirection::Type) -> bool =
+        get_tuple::<M>;
+    // SAFETY: as the caller says; what `begin_scan` has made is there as long as the scan is.
+    unsafe {
+        let known = (*(*(*scan).indexRelation).rd_indam).amgettuple;
+        let is_ours = known.is_some_and(|known| std::ptr::fn_addr_eq(known, own));
+        if is_ours { M::effort(&(*(*scan).opaque.cast::<Open<M>>()).scan) } else { Vec::new() }
     }
 }
 

@@ -260,6 +260,62 @@ pub unsafe fn count_scan(scan: pg_sys::IndexScanDesc) {
     }
 }
 
+/// What EXPLAIN (ANALYZE) is to show of a scan along an index.
+pub type Told = unsafe fn(pg_sys::IndexScanDesc) -> Vec<(&'static std::ffi::CStr, u64)>;
+
+/// Has EXPLAIN (ANALYZE) show more of scans along indexes (commands/explain.h): nobody is asked here.
+#[cfg(any(feature = "pg15", feature = "pg17"))]
+pub fn explain_scans(_: Told) {}
+
+/// Has EXPLAIN (ANALYZE) show more of scans along indexes (commands/explain.h); from `_PG_init`.
+#[cfg(feature = "pg18")]
+pub fn explain_scans(told: Told) {
+    // SAFETY: once per process, before any statement is explained with it.
+    unsafe {
+        if explain::TOLD.set(told).is_ok() {
+            explain::PREVIOUS.install(&raw mut pg_sys::explain_per_node_hook, explain::after_node);
+        }
+    }
+}
+
+#[cfg(feature = "pg18")]
+mod explain {
+    use std::ffi::c_char;
+
+    use once_cell::sync::OnceCell;
+    use pgrx::{is_a, pg_guard, pg_sys};
+
+    use super::Told;
+    use crate::pg::raw::hook::Previous;
+
+    pub static TOLD: OnceCell<Told> = OnceCell::new();
+    pub static PREVIOUS: Previous<pg_sys::explain_per_node_hook_type> = Previous::empty();
+
+    #[pg_guard]
+    pub unsafe extern "C-unwind" fn after_node(
+        node: *mut pg_sys::PlanState,
+        above: *mut pg_sys::List,
+        relationship: *const c_char,
+        name: *const c_char,
+        explain: *mut pg_sys::ExplainState,
+    ) {
+        // SAFETY: PostgreSQL passes a node that has not ended, and its own structures; the previous hook has the same contract.
+        unsafe {
+            if let Some(previous) = PREVIOUS.next() {
+                previous(node, above, relationship, name, explain);
+            }
+            if !(*explain).analyze || !is_a(node.cast(), pg_sys::NodeTag::T_IndexScanState) {
+                return;
+            }
+            let scan = (*node.cast::<pg_sys::IndexScanState>()).iss_ScanDesc;
+            let Some(told) = TOLD.get().filter(|_| !scan.is_null()) else { return };
+            for (label, count) in told(scan) {
+                pg_sys::ExplainPropertyUInteger(label.as_ptr(), std::ptr::null(), count, explain);
+            }
+        }
+    }
+}
+
 /// How many forbidden kinds of node a path has, before any cost (nodes/pathnodes.h). They count through their cost here.
 ///
 /// # Safety

@@ -290,3 +290,36 @@ fn vacuum_in_parallel_drops_what_is_dead_from_each_index() {
     let tuples = "SELECT DISTINCT reltuples::int FROM pg_class c JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'sealed_ivf'";
     assert_eq!(client.column::<i32>(tuples), [1500]);
 }
+
+#[test]
+fn what_a_scan_did_is_counted_and_explained() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..400);
+    client.run(INDEX);
+    let counted =
+        "SELECT index_lists::text || ' ' || index_rows_scored || ' ' || index_rows_visited FROM pgseal.stat";
+    client.run("BEGIN");
+    client.run(BY_INDEX);
+    let before = client.one::<String>(counted);
+    // Two starts of one scan.
+    let plan = client
+        .column::<String>(
+            "EXPLAIN (ANALYZE, COSTS off, TIMING off) SELECT near.id FROM generate_series(1, 2) o (i),
+             LATERAL (SELECT id FROM docs ORDER BY embedding <-> made(-o.i) LIMIT 3) near",
+        )
+        .join("\n");
+    let counts = |counted: String| counted.split(' ').map(|n| n.parse().unwrap()).collect::<Vec<i64>>();
+    let (before, after) = (counts(before), counts(client.one(counted)));
+    let done: Vec<i64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    assert_eq!(done, [2, 800, 800]);
+    let explained = ["Index Lists Read: 2", "Index Rows Scored: 800", "Index Rows Visited: 800"];
+    let can_be = client.one::<i32>("SELECT current_setting('server_version_num')::int") >= 180_000;
+    assert!(explained.iter().all(|line| plan.contains(line) == can_be), "{plan}");
+    // Nothing is told of what has not run.
+    let plan = client
+        .column::<String>("EXPLAIN SELECT id FROM docs ORDER BY embedding <-> made(-1) LIMIT 3")
+        .join("\n");
+    assert!(plan.contains("docs_embedding") && !plan.contains("Scored"), "{plan}");
+    client.run("COMMIT");
+}
