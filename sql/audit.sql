@@ -12,11 +12,11 @@ COMMENT ON FUNCTION pgseal.quoted_values(text) IS 'internal: keyrings and key ve
 CREATE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURNS boolean
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN whole THEN bare ~ '''[^'']'
-           ELSE bare ~ '(@>|@@)[^'';]{0,200}''[^'']'
+           ELSE bare ~ '(@>|@@|<->|<=>|<#>|<\+>)[^'';]{0,200}''[^'']'
              OR bare ~ 'pgseal\.(filter|filter_any|filter_casefold|between|filter_between|encrypt)\([^;]*''[^'']'
              OR bare ~ '#KEY#[^'']{0,60}(=|<>|<|>|~~|~|\mIN\M|\mLIKE\M|\mANY\M)[^'']{0,40}''[^'']' END
       FROM (SELECT regexp_replace(regexp_replace(definition, '''(pgseal:[^'']*|\{\}|\[\])''(::[a-z_."]+)?', '#SEALED#', 'g'),
-                                  '(->>?|#>>?|\?[|&]?)\s*''[^'']*''(::[a-z]+(\[\])?)?', '#KEY#', 'g') AS bare) b
+                                  '((?<!<)(->>?|#>>?)|\?[|&]?)\s*''[^'']*''(::[a-z]+(\[\])?)?', '#KEY#', 'g') AS bare) b
 $$;
 COMMENT ON FUNCTION pgseal.compares_plaintext(text, boolean) IS 'internal: does a definition compare with a plaintext constant?';
 
@@ -250,6 +250,15 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
                      JOIN pg_extension e ON e.oid = d.refobjid
                     WHERE v.attrelid = a.attrelid AND NOT v.attisdropped
                       AND (e.extname = 'vector' OR v.atttypid = pgseal.own_type('encrypted_vector')))
+    UNION ALL
+    SELECT 'warning', format('column %I of %s', a.attname, a.attrelid::regclass),
+           format('embeddings are stored in plaintext (%s) beside encrypted columns: much of a text can be told from its embedding', format_type(a.atttypid, a.atttypmod)),
+           format('CALL pgseal.encrypt_column(%L, %L), if the texts are confidential', a.attrelid::regclass, a.attname)
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND NOT c.relispartition AND a.attnum > 0 AND NOT a.attisdropped
+       AND pgseal.base_type(a.atttypid) IN (pgseal.vector_type('vector'), pgseal.vector_type('halfvec'))
+       AND EXISTS (SELECT FROM pg_attribute e WHERE e.attrelid = a.attrelid AND e.attnum > 0 AND NOT e.attisdropped
+                      AND pgseal.base_type(e.atttypid) = ANY (pgseal.value_types()))
     UNION ALL
     SELECT 'warning', format('column %I of %I.%I', s.attname, s.schemaname, s.tablename),
            format('one searchable value is in %s %% of the rows: its token tells which rows', round(100 * f.share)),

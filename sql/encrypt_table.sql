@@ -190,6 +190,7 @@ BEGIN
         CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, keyring, true), true,
                                    batch_size, false, ignore);
     END LOOP;
+    PERFORM pgseal.report_plaintext(target_table) WHERE pg_catalog.cardinality(chosen) OPERATOR(pg_catalog.>) 0;
     PERFORM pgseal.report_table(target_table);
 END $$;
 COMMENT ON PROCEDURE pgseal.encrypt_table(regclass, text, name[], int4, boolean, text[])

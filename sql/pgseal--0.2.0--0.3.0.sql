@@ -809,6 +809,24 @@ CREATE FUNCTION pgseal.vector_type(base name) RETURNS oid
               JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
              WHERE e.extname = 'vector' AND t.typname = base);
 COMMENT ON FUNCTION pgseal.vector_type(name) IS 'internal: a type of the extension vector';
+CREATE OR REPLACE PROCEDURE pgseal.encrypt_column(target_table regclass, target_column name, keyring text DEFAULT NULL, batch_size int4 DEFAULT 1000,
+        dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
+    LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgseal.require_autocommit('pgseal.encrypt_column') WHERE NOT dry_run;
+    CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, keyring, true), true,
+                               batch_size, dry_run, ignore);
+    PERFORM pgseal.report_plaintext(target_table) WHERE NOT dry_run AND NOT pgseal.migration_started(target_table, target_column);
+END $$;
+CREATE OR REPLACE PROCEDURE pgseal.decrypt_column(target_table regclass, target_column name, batch_size int4 DEFAULT 1000,
+        dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')
+    LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgseal.require_autocommit('pgseal.decrypt_column') WHERE NOT dry_run;
+    CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, NULL, false), false,
+                               batch_size, dry_run, ignore);
+    PERFORM pgseal.release_vectors(target_table) WHERE NOT dry_run;
+END $$;
 COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[])
     IS 'make a jsonb, text, varchar, vector or halfvec column encrypted while it is in use; can be stopped and called again';
 COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[])
@@ -1826,6 +1844,23 @@ CREATE FUNCTION pgseal.naming_functions(target_table regclass, target_column nam
 $$;
 COMMENT ON FUNCTION pgseal.naming_functions(regclass, name) IS 'internal: functions whose text names a column or its table';
 
+-- What the index of a column is made with once the column is encrypted or decrypted: NULL where nothing takes its place.
+CREATE FUNCTION pgseal.migrated_index(target_index regclass, new_column name) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL THEN NULL
+                WHEN m.amname = 'gin' AND a.atttypid IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb')) THEN format('gin (%I)', new_column)
+                WHEN m.amname = 'gin' AND a.atttypid = pgseal.own_type('encrypted_text') THEN format('hash (%I)', new_column)
+                WHEN m.amname IN ('hnsw', 'ivfflat') AND a.atttypmod BETWEEN 1 AND 4000
+                THEN (SELECT format('sealed_ivf (%I %s.%I)', new_column, o.opcnamespace::regnamespace, o.opcname)
+                        FROM pg_opclass o JOIN pg_am s ON s.oid = o.opcmethod JOIN pg_opclass old ON old.oid = i.indclass[0]
+                       WHERE s.amname = 'sealed_ivf' AND o.opcintype = pgseal.own_type('encrypted_vector')
+                         AND o.opcname = regexp_replace(old.opcname, '^(vector|halfvec)_', 'encrypted_vector_')) END
+      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+      LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+     WHERE i.indexrelid = target_index
+$$;
+COMMENT ON FUNCTION pgseal.migrated_index(regclass, name) IS 'internal: what takes the place of an index of a column that changes its type';
+
 CREATE FUNCTION pgseal.index_obstacles(target_table regclass, target_column name, relation regclass) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1833,15 +1868,18 @@ DECLARE
 BEGIN
     SELECT * INTO here FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = target_column;
     RETURN QUERY
-        SELECT format('index %s, which cannot be built on ciphertext: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
+        SELECT format('index %s, %s: %s', i.indexrelid::regclass,
+                      CASE WHEN m.amname = 'sealed_ivf' THEN 'which holds codes of encrypted vectors: drop it, and afterwards make one of hnsw or ivfflat'
+                           WHEN here.atttypid = ANY (pgseal.value_types()) THEN 'which is on ciphertext'
+                           WHEN m.amname IN ('hnsw', 'ivfflat')
+                           THEN 'in whose place sealed_ivf can stand only where the column has dimensions, for <->, <=> and <#>, and without a condition'
+                           ELSE 'which cannot be built on ciphertext' END, pg_get_indexdef(i.indexrelid))
           FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
          WHERE i.indrelid = relation
            AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
                           AND d.refobjid = relation AND d.refobjsubid = here.attnum)
            AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
-           AND (m.amname <> 'gin' OR i.indnatts > 1 OR i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
-                OR (relation <> target_table AND NOT c.relispartition)
-                OR here.atttypid NOT IN ('jsonb'::regtype, pgseal.own_type('encrypted_jsonb'), pgseal.own_type('encrypted_text')));
+           AND (pgseal.migrated_index(i.indexrelid, target_column) IS NULL OR (relation <> target_table AND NOT c.relispartition));
     RETURN QUERY
         SELECT format('index %s: one index of the column is built anew, this is another: %s', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid))
           FROM pg_index i WHERE i.indrelid = relation AND i.indkey[0] = here.attnum
@@ -1977,36 +2015,37 @@ CREATE OR REPLACE FUNCTION pgseal.migration_commands(target_table regclass, targ
 DECLARE
     new_column name := pgseal.migration_column(target_table, target_column);
     new_index name := format('%s_of_%s', new_column, target_table::oid);
-    method text := (SELECT CASE a.atttypid WHEN pgseal.own_type('encrypted_text') THEN 'hash' ELSE 'gin' END FROM pg_attribute a
-                     WHERE a.attrelid = target_table AND a.attname = target_column);
+    old_index regclass;
+    made_with text;
     relation pg_class;
     part record;
     options text;
     valid boolean;
 BEGIN
     SELECT c.* INTO relation FROM pg_class c WHERE c.oid = target_table;
-    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                    WHERE i.indrelid = target_table AND a.attname = target_column) THEN
+    old_index := (SELECT i.indexrelid FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                   WHERE i.indrelid = target_table AND a.attname = target_column ORDER BY i.indexrelid LIMIT 1);
+    IF old_index IS NULL THEN
         RETURN;
     END IF;
     valid := (SELECT i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = target_table AND c.relname = new_index);
     IF valid THEN
         RETURN;
     END IF;
-    SELECT concat(CASE method WHEN 'gin' THEN ' WITH (' || array_to_string(c.reloptions, ', ') || ')' END,
+    made_with := pgseal.migrated_index(old_index, new_column);
+    SELECT concat(CASE WHEN made_with LIKE 'gin %' THEN ' WITH (' || array_to_string(c.reloptions, ', ') || ')' END,
                   (SELECT format(' TABLESPACE %I', s.spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace)) INTO options
-      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-     WHERE i.indrelid = target_table AND a.attname = target_column ORDER BY c.oid LIMIT 1;
+      FROM pg_class c WHERE c.oid = old_index;
     IF relation.relkind = 'r' THEN
         IF NOT valid THEN
             RETURN NEXT format('DROP INDEX CONCURRENTLY %s.%I', relation.relnamespace::regnamespace, new_index);
         END IF;
-        RETURN NEXT format('CREATE INDEX CONCURRENTLY %I ON %s USING %s (%I)%s', new_index, target_table, method, new_column, options);
+        RETURN NEXT format('CREATE INDEX CONCURRENTLY %I ON %s USING %s%s', new_index, target_table, made_with, options);
         RETURN;
     END IF;
     -- PostgreSQL builds no index of a partitioned table concurrently: its partitions', one by one.
     IF valid IS NULL THEN
-        RETURN NEXT format('CREATE INDEX %I ON ONLY %s USING %s (%I)%s', new_index, target_table, method, new_column, options);
+        RETURN NEXT format('CREATE INDEX %I ON ONLY %s USING %s%s', new_index, target_table, made_with, options);
     END IF;
     FOR part IN
         SELECT t.relid, t.isleaf, c.relnamespace::regnamespace AS schema, p.relnamespace::regnamespace AS parent_schema, format('%s_%s', new_index, t.relid::oid) AS index,
@@ -2015,8 +2054,8 @@ BEGIN
          WHERE t.relid <> target_table ORDER BY t.level, t.relid
     LOOP
         CONTINUE WHEN EXISTS (SELECT FROM pg_class c JOIN pg_inherits h ON h.inhrelid = c.oid WHERE c.relname = part.index);
-        RETURN NEXT format('CREATE INDEX %s %I ON %s%s USING %s (%I)%s', CASE WHEN part.isleaf THEN 'CONCURRENTLY' END, part.index,
-                           CASE WHEN NOT part.isleaf THEN 'ONLY ' END, part.relid, method, new_column, options);
+        RETURN NEXT format('CREATE INDEX %s %I ON %s%s USING %s%s', CASE WHEN part.isleaf THEN 'CONCURRENTLY' END, part.index,
+                           CASE WHEN NOT part.isleaf THEN 'ONLY ' END, part.relid, made_with, options);
         RETURN NEXT format('ALTER INDEX %s.%I ATTACH PARTITION %s.%I', part.parent_schema, part.parent_index, part.schema, part.index);
     END LOOP;
 END $$;
@@ -2197,8 +2236,10 @@ BEGIN
     ELSE
         RAISE NOTICE 'add column % of type %, and a trigger that fills it for every writer', quote_ident(new_column), new_type;
     END IF;
-    RAISE NOTICE 'fill about % rows in committed batches of about %',
-        (SELECT sum(greatest(c.reltuples, 0)) FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t WHERE c.relkind = 'r'), batch_size;
+    -- -1 where nobody has counted.
+    RAISE NOTICE 'fill % in committed batches of about %',
+        (SELECT CASE WHEN min(c.reltuples) < 0 THEN 'all rows (ANALYZE has not counted them yet)' ELSE format('about %s rows', sum(c.reltuples)) END
+           FROM pgseal.migration_tables(target_table) t JOIN pg_class c ON c.oid = t WHERE c.relkind = 'r'), batch_size;
     FOR one IN SELECT pgseal.migration_commands(target_table, target_column) LOOP
         RAISE NOTICE 'wait for you to run: %', one;
     END LOOP;
@@ -2268,6 +2309,33 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgseal.end_migration(regclass, name, boolean, text, text[]) IS 'internal: finish_migration, unless something was changed meanwhile';
 
+-- Once for all columns that were encrypted.
+CREATE FUNCTION pgseal.report_plaintext(target_table regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE NOTICE 'rows of % hold the old plaintext on disk, invisibly, until they are written anew', target_table
+        USING HINT = 'VACUUM FULL ' || target_table || ' rewrites them under a lock, pg_repack without one; then VACUUM pg_catalog.pg_statistic for dead statistics.';
+    RAISE NOTICE 'WAL, its archive, replicas that lag, older backups and dumps hold the old plaintext too'
+        USING HINT = 'Take a new base backup after VACUUM FULL, and let the older ones expire or destroy them.';
+END $$;
+COMMENT ON FUNCTION pgseal.report_plaintext(regclass) IS 'internal: NOTICEs about what is left of a table''s plaintext';
+
+-- The setting of encrypt_table goes with the last encrypted vectors.
+CREATE FUNCTION pgseal.release_vectors(target_table regclass) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    leaf regclass;
+BEGIN
+    FOR leaf IN
+        SELECT c.oid FROM unnest(pgseal.tables_of(target_table)) t JOIN pg_class c ON c.oid = t
+         WHERE EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o WHERE o.option_name = 'toast_tuple_target' AND o.option_value = '8160')
+           AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND pgseal.base_type(a.atttypid) = pgseal.own_type('encrypted_vector'))
+    LOOP
+        EXECUTE format('ALTER TABLE %s RESET (toast_tuple_target)', leaf);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgseal.release_vectors(regclass) IS 'internal: a table without encrypted vectors stores its rows as others do';
+
 CREATE FUNCTION pgseal.report_migration(target_table regclass, target_column name, new_type text, to_encrypted boolean, total int8, started timestamptz)
     RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -2276,13 +2344,13 @@ DECLARE
 BEGIN
     RAISE NOTICE '% is of type % now, after % rows in % s; it is the last column of its table', name, new_type, total, pgseal.seconds_since(started)
         USING HINT = 'INSERT and COPY without a list of columns follow the new order. ANALYZE ' || target_table || ' makes statistics anew; the old column''s are gone.';
+    IF new_type ~ '(^|\.)vector(\(|$)' THEN
+        RAISE NOTICE '% is of type vector even if it was of halfvec before it was encrypted', name
+            USING HINT = 'ALTER TABLE ... ALTER COLUMN ... TYPE halfvec(dimensions), where it was.';
+    END IF;
     IF NOT to_encrypted THEN
         RETURN;
     END IF;
-    RAISE NOTICE 'rows of % hold the old plaintext on disk, invisibly, until they are written anew', target_table
-        USING HINT = 'VACUUM FULL ' || target_table || ' rewrites them under a lock, pg_repack without one; then VACUUM pg_catalog.pg_statistic for dead statistics.';
-    RAISE NOTICE 'WAL, its archive, replicas that lag, older backups and dumps hold the old plaintext too'
-        USING HINT = 'Take a new base backup after VACUUM FULL, and let the older ones expire or destroy them.';
     IF EXISTS (SELECT FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
                 WHERE d.adrelid = target_table AND a.attname = target_column) THEN
         RAISE NOTICE 'the DEFAULT of % is plaintext in the catalog, and is sealed for each row', name;
@@ -2606,6 +2674,7 @@ BEGIN
         CALL pgseal.migrate_column(target_table, target_column, pgseal.migration_type(target_table, target_column, keyring, true), true,
                                    batch_size, false, ignore);
     END LOOP;
+    PERFORM pgseal.report_plaintext(target_table) WHERE pg_catalog.cardinality(chosen) OPERATOR(pg_catalog.>) 0;
     PERFORM pgseal.report_table(target_table);
 END $$;
 COMMENT ON PROCEDURE pgseal.encrypt_table(regclass, text, name[], int4, boolean, text[])
@@ -3059,6 +3128,16 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION pgseal.audit_orphans() IS 'internal: findings on rows that a restore left out; see audit';
 
+CREATE OR REPLACE FUNCTION pgseal.compares_plaintext(definition text, whole boolean) RETURNS boolean
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN whole THEN bare ~ '''[^'']'
+           ELSE bare ~ '(@>|@@|<->|<=>|<#>|<\+>)[^'';]{0,200}''[^'']'
+             OR bare ~ 'pgseal\.(filter|filter_any|filter_casefold|between|filter_between|encrypt)\([^;]*''[^'']'
+             OR bare ~ '#KEY#[^'']{0,60}(=|<>|<|>|~~|~|\mIN\M|\mLIKE\M|\mANY\M)[^'']{0,40}''[^'']' END
+      FROM (SELECT regexp_replace(regexp_replace(definition, '''(pgseal:[^'']*|\{\}|\[\])''(::[a-z_."]+)?', '#SEALED#', 'g'),
+                                  '((?<!<)(->>?|#>>?)|\?[|&]?)\s*''[^'']*''(::[a-z]+(\[\])?)?', '#KEY#', 'g') AS bare) b
+$$;
+
 CREATE OR REPLACE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
     SELECT * FROM pgseal.audit_orphans()
@@ -3092,6 +3171,15 @@ CREATE OR REPLACE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS T
                      JOIN pg_extension e ON e.oid = d.refobjid
                     WHERE v.attrelid = a.attrelid AND NOT v.attisdropped
                       AND (e.extname = 'vector' OR v.atttypid = pgseal.own_type('encrypted_vector')))
+    UNION ALL
+    SELECT 'warning', format('column %I of %s', a.attname, a.attrelid::regclass),
+           format('embeddings are stored in plaintext (%s) beside encrypted columns: much of a text can be told from its embedding', format_type(a.atttypid, a.atttypmod)),
+           format('CALL pgseal.encrypt_column(%L, %L), if the texts are confidential', a.attrelid::regclass, a.attname)
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND NOT c.relispartition AND a.attnum > 0 AND NOT a.attisdropped
+       AND pgseal.base_type(a.atttypid) IN (pgseal.vector_type('vector'), pgseal.vector_type('halfvec'))
+       AND EXISTS (SELECT FROM pg_attribute e WHERE e.attrelid = a.attrelid AND e.attnum > 0 AND NOT e.attisdropped
+                      AND pgseal.base_type(e.atttypid) = ANY (pgseal.value_types()))
     UNION ALL
     SELECT 'warning', format('column %I of %I.%I', s.attname, s.schemaname, s.tablename),
            format('one searchable value is in %s %% of the rows: its token tells which rows', round(100 * f.share)),
@@ -3712,6 +3800,9 @@ BEGIN
             ('row_types', 'encrypt_column calls it; reads the catalogs'),
             ('table_obstacles', 'encrypt_column calls it; reads the catalogs'),
             ('index_obstacles', 'encrypt_column calls it; reads the catalogs'),
+            ('migrated_index', 'encrypt_column calls it; reads the catalogs'),
+            ('report_plaintext', 'encrypt_column calls it'),
+            ('release_vectors', 'decrypt_column calls it'),
             ('trigger_obstacles', 'encrypt_column calls it; reads the catalogs'),
             ('text_names', 'encrypt_column calls it'),
             ('whole_rows', 'encrypt_column calls it')

@@ -254,6 +254,9 @@ BEGIN
             ('row_types', 'encrypt_column calls it; reads the catalogs'),
             ('table_obstacles', 'encrypt_column calls it; reads the catalogs'),
             ('index_obstacles', 'encrypt_column calls it; reads the catalogs'),
+            ('migrated_index', 'encrypt_column calls it; reads the catalogs'),
+            ('report_plaintext', 'encrypt_column calls it'),
+            ('release_vectors', 'decrypt_column calls it'),
             ('trigger_obstacles', 'encrypt_column calls it; reads the catalogs'),
             ('text_names', 'encrypt_column calls it'),
             ('whole_rows', 'encrypt_column calls it')

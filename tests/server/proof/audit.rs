@@ -20,7 +20,9 @@ fn database() -> Client {
 
 fn fill(client: &mut Client) {
     client.run("SELECT pgseal.create_keyring('k', ARRAY['$.name', '$.sex'])");
-    client.run("CREATE TABLE docs (id int PRIMARY KEY, embedding vector(2), m encrypted_jsonb(k))");
+    client.run(
+        "CREATE TABLE docs (id int PRIMARY KEY, embedding encrypted_vector(k, 2), m encrypted_jsonb(k))",
+    );
     client.run(
         "INSERT INTO docs SELECT n, '[1,2]', jsonb_build_object('name', n) FROM generate_series(1, 200) n",
     );
@@ -71,13 +73,14 @@ fn a_well_kept_database_has_findings_of_who_may_decrypt_only() {
 fn plain_columns_beside_an_embedding_are_found() {
     let mut client = database();
     client.run("CREATE TABLE plain (id int, v vector(2), note text, tags varchar(9)[], j jsonb, n int, m encrypted_jsonb(k))");
-    client.run("CREATE TABLE elsewhere (note text)");
+    client.run("CREATE TABLE elsewhere (note text); CREATE TABLE only_plain (v vector(2))");
     assert_eq!(
         findings(&mut client, "column %"),
         [
             "warning: column j of public.plain: it is stored in plaintext (jsonb) beside an embedding",
             "warning: column note of public.plain: it is stored in plaintext (text) beside an embedding",
             "warning: column tags of public.plain: it is stored in plaintext (character varying(9)[]) beside an embedding",
+            "warning: column v of public.plain: embeddings are stored in plaintext (public.vector(2)) beside encrypted columns: much of a text can be told from its embedding",
         ]
     );
 }
@@ -272,6 +275,9 @@ fn plaintext_that_definitions_keep_is_found() {
     client.run("CREATE FUNCTION is_john(encrypted_jsonb, text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END'");
     client.run("CREATE INDEX johns ON docs (id) WHERE is_john(m, 'John')");
     client.run(r#"CREATE FUNCTION count_johns() RETURNS int8 LANGUAGE plpgsql AS $$ BEGIN RETURN (SELECT count(*) FROM docs WHERE m @> '{"name": "John"}'); END $$"#);
+    client.run("CREATE VIEW near_john AS SELECT id FROM docs ORDER BY embedding <=> '[0.1,0.2]' LIMIT 3; CREATE STATISTICS from_john ON (embedding <-> '[0.1,0.2]'), id FROM docs");
+    client.run("CREATE FUNCTION nearest_john() RETURNS int LANGUAGE sql AS $$ SELECT id FROM docs ORDER BY embedding <#> '[0.1,0.2]' LIMIT 1 $$");
+    client.run("CREATE VIEW near AS SELECT id FROM docs ORDER BY embedding <=> (SELECT embedding::vector FROM docs WHERE id = 1) LIMIT 3");
     let found: Vec<String> = client.column(
         "SELECT object FROM pgseal.audit() WHERE finding LIKE '%in plaintext' ORDER BY object COLLATE \"C\"",
     );
@@ -281,11 +287,14 @@ fn plaintext_that_definitions_keep_is_found() {
             "DEFAULT of column m of public.docs",
             "constraint not_john of public.docs",
             "function public.count_johns()",
+            "function public.nearest_john()",
             "index public.johns",
             "policy only_john of public.docs",
             "rule no_john of public.docs",
+            "statistics from_john",
             "view public.cast_john",
             "view public.john",
+            "view public.near_john",
         ]
     );
     let shown: i64 = client.one("SELECT count(*) FROM pgseal.audit() a WHERE a::text LIKE '%John%'");
@@ -311,6 +320,7 @@ fn copies_of_decrypted_values_are_found() {
     client.run("CREATE MATERIALIZED VIEW copied AS SELECT pgseal.decrypt(x) AS t FROM docs; CREATE MATERIALIZED VIEW copied_again AS SELECT * FROM again");
     client.run("CREATE MATERIALIZED VIEW wrapped AS SELECT honest(x) FROM docs; CREATE INDEX named ON docs (id) WHERE name_of(m) = 'Ann'; CREATE INDEX texts ON docs (text_of(x))");
     client.run("CREATE STATISTICS told ON (pgseal.decrypt(x)), id FROM docs; CREATE STATISTICS compared ON (x LIKE 'A%'), id FROM docs");
+    client.run("CREATE STATISTICS far ON (embedding <=> '[1,2]'), id FROM docs");
     client.run("ALTER TABLE docs ADD g text GENERATED ALWAYS AS (name_of(m)) STORED");
     client.run("CREATE TABLE parts (x encrypted_text) PARTITION BY LIST (text_of(x)); CREATE TABLE parts_1 PARTITION OF parts DEFAULT");
     client.run("CREATE TABLE log (t text); CREATE RULE logged AS ON DELETE TO docs DO ALSO INSERT INTO log VALUES (OLD.x::text)");
@@ -328,6 +338,7 @@ fn copies_of_decrypted_values_are_found() {
             "critical: materialized view public.wrapped",
             "critical: partition key of public.parts",
             "critical: statistics object public.compared",
+            "critical: statistics object public.far",
             "critical: statistics object public.told",
         ]
     );

@@ -69,12 +69,15 @@ fn encrypt_table_seals_documents_text_and_embeddings() {
             "public.docs.kind stays as it is: it is part of index public.docs_kind",
             "public.docs.copy_m stays as it is: it is json",
             "of other types: id (integer), copy_body (bytea), copy_e (real[])",
+            "is of type public.encrypted_vector(",
             "docs.m: column 1 of 3",
             "docs.e: column 3 of 3",
             "CREATE INDEX CONCURRENTLY ON public.docs USING gin (m);",
             "CREATE INDEX CONCURRENTLY ON public.docs USING gin (body);",
         ],
     );
+    // Of all columns together.
+    assert_eq!(told.matches("hold the old plaintext").count(), 2, "{told}");
     let commands: Vec<String> = client.column(
         "SELECT i FROM pgseal.table_columns('docs') c, pgseal.index_command('docs', c.column_name, format_type(c.type, c.typmod)) i
           WHERE c.type = ANY (pgseal.value_types())",
@@ -94,11 +97,17 @@ fn encrypt_table_keeps_vectors_in_their_rows() {
     assert_eq!(client.one::<String>(options), "", "no vector");
     client.run(ENCRYPT);
     assert_eq!(client.one::<String>(options), "{toast_tuple_target=8160}");
+    client.run("CALL pgseal.decrypt_column('docs', 'body')");
+    assert_eq!(client.one::<String>(options), "{toast_tuple_target=8160}", "there is a vector left");
+    client.run("CALL pgseal.decrypt_column('docs', 'e')");
+    assert_eq!(client.one::<String>(options), "");
 
     let mut client = database();
     client.run("ALTER TABLE docs SET (toast_tuple_target = 4000)");
     client.run(ENCRYPT);
     assert_eq!(client.one::<String>(options), "{toast_tuple_target=4000}", "the user's");
+    client.run("CALL pgseal.decrypt_column('docs', 'e')");
+    assert_eq!(client.one::<String>(options), "{toast_tuple_target=4000}");
 }
 
 #[test]
@@ -121,7 +130,7 @@ fn encrypt_table_does_the_columns_that_are_named() {
 fn encrypt_table_checks_all_columns_before_the_first() {
     let mut client = database();
     client.run(
-        "CREATE INDEX docs_e ON docs USING hnsw (e vector_l2_ops); CREATE VIEW v AS SELECT body FROM docs",
+        "CREATE INDEX docs_e ON docs USING hnsw (e vector_l1_ops); CREATE VIEW v AS SELECT body FROM docs",
     );
     for call in [ENCRYPT, "CALL pgseal.encrypt_table('docs', 'k', dry_run => true)"] {
         let error = client.error(call);
@@ -168,10 +177,14 @@ fn encrypt_table_changes_nothing_in_a_dry_run() {
             "public.docs.m, which is jsonb, is to become public.encrypted_jsonb(",
             "public.docs.e, which is public.vector(3), is to become public.encrypted_vector(",
             "add column pgseal_new_",
+            "fill all rows (ANALYZE has not counted them yet) in committed batches of about 1000",
             "toast_tuple_target = 8160",
             "afterwards: CREATE INDEX CONCURRENTLY ON public.docs USING gin (m)",
         ],
     );
+    client.run("ANALYZE docs");
+    let told = said(&mut client, "CALL pgseal.encrypt_table('docs', 'k', dry_run => true);");
+    assert_says(&told, &["fill about 500 rows in committed batches"]);
     assert_eq!((client.one::<String>(TYPES).as_str(), leftovers(&mut client)), (PLAIN, vec![]));
     assert_eq!(
         client.one::<i64>(

@@ -438,12 +438,68 @@ fn a_vector_column_is_encrypted_and_decrypted_in_use() {
     assert_eq!(client.one::<String>(types), "vector(3) vector(2)");
     client.run("INSERT INTO docs (id) VALUES (-1)");
     assert_eq!(client.one::<i64>("SELECT count(*) FROM docs WHERE e = '[0,0,1]'"), 2);
-    client.run("CREATE INDEX nearest ON docs USING hnsw (e vector_l2_ops)");
-    let standing = client.error("CALL pgseal.encrypt_column('docs', 'e', 'k')");
+}
+
+/// Name, access method and operator class of the indexes of `docs`.
+const INDEXES: &str = "SELECT string_agg(concat_ws(' ', c.relname, m.amname, o.opcname), ', ' ORDER BY c.relname)
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam JOIN pg_opclass o ON o.oid = i.indclass[0]
+   WHERE i.indrelid = 'docs'::regclass";
+
+#[test]
+fn sealed_ivf_takes_the_place_of_hnsw_and_ivfflat() {
+    let client = &mut two_keyrings();
+    client.run("CREATE TABLE docs (id int, e vector(3), h halfvec(2))");
+    client.run("INSERT INTO docs SELECT i, ARRAY[i, 0.5, 1]::real[]::vector, ARRAY[i, 0.25]::real[]::vector FROM generate_series(1, 30) i");
+    client.run("CREATE INDEX nearest ON docs USING hnsw (e vector_cosine_ops) WITH (m = 8)");
+    client.run("CREATE INDEX halves ON docs USING ivfflat (h halfvec_l2_ops)");
+    for column in ["e", "h"] {
+        let encrypt = format!("CALL pgseal.encrypt_column('docs', '{column}', 'k')");
+        client.run(&encrypt);
+        let commands: Vec<String> =
+            client.column(&format!("SELECT pgseal.migration_commands('docs', '{column}')"));
+        assert_eq!(commands.len(), 1, "{commands:?}");
+        client.run(&commands[0]);
+        client.run(&encrypt);
+    }
+    let sealed = "halves sealed_ivf encrypted_vector_l2_ops, nearest sealed_ivf encrypted_vector_cosine_ops";
+    assert_eq!(client.one::<String>(INDEXES), sealed);
+    client.run("SET enable_seqscan = off; SET enable_sort = off");
+    let nearest = "SELECT id FROM docs ORDER BY e <=> '[7, 0.5, 1]' LIMIT 1";
+    assert!(client.column::<String>(&format!("EXPLAIN {nearest}")).join("\n").contains("nearest"));
+    assert_eq!(client.column::<i32>(nearest), [7]);
+    let standing = client.error("CALL pgseal.decrypt_column('docs', 'e')");
     assert!(
-        standing.detail().unwrap().contains("nearest, which cannot be built on ciphertext"),
+        standing.detail().unwrap().contains("nearest, which holds codes of encrypted vectors: drop it"),
         "{standing:?}"
     );
+    client.run("DROP INDEX nearest");
+    client.run("CALL pgseal.decrypt_column('docs', 'e')");
+    assert_eq!(client.column::<i32>(nearest), [7]);
+}
+
+#[test]
+fn an_index_that_sealed_ivf_cannot_replace_is_named() {
+    let client = &mut two_keyrings();
+    client.run("CREATE TABLE docs (id int, e vector(3), anything vector)");
+    for index in [
+        "hnsw (e vector_l1_ops)",
+        "hnsw (e vector_l2_ops) WHERE id > 3",
+        "ivfflat ((e::halfvec(3)) halfvec_l2_ops)",
+        "btree (e)",
+        "hnsw ((anything::vector(2)) vector_l2_ops)",
+    ] {
+        client.run(&format!("CREATE INDEX standing ON docs USING {index}"));
+        let column = if index.contains("anything") { "anything" } else { "e" };
+        let error = client.error(&format!("CALL pgseal.encrypt_column('docs', '{column}', 'k')"));
+        let named = if index.starts_with("btree") {
+            "cannot be built on ciphertext"
+        } else {
+            "sealed_ivf can stand only"
+        };
+        assert_eq!(error.code().code(), "2BP01", "{index}");
+        assert!(error.detail().unwrap().contains(named), "{index}: {error:?}");
+        client.run("DROP INDEX standing");
+    }
 }
 
 #[test]
