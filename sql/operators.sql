@@ -20,6 +20,15 @@ COMMENT ON FUNCTION pgseal.path_text(@extschema@.encrypted_jsonb, text[]) IS 'im
 CREATE FUNCTION pgseal.operator_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_operator_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.operator_support(internal) IS 'planner support: the session''s choice of keyring';
+CREATE FUNCTION pgseal.key_selectivity(internal, oid, internal, int4) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_key_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.key_selectivity(internal, oid, internal, int4) IS 'internal: the share of documents with a key, a guess';
+CREATE FUNCTION pgseal.pattern_selectivity(internal, oid, internal, int4) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_pattern_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.pattern_selectivity(internal, oid, internal, int4) IS 'internal: the share of texts that are like a pattern, a guess';
+CREATE FUNCTION pgseal.no_pattern_selectivity(internal, oid, internal, int4) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_no_pattern_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.no_pattern_selectivity(internal, oid, internal, int4) IS 'internal: the share of texts that are not like a pattern, a guess';
 CREATE FUNCTION pgseal.key_exists(@extschema@.encrypted_jsonb, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exists' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
@@ -54,6 +63,9 @@ COMMENT ON FUNCTION pgseal.delete_path(@extschema@.encrypted_jsonb, text[]) IS '
 CREATE FUNCTION pgseal.equal_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_equal_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.equal_support(internal) IS 'planner support: token match AND exact match';
+CREATE FUNCTION pgseal.differ_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_differ_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.differ_support(internal) IS 'planner support: NOT the exact match';
 CREATE FUNCTION pgseal.filter_text(int4, text[], text, int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.filter_text(int4, text[], text, int4) IS 'internal: the filter of a rewritten = with a parameter';
@@ -66,7 +78,7 @@ CREATE FUNCTION pgseal.equal(@extschema@.encrypted_text, @extschema@.encrypted_t
 COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'implementation of = operator';
 CREATE FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
-    SUPPORT pgseal.operator_support;
+    SUPPORT pgseal.differ_support;
 COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'implementation of <> operator';
 CREATE FUNCTION pgseal.equal(@extschema@.encrypted_text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_equal_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
@@ -74,7 +86,7 @@ CREATE FUNCTION pgseal.equal(@extschema@.encrypted_text, text) RETURNS boolean
 COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_text, text) IS 'implementation of = operator';
 CREATE FUNCTION pgseal.differ(@extschema@.encrypted_text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
-    SUPPORT pgseal.operator_support;
+    SUPPORT pgseal.differ_support;
 COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_text, text) IS 'implementation of <> operator';
 CREATE FUNCTION pgseal.equal(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_equal' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
@@ -82,7 +94,7 @@ CREATE FUNCTION pgseal.equal(text, @extschema@.encrypted_text) RETURNS boolean
 COMMENT ON FUNCTION pgseal.equal(text, @extschema@.encrypted_text) IS 'implementation of = operator';
 CREATE FUNCTION pgseal.differ(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
-    SUPPORT pgseal.operator_support;
+    SUPPORT pgseal.differ_support;
 COMMENT ON FUNCTION pgseal.differ(text, @extschema@.encrypted_text) IS 'implementation of <> operator';
 
 CREATE OPERATOR @extschema@.-> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.field);
@@ -97,11 +109,11 @@ CREATE OPERATOR @extschema@.->> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG
 COMMENT ON OPERATOR @extschema@.->> (@extschema@.encrypted_jsonb, int4) IS 'part of a document as text';
 CREATE OPERATOR @extschema@.#>> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.path_text);
 COMMENT ON OPERATOR @extschema@.#>> (@extschema@.encrypted_jsonb, text[]) IS 'part of a document as text, by path';
-CREATE OPERATOR @extschema@.? (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.key_exists, RESTRICT = contsel, JOIN = contjoinsel);
+CREATE OPERATOR @extschema@.? (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text, FUNCTION = pgseal.key_exists, RESTRICT = pgseal.key_selectivity, JOIN = contjoinsel);
 COMMENT ON OPERATOR @extschema@.? (@extschema@.encrypted_jsonb, text) IS 'does the key exist';
-CREATE OPERATOR @extschema@.?| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.any_key_exists, RESTRICT = contsel, JOIN = contjoinsel);
+CREATE OPERATOR @extschema@.?| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.any_key_exists, RESTRICT = pgseal.key_selectivity, JOIN = contjoinsel);
 COMMENT ON OPERATOR @extschema@.?| (@extschema@.encrypted_jsonb, text[]) IS 'does one of the keys exist';
-CREATE OPERATOR @extschema@.?& (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.all_keys_exist, RESTRICT = contsel, JOIN = contjoinsel);
+CREATE OPERATOR @extschema@.?& (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.all_keys_exist, RESTRICT = pgseal.key_selectivity, JOIN = contjoinsel);
 COMMENT ON OPERATOR @extschema@.?& (@extschema@.encrypted_jsonb, text[]) IS 'do all the keys exist';
 CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
 COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents';
@@ -242,20 +254,26 @@ DO $$
 DECLARE
     name text;
     operator text;
+    restriction text;
     estimate text;
 BEGIN
-    FOR name, operator, estimate IN VALUES
-        ('text_lt', '<', 'scalarlt'), ('text_le', '<=', 'scalarle'), ('text_gt', '>', 'scalargt'), ('text_ge', '>=', 'scalarge'),
-        ('text_like', '~~', 'matching'), ('text_not_like', '!~~', 'matching'),
-        ('text_ilike', '~~*', 'matching'), ('text_not_ilike', '!~~*', 'matching'),
-        ('text_regex', '~', 'matching'), ('text_not_regex', '!~', 'matching'),
-        ('text_iregex', '~*', 'matching'), ('text_not_iregex', '!~*', 'matching')
+    FOR name, operator, restriction, estimate IN VALUES
+        ('text_lt', '<', 'scalarltsel', 'scalarlt'), ('text_le', '<=', 'scalarlesel', 'scalarle'),
+        ('text_gt', '>', 'scalargtsel', 'scalargt'), ('text_ge', '>=', 'scalargesel', 'scalarge'),
+        ('text_like', '~~', 'pgseal.pattern_selectivity', 'matching'),
+        ('text_not_like', '!~~', 'pgseal.no_pattern_selectivity', 'matching'),
+        ('text_ilike', '~~*', 'pgseal.pattern_selectivity', 'matching'),
+        ('text_not_ilike', '!~~*', 'pgseal.no_pattern_selectivity', 'matching'),
+        ('text_regex', '~', 'pgseal.pattern_selectivity', 'matching'),
+        ('text_not_regex', '!~', 'pgseal.no_pattern_selectivity', 'matching'),
+        ('text_iregex', '~*', 'pgseal.pattern_selectivity', 'matching'),
+        ('text_not_iregex', '!~*', 'pgseal.no_pattern_selectivity', 'matching')
     LOOP
         EXECUTE format('CREATE FUNCTION pgseal.%1$I(%2$s.encrypted_text, text) RETURNS boolean
             AS ''MODULE_PATHNAME'', ''pgseal_%1$s'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
             SUPPORT pgseal.operator_support', name, '@extschema@');
         EXECUTE format('CREATE OPERATOR %1$s.%2$s (LEFTARG = %1$s.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.%3$I,
-            RESTRICT = %4$ssel, JOIN = %4$sjoinsel)', '@extschema@', operator, name, estimate);
+            RESTRICT = %4$s, JOIN = %5$sjoinsel)', '@extschema@', operator, name, restriction, estimate);
         EXECUTE format('COMMENT ON FUNCTION pgseal.%I(%s.encrypted_text, text) IS ''implementation of %s operator''', name, '@extschema@', operator);
         EXECUTE format('COMMENT ON OPERATOR %1$s.%2$s (%1$s.encrypted_text, text) IS ''as for text; decrypts''', '@extschema@', operator);
     END LOOP;

@@ -149,6 +149,18 @@ COMMENT ON FUNCTION pgseal.use_leakproof(boolean)
 CREATE FUNCTION pgseal.operator_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_operator_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.operator_support(internal) IS 'planner support: the session''s choice of keyring';
+CREATE FUNCTION pgseal.key_selectivity(internal, oid, internal, int4) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_key_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.key_selectivity(internal, oid, internal, int4) IS 'internal: the share of documents with a key, a guess';
+CREATE FUNCTION pgseal.pattern_selectivity(internal, oid, internal, int4) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_pattern_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.pattern_selectivity(internal, oid, internal, int4) IS 'internal: the share of texts that are like a pattern, a guess';
+CREATE FUNCTION pgseal.no_pattern_selectivity(internal, oid, internal, int4) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_no_pattern_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.no_pattern_selectivity(internal, oid, internal, int4) IS 'internal: the share of texts that are not like a pattern, a guess';
+CREATE FUNCTION pgseal.differ_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_differ_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.differ_support(internal) IS 'planner support: NOT the exact match';
 CREATE OR REPLACE FUNCTION pgseal.key_exists(@extschema@.encrypted_jsonb, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_exists' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
@@ -160,13 +172,24 @@ CREATE OR REPLACE FUNCTION pgseal.all_keys_exist(@extschema@.encrypted_jsonb, te
     SUPPORT pgseal.operator_support;
 CREATE OR REPLACE FUNCTION pgseal.differ(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_sealed' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
-    SUPPORT pgseal.operator_support;
+    SUPPORT pgseal.differ_support;
 CREATE OR REPLACE FUNCTION pgseal.differ(@extschema@.encrypted_text, text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_differ_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
-    SUPPORT pgseal.operator_support;
+    SUPPORT pgseal.differ_support;
 CREATE OR REPLACE FUNCTION pgseal.differ(text, @extschema@.encrypted_text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_text_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
-    SUPPORT pgseal.operator_support;
+    SUPPORT pgseal.differ_support;
+ALTER OPERATOR @extschema@.? (@extschema@.encrypted_jsonb, text) SET (RESTRICT = pgseal.key_selectivity);
+ALTER OPERATOR @extschema@.?| (@extschema@.encrypted_jsonb, text[]) SET (RESTRICT = pgseal.key_selectivity);
+ALTER OPERATOR @extschema@.?& (@extschema@.encrypted_jsonb, text[]) SET (RESTRICT = pgseal.key_selectivity);
+ALTER OPERATOR @extschema@.~~ (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.pattern_selectivity);
+ALTER OPERATOR @extschema@.~~* (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.pattern_selectivity);
+ALTER OPERATOR @extschema@.~ (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.pattern_selectivity);
+ALTER OPERATOR @extschema@.~* (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.pattern_selectivity);
+ALTER OPERATOR @extschema@.!~~ (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.no_pattern_selectivity);
+ALTER OPERATOR @extschema@.!~~* (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.no_pattern_selectivity);
+ALTER OPERATOR @extschema@.!~ (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.no_pattern_selectivity);
+ALTER OPERATOR @extschema@.!~* (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.no_pattern_selectivity);
 -- No HASHES and no MERGES: ciphertext has neither a hash nor an order.
 -- In pg_catalog, so that every search_path finds the ones that IS DISTINCT FROM, CASE and the like imply.
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
@@ -209,6 +232,91 @@ CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG =
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
+
+-- What the planner hook writes in place of an operator with ANY or ALL, and what that is rewritten into.
+CREATE FUNCTION pgseal.equal_any_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_equal_any_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.equal_any_support(internal) IS 'planner support: token match AND exact match';
+CREATE FUNCTION pgseal.equal_any(@extschema@.encrypted_text, text[]) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_equal_any' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.equal_any_support;
+COMMENT ON FUNCTION pgseal.equal_any(@extschema@.encrypted_text, text[]) IS 'internal: what the planner makes of = ANY';
+CREATE FUNCTION pgseal.equal_any(@extschema@.encrypted_text, @extschema@.encrypted_text[]) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_equal_any_sealed' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.equal_any_support;
+COMMENT ON FUNCTION pgseal.equal_any(@extschema@.encrypted_text, @extschema@.encrypted_text[]) IS 'internal: what the planner makes of = ANY';
+CREATE FUNCTION pgseal.contains_any_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_contains_any_support' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.contains_any_support(internal) IS 'planner support: token match AND exact match';
+CREATE FUNCTION pgseal.contains_any(@extschema@.encrypted_jsonb, jsonb[]) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_contains_any' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.contains_any_support;
+COMMENT ON FUNCTION pgseal.contains_any(@extschema@.encrypted_jsonb, jsonb[]) IS 'internal: what the planner makes of @> ANY';
+
+CREATE FUNCTION pgseal.filter_text_any(int4, text[], text[], int4) RETURNS @extschema@.encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_text_any' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.filter_text_any(int4, text[], text[], int4) IS 'internal: the filter of a rewritten = ANY with a parameter';
+CREATE FUNCTION pgseal.filter_text_any(int4, text[], @extschema@.encrypted_text[], int4) RETURNS @extschema@.encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_sealed_text_any' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.filter_text_any(int4, text[], @extschema@.encrypted_text[], int4) IS 'internal: the filter of a rewritten = ANY with a parameter';
+CREATE FUNCTION pgseal.filter_any_for(jsonb[], int4) RETURNS @extschema@.encrypted_filter
+    AS 'MODULE_PATHNAME', 'pgseal_filter_any_for' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.filter_any_for(jsonb[], int4) IS 'internal: the filter of a rewritten @> ANY with a parameter';
+
+-- Not strict: nothing is in an empty list, not even NULL.
+CREATE FUNCTION pgseal.exact_match_any(@extschema@.encrypted_text, @extschema@.encrypted_filter) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exact_match_any' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.exact_match_any(@extschema@.encrypted_text, @extschema@.encrypted_filter) IS 'internal: decrypts and compares with a list';
+CREATE FUNCTION pgseal.exact_match_any(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exact_match_any' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.exact_match_any(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) IS 'internal: decrypts and compares with a list';
+CREATE OPERATOR pgseal.@>| (
+    LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_filter, FUNCTION = pgseal.exact_match_any,
+    RESTRICT = pgseal.exact_selectivity, JOIN = pgseal.exact_join_selectivity
+);
+COMMENT ON OPERATOR pgseal.@>| (@extschema@.encrypted_text, @extschema@.encrypted_filter) IS 'internal: matches exactly, of a list';
+CREATE OPERATOR pgseal.@>| (
+    LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_filter, FUNCTION = pgseal.exact_match_any,
+    RESTRICT = pgseal.exact_selectivity, JOIN = pgseal.exact_join_selectivity
+);
+COMMENT ON OPERATOR pgseal.@>| (@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) IS 'internal: matches exactly, of a list';
+
+-- The opposites, with estimates of their own.
+CREATE FUNCTION pgseal.differ_selectivity(internal, oid, internal, int4) RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_differ_selectivity' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.differ_selectivity(internal, oid, internal, int4) IS 'internal: the share of rows with another text';
+CREATE FUNCTION pgseal.exact_differ(@extschema@.encrypted_text, @extschema@.encrypted_filter) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exact_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.exact_differ(@extschema@.encrypted_text, @extschema@.encrypted_filter) IS 'internal: decrypts and compares';
+CREATE OPERATOR pgseal.!@># (
+    LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_filter, FUNCTION = pgseal.exact_differ,
+    NEGATOR = OPERATOR(pgseal.@>#), RESTRICT = pgseal.differ_selectivity, JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR pgseal.!@># (@extschema@.encrypted_text, @extschema@.encrypted_filter) IS 'internal: does not match exactly';
+CREATE FUNCTION pgseal.exact_differ(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exact_differ' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.exact_differ(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) IS 'internal: decrypts and compares';
+CREATE OPERATOR pgseal.!@># (
+    LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_filter, FUNCTION = pgseal.exact_differ,
+    NEGATOR = OPERATOR(pgseal.@>#), RESTRICT = pgseal.differ_selectivity, JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR pgseal.!@># (@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) IS 'internal: does not match exactly';
+CREATE FUNCTION pgseal.exact_differ_any(@extschema@.encrypted_text, @extschema@.encrypted_filter) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exact_differ_any' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.exact_differ_any(@extschema@.encrypted_text, @extschema@.encrypted_filter) IS 'internal: decrypts and compares with a list';
+CREATE OPERATOR pgseal.!@>| (
+    LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_filter, FUNCTION = pgseal.exact_differ_any,
+    NEGATOR = OPERATOR(pgseal.@>|), RESTRICT = pgseal.differ_selectivity, JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR pgseal.!@>| (@extschema@.encrypted_text, @extschema@.encrypted_filter) IS 'internal: does not match exactly';
+CREATE FUNCTION pgseal.exact_differ_any(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_exact_differ_any' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.exact_differ_any(@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) IS 'internal: decrypts and compares with a list';
+CREATE OPERATOR pgseal.!@>| (
+    LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_filter, FUNCTION = pgseal.exact_differ_any,
+    NEGATOR = OPERATOR(pgseal.@>|), RESTRICT = pgseal.differ_selectivity, JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR pgseal.!@>| (@extschema@.encrypted_jsonb, @extschema@.encrypted_filter) IS 'internal: does not match exactly';
 
 -- PostgreSQL's own are written with $1::text, the explicit cast: dynamic SQL of audit triggers would store plaintext.
 CREATE FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_jsonb) RETURNS text
@@ -3670,6 +3778,10 @@ BEGIN
             ('filter_for', 'a rewritten query calls it as its role'),
             ('filter_in', 'a rewritten query calls it as its role'),
             ('filter_text', 'a rewritten query calls it as its role'),
+            ('filter_text_any', 'a rewritten query calls it as its role'),
+            ('filter_any_for', 'a rewritten query calls it as its role'),
+            ('equal_any', 'a rewritten query calls it as its role'),
+            ('contains_any', 'a rewritten query calls it as its role'),
             ('filter_between_for', 'a rewritten query calls it as its role'),
             ('refresh', 'a rewritten query calls it as its role'),
             ('chosen', 'a rewritten query calls it as its role'),

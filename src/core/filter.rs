@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! off len                                   all integers big-endian
-//! 0   4   format 1, suite 1, flags (bit0 session keyring, bit1 every keyring, bit2 no match is NULL), content 5
+//! 0   4   format 1, suite 1, flags (bit0 session keyring, bit1 every keyring, bit2 no match is NULL,
+//!         bit3 an empty list, bit4 every object or every array), content 5
 //! 4   4   keyring id
 //! 8   2   data key version that sealed the query
 //! 10  2   newest index key version known when it was made
@@ -33,6 +34,8 @@ pub const CONTENT: u8 = 5;
 const SESSION: u8 = 1 << 0;
 const EVERY_KEYRING: u8 = 1 << 1;
 const NULLS: u8 = 1 << 2;
+const EMPTY: u8 = 1 << 3;
+const CONTAINERS: u8 = 1 << 4;
 const AAD_LABEL: &[u8] = b"pgseal/v1/aad/filter";
 const NONCE_DOMAIN: &[u8] = b"filter";
 
@@ -76,6 +79,8 @@ pub fn seal<D: AsRef<[u8]>>(
 ) -> Result<Vec<u8>, OpenError> {
     let mut flags = if parts.binding == Binding::Session { SESSION } else { 0 };
     flags |= if question.has_nulls() { NULLS } else { 0 };
+    flags |= if question.is_empty_list() { EMPTY } else { 0 };
+    flags |= if question.is_of_every_container() { CONTAINERS } else { 0 };
     let mut body = question.encode()?;
     let groups: usize = parts.groups.iter().map(|group| 2 + TOKEN_BYTES * group.len()).sum();
     let sealed = COMPACT_NONCE_BYTES + body.len() + TAG_BYTES;
@@ -109,7 +114,7 @@ impl<'a> Filter<'a> {
         if head[3] != CONTENT {
             return Err(FormatError::UnknownContent);
         }
-        if head[2] & !(SESSION | EVERY_KEYRING | NULLS) != 0 || head[15] != 0 {
+        if head[2] & !(SESSION | EVERY_KEYRING | NULLS | EMPTY | CONTAINERS) != 0 || head[15] != 0 {
             return Err(FormatError::Reserved);
         }
         let kind = QuestionKind::try_from(head[14]).map_err(|_| FormatError::Reserved)?;
@@ -154,6 +159,16 @@ impl<'a> Filter<'a> {
     /// Not to match is NULL.
     pub fn has_nulls(&self) -> bool {
         self.bytes[2] & NULLS != 0
+    }
+
+    /// It asks for one of nothing: no, whatever is asked.
+    pub fn is_empty_list(&self) -> bool {
+        self.bytes[2] & EMPTY != 0
+    }
+
+    /// Every object, or every array, contains what it asks for.
+    pub fn is_of_every_container(&self) -> bool {
+        self.bytes[2] & CONTAINERS != 0
     }
 
     /// The groups of keys.

@@ -9,6 +9,9 @@ pub const MAX_GROUPS: usize = MAX_LEAVES;
 pub const MAX_ALTERNATIVES: usize = 16 * MAX_KEYS;
 /// Keys over all groups, at most.
 pub const MAX_KEYS: usize = 1024;
+/// Keys of the one group for a list of texts or documents: some thousand elements under several index key versions. GIN's work to
+/// begin a search grows with the square of it.
+pub const MAX_LIST_KEYS: usize = 8 * MAX_KEYS;
 
 /// One index key version as a query sees it.
 pub struct QueryVersion<'a> {
@@ -53,12 +56,12 @@ pub fn any_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[Ve
     }
     union.sort_unstable();
     union.dedup();
-    if union.len() > MAX_KEYS { Groups::new() } else { vec![union] }
+    if union.len() > MAX_LIST_KEYS { Groups::new() } else { vec![union] }
 }
 
 /// The one group for "holds one of these scalars", or none.
 pub fn leaf_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[QueryLeaf]) -> Groups {
-    group(keyring, versions, alternatives).filter(|keys| keys.len() <= MAX_KEYS).into_iter().collect()
+    group(keyring, versions, alternatives).filter(|keys| keys.len() <= MAX_LIST_KEYS).into_iter().collect()
 }
 
 /// The one group for "holds a number or time between these bounds", or none.

@@ -109,6 +109,11 @@ pub fn is_scalar(document: &[u8]) -> bool {
     word(document, 0).is_ok_and(|head| head & SCALAR != 0)
 }
 
+/// Is it an object or array with nothing in it?
+pub fn is_empty(document: &[u8]) -> bool {
+    word(document, 0).is_ok_and(|head| head & (SCALAR | COUNT_MASK) == 0)
+}
+
 const SCALAR: u32 = 0x1000_0000;
 const COUNT_MASK: u32 = 0x0FFF_FFFF;
 const OBJECT: u32 = 0x2000_0000;

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::between::Between;
 use super::bytes::{Reader, UnknownCode, prefixed_bytes, put_prefixed};
 use super::groups::{Groups, MAX_ALTERNATIVES, QueryVersion, any_group, groups, leaf_group, range_group};
-use super::jsonb::JsonbError;
+use super::jsonb::{JsonbError, is_empty};
 use super::memory::{self, OutOfMemory};
 use super::policy::Policy;
 use super::text_query::TextQuery;
@@ -21,7 +21,7 @@ pub enum Question<D> {
     Contains(D),
     /// Does it contain one of these? With a NULL, `None`, the answer is NULL in place of no.
     ContainsAny(Vec<Option<D>>),
-    /// Is the text at a place of it this one?
+    /// Is the text at a place of it one of these? With a NULL among them the answer is NULL in place of no.
     Text(TextQuery<D>),
     /// Does it contain this jsonb document, strings compared without looking at case?
     Casefold(D),
@@ -74,7 +74,25 @@ impl<D: AsRef<[u8]>> Question<D> {
 
     /// The answer is NULL in place of no.
     pub fn has_nulls(&self) -> bool {
-        matches!(self, Question::ContainsAny(documents) if documents.iter().any(Option::is_none))
+        match self {
+            Question::ContainsAny(documents) => documents.iter().any(Option::is_none),
+            Question::Text(query) => query.has_null,
+            _ => false,
+        }
+    }
+
+    /// It asks for one of an empty list.
+    pub fn is_empty_list(&self) -> bool {
+        match self {
+            Question::ContainsAny(documents) => documents.is_empty(),
+            Question::Text(query) => query.texts.is_empty() && !query.has_null,
+            _ => false,
+        }
+    }
+
+    /// It asks for an empty object or array, which all others contain.
+    pub fn is_of_every_container(&self) -> bool {
+        matches!(self, Question::Contains(document) if is_empty(document.as_ref()))
     }
 
     /// It is about a text as a whole, not about a document.
@@ -191,7 +209,8 @@ mod tests {
     use crate::core::text_query::Accessor;
 
     fn questions() -> Vec<Question<&'static [u8]>> {
-        let text = TextQuery { accessor: Accessor::Path, steps: vec![&b"a"[..], b""], text: &b"x"[..] };
+        let texts = [Some(&b"x"[..]), None, Some(b"")];
+        let text = TextQuery::of_list(Accessor::Path, vec![&b"a"[..], b""], texts).unwrap();
         let bounds = Bounds { domain: Domain::Times, low: Some(Scalar::Time(7)), high: None };
         vec![
             Question::Contains(b"document"),

@@ -1,7 +1,7 @@
-//! The question "is the text at this path equal to that one?", as `->>`, `#>>` and `encrypted_text` ask it.
+//! The question "is the text at this path equal to one of those?", as `->>`, `#>>` and `encrypted_text` ask it.
 //!
-//! Inside a filter it is sealed as: accessor (u8), number of steps (u32), per step its length (u32) and
-//! bytes, then the text. All integers are big-endian.
+//! Inside a filter it is sealed as: accessor (u8), whether a NULL is among the texts (u8), number of steps (u32), then the
+//! steps and the texts, each after its length (u32). All integers are big-endian.
 
 use zeroize::Zeroizing;
 
@@ -14,6 +14,8 @@ use super::token::QueryLeaf;
 
 /// Ways to read a path with numbers in it, at most: each number is a key or a position.
 const MAX_READINGS: usize = 16;
+/// Scalars that one question narrows by, at most: elements of a list, each with every type and reading.
+const MAX_SCALARS: usize = 1 << 14;
 
 /// Which operator reads the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,42 @@ pub enum Accessor {
     Element = 2,
     /// `#>> text[]`: any number of steps, each a key or a position.
     Path = 3,
+    /// Several of these, one after the other: each step is a [`Link`].
+    Chain = 4,
+}
+
+/// What one step of [`Accessor::Chain`] reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link<'a> {
+    /// `-> text`: the key.
+    Field(&'a [u8]),
+    /// `-> int4`: the position in decimal.
+    Element(&'a [u8]),
+    /// One step of `#> text[]`: a key or a position.
+    Path(&'a [u8]),
+}
+
+impl<'a> Link<'a> {
+    /// As a step of the chain.
+    pub fn encode(self) -> Vec<u8> {
+        let (code, step) = match self {
+            Link::Field(step) => (b'.', step),
+            Link::Element(step) => (b'[', step),
+            Link::Path(step) => (b'#', step),
+        };
+        [&[code], step].concat()
+    }
+
+    /// Reads what [`Link::encode`] wrote.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (code, step) = bytes.split_first()?;
+        match code {
+            b'.' => Some(Link::Field(step)),
+            b'[' => Some(Link::Element(step)),
+            b'#' => Some(Link::Path(step)),
+            _ => None,
+        }
+    }
 }
 
 impl TryFrom<u8> for Accessor {
@@ -38,6 +76,7 @@ impl TryFrom<u8> for Accessor {
             1 => Ok(Accessor::Field),
             2 => Ok(Accessor::Element),
             3 => Ok(Accessor::Path),
+            4 => Ok(Accessor::Chain),
             _ => Err(UnknownCode),
         }
     }
@@ -50,58 +89,94 @@ pub struct TextQuery<D> {
     pub accessor: Accessor,
     /// The accessor's argument.
     pub steps: Vec<D>,
-    /// What the text must equal.
-    pub text: D,
+    /// What the text must equal one of: ascending by bytes, each once.
+    pub texts: Vec<D>,
+    /// As with ANY, no match is NULL where a NULL is in the list.
+    pub has_null: bool,
 }
 
 impl<D: AsRef<[u8]>> TextQuery<D> {
+    /// Is the text this one?
+    pub fn of_one(accessor: Accessor, steps: Vec<D>, text: D) -> Self {
+        TextQuery { accessor, steps, texts: vec![text], has_null: false }
+    }
+
+    /// Is the text one of these, of which `None` is a NULL?
+    pub fn of_list(
+        accessor: Accessor,
+        steps: Vec<D>,
+        list: impl IntoIterator<Item = Option<D>>,
+    ) -> Result<Self, OutOfMemory> {
+        let (mut texts, mut has_null) = (Vec::new(), false);
+        for text in list {
+            match text {
+                Some(text) => memory::push(&mut texts, text)?,
+                None => has_null = true,
+            }
+        }
+        texts.sort_unstable_by(|one: &D, other| one.as_ref().cmp(other.as_ref()));
+        texts.dedup_by(|one, other| one.as_ref() == other.as_ref());
+        Ok(TextQuery { accessor, steps, texts, has_null })
+    }
+
     /// The value itself is the text.
     pub fn is_whole(&self) -> bool {
         self.accessor == Accessor::Whole
     }
 
+    /// What the answer is for a value with this text; `None` is NULL.
+    pub fn answer(&self, text: &[u8]) -> Option<bool> {
+        let found = self.texts.binary_search_by(|one| one.as_ref().cmp(text)).is_ok();
+        (found || !self.has_null).then_some(found)
+    }
+
     /// The plaintext of a filter.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, OutOfMemory> {
-        let text = self.text.as_ref();
-        let steps: usize = self.steps.iter().map(|step| prefixed_bytes(step.as_ref())).sum();
-        let mut out = Zeroizing::new(memory::room(5 + steps + text.len())?);
-        out.push(self.accessor as u8);
+        let parts = || self.steps.iter().chain(&self.texts).map(AsRef::as_ref);
+        let mut out = Zeroizing::new(memory::room(6 + parts().map(prefixed_bytes).sum::<usize>())?);
+        out.extend_from_slice(&[self.accessor as u8, self.has_null.into()]);
         out.extend_from_slice(&(self.steps.len() as u32).to_be_bytes());
-        self.steps.iter().for_each(|step| put_prefixed(&mut out, step.as_ref()));
-        out.extend_from_slice(text);
+        parts().for_each(|part| put_prefixed(&mut out, part));
         Ok(out)
     }
 
     /// The same query, with what `hold` makes of its bytes.
     pub fn held_as<H>(self, hold: impl Fn(D) -> Result<H, OutOfMemory>) -> Result<TextQuery<H>, OutOfMemory> {
         let steps = memory::try_collect(self.steps.into_iter().map(&hold))?;
-        Ok(TextQuery { accessor: self.accessor, steps, text: hold(self.text)? })
+        let texts = memory::try_collect(self.texts.into_iter().map(&hold))?;
+        Ok(TextQuery { accessor: self.accessor, steps, texts, has_null: self.has_null })
     }
 
-    /// Is the text that of an object or array? It tells what is below, of which the path says nothing.
+    /// Is one of the texts that of an object or array? It tells what is below, of which the path says nothing.
     fn is_of_container(&self) -> bool {
-        !self.is_whole() && matches!(self.text.as_ref().first(), Some(b'{' | b'['))
+        let container = |text: &D| matches!(text.as_ref().first(), Some(b'{' | b'['));
+        !self.is_whole() && self.texts.iter().any(container)
     }
 
     /// The scalars of which a document has one where the text is equal. `None` where that cannot be said: the
-    /// text of an object or array, or a path with too many readings.
+    /// text of an object or array, a path with too many readings, or too many of all.
     pub fn leaves(&self) -> Option<Vec<QueryLeaf>> {
         if self.is_of_container() {
             return None;
         }
-        let text = self.text.as_ref();
-        let values =
-            if self.is_whole() { vec![(Kind::String, text.to_vec())] } else { scalars_printed_as(text) };
-        let leaf = |steps: &[Option<&[u8]>], kind: Kind, value: &[u8]| {
-            let keys = steps.iter().flatten().map(|key| key.to_vec()).collect();
-            QueryLeaf::new(keys, path_bytes(steps), kind, value.to_vec())
-        };
         let readings = self.readings()?;
-        let leaves = readings
+        if self.texts.len() * readings.len() > MAX_SCALARS {
+            return None;
+        }
+        let leaf = |steps: &[Option<&[u8]>], kind: Kind, value: Vec<u8>| {
+            let keys = steps.iter().flatten().map(|key| key.to_vec()).collect();
+            QueryLeaf::new(keys, path_bytes(steps), kind, value)
+        };
+        let printed = |text: &D| {
+            let text = text.as_ref();
+            if self.is_whole() { vec![(Kind::String, text.to_vec())] } else { scalars_printed_as(text) }
+        };
+        let leaves = self
+            .texts
             .iter()
-            .flat_map(|steps| values.iter().map(|(kind, value)| leaf(steps, *kind, value)))
-            .collect();
-        Some(leaves)
+            .flat_map(printed)
+            .flat_map(|(kind, value)| readings.iter().map(move |steps| leaf(steps, kind, value.clone())));
+        Some(leaves.collect())
     }
 
     /// Is what the accessor reads searchable, in every reading?
@@ -127,7 +202,39 @@ impl<D: AsRef<[u8]>> TextQuery<D> {
             Accessor::Element => Some(vec![vec![None]]),
             Accessor::Path if self.steps.is_empty() => Some(vec![vec![None]]),
             Accessor::Path => self.path_readings(),
+            Accessor::Chain if self.steps.is_empty() => Some(vec![vec![None]]),
+            Accessor::Chain => self.chain_readings(),
         }
+    }
+
+    /// A position in what an operator before it has read: there a scalar is an array of one again.
+    fn chain_readings(&self) -> Option<Vec<Vec<Option<&[u8]>>>> {
+        if self.steps.len() > MAX_DEPTH {
+            return None;
+        }
+        let mut readings = vec![Vec::new()];
+        for step in &self.steps {
+            let (as_key, as_position, as_itself) = match Link::decode(step.as_ref())? {
+                Link::Field(key) => (Some(key), false, false),
+                Link::Element(_) => (None, true, !readings.iter().any(Vec::is_empty)),
+                Link::Path(step) => (Some(step), is_position(step), false),
+            };
+            let mut read = Vec::new();
+            if let Some(key) = as_key {
+                read.extend(with_step(&readings, Some(key)));
+            }
+            if as_position {
+                read.extend(with_step(&readings, None));
+            }
+            if as_itself {
+                read.extend(readings);
+            }
+            readings = read;
+            if readings.len() > MAX_READINGS {
+                return None;
+            }
+        }
+        Some(readings)
     }
 
     fn path_readings(&self) -> Option<Vec<Vec<Option<&[u8]>>>> {
@@ -153,11 +260,19 @@ impl<'a> TextQuery<&'a [u8]> {
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let accessor = Accessor::try_from(reader.u8()?).ok()?;
-        let mut steps = Vec::new();
+        let has_null = match reader.u8()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        let (mut steps, mut texts) = (Vec::new(), Vec::new());
         for _ in 0..reader.u32()? {
             steps.push(reader.prefixed()?);
         }
-        Some(TextQuery { accessor, steps, text: reader.rest() })
+        while !reader.is_empty() {
+            texts.push(reader.prefixed()?);
+        }
+        Some(TextQuery { accessor, steps, texts, has_null })
     }
 }
 
@@ -166,7 +281,7 @@ fn with_step<'a>(readings: &[Vec<Option<&'a [u8]>>], step: Option<&'a [u8]>) -> 
 }
 
 /// What strtol may read whole; jsonb then takes it for a position in an array.
-fn is_position(step: &[u8]) -> bool {
+pub fn is_position(step: &[u8]) -> bool {
     let blank = step.iter().take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r')).count();
     let step = &step[blank..];
     let digits = step.strip_prefix(b"-").or(step.strip_prefix(b"+")).unwrap_or(step);
@@ -193,7 +308,7 @@ mod tests {
 
     fn path<'a>(steps: &[&'a str], text: &'a str) -> TextQuery<&'a [u8]> {
         let steps = steps.iter().map(|step| step.as_bytes()).collect();
-        TextQuery { accessor: Accessor::Path, steps, text: text.as_bytes() }
+        TextQuery::of_one(Accessor::Path, steps, text.as_bytes())
     }
 
     #[test]
@@ -201,10 +316,65 @@ mod tests {
         let query = path(&["a", "", "0"], "x");
         let encoded = query.encode().unwrap();
         assert!(TextQuery::decode(&encoded) == Some(query));
-        for end in 0..encoded.len() - 1 {
+        // Without its one text it asks for none.
+        let whole = encoded.len() - 5;
+        for end in (0..encoded.len()).filter(|end| *end != whole) {
             assert!(TextQuery::decode(&encoded[..end]).is_none(), "{end}");
         }
-        assert!(TextQuery::decode(&[4, 0, 0, 0, 0]).is_none());
+        assert!(TextQuery::decode(&[5, 0, 0, 0, 0, 0]).is_none());
+        assert!(TextQuery::decode(&[3, 2, 0, 0, 0, 0]).is_none());
+    }
+
+    fn list<'a>(texts: &[Option<&'a str>]) -> TextQuery<&'a [u8]> {
+        let texts = texts.iter().map(|text| text.map(str::as_bytes));
+        TextQuery::of_list(Accessor::Field, vec![&b"a"[..]], texts).unwrap()
+    }
+
+    #[test]
+    fn a_list_holds_each_text_once_and_answers_as_any_does() {
+        let query = list(&[Some("y"), None, Some("x"), Some("y"), Some("")]);
+        assert_eq!(query.texts, [&b""[..], b"x", b"y"]);
+        assert!(
+            TextQuery::decode(&query.encode().unwrap())
+                == Some(list(&[None, Some("x"), Some(""), Some("y")]))
+        );
+        assert_eq!([query.answer(b"x"), query.answer(b"z")], [Some(true), None]);
+        let query = list(&[Some("x")]);
+        assert_eq!([query.answer(b"x"), query.answer(b"z")], [Some(true), Some(false)]);
+        assert_eq!([list(&[None]).answer(b"x"), list(&[]).answer(b"x")], [None, Some(false)]);
+    }
+
+    #[test]
+    fn a_list_narrows_by_all_its_texts_or_not_at_all() {
+        let count = |texts: &[Option<&str>]| list(texts).leaves().map(|leaves| leaves.len());
+        assert_eq!(count(&[Some("x"), Some("7"), None]), Some(3));
+        assert_eq!(count(&[Some("x"), Some("{}")]), None);
+        assert_eq!(count(&[]), Some(0));
+        let many: Vec<String> = (0..=MAX_SCALARS).map(|at| at.to_string()).collect();
+        assert_eq!(count(&many.iter().map(|text| Some(text.as_str())).collect::<Vec<_>>()), None);
+    }
+
+    #[test]
+    fn a_chain_reads_each_step_as_its_operator_does() {
+        let readings = |links: &[Link<'_>]| {
+            let steps = links.iter().map(|link| link.encode()).collect();
+            let query = TextQuery::of_one(Accessor::Chain, steps, b"x".to_vec());
+            let readings = query.readings()?;
+            Some(
+                readings
+                    .iter()
+                    .map(|steps| steps.iter().map(Option::is_some).collect())
+                    .collect::<Vec<Vec<_>>>(),
+            )
+        };
+        let (key, at, step) = (Link::Field(b"0"), Link::Element(b"0"), Link::Path(b"0"));
+        assert_eq!(readings(&[]), Some(vec![vec![false]]));
+        assert_eq!(readings(&[key, key]), Some(vec![vec![true, true]]));
+        assert_eq!(readings(&[at]), Some(vec![vec![false]]));
+        assert_eq!(readings(&[key, at]), Some(vec![vec![true, false], vec![true]]));
+        assert_eq!(readings(&[step, key]), Some(vec![vec![true, true], vec![false, true]]));
+        assert_eq!(readings(&[key, at, at, at, at, at]), None);
+        assert_eq!([Link::decode(b"a"), Link::decode(b"")], [None, None]);
     }
 
     #[test]
@@ -237,7 +407,7 @@ mod tests {
         assert!(path(&["a"], "x").is_declared(&policy(&["$.*"])));
         assert!(!path(&["a"], r#"{"b": 1}"#).is_declared(&policy(&["$.a"])));
         assert!(path(&["a"], r#"{"b": 1}"#).is_declared(&policy(&["$.**"])));
-        let two_keys = TextQuery { accessor: Accessor::Field, steps: vec![&b"a"[..], b"b"], text: &b"x"[..] };
+        let two_keys = TextQuery::of_one(Accessor::Field, vec![&b"a"[..], b"b"], &b"x"[..]);
         assert!(!two_keys.is_declared(&policy(&["$.**"])));
     }
 }

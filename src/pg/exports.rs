@@ -6,7 +6,7 @@ use super::keyrings::{manage, monitor};
 use super::raw::call::sql_functions;
 use super::released;
 use super::rotation::{in_place, places, reencrypt, retire, verify};
-use super::search::{between, filters, gin, operators, rewrite, selectivity};
+use super::search::{between, filters, gin, lists, operators, rewrite, selectivity};
 use super::values::{casts, choice, equality, io, parts, reveal, vector};
 
 sql_functions! {
@@ -73,6 +73,22 @@ sql_functions! {
     pgseal_filter_for => filters::filter_for;
     pgseal_filter_text => filters::filter_text;
     pgseal_filter_sealed_text => filters::filter_sealed_text;
+    pgseal_filter_any_for => filters::filter_any_for;
+    pgseal_filter_text_any => filters::filter_text_any;
+    pgseal_filter_sealed_text_any => filters::filter_sealed_text_any;
+    pgseal_equal_any => lists::equal_any;
+    pgseal_equal_any_sealed => lists::equal_any_sealed;
+    pgseal_equal_any_support => rewrite::equal_any_support;
+    pgseal_contains_any => lists::contains_any;
+    pgseal_contains_any_support => rewrite::contains_any_support;
+    pgseal_differ_support => rewrite::differ_support;
+    pgseal_exact_differ => operators::exact_differ;
+    pgseal_exact_differ_any => operators::exact_differ_any;
+    pgseal_differ_selectivity => selectivity::differ_selectivity;
+    pgseal_key_selectivity => selectivity::key_selectivity;
+    pgseal_pattern_selectivity => selectivity::pattern_selectivity;
+    pgseal_no_pattern_selectivity => selectivity::no_pattern_selectivity;
+    pgseal_exact_match_any => operators::exact_match_any;
     pgseal_filter_in_column => filters::filter_in_column;
     pgseal_refresh => filters::refresh;
     pgseal_filter_support => rewrite::filter_support;

@@ -15,6 +15,7 @@ pub mod session;
 pub mod settings;
 pub mod values;
 
+use search::{decrypted, lists};
 use session::{decrypt_log, shared_keys};
 use values::choice;
 
@@ -30,7 +31,8 @@ pgrx::extension_sql_file!("../../sql/types.sql", name = "types", requires = ["ca
 pgrx::extension_sql_file!("../../sql/values.sql", name = "values", requires = ["types"]);
 pgrx::extension_sql_file!("../../sql/search.sql", name = "search", requires = ["values"]);
 pgrx::extension_sql_file!("../../sql/operators.sql", name = "operators", requires = ["search"]);
-pgrx::extension_sql_file!("../../sql/between.sql", name = "between", requires = ["operators"]);
+pgrx::extension_sql_file!("../../sql/lists.sql", name = "lists", requires = ["operators"]);
+pgrx::extension_sql_file!("../../sql/between.sql", name = "between", requires = ["lists"]);
 pgrx::extension_sql_file!("../../sql/decrypt_casts.sql", name = "decrypt_casts", requires = ["between"]);
 pgrx::extension_sql_file!("../../sql/vector.sql", name = "vector", requires = ["decrypt_casts"]);
 pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["vector"]);
@@ -68,6 +70,9 @@ const CHOICES: raw::choice::Choices = raw::choice::Choices {
     answers: choice::in_answers,
 };
 
+const LISTS: raw::lists::Rewrites =
+    raw::lists::Rewrites { list: lists::rewritten, decrypted: decrypted::compared };
+
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.
 #[pgrx::pg_guard]
@@ -79,6 +84,7 @@ pub extern "C-unwind" fn _PG_init() {
     raw::unbound::install();
     raw::index_am::install::<ivf::handler::SealedIvf>();
     raw::choice::install(CHOICES);
+    raw::lists::install(LISTS);
     raw::statement::install(decrypt_log::statement_ended);
     raw::copy::install();
     settings::define();

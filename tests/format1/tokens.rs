@@ -201,7 +201,7 @@ fn a_text_value_has_the_token_of_the_whole_text() {
     let tokenizer = Tokenizer { key: &key, policy: &policy };
     let expected = TOKEN_BIT | described_prf(Kind::String as u8, b"", 0, b"John Smith");
     assert_eq!(tokenizer.text(b"John Smith").unwrap(), [expected]);
-    let whole = TextQuery { accessor: Accessor::Whole, steps: Vec::new(), text: &b"John Smith"[..] };
+    let whole = TextQuery::of_one(Accessor::Whole, Vec::new(), &b"John Smith"[..]);
     let leaves = whole.leaves().unwrap();
     assert_eq!(tokenizer.query(&leaves[0]), Some(vec![expected]));
 }

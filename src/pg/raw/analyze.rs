@@ -191,6 +191,19 @@ unsafe fn compared(
     }
 }
 
+/// The constant on the right of a restriction, of variable length; NULL is none.
+pub fn compared_constant(call: Call) -> Option<Varlena> {
+    // SAFETY: the planner passes the operator's arguments; the tag is checked.
+    unsafe {
+        let right = cells::<pg_sys::Node>(call.pointer::<pg_sys::List>(2)).nth(1)?;
+        if !pgrx::is_a(right, pg_sys::NodeTag::T_Const) {
+            return None;
+        }
+        let constant = right.cast::<pg_sys::Const>();
+        (!(*constant).constisnull && (*constant).constlen == -1).then(|| detoast((*constant).constvalue))
+    }
+}
+
 /// The filter that a restriction compares with, where it is known while it is planned.
 pub fn compared_filter(call: Call) -> Option<Varlena> {
     let (root, arguments) = (call.pointer::<pg_sys::PlannerInfo>(0), call.pointer::<pg_sys::List>(2));

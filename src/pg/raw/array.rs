@@ -123,6 +123,23 @@ pub fn documents(array: pg_sys::Datum) -> Result<Vec<Option<Varlena>>, OutOfMemo
     memory::collect(elements(array, pg_sys::JSONBOID))
 }
 
+/// The elements of a text[] or an array of one of our types; NULL elements are `None`.
+pub fn values(array: pg_sys::Datum) -> Result<Vec<Option<Varlena>>, OutOfMemory> {
+    // SAFETY: the datum is an array, which says what it is of.
+    let of = unsafe { (*detoast(array).datum().cast_mut_ptr::<pg_sys::ArrayType>()).elemtype };
+    memory::collect(elements(array, of))
+}
+
+/// Number of elements.
+pub fn length(array: pg_sys::Datum) -> usize {
+    // SAFETY: the datum is an array, detoasted.
+    unsafe {
+        let array = detoast(array).datum().cast_mut_ptr::<pg_sys::ArrayType>();
+        let sizes = array.cast::<i32>().add(size_of::<pg_sys::ArrayType>() / size_of::<i32>());
+        pg_sys::ArrayGetNItems((*array).ndim, sizes) as usize
+    }
+}
+
 /// The elements of an array of numbers (int4, float4, float8, numeric) as float4, with pgvector's errors.
 pub fn float4s(array: pg_sys::Datum) -> Result<Vec<f32>, PgError> {
     let array = detoast(array).datum().cast_mut_ptr::<pg_sys::ArrayType>();

@@ -12,7 +12,7 @@ use super::hook::Previous;
 use super::node::Expr;
 use super::origin::{Origin, Place, whole_of};
 use super::reveal::{cells, make};
-use super::{lookup, xact};
+use super::{lists, lookup, xact};
 
 /// What knows this database, and what a value is put into: each gives `None` where the extension has no such function.
 #[derive(Clone, Copy)]
@@ -116,6 +116,7 @@ unsafe extern "C-unwind" fn before_planning(
         (*global).boundParams = parameters;
         let mut walk = Walk { place: Place::outside(), global, bodies: Vec::new() };
         visit(query.cast(), (&raw mut walk).cast());
+        lists::rewrite(query);
         global
     }
 }

@@ -2,7 +2,8 @@
 
 use pgrx::{direct_function_call_as_datum, pg_sys};
 
-use super::datum::{Owned, Varlena, detoast, varlena};
+use super::datum::{Owned, Varlena, detoast, jsonb_from_text, jsonb_to_text, varlena};
+use super::encoding::c_text;
 use crate::core::fold::fold;
 use crate::core::memory::OutOfMemory;
 use crate::pg::error::PgError;
@@ -76,6 +77,23 @@ pub fn casefolded(document: &Owned) -> Result<Owned, OutOfMemory> {
         })
     };
     Owned::new(detoast(pg_sys::Datum::from(folded)).bytes())
+}
+
+/// The document that holds `value` at these keys, each in the one before, and nothing else.
+pub fn at_keys(keys: &[Vec<u8>], value: Varlena) -> Result<Varlena, PgError> {
+    let mut text = Vec::new();
+    for key in keys {
+        text.extend_from_slice(b"{\"");
+        key.iter().for_each(|byte| match byte {
+            b'"' | b'\\' => text.extend_from_slice(&[b'\\', *byte]),
+            0..0x20 => text.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => text.push(*byte),
+        });
+        text.extend_from_slice(b"\": ");
+    }
+    text.extend_from_slice(jsonb_to_text(value).bytes());
+    text.resize(text.len() + keys.len(), b'}');
+    Ok(jsonb_from_text(&c_text(&text)?))
 }
 
 impl Function {

@@ -24,6 +24,7 @@ pub mod index_open;
 pub mod index_page;
 pub mod index_rows;
 pub mod jsonb;
+pub mod lists;
 pub mod lock;
 pub mod locked_memory;
 pub mod lookup;

@@ -2,8 +2,10 @@
 
 use pgrx::{is_a, pg_sys};
 
+use super::array;
 use super::choice;
 use super::datum::{Varlena, detoast, type_id_name, varlena};
+use super::lists;
 use super::origin::{self, Origin, Place};
 use crate::core::modifier::{self, Column};
 
@@ -48,6 +50,14 @@ impl SimplifyRequest {
     pub fn two_arguments(&self) -> Option<(Expr, Expr)> {
         let (left, right) = (self.argument(0)?, self.argument(1)?);
         (!left.must_run_once() && !right.must_run_once()).then_some((left, right))
+    }
+
+    /// The same where the second argument is a list, which may be what a subquery gives.
+    pub fn value_and_list(&self) -> Option<(Expr, Expr)> {
+        let (value, list) = (self.argument(0)?, self.argument(1)?);
+        // SAFETY: an argument of the call.
+        let is_known = unsafe { lists::is_array_of_subquery(list.0) } || !list.must_run_once();
+        (is_known && !value.must_run_once()).then_some((value, list))
     }
 
     /// What the call returns.
@@ -250,6 +260,13 @@ impl Expr {
         unsafe { pg_sys::getBaseType(pg_sys::exprType(self.0)) }
     }
 
+    /// What it is an array of, below domains.
+    pub fn element_type(self) -> Option<pg_sys::Oid> {
+        // SAFETY: a syscache lookup.
+        let of = unsafe { pg_sys::get_element_type(self.base_type()) };
+        (of != pg_sys::InvalidOid).then_some(of)
+    }
+
     /// The document that an operator of ours takes a part of or changes.
     pub fn whole(self) -> Option<Expr> {
         // SAFETY: looks at a valid tree.
@@ -381,6 +398,72 @@ impl Expr {
             }
             let (none, form) = (pg_sys::InvalidOid, pg_sys::CoercionForm::COERCE_IMPLICIT_CAST);
             Expr(pg_sys::makeRelabelType(copy.0.cast(), base, -1, none, form).cast())
+        }
+    }
+
+    /// What is looked at as another type.
+    pub fn below_relabelling(self) -> Expr {
+        let mut node = self.0;
+        // SAFETY: walks down RelabelType nodes of a valid tree.
+        unsafe {
+            while is_a(node, pg_sys::NodeTag::T_RelabelType) {
+                node = (*node.cast::<pg_sys::RelabelType>()).arg.cast();
+            }
+        }
+        Expr(node)
+    }
+
+    /// The same, evaluated where that needs neither row nor time.
+    pub fn folded(self) -> Expr {
+        // SAFETY: a copy of a valid tree; without a planner nothing but immutable functions is evaluated.
+        unsafe { Expr(pg_sys::eval_const_expressions(std::ptr::null_mut(), self.copy().0)) }
+    }
+
+    /// The document and the steps, as one text[], of `jsonb[...]`.
+    pub fn subscripts(self) -> Option<(Expr, Expr)> {
+        // SAFETY: the tag is checked; a reference without expression is no slice and no assignment.
+        unsafe {
+            if !is_a(self.0, pg_sys::NodeTag::T_SubscriptingRef) {
+                return None;
+            }
+            let reference = self.0.cast::<pg_sys::SubscriptingRef>();
+            let is_read = (*reference).reflowerindexpr.is_null() && (*reference).refassgnexpr.is_null();
+            if !is_read || (*reference).refcontainertype != pg_sys::JSONBOID {
+                return None;
+            }
+            let mut steps = Vec::new();
+            for step in list((*reference).refupperindexpr) {
+                let (step, of) = (step.folded(), step.base_type());
+                match of {
+                    pg_sys::TEXTOID => steps.push(step.constant()?.bytes().to_vec()),
+                    pg_sys::INT4OID => {
+                        steps.push((step.constant_datum()?.value() as i32).to_string().into_bytes());
+                    }
+                    _ => return None,
+                }
+            }
+            let steps: Vec<&[u8]> = steps.iter().map(Vec::as_slice).collect();
+            Some((Expr((*reference).refexpr.cast()), Expr::of_texts(array::of_texts(&steps))))
+        }
+    }
+
+    /// A call of a function that compares in the collation of another call.
+    pub fn collated_as(self, comparison: Expr) -> Expr {
+        // SAFETY: tags are checked.
+        unsafe {
+            if is_a(self.0, pg_sys::NodeTag::T_FuncExpr) {
+                (*self.0.cast::<pg_sys::FuncExpr>()).inputcollid = pg_sys::exprInputCollation(comparison.0);
+            }
+        }
+        self
+    }
+
+    /// NOT `self`.
+    pub fn negated(self) -> Expr {
+        // SAFETY: a list of one boolean expression.
+        unsafe {
+            let one = make_list(&[self]);
+            Expr(pg_sys::makeBoolExpr(pg_sys::BoolExprType::NOT_EXPR, one, -1).cast())
         }
     }
 

@@ -19,6 +19,7 @@ use crate::pg::raw::datum::{Varlena, cstring, varlena};
 use crate::pg::raw::encoding;
 use crate::pg::session;
 use crate::pg::values::accessor;
+use crate::pg::values::seal::OpenValue;
 
 /// Whose values a filter is for, and who said so.
 #[derive(Clone, Copy)]
@@ -180,32 +181,76 @@ pub fn filter_any(call: Call) -> Returned {
     remember(call, &[&named_key(&named), &question.encode()?], || make_named(named.as_deref(), &question))
 }
 
+/// `filter_any_for(jsonb[], keyring int4)`: what a rewritten `@> ANY` with a parameter calls; 0 is the session's.
+pub fn filter_any_for(call: Call) -> Returned {
+    let (list, keyring) = (call.varlena(0), call.int4(1));
+    remember(call, &[&keyring.to_be_bytes(), list.bytes()], || {
+        make_numbered(keyring, &Question::ContainsAny(array::documents(list.datum())?))
+    })
+}
+
 /// `filter_text(accessor int4, steps text[], value text, keyring int4)`: what a rewritten `=` with a parameter
 /// calls; keyring 0 is the session's.
 pub fn filter_text(call: Call) -> Returned {
     let text = call.varlena(2);
-    remember_text(call, text, |keyring| make_text(call, keyring, text.bytes()))
+    remember_text(call, text, |part| part.filter([Some(text.bytes())]))
 }
 
 /// `filter_text(accessor int4, steps text[], value encrypted_text, keyring int4)`.
 pub fn filter_sealed_text(call: Call) -> Returned {
     let sealed = call.varlena(2);
-    remember_text(call, sealed, |keyring| {
-        make_text(call, keyring, accessor::open_literal(sealed.bytes())?.content())
+    remember_text(call, sealed, |part| {
+        let opened = accessor::open_literal(sealed.bytes())?;
+        part.filter([Some(opened.content())])
     })
 }
 
-fn remember_text(call: Call, value: Varlena, make: impl FnOnce(i32) -> Result<Vec<u8>, PgError>) -> Returned {
-    let (steps, keyring) = (call.varlena(1), call.int4(3));
-    let inputs = [&call.int4(0).to_be_bytes(), steps.bytes(), &keyring.to_be_bytes(), value.bytes()];
-    remember(call, &inputs, || make(keyring))
+/// `filter_text_any(accessor int4, steps text[], list text[], keyring int4)`: what a rewritten `= ANY` with a parameter
+/// calls.
+pub fn filter_text_any(call: Call) -> Returned {
+    let list = call.varlena(2);
+    remember_text(call, list, |part| {
+        let texts = array::values(list.datum())?;
+        part.filter(texts.iter().map(|text| text.as_ref().map(Varlena::bytes)))
+    })
 }
 
-fn make_text(call: Call, keyring: i32, text: &[u8]) -> Result<Vec<u8>, PgError> {
-    let accessor = Accessor::try_from(call.int4(0) as u8).unwrap_or(Accessor::Path);
-    let steps = array::steps(call.datum(1))?.unwrap_or_default();
-    let steps = memory::collect(steps.iter().map(Varlena::bytes))?;
-    make_numbered(keyring, &Question::Text(TextQuery { accessor, steps, text }))
+/// `filter_text_any(accessor int4, steps text[], list encrypted_text[], keyring int4)`.
+pub fn filter_sealed_text_any(call: Call) -> Returned {
+    let list = call.varlena(2);
+    remember_text(call, list, |part| {
+        let opened = accessor::open_literals(&array::values(list.datum())?)?;
+        part.filter(opened.iter().map(|text| text.as_ref().map(OpenValue::content)))
+    })
+}
+
+/// The text in a value that a rewritten comparison is about, and whose values.
+struct TextPart {
+    accessor: Accessor,
+    steps: Vec<Varlena>,
+    keyring: i32,
+}
+
+impl TextPart {
+    fn filter<'a>(&'a self, list: impl IntoIterator<Item = Option<&'a [u8]>>) -> Result<Vec<u8>, PgError> {
+        let steps = memory::collect(self.steps.iter().map(Varlena::bytes))?;
+        let query = TextQuery::of_list(self.accessor, steps, list)?;
+        make_numbered(self.keyring, &Question::Text(query))
+    }
+}
+
+fn remember_text(
+    call: Call,
+    asked: Varlena,
+    make: impl FnOnce(&TextPart) -> Result<Vec<u8>, PgError>,
+) -> Returned {
+    let (steps, keyring) = (call.varlena(1), call.int4(3));
+    let inputs = [&call.int4(0).to_be_bytes(), steps.bytes(), &keyring.to_be_bytes(), asked.bytes()];
+    remember(call, &inputs, || {
+        let accessor = Accessor::try_from(call.int4(0) as u8).unwrap_or(Accessor::Path);
+        let steps = array::steps(call.datum(1))?.unwrap_or_default();
+        make(&TextPart { accessor, steps, keyring })
+    })
 }
 
 /// The keyring of a column or a caller.

@@ -1,6 +1,8 @@
 //! `@>`, `@@` and the two halves they are rewritten into: the token match, which sees bytes only, and the
 //! exact half, which decrypts.
 
+use pgrx::pg_sys::Datum;
+
 use crate::core::filter::{Binding, Filter};
 use crate::core::header::{Head, parse_head};
 use crate::core::token::marker;
@@ -53,6 +55,32 @@ pub fn exact_match(call: Call) -> Returned {
             _ => filter.every_keyring() || keyring == filter.keyring(),
         },
     })
+}
+
+/// `exact_match_any(encrypted_*, encrypted_filter)`, operator `@>|`: the same for a list that is not known while it is
+/// planned. With ANY, nothing is in an empty one, not even NULL.
+pub fn exact_match_any(call: Call) -> Returned {
+    if call.is_null(1) {
+        return Ok(None);
+    }
+    if Filter::parse(call.varlena(1).bytes())?.is_empty_list() {
+        return boolean(false);
+    }
+    if call.is_null(0) { Ok(None) } else { exact_match(call) }
+}
+
+/// `exact_differ(encrypted_*, encrypted_filter)`, operator `!@>#`: NOT `@>#`.
+pub fn exact_differ(call: Call) -> Returned {
+    exact_match(call).map(opposite)
+}
+
+/// `exact_differ_any(encrypted_*, encrypted_filter)`, operator `!@>|`: NOT `@>|`.
+pub fn exact_differ_any(call: Call) -> Returned {
+    exact_match_any(call).map(opposite)
+}
+
+fn opposite(answer: Option<Datum>) -> Option<Datum> {
+    answer.map(|answer| (answer.value() & 0xFF == 0).into())
 }
 
 /// `matches(encrypted_jsonb, encrypted_filter)`, operator `@@`, where it was not rewritten: of something computed, each

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use pgrx::pg_sys;
+
 use crate::core::between::Between;
 use crate::core::filter::Filter;
 use crate::core::header::{Content, parse_head};
@@ -9,12 +11,12 @@ use crate::core::memory::{self, OutOfMemory};
 use crate::core::policy::Policy;
 use crate::core::question::Question;
 use crate::core::range::Reading;
-use crate::core::text_query::{Accessor, TextQuery};
+use crate::core::text_query::{Accessor, Link, TextQuery};
 use crate::pg::catalog::Keyring;
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::datum::Owned;
-use crate::pg::raw::jsonb;
+use crate::pg::raw::jsonb::{self, Function};
 use crate::pg::search::filters;
 use crate::pg::session::Checked;
 use crate::pg::values::accessor;
@@ -61,8 +63,8 @@ impl OpenDocument {
 pub struct OpenFilter {
     bytes: Vec<u8>,
     question: Question<Owned>,
-    /// What jsonb's function behind the accessor takes, where the question is about a text in a document.
-    argument: Owned,
+    /// How the text in a document is reached, where the question is about one.
+    way: Vec<Step>,
     value: OpenDocument,
 }
 
@@ -71,7 +73,7 @@ impl Default for OpenFilter {
         OpenFilter {
             bytes: Vec::new(),
             question: Question::ContainsAny(Vec::new()),
-            argument: Owned::default(),
+            way: Vec::new(),
             value: OpenDocument::default(),
         }
     }
@@ -86,7 +88,7 @@ impl OpenFilter {
         self.bytes.clear();
         filters::with_question(filter, |question| {
             if let Question::Text(query) = &question {
-                self.argument = argument_of(query)?;
+                self.way = way_of(query)?;
             }
             self.question = match question.held_as(Owned::new)? {
                 Question::Casefold(document) => Question::Casefold(jsonb::casefolded(&document)?),
@@ -117,33 +119,75 @@ impl OpenFilter {
                 (contained || !self.question.has_nulls()).then_some(contained)
             }
             Question::Casefold(query) => Some(jsonb::casefolded(document)?.contains(query)),
-            Question::Text(query) => text_equals(query, &self.argument, document),
+            Question::Text(query) => text_equals(query, &self.way, document),
             Question::Between(between) => Some(between.holds(document.bytes(), self.value.reading(between))?),
         })
     }
 }
 
 /// Compares the text in `value`, a jsonb or, for the whole, a text; NULL where there is none.
-fn text_equals(query: &TextQuery<Owned>, argument: &Owned, value: &Owned) -> Option<bool> {
-    let argument = match query.accessor {
-        Accessor::Whole => return Some(value.bytes() == query.text.bytes()),
-        Accessor::Field | Accessor::Path => argument.datum(),
-        Accessor::Element => position(query).into(),
-    };
-    let (_, as_text) = accessor::functions(query.accessor);
-    as_text.varlena(value.datum(), argument).map(|text| text.bytes() == query.text.bytes())
+fn text_equals(query: &TextQuery<Owned>, way: &[Step], value: &Owned) -> Option<bool> {
+    let Some((last, before)) = way.split_last() else { return query.answer(value.bytes()) };
+    let mut document = value.datum();
+    for step in before {
+        document = step.part().varlena(document, step.argument())?.datum();
+    }
+    query.answer(last.text().varlena(document, last.argument())?.bytes())
 }
 
-fn position(query: &TextQuery<Owned>) -> i32 {
-    let digits = query.steps.first().and_then(|step| std::str::from_utf8(step.bytes()).ok());
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or_default()
+/// One call of jsonb's functions behind an accessor, with its argument.
+struct Step {
+    accessor: Accessor,
+    argument: Owned,
+    /// The argument where it is passed by value.
+    position: i32,
 }
 
-/// A position is passed by value and is not among these.
-fn argument_of(query: &TextQuery<&[u8]>) -> Result<Owned, OutOfMemory> {
+impl Step {
+    fn part(&self) -> Function {
+        accessor::functions(self.accessor).0
+    }
+
+    fn text(&self) -> Function {
+        accessor::functions(self.accessor).1
+    }
+
+    fn argument(&self) -> pg_sys::Datum {
+        if self.accessor == Accessor::Element { self.position.into() } else { self.argument.datum() }
+    }
+
+    fn of_field(key: &[u8]) -> Result<Self, OutOfMemory> {
+        Ok(Step { accessor: Accessor::Field, argument: Owned::new(key)?, position: 0 })
+    }
+
+    fn of_element(digits: &[u8]) -> Self {
+        let position = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+        let position = position.unwrap_or_default();
+        Step { accessor: Accessor::Element, argument: Owned::default(), position }
+    }
+
+    fn of_path(steps: &[&[u8]]) -> Result<Self, OutOfMemory> {
+        let argument = Owned::new(array::of_texts(steps).bytes())?;
+        Ok(Step { accessor: Accessor::Path, argument, position: 0 })
+    }
+}
+
+/// The calls that reach the text; none where the value is the text.
+fn way_of(query: &TextQuery<&[u8]>) -> Result<Vec<Step>, OutOfMemory> {
+    let first = query.steps.first().copied().unwrap_or_default();
     match query.accessor {
-        Accessor::Field => Owned::new(query.steps.first().copied().unwrap_or_default()),
-        Accessor::Path => Owned::new(array::of_texts(&query.steps).bytes()),
-        Accessor::Element | Accessor::Whole => Ok(Owned::default()),
+        Accessor::Whole => Ok(Vec::new()),
+        Accessor::Field => Ok(vec![Step::of_field(first)?]),
+        Accessor::Element => Ok(vec![Step::of_element(first)]),
+        Accessor::Path => Ok(vec![Step::of_path(&query.steps)?]),
+        Accessor::Chain if query.steps.is_empty() => Ok(vec![Step::of_path(&[])?]),
+        Accessor::Chain => {
+            let links = query.steps.iter().filter_map(|step| Link::decode(step));
+            memory::try_collect(links.map(|link| match link {
+                Link::Field(key) => Step::of_field(key),
+                Link::Element(digits) => Ok(Step::of_element(digits)),
+                Link::Path(step) => Step::of_path(&[step]),
+            }))
+        }
     }
 }

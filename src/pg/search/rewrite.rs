@@ -19,6 +19,7 @@ use crate::pg::search::between::{self, Given};
 use crate::pg::search::filters::{self, Target};
 use crate::pg::search::objects::Objects;
 use crate::pg::session;
+use crate::pg::values::seal::OpenValue;
 use crate::pg::values::{accessor, choice};
 
 /// A value that something is asked about.
@@ -67,6 +68,12 @@ impl Asked {
             Answers::Column(keyring) => Ok(Target { keyring, binding: Binding::Fixed }),
             _ => filters::session_target(),
         }
+    }
+
+    /// `value @~ filter` and `value @>| filter`, of a list that is not known yet.
+    fn halves_of_list(&self, objects: &Objects, filter: Expr) -> Option<(Expr, Expr)> {
+        let narrow = objects.operator(c"@~", self.value.copy(), filter.copy())?;
+        Some((narrow, objects.operator(c"@>|", self.value.copy(), filter)?))
     }
 
     /// `value @~ filter` and `value @># query`, which is the filter itself or what it was made from.
@@ -171,16 +178,71 @@ pub fn equal_support(call: Call) -> Returned {
 }
 
 fn equal(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
-    let Some((left, right)) = request.two_arguments().filter(|_| !request.has_loose_collation()) else {
-        return Ok(None);
-    };
-    let side = TextSide::of(request, left, right).or_else(|| TextSide::of(request, right, left));
-    let Some(side) = side.filter(|side| side.asked.answers != Answers::Each) else { return Ok(None) };
-    let Some(objects) = Objects::beside(side.asked.value) else { return Ok(None) };
+    let Some((side, objects)) = sides(request) else { return Ok(None) };
     Ok(side.filter(&objects)?.and_then(|filter| side.rewritten(&objects, filter)))
 }
 
-/// A text that a column has or holds, and what it is compared with.
+/// The side of `=` or `<>` that a filter can be asked of.
+fn sides(request: &SimplifyRequest) -> Option<(TextSide, Objects)> {
+    let (left, right) = request.two_arguments().filter(|_| !request.has_loose_collation())?;
+    let side = TextSide::of(request, left, right).or_else(|| TextSide::of(request, right, left))?;
+    let objects = Objects::beside(side.asked.value).filter(|_| side.asked.answers != Answers::Each)?;
+    Some((side, objects))
+}
+
+/// `differ_support(internal)`: for `<>`, which is NOT `=`: `c !@># filter`.
+pub fn differ_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    answered(&request, differ(&request))
+}
+
+fn differ(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
+    let Some((side, objects)) = sides(request) else { return Ok(None) };
+    let filter = side.filter(&objects)?;
+    Ok(filter.and_then(|filter| objects.operator(c"!@>#", side.asked.value.copy(), filter)))
+}
+
+/// `equal_any_support(internal)`: for `equal_any(encrypted_text, list)`, as the planner hook writes `= ANY`.
+pub fn equal_any_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    answered(&request, equal_any(&request))
+}
+
+fn equal_any(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
+    let Some((value, list)) = request.value_and_list() else { return Ok(None) };
+    let Some(objects) = list.element_type().and_then(|_| Objects::beside(value)) else { return Ok(None) };
+    let side = TextSide::of(request, value, list).filter(|side| side.asked.answers != Answers::Each);
+    let Some(side) = side.filter(|_| !is_known_empty(list)) else { return Ok(None) };
+    Ok(side.filter(&objects)?.and_then(|filter| side.rewritten(&objects, filter)))
+}
+
+/// `contains_any_support(internal)`: for `contains_any(encrypted_jsonb, jsonb[])`, as the planner hook writes `@> ANY`.
+pub fn contains_any_support(call: Call) -> Returned {
+    let Some(request) = simplify_request(call.datum(0)) else { return not_rewritten() };
+    answered(&request, contains_any(&request))
+}
+
+fn contains_any(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
+    let Some((value, list)) = request.value_and_list() else { return Ok(None) };
+    let asked = Asked::of(request, value);
+    let objects = Objects::beside(value).filter(|_| asked.answers != Answers::Each && !is_known_empty(list));
+    let Some(objects) = objects else { return Ok(None) };
+    if let Some(question) = known_documents(&[list])? {
+        let filter = refreshed(&objects, filters::make_planned(asked.target()?, &question)?);
+        return Ok(filter.and_then(|filter| both(asked.halves(&objects, filter, None))));
+    }
+    let types = [pg_sys::JSONBARRAYOID, pg_sys::INT4OID];
+    let arguments = [list.copy(), Expr::of_int4(asked.keyring())];
+    let filter = objects.filter_call(c"filter_any_for", &types, &arguments);
+    Ok(filter.and_then(|filter| both(asked.halves_of_list(&objects, filter))))
+}
+
+/// Nothing is in it, not even NULL, or in none at all.
+fn is_known_empty(list: Expr) -> bool {
+    list.is_null_constant() || list.constant().is_some_and(|list| array::length(list.datum()) == 0)
+}
+
+/// A text that a column has or holds, and the text, or list of texts, that it is compared with.
 struct TextSide {
     asked: Asked,
     accessor: Accessor,
@@ -191,8 +253,9 @@ struct TextSide {
 impl TextSide {
     /// `None` where the filter would have to be made for each pair of rows, or the path for each row.
     fn of(request: &SimplifyRequest, sealed: Expr, text: Expr) -> Option<Self> {
-        let is_text = text.base_type() == pg_sys::TEXTOID;
-        if !is_text && (text.has_columns() || text.base_type() != sealed.base_type()) {
+        let asked_type = text.element_type().unwrap_or(text.base_type());
+        let is_text = asked_type == pg_sys::TEXTOID;
+        if !is_text && (text.has_columns() || asked_type != sealed.base_type()) {
             return None;
         }
         let column = choice::chosen_value(sealed).or_else(|| choice::each_value(sealed)).unwrap_or(sealed);
@@ -200,27 +263,35 @@ impl TextSide {
             let asked = Asked::of(request, sealed);
             return Some(TextSide { asked, accessor: Accessor::Whole, steps: Vec::new(), text });
         }
-        let (document, accessor, argument) = accessor::text_part(column)?;
-        let steps = accessor::steps(accessor, argument.constant_datum()?).ok()??;
+        let (document, accessor, steps) = accessor::text_source(column)?;
         let asked = Asked::of(request, document);
         (!asked.value.must_run_once()).then_some(TextSide { asked, accessor, steps, text })
     }
 
     fn filter(&self, objects: &Objects) -> Result<Option<Expr>, PgError> {
-        let Some(text) = self.text.constant() else { return Ok(self.filter_call(objects)) };
-        let opened;
-        let text = if self.text.base_type() == pg_sys::TEXTOID {
-            text.bytes()
-        } else {
-            opened = accessor::open_literal(text.bytes())?;
-            opened.content()
-        };
+        let Some(asked) = self.text.constant() else { return Ok(self.filter_call(objects)) };
+        let is_list = self.text.element_type().is_some();
+        let texts = if is_list { array::values(asked.datum())? } else { vec![Some(asked)] };
+        let is_text = [pg_sys::TEXTOID, pg_sys::TEXTARRAYOID].contains(&self.text.base_type());
+        if is_text {
+            return self.constant_filter(objects, texts.iter().map(|text| text.as_ref().map(Varlena::bytes)));
+        }
+        let opened = accessor::open_literals(&texts)?;
+        self.constant_filter(objects, opened.iter().map(|text| text.as_ref().map(OpenValue::content)))
+    }
+
+    fn constant_filter<'a>(
+        &'a self,
+        objects: &Objects,
+        list: impl IntoIterator<Item = Option<&'a [u8]>>,
+    ) -> Result<Option<Expr>, PgError> {
         let steps = self.steps.iter().map(Vec::as_slice).collect();
-        let question = Question::Text(TextQuery { accessor: self.accessor, steps, text });
+        let question = Question::Text(TextQuery::of_list(self.accessor, steps, list)?);
         Ok(refreshed(objects, filters::make_planned(self.asked.target()?, &question)?))
     }
 
-    /// `filter_text(accessor, steps, text, keyring)`, with 0 for the session's keyring.
+    /// `filter_text(accessor, steps, text, keyring)` or `filter_text_any(accessor, steps, list, keyring)`, with 0 for the
+    /// session's keyring.
     fn filter_call(&self, objects: &Objects) -> Option<Expr> {
         let steps: Vec<&[u8]> = self.steps.iter().map(Vec::as_slice).collect();
         let arguments = [
@@ -230,11 +301,17 @@ impl TextSide {
             Expr::of_int4(self.asked.keyring()),
         ];
         let types = [pg_sys::INT4OID, pg_sys::TEXTARRAYOID, self.text.base_type(), pg_sys::INT4OID];
-        objects.filter_call(c"filter_text", &types, &arguments)
+        let name = if self.text.element_type().is_some() { c"filter_text_any" } else { c"filter_text" };
+        objects.filter_call(name, &types, &arguments)
     }
 
     fn rewritten(&self, objects: &Objects, filter: Expr) -> Option<Expr> {
-        let (narrow, exact) = self.asked.halves(objects, filter, None)?;
+        let is_open_list = self.text.element_type().is_some() && self.text.constant().is_none();
+        let (narrow, exact) = if is_open_list {
+            self.asked.halves_of_list(objects, filter)?
+        } else {
+            self.asked.halves(objects, filter, None)?
+        };
         Some(match self.accessor {
             Accessor::Whole => narrow.and(exact),
             _ => narrow.or_null().and(exact),

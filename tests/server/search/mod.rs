@@ -2,6 +2,7 @@
 
 mod collations;
 mod contexts;
+mod lists;
 mod operators;
 pub mod oracle;
 mod pg_regress;

@@ -189,7 +189,7 @@ impl Oracle {
         let (first, second) = (literal(first), literal(second));
         for shape in SHAPES {
             for (column, operator) in sealed_conditions() {
-                if !self.random.one_in(8) {
+                if !self.random.one_in(20) {
                     continue;
                 }
                 let text = shape.statement(column, operator, &first, &second);
@@ -206,7 +206,7 @@ impl Oracle {
     fn compare_prepared(&mut self, phase: &str, scan: &str, first: &str, second: &str) -> usize {
         let mut compared = 0;
         for prepared in &self.prepared {
-            if !self.random.one_in(12) {
+            if !self.random.one_in(30) {
                 continue;
             }
             let mode = *self.random.pick(&["force_generic_plan", "force_custom_plan"]);
@@ -293,13 +293,37 @@ enum Operator {
     Text(&'static str),
     TextDiffers,
     TextIn,
+    /// The text that this reads is one of a list with a NULL, or none of it.
+    TextAny(&'static str),
+    TextAll(&'static str),
+    TextInQuery,
+    ContainsAny,
 }
 
-const TEXTS: [&str; 6] = ["->> 'a'", "->> 'é'", "->> 0", "#>> '{a,0}'", "#>> '{b,a}'", "#>> '{}'"];
+const TEXTS: [&str; 14] = [
+    "->> 'a'",
+    "->> 'é'",
+    "->> 0",
+    "#>> '{a,0}'",
+    "#>> '{b,a}'",
+    "#>> '{}'",
+    "-> 'b' ->> 'a'",
+    "-> 'a' ->> 0",
+    "-> 'a' -> 0 ->> -1",
+    "-> 0 ->> 'a'",
+    "-> 0 ->> 0",
+    "#> '{a,0}' ->> 'a'",
+    "-> 'b' -> 'a' #>> '{0}'",
+    "-> 'a' #>> '{}'",
+];
 
 fn sealed_conditions() -> impl Iterator<Item = (&'static str, Operator)> {
-    use Operator::{Contains, Filter, FilterAny, Text, TextDiffers, TextIn};
-    let operators = [Contains, Filter, FilterAny, TextDiffers, TextIn].into_iter().chain(TEXTS.map(Text));
+    use Operator::{
+        Contains, ContainsAny, Filter, FilterAny, Text, TextAll, TextAny, TextDiffers, TextIn, TextInQuery,
+    };
+    let operators = [Contains, Filter, FilterAny, TextDiffers, TextIn, TextInQuery, ContainsAny];
+    let lists = [TEXTS[0], TEXTS[6], TEXTS[7]].into_iter().flat_map(|read| [TextAny(read), TextAll(read)]);
+    let operators = operators.into_iter().chain(TEXTS.map(Text)).chain(lists);
     operators.flat_map(|operator| ["sealed", "loose"].map(|column| (column, operator)))
 }
 
@@ -308,7 +332,7 @@ impl Operator {
         match self {
             Operator::Contains | Operator::Filter => Operator::Contains,
             Operator::FilterAny | Operator::PlainAny => Operator::PlainAny,
-            Operator::Text(_) | Operator::TextDiffers | Operator::TextIn => self,
+            _ => self,
         }
     }
 
@@ -320,6 +344,18 @@ impl Operator {
             Operator::PlainAny => format!("({column} @> {first} OR {column} @> {second})"),
             Operator::Text(read) => format!("(({column} {read}) = ({first} {read}))"),
             Operator::TextDiffers => format!("(({column} ->> 'a') <> ({first} ->> 'a'))"),
+            Operator::TextAny(read) => {
+                format!("(({column} {read}) = ANY (ARRAY[({first} {read})::text, ({second} {read})::text]))")
+            }
+            Operator::TextAll(read) => {
+                format!(
+                    "(({column} {read}) <> ALL (ARRAY[({first} {read})::text, ({second} ->> 'a')::text]))"
+                )
+            }
+            Operator::TextInQuery => {
+                format!("(({column} ->> 'a') IN (SELECT q ->> 'a' FROM unnest(ARRAY[{first}, {second}]) q))")
+            }
+            Operator::ContainsAny => format!("({column} @> ANY (ARRAY[{first}, {second}]))"),
             Operator::TextIn => {
                 format!("(({column} ->> 'a') IN (({first} ->> 'a'), ({second} #>> '{{a}}')))")
             }
