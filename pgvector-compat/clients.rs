@@ -48,24 +48,43 @@ fn run(command: &mut Command) {
     eprintln!("{}", said[0].trim_end());
 }
 
-fn python(name: &str, arguments: &[String]) {
-    let python = std::env::var_os("PGSEAL_CLIENTS").expect("PGSEAL_CLIENTS: run make test");
-    run(Command::new(python).arg(script(name)).args(arguments));
+fn program() -> Command {
+    Command::new(std::env::var_os("PGSEAL_CLIENTS").expect("PGSEAL_CLIENTS: run make test"))
 }
 
-fn node(name: &str, arguments: &[String]) {
+fn python(name: &str, arguments: &[String]) {
+    run(program().arg(script(name)).args(arguments));
+}
+
+/// A folder with the packages of npm, where a script finds them beside itself, unless there are none.
+fn node_folder() -> Option<tempfile::TempDir> {
     let modules = PathBuf::from(std::env::var_os("PGSEAL_NODE").expect("PGSEAL_NODE: run make test"));
     if !modules.join("pg").exists() {
         eprintln!("the packages of npm are not installed: not run");
-        return;
+        return None;
     }
-    // A module is looked for beside the script.
     let dir = tempfile::tempdir().expect("a folder");
-    std::os::unix::fs::symlink(&modules, dir.path().join("node_modules")).expect("a link");
-    for file in [name, "twins.mjs", "refused.txt"] {
-        std::fs::copy(script(file), dir.path().join(file)).expect("a copy");
+    let own = dir.path().join("node_modules");
+    std::fs::create_dir(&own).expect("a folder");
+    for module in std::fs::read_dir(&modules).expect("packages") {
+        let module = module.expect("a package");
+        std::os::unix::fs::symlink(module.path(), own.join(module.file_name())).expect("a link");
     }
-    run(Command::new("node").arg(dir.path().join(name)).args(arguments));
+    Some(dir)
+}
+
+fn node(folder: &Path, name: &str, arguments: &[String]) {
+    for file in [name, "twins.mjs", "refused.txt"] {
+        std::fs::copy(script(file), folder.join(file)).expect("a copy");
+    }
+    run(Command::new("node").arg(folder.join(name)).args(arguments));
+}
+
+/// A package of this repository, copied to where an installer may write.
+fn copied(package: &str, into: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("pgvector-compat").join(package);
+    run(Command::new("cp").arg("-r").arg(source).arg(into));
+    into.join(package)
 }
 
 #[test]
@@ -92,7 +111,9 @@ fn drivers_read_and_write_as_for_jsonb_and_text() {
     python("psycopg_client.py", &[servers.connection_string("encrypted")]);
     python("sqlalchemy_client.py", &[servers.url("psycopg", "encrypted")]);
     let socket = servers.cluster.socket_dir().display().to_string();
-    node("node_postgres.mjs", &[socket, "encrypted".to_owned()]);
+    if let Some(folder) = node_folder() {
+        node(folder.path(), "node_postgres.mjs", &[socket, "encrypted".to_owned()]);
+    }
 }
 
 /// Two new databases of one server, plain and encrypted, by name.
@@ -116,11 +137,6 @@ fn python_twins(name: &str, scheme: &str) {
     let (cluster, databases) = twins();
     let socket = cluster.socket_dir().display();
     python(name, &databases.map(|database| format!("{scheme}://postgres@/{database}?host={socket}")));
-}
-
-fn node_twins(name: &str) {
-    let (cluster, databases) = twins();
-    node(name, &[&[cluster.socket_dir().display().to_string()], &databases[..]].concat());
 }
 
 #[test]
@@ -158,9 +174,41 @@ fn asyncpg_answers_as_on_plain_columns() {
 
 #[test]
 fn javascript_clients_answer_as_on_plain_columns() {
+    let Some(folder) = node_folder() else { return };
     for name in ["postgresjs_client.mjs", "drizzle_client.mjs", "knex_client.mjs", "typeorm_client.mjs"] {
-        node_twins(name);
+        let (cluster, databases) = twins();
+        let socket = [cluster.socket_dir().display().to_string()];
+        node(folder.path(), name, &[&socket[..], &databases[..]].concat());
     }
+}
+
+#[test]
+fn the_python_package_installs_and_serves_its_clients() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let installed = dir.path().join("installed");
+    let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"];
+    run(program().args(pip).arg(&installed).arg(copied("python", dir.path())));
+    let (cluster, [_, encrypted]) = twins();
+    run(program()
+        .env("PYTHONPATH", installed)
+        .arg(script("python_package.py"))
+        .arg(cluster.socket_dir())
+        .arg(encrypted));
+}
+
+#[test]
+fn the_npm_package_installs_and_serves_its_clients() {
+    let Some(folder) = node_folder() else { return };
+    let package = folder.path().join("node_modules/pgseal");
+    let source = copied("npm", folder.path());
+    run(Command::new("npm").args(["pack", "--silent"]).arg(source).current_dir(folder.path()));
+    std::fs::create_dir(&package).expect("a folder");
+    run(Command::new("tar")
+        .args(["-xzf", concat!("pgseal-", env!("CARGO_PKG_VERSION"), ".tgz"), "--strip-components=1", "-C"])
+        .arg(package)
+        .current_dir(folder.path()));
+    let (cluster, [_, encrypted]) = twins();
+    node(folder.path(), "node_package.mjs", &[cluster.socket_dir().display().to_string(), encrypted]);
 }
 
 #[test]
