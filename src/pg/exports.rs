@@ -163,6 +163,7 @@ sql_functions! {
     pgseal_shared_keys_held => monitor::shared_keys_held;
     pgseal_require_shared_keys => monitor::require_shared_keys;
     pgseal_set_kms_token => monitor::set_kms_token;
+    pgseal_set_kms_token_local => monitor::set_kms_token_local;
     pgseal_kms_problem_record => monitor::kms_problem;
     pgseal_kms_endpoint => monitor::kms_endpoint;
 

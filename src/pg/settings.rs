@@ -288,9 +288,10 @@ pub fn is_token_given() -> bool {
     TOKEN_GIVEN.get()
 }
 
-/// Puts the session's token under the rules of settings: RESET ALL, DISCARD ALL and a rollback take it away.
-pub fn set_token_given(given: bool) {
-    setting::set_boolean(c"pgseal.kms_token_given", given);
+/// Puts the session's token under the rules of settings: RESET ALL, DISCARD ALL and a rollback take it away, and the
+/// transaction's end one that is local.
+pub fn set_token_given(given: bool, is_local: bool) {
+    setting::set_boolean(c"pgseal.kms_token_given", given, is_local);
 }
 
 /// What a KMS client needs to know.

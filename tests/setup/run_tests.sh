@@ -1,5 +1,5 @@
 #!/bin/sh
-# run_tests.sh [MAJOR]: runs all tests, the server tests on PostgreSQL 18 as well, or only those on that version; sums up.
+# run_tests.sh [MAJOR...]: runs all tests, the server tests on PostgreSQL 18 as well, or only those on these versions; sums up.
 . "$(dirname -- "$0")/common.sh"
 cd "$root"
 
@@ -19,16 +19,16 @@ run() {
 export PGSEAL_BAO="$deps/openbao/bin/bao" PGSEAL_MOTO="$deps/moto/bin/moto_server" PGSEAL_CLOUDS="$deps/clouds/bin/python"
 export PGSEAL_CLIENTS="$deps/clients/bin/python" PGSEAL_NODE="$deps/node/node_modules"
 
-# on_version MAJOR: the server tests on a PostgreSQL of the tests' own.
+# on_version MAJOR: the server tests on that PostgreSQL, one of the tests' own where it is not the one installed.
 on_version() {
-    PG_CONFIG=$("tests/setup/postgresql$1.sh")
+    [ "$(pg_major)" = "$1" ] || PG_CONFIG=$("tests/setup/postgresql$1.sh")
     export PG_CONFIG
     tests/setup/released.sh
     run "Server tests on PostgreSQL $1" --features server-tests --test server
 }
 
-if [ $# = 1 ]; then
-    on_version "$1"
+if [ $# -gt 0 ]; then
+    for major in "$@"; do on_version "$major"; done
 else
     tests/setup/released.sh
     run "Core tests, without PostgreSQL"

@@ -29,6 +29,25 @@ pub fn kms_endpoint(_: Call) -> Returned {
 /// `set_kms_token(token text)`; NULL goes back to the server's credentials. The setting behind it makes RESET ALL,
 /// DISCARD ALL and a rollback take the token away.
 pub fn set_kms_token(call: Call) -> Returned {
+    use_token(call, false)
+}
+
+/// `set_kms_token(token text, is_local boolean)`: with `is_local` the transaction's end takes the token away, too, as it does
+/// to SET LOCAL. A pooler may give the connection to somebody else then.
+pub fn set_kms_token_local(call: Call) -> Returned {
+    let is_local = !call.is_null(1) && call.boolean(1);
+    if is_local && call.is_null(0) {
+        return Err(PgError::Argument(
+            "a transaction can have a KMS token of its own, but not do without one".into(),
+        ));
+    }
+    if is_local && settings::is_token_given() && !session::is_token_local() {
+        return Err(PgError::TokenOfSession);
+    }
+    use_token(call, is_local)
+}
+
+fn use_token(call: Call, is_local: bool) -> Returned {
     let text = call.optional_text(0)?.map(zeroize::Zeroizing::new);
     let token = text.as_ref().map(|text| {
         let token = Token::parse(text);
@@ -36,8 +55,8 @@ pub fn set_kms_token(call: Call) -> Returned {
     });
     let token = token.transpose()?;
     let given = token.is_some();
-    session::use_token(token);
-    settings::set_token_given(given);
+    session::use_token(token, is_local);
+    settings::set_token_given(given, is_local);
     Ok(None)
 }
 

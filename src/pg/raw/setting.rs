@@ -62,16 +62,22 @@ unsafe extern "C-unwind" fn setting_assigned(_: *const std::ffi::c_char, _: *mut
     tell(|watcher| (watcher.setting_changed)());
 }
 
-/// Sets a boolean setting as SET does.
-pub fn set_boolean(name: &CStr, value: bool) {
+/// Sets a boolean setting as SET does, or SET LOCAL.
+pub fn set_boolean(name: &CStr, value: bool, is_local: bool) {
     let value = if value { c"on" } else { c"off" };
+    let action =
+        if is_local { pg_sys::GucAction::GUC_ACTION_LOCAL } else { pg_sys::GucAction::GUC_ACTION_SET };
     // SAFETY: both strings end with NUL; inside a transaction.
     unsafe {
-        pg_sys::SetConfigOption(
+        pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),
             pg_sys::GucContext::PGC_USERSET,
             pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
         );
     }
 }

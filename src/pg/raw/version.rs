@@ -1,7 +1,7 @@
 //! Everything in which the major versions of PostgreSQL differ for us. A new one is a change of this file: each item says
 //! which header it was read in.
 
-#[cfg(not(any(feature = "pg15", feature = "pg17", feature = "pg18")))]
+#[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
 compile_error!(
     "this major version of PostgreSQL is unknown: add its feature to each item of src/pg/raw/version.rs, beside \
      the header that the item names"
@@ -14,7 +14,7 @@ use pgrx::pg_sys;
 use super::tuple::Layout;
 
 /// `USER_TIMEOUT` of utils/timeout.h: the first number that RegisterTimeout hands out.
-#[cfg(feature = "pg15")]
+#[cfg(any(feature = "pg15", feature = "pg16"))]
 pub const USER_TIMEOUT: c_int = 12;
 
 /// `USER_TIMEOUT` of utils/timeout.h: the first number that RegisterTimeout hands out.
@@ -22,7 +22,7 @@ pub const USER_TIMEOUT: c_int = 12;
 pub const USER_TIMEOUT: c_int = 13;
 
 /// The number of a transaction's backend, storage/lock.h.
-#[cfg(feature = "pg15")]
+#[cfg(any(feature = "pg15", feature = "pg16"))]
 pub fn backend(transaction: &pg_sys::VirtualTransactionId) -> i32 {
     transaction.backendId
 }
@@ -41,7 +41,7 @@ pub fn owns(table: pg_sys::Oid) -> bool {
 }
 
 /// Does the current role own the table (utils/acl.h)?
-#[cfg(any(feature = "pg17", feature = "pg18"))]
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
 pub fn owns(table: pg_sys::Oid) -> bool {
     // SAFETY: a syscache lookup inside a transaction.
     unsafe { pg_sys::object_ownercheck(pg_sys::RelationRelationId, table, pg_sys::GetUserId()) }
@@ -55,7 +55,7 @@ pub fn may_set_role(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
 }
 
 /// May `member` SET ROLE to the role (utils/acl.h)?
-#[cfg(any(feature = "pg17", feature = "pg18"))]
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
 pub fn may_set_role(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a syscache lookup inside a transaction.
     unsafe { pg_sys::member_can_set_role(member, role) }
@@ -75,7 +75,7 @@ pub unsafe fn is_new(relation: pg_sys::Relation) -> bool {
 ///
 /// # Safety
 /// The relation is open.
-#[cfg(any(feature = "pg17", feature = "pg18"))]
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
 pub unsafe fn is_new(relation: pg_sys::Relation) -> bool {
     // SAFETY: as the caller says.
     unsafe { (*relation).rd_createSubid != 0 || (*relation).rd_firstRelfilelocatorSubid != 0 }
@@ -85,7 +85,7 @@ pub unsafe fn is_new(relation: pg_sys::Relation) -> bool {
 ///
 /// # Safety
 /// The descriptor has that many columns.
-#[cfg(any(feature = "pg15", feature = "pg17"))]
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
 pub unsafe fn layout(description: pg_sys::TupleDesc, columns: usize) -> Vec<Layout> {
     let alignment = |letter| match letter {
         pg_sys::TYPALIGN_CHAR => 1,
@@ -117,13 +117,22 @@ pub unsafe fn layout(description: pg_sys::TupleDesc, columns: usize) -> Vec<Layo
 
 /// Of RM_HEAP2_ID, a record whose redo takes a cleanup lock (access/heapam_xlog.h): XLOG_HEAP2_PRUNE, later
 /// XLOG_HEAP2_PRUNE_ON_ACCESS.
-#[cfg(any(feature = "pg15", feature = "pg17", feature = "pg18"))]
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 pub const PRUNE: u8 = 0x10;
 
 /// `struct xl_heap_prune` of that record: latestRemovedXid, of which 0 conflicts with no snapshot, nredirected 0, ndead 0.
 #[cfg(feature = "pg15")]
 pub fn nothing_pruned(horizon: pg_sys::TransactionId) -> [u8; 8] {
     let mut record = [0; 8];
+    record[..4].copy_from_slice(&horizon.into_inner().to_ne_bytes());
+    record
+}
+
+/// `struct xl_heap_prune` of that record: snapshotConflictHorizon, of which 0 conflicts with no snapshot, nredirected 0,
+/// ndead 0, isCatalogRel false, which is only asked about when the record is decoded.
+#[cfg(feature = "pg16")]
+pub fn nothing_pruned(horizon: pg_sys::TransactionId) -> [u8; 9] {
+    let mut record = [0; 9];
     record[..4].copy_from_slice(&horizon.into_inner().to_ne_bytes());
     record
 }
@@ -145,14 +154,14 @@ pub fn nothing_pruned(horizon: pg_sys::TransactionId) -> Vec<u8> {
 ///
 /// # Safety
 /// ANALYZE's structure of a column.
-#[cfg(feature = "pg15")]
+#[cfg(any(feature = "pg15", feature = "pg16"))]
 pub unsafe fn statistics_target(stats: *mut pg_sys::VacAttrStats) -> i32 {
     // SAFETY: the column's copy of its pg_attribute row.
     unsafe {
         if (*(*stats).attr).attstattarget < 0 {
-            (*(*stats).attr).attstattarget = pg_sys::default_statistics_target;
+            (*(*stats).attr).attstattarget = pg_sys::default_statistics_target as _;
         }
-        (*(*stats).attr).attstattarget
+        (*(*stats).attr).attstattarget.into()
     }
 }
 
@@ -175,7 +184,7 @@ pub unsafe fn statistics_target(stats: *mut pg_sys::VacAttrStats) -> i32 {
 pub fn analyze_delay_point() {
     // SAFETY: called where PostgreSQL's own functions for ANALYZE call it, between rows.
     unsafe {
-        #[cfg(any(feature = "pg15", feature = "pg17"))]
+        #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
         pg_sys::vacuum_delay_point();
         #[cfg(feature = "pg18")]
         pg_sys::vacuum_delay_point(true);
@@ -186,7 +195,7 @@ pub fn analyze_delay_point() {
 pub fn vacuum_delay_point() {
     // SAFETY: called between pages, with no lock of one held.
     unsafe {
-        #[cfg(any(feature = "pg15", feature = "pg17"))]
+        #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
         pg_sys::vacuum_delay_point();
         #[cfg(feature = "pg18")]
         pg_sys::vacuum_delay_point(false);
@@ -215,7 +224,7 @@ pub unsafe fn extend(relation: pg_sys::Relation, fork: pg_sys::ForkNumber::Type)
 ///
 /// # Safety
 /// The relation is open, and may be written.
-#[cfg(any(feature = "pg17", feature = "pg18"))]
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
 pub unsafe fn extend(relation: pg_sys::Relation, fork: pg_sys::ForkNumber::Type) -> pg_sys::Buffer {
     let of = pg_sys::BufferManagerRelation { rel: relation, ..Default::default() };
     let flags = pg_sys::ExtendBufferedFlags::EB_LOCK_FIRST;
@@ -248,7 +257,7 @@ pub unsafe fn count_scan(scan: pg_sys::IndexScanDesc) {
             {
                 (*counts).t_counts.t_numscans += 1;
             }
-            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
             {
                 (*counts).counts.numscans += 1;
             }
@@ -320,7 +329,7 @@ mod explain {
 ///
 /// # Safety
 /// A path of the planner.
-#[cfg(any(feature = "pg15", feature = "pg17"))]
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
 pub unsafe fn disabled_nodes(_: *mut pg_sys::Path) -> i32 {
     0
 }
@@ -340,7 +349,7 @@ pub unsafe fn disabled_nodes(path: *mut pg_sys::Path) -> i32 {
 ///
 /// # Safety
 /// An entry of a range table.
-#[cfg(any(feature = "pg15", feature = "pg17"))]
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
 pub unsafe fn grouped(_: *mut pg_sys::RangeTblEntry) -> Option<*mut pg_sys::List> {
     None
 }
@@ -367,7 +376,7 @@ pub unsafe fn columns(
     // SAFETY: as the caller says.
     unsafe {
         let (number, levels) = ((*row).varno, (*row).varlevelsup as i32);
-        #[cfg(any(feature = "pg15", feature = "pg17"))]
+        #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
         pg_sys::expandRTE(table, number, levels, -1, false, &mut names, &mut columns);
         #[cfg(feature = "pg18")]
         pg_sys::expandRTE(
@@ -385,7 +394,7 @@ pub unsafe fn columns(
 }
 
 /// What COPY's entry in the list of context callbacks points to, commands/copyfrom_internal.h, up to its options.
-#[cfg(any(feature = "pg15", feature = "pg17", feature = "pg18"))]
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 #[repr(C)]
 pub struct CopyState {
     #[cfg(feature = "pg18")]

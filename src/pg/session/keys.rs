@@ -68,15 +68,15 @@ pub(super) fn expire_in_time() {
 }
 
 /// Takes a KMS token for this session, or none. Keys unwrapped with the old credentials are not for the new ones.
-pub fn use_token(token: Option<Token>) {
-    if kms::replace_token(token) {
+pub fn use_token(token: Option<Token>, is_local: bool) {
+    if kms::replace_token(token, is_local) {
         forget_keys();
     }
 }
 
 /// The setting behind the token was reset.
 pub fn token_taken() {
-    use_token(None);
+    use_token(None, false);
 }
 
 /// Runs one call at a keyring's KMS; a denial drops the keyring's unwrapped keys at once.

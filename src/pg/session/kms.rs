@@ -1,6 +1,6 @@
 //! A session's way to the KMS: its clients, which keep what they logged in for, and its own token if it has one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -28,6 +28,8 @@ struct Connected {
 thread_local! {
     static CLIENTS_BY_ENDPOINT: RefCell<BTreeMap<String, Connected>> = const { RefCell::new(BTreeMap::new()) };
     static TOKEN: RefCell<Option<Rc<Token>>> = const { RefCell::new(None) };
+    /// The token is the transaction's.
+    static IS_LOCAL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs one call of a KMS, for `pgseal.stat`.
@@ -94,8 +96,14 @@ pub fn has_token() -> bool {
     settings::is_token_given()
 }
 
+/// The token ends with the transaction.
+pub fn is_token_local() -> bool {
+    IS_LOCAL.get()
+}
+
 /// Takes another token, or none; is anything different now?
-pub fn replace_token(token: Option<Token>) -> bool {
+pub fn replace_token(token: Option<Token>, is_local: bool) -> bool {
+    IS_LOCAL.set(is_local);
     let taken = token.is_some();
     TOKEN.replace(token.map(Rc::new)).is_some() || taken
 }

@@ -33,6 +33,7 @@ pub use self::keys::{
     ask_kms, data_key, index_key, keep_lists, lists, page_key, require_storable, token_taken, use_token,
     writer_key,
 };
+pub use self::kms::is_token_local;
 pub use self::literals::{has_made_literals, literal_made, maker};
 pub use self::permits::{borrow, lend};
 pub use self::privileges::{Checked, Privilege, has, now, require, require_search};

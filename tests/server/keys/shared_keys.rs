@@ -161,6 +161,41 @@ fn a_sessions_own_token_serves_it_alone() {
 }
 
 #[test]
+fn a_local_token_ends_with_its_transaction() {
+    let mut site = Site::new();
+    let token = BAO.token(&site.name);
+    site.client.run(&format!("ALTER DATABASE {} RESET pgseal.kms_token_file", site.name));
+    site.client.run(FLUSH);
+    let mut session = site.session();
+    let take = "SELECT pgseal.set_kms_token($1, is_local => true)";
+    for end in ["COMMIT", "ROLLBACK"] {
+        let mut transaction = session.transaction().unwrap();
+        transaction.execute(take, &[&"s.wrong"]).unwrap();
+        transaction.execute(take, &[&token]).unwrap();
+        assert_eq!(transaction.query_one(DECRYPT, &[]).unwrap().get::<_, i64>(0), 1000);
+        if end == "COMMIT" {
+            transaction.commit().unwrap()
+        } else {
+            transaction.rollback().unwrap()
+        }
+        assert_eq!(session.state(DECRYPT), "22023", "after {end} the next client has token or keys");
+    }
+    let mut transaction = session.transaction().unwrap();
+    let mut part = transaction.savepoint("part").unwrap();
+    part.execute(take, &[&token]).unwrap();
+    part.rollback().unwrap();
+    assert!(transaction.query_one(DECRYPT, &[]).is_err(), "the savepoint's token is still there");
+    drop(transaction);
+
+    assert_eq!(session.state("SELECT pgseal.set_kms_token(NULL, is_local => true)"), "22023");
+    session.execute("SELECT pgseal.set_kms_token($1)", &[&token]).unwrap();
+    assert_eq!(session.state("SELECT pgseal.set_kms_token('s.other', is_local => true)"), "55000");
+    assert_eq!(session.one::<i64>(DECRYPT), 1000, "the session's own token is gone");
+    session.run("SELECT pgseal.set_kms_token(NULL, is_local => false)");
+    assert_eq!(session.state(DECRYPT), "22023");
+}
+
+#[test]
 fn a_token_takes_nothing_that_is_shared() {
     let mut site = Site::new();
     site.client.run(DECRYPT);
