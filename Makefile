@@ -82,6 +82,7 @@ services: setup
 	@tests/setup/moto.sh
 	@tests/setup/clouds.sh
 	@tests/setup/clients.sh
+	@tests/setup/pgbouncer.sh > /dev/null
 
 on-%: setup
 	@pg_config=$$(tests/setup/postgresql$*.sh) && $(MAKE) --no-print-directory install clippy PG_CONFIG="$$pg_config"

@@ -39,9 +39,9 @@ use_trixie() {
     use_sources "$1" < "$deps/sources"
 }
 
-# use_own_sources FOLDER: the source packages of the Debian archives that this system uses, security among them.
-use_own_sources() {
+# use_own FOLDER deb|deb-src: the packages of the Debian archives that this system uses, security among them.
+use_own() {
     # shellcheck disable=SC2016 # apt expands it
-    debian '$(REPO_URI) $(RELEASE)' | sort -u | sed "s|.*|deb-src [signed-by=$keys] & main|" > "$deps/sources"
+    debian '$(REPO_URI) $(RELEASE)' | sort -u | sed "s|.*|$2 [signed-by=$keys] & main|" > "$deps/sources"
     use_sources "$1" < "$deps/sources"
 }

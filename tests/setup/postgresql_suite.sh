@@ -11,7 +11,7 @@ version=$(dpkg-query -W -f '${Version}' "postgresql-$(pg_major)" 2> /dev/null) |
 if [ "$(cat "$suite/version" 2> /dev/null)" != "$version" ]; then
     say "Building the tests of PostgreSQL and pgvector from Debian's source packages, under $suite" >&2
     (
-        use_own_sources "$deps/suite-source"
+        use_own "$deps/suite-source" deb-src
         # A mirror may know a version that it does not hold: the next older one differs in few tests.
         for each in $(apt-cache showsrc postgresql-15 | sed -n 's/^Version: //p'); do
             ! apt-get source -q --only-source "postgresql-15=$each" > "$deps/suite-source.log" 2>&1 || break

@@ -18,6 +18,8 @@ run() {
 
 export PGSEAL_BAO="$deps/openbao/bin/bao" PGSEAL_MOTO="$deps/moto/bin/moto_server" PGSEAL_CLOUDS="$deps/clouds/bin/python"
 export PGSEAL_CLIENTS="$deps/clients/bin/python" PGSEAL_NODE="$deps/node/node_modules"
+PGSEAL_PGBOUNCER=$(tests/setup/pgbouncer.sh)
+export PGSEAL_PGBOUNCER
 
 # on_version MAJOR: the server tests on that PostgreSQL, one of the tests' own where it is not the one installed.
 on_version() {

@@ -3,6 +3,7 @@
 mod crashes;
 mod definitions;
 mod out_of_memory;
+mod pooler;
 mod postgresql_suite;
 mod readme;
 mod smoke;
