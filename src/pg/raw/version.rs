@@ -154,12 +154,27 @@ pub fn nothing_pruned(horizon: pg_sys::TransactionId) -> Vec<u8> {
 ///
 /// # Safety
 /// ANALYZE's structure of a column.
-#[cfg(any(feature = "pg15", feature = "pg16"))]
+#[cfg(feature = "pg15")]
 pub unsafe fn statistics_target(stats: *mut pg_sys::VacAttrStats) -> i32 {
     // SAFETY: the column's copy of its pg_attribute row.
     unsafe {
         if (*(*stats).attr).attstattarget < 0 {
-            (*(*stats).attr).attstattarget = pg_sys::default_statistics_target as _;
+            (*(*stats).attr).attstattarget = pg_sys::default_statistics_target;
+        }
+        (*(*stats).attr).attstattarget
+    }
+}
+
+/// The column's statistics target (commands/vacuum.h), the server's where it has none, as in std_typanalyze.
+///
+/// # Safety
+/// ANALYZE's structure of a column.
+#[cfg(feature = "pg16")]
+pub unsafe fn statistics_target(stats: *mut pg_sys::VacAttrStats) -> i32 {
+    // SAFETY: the column's copy of its pg_attribute row.
+    unsafe {
+        if (*(*stats).attr).attstattarget < 0 {
+            (*(*stats).attr).attstattarget = pg_sys::default_statistics_target as i16;
         }
         (*(*stats).attr).attstattarget.into()
     }
