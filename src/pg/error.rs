@@ -156,6 +156,9 @@ pub enum PgError {
     /// A table of a role that the current one may not SET ROLE to.
     #[error("must be owner of the table, or may SET ROLE to its owner")]
     NotOwner,
+    /// A table that somebody else maintains.
+    #[error("the table of index \"{0}\" is being vacuumed, or has its indexes made, by another session")]
+    Maintained(String),
     /// Something exists already.
     #[error("keyring \"{0}\" already exists")]
     KeyringExists(String),
@@ -355,6 +358,7 @@ impl PgError {
             }
             PgError::InPlace(_) | PgError::InPlaceProblem(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::OlderSnapshots(..) => Code::ERRCODE_OBJECT_IN_USE,
+            PgError::Maintained(_) => Code::ERRCODE_LOCK_NOT_AVAILABLE,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported | PgError::UnsupportedVector => Code::ERRCODE_UNDEFINED_FUNCTION,
             PgError::UnorderedScan | PgError::SnapshotOfScan | PgError::IndexedExpression => {
@@ -401,6 +405,9 @@ impl PgError {
             }
             PgError::Context => {
                 "Call pgseal.decrypt(value, context) with that context; a value encrypted without one takes none."
+            }
+            PgError::Maintained(_) => {
+                "Call it again when that has ended: SELECT * FROM pg_stat_progress_vacuum; a longer lock_timeout waits longer."
             }
             PgError::UnknownKeyring(_) => {
                 "SELECT name FROM pgseal.keyrings lists the keyrings of this database."
