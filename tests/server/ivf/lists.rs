@@ -142,13 +142,13 @@ fn a_flat_index_is_centred_on_its_rows() {
     set_up(&mut client);
     client.run(BY_DEFAULT);
     client.run(
-        "INSERT INTO docs SELECT i, made(i) + '[90,90,90,90,90,90,90,90]', NULL, i FROM generate_series(1, 2000) i",
+        "INSERT INTO docs SELECT i, made(i) + '[4,4,4,4,4,4,4,4]', NULL, i FROM generate_series(1, 2000) i",
     );
     let mut visited = |index: &str| {
         client.run(&format!("{index}; BEGIN; {BY_INDEX}"));
         let visited = "SELECT index_rows_visited FROM pgseal.stat";
         let before: i64 = client.one(visited);
-        client.run("SELECT FROM docs ORDER BY embedding <-> made(-1) + '[90,90,90,90,90,90,90,90]' LIMIT 1");
+        client.run("SELECT FROM docs ORDER BY embedding <-> made(-1) + '[4,4,4,4,4,4,4,4]' LIMIT 1");
         let after: i64 = client.one(visited);
         client.run("COMMIT");
         after - before
