@@ -128,10 +128,10 @@ COMMENT ON OPERATOR @extschema@.- (@extschema@.encrypted_jsonb, int4) IS 'withou
 CREATE OPERATOR @extschema@.#- (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = text[], FUNCTION = pgseal.delete_path);
 COMMENT ON OPERATOR @extschema@.#- (@extschema@.encrypted_jsonb, text[]) IS 'without what is at the path';
 
--- No HASHES and no MERGES: ciphertext has neither a hash nor an order.
+-- No MERGES: an order needs decrypt, and a role that only searches would lose its joins. HASHES where both sides are ours.
 -- In pg_catalog, so that every search_path finds the ones that IS DISTINCT FROM, CASE and the like imply.
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
-    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES);
 COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'equal';
 CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
@@ -188,12 +188,48 @@ COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text) IS 'ref
 CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) IS 'refuses an operator that ciphertext cannot answer';
-CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
-CREATE OPERATOR pg_catalog.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+CREATE FUNCTION pgseal.equal(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_equal_documents' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'implementation of = operator';
+CREATE FUNCTION pgseal.differ(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_differ_documents' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'implementation of <> operator';
+CREATE FUNCTION pgseal.equal(@extschema@.encrypted_jsonb, jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_equal_document' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_jsonb, jsonb) IS 'implementation of = operator';
+CREATE FUNCTION pgseal.differ(@extschema@.encrypted_jsonb, jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_differ_documents' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_jsonb, jsonb) IS 'implementation of <> operator';
+CREATE FUNCTION pgseal.equal(jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_equal_document' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.equal(jsonb, @extschema@.encrypted_jsonb) IS 'implementation of = operator';
+CREATE FUNCTION pgseal.differ(jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_differ_documents' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.differ(jsonb, @extschema@.encrypted_jsonb) IS 'implementation of <> operator';
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'equal';
+CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'not equal';
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, jsonb) IS 'equal';
+CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_jsonb, jsonb) IS 'not equal';
+CREATE OPERATOR pg_catalog.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (jsonb, @extschema@.encrypted_jsonb) IS 'equal';
+CREATE OPERATOR pg_catalog.<> (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (jsonb, @extschema@.encrypted_jsonb) IS 'not equal';
 CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR @extschema@.<@ (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);

@@ -190,10 +190,10 @@ ALTER OPERATOR @extschema@.!~~ (@extschema@.encrypted_text, text) SET (RESTRICT 
 ALTER OPERATOR @extschema@.!~~* (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.no_pattern_selectivity);
 ALTER OPERATOR @extschema@.!~ (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.no_pattern_selectivity);
 ALTER OPERATOR @extschema@.!~* (@extschema@.encrypted_text, text) SET (RESTRICT = pgseal.no_pattern_selectivity);
--- No HASHES and no MERGES: ciphertext has neither a hash nor an order.
+-- No MERGES: an order needs decrypt, and a role that only searches would lose its joins. HASHES where both sides are ours.
 -- In pg_catalog, so that every search_path finds the ones that IS DISTINCT FROM, CASE and the like imply.
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.equal,
-    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES);
 CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
 CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.equal,
@@ -210,14 +210,50 @@ COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_text, text) IS 'equal; 
 COMMENT ON OPERATOR @extschema@.= (text, @extschema@.encrypted_text) IS 'equal; for dumps of 0.2.0';
 COMMENT ON OPERATOR @extschema@.<> (@extschema@.encrypted_text, text) IS 'not equal; for dumps of 0.2.0';
 COMMENT ON OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) IS 'not equal; for dumps of 0.2.0';
-CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
+CREATE FUNCTION pgseal.equal(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_equal_documents' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'implementation of = operator';
+CREATE FUNCTION pgseal.differ(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_differ_documents' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'implementation of <> operator';
+CREATE FUNCTION pgseal.equal(@extschema@.encrypted_jsonb, jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_equal_document' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.equal(@extschema@.encrypted_jsonb, jsonb) IS 'implementation of = operator';
+CREATE FUNCTION pgseal.differ(@extschema@.encrypted_jsonb, jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_differ_documents' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.differ(@extschema@.encrypted_jsonb, jsonb) IS 'implementation of <> operator';
+CREATE FUNCTION pgseal.equal(jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_equal_document' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.equal(jsonb, @extschema@.encrypted_jsonb) IS 'implementation of = operator';
+CREATE FUNCTION pgseal.differ(jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_differ_documents' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
+    SUPPORT pgseal.operator_support;
+COMMENT ON FUNCTION pgseal.differ(jsonb, @extschema@.encrypted_jsonb) IS 'implementation of <> operator';
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'equal';
+CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'not equal';
+CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, jsonb) IS 'equal';
+CREATE OPERATOR pg_catalog.<> (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (@extschema@.encrypted_jsonb, jsonb) IS 'not equal';
+CREATE OPERATOR pg_catalog.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= (jsonb, @extschema@.encrypted_jsonb) IS 'equal';
+CREATE OPERATOR pg_catalog.<> (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.differ,
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> (jsonb, @extschema@.encrypted_jsonb) IS 'not equal';
 COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-CREATE OPERATOR pg_catalog.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
@@ -749,6 +785,135 @@ COMMENT ON FUNCTION pgseal.decrypt_as_name(@extschema@.encrypted_vector) IS 'exp
 CREATE FUNCTION pgseal.reveal(@extschema@.encrypted_vector) RETURNS vector
     AS 'MODULE_PATHNAME', 'pgseal_reveal' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.reveal(@extschema@.encrypted_vector) IS 'internal: what pgseal.reveal = on wraps returned columns in';
+-- DISTINCT, GROUP BY, ORDER BY, UNION, windows, hash joins, min and max on encrypted values, by their plaintexts. The classes are for
+-- the executor alone: no comparison function that partitions, arrays and rows could find, and options that refuse each index.
+-- The operators of the order have names of their own: beside them a literal would be taken for an encrypted value.
+CREATE FUNCTION pgseal.no_index(internal) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_no_index' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.no_index(internal) IS 'internal: refuses an index that would keep an order or hashes of plaintexts';
+CREATE FUNCTION pgseal.text_order(internal) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_text_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.text_order(internal) IS 'sort support; decrypts';
+CREATE FUNCTION pgseal.jsonb_order(internal) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_jsonb_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.jsonb_order(internal) IS 'sort support; decrypts';
+
+DO $$
+DECLARE
+    kind text;
+    name text;
+    operator text;
+    commutator text;
+    negator text;
+    estimate text;
+BEGIN
+    FOREACH kind IN ARRAY ARRAY['text', 'jsonb'] LOOP
+        EXECUTE format('CREATE FUNCTION pgseal.hash(%1$s.encrypted_%2$s) RETURNS int4
+            AS ''MODULE_PATHNAME'', ''pgseal_hash'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', '@extschema@', kind);
+        EXECUTE format('COMMENT ON FUNCTION pgseal.hash(%s.encrypted_%s) IS ''hash of the plaintext, another one in each session''', '@extschema@', kind);
+        FOR name, operator, commutator, negator, estimate IN VALUES
+            ('less', '*<', '*>', '*>=', 'scalarlt'), ('less_or_equal', '*<=', '*>=', '*>', 'scalarle'),
+            ('greater_or_equal', '*>=', '*<=', '*<', 'scalarge'), ('greater', '*>', '*<', '*<=', 'scalargt')
+        LOOP
+            EXECUTE format('CREATE FUNCTION pgseal.%1$s(%2$s.encrypted_%3$s, %2$s.encrypted_%3$s) RETURNS boolean
+                AS ''MODULE_PATHNAME'', ''pgseal_%1$s'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', name, '@extschema@', kind);
+            EXECUTE format('COMMENT ON FUNCTION pgseal.%1$s(%2$s.encrypted_%3$s, %2$s.encrypted_%3$s) IS ''implementation of %4$s operator''',
+                           name, '@extschema@', kind, operator);
+            EXECUTE format('CREATE OPERATOR pgseal.%1$s (LEFTARG = %2$s.encrypted_%3$s, RIGHTARG = %2$s.encrypted_%3$s, FUNCTION = pgseal.%4$s,
+                COMMUTATOR = OPERATOR(pgseal.%5$s), NEGATOR = OPERATOR(pgseal.%6$s), RESTRICT = %7$ssel, JOIN = %7$sjoinsel)',
+                operator, '@extschema@', kind, name, commutator, negator, estimate);
+            EXECUTE format('COMMENT ON OPERATOR pgseal.%1$s (%2$s.encrypted_%3$s, %2$s.encrypted_%3$s) IS ''order of the plaintexts; decrypts''',
+                           operator, '@extschema@', kind);
+        END LOOP;
+    END LOOP;
+END $$;
+
+CREATE OPERATOR CLASS @extschema@.encrypted_text_ops DEFAULT FOR TYPE @extschema@.encrypted_text USING btree AS
+    OPERATOR 1 pgseal.*<, OPERATOR 2 pgseal.*<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pgseal.*>=, OPERATOR 5 pgseal.*>,
+    FUNCTION 2 pgseal.text_order(internal), FUNCTION 5 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_text_ops USING btree IS 'order of the plaintexts, for queries; no index can be made with it';
+CREATE OPERATOR CLASS @extschema@.encrypted_text_ops DEFAULT FOR TYPE @extschema@.encrypted_text USING hash AS
+    OPERATOR 1 pg_catalog.=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_text), FUNCTION 3 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_text_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
+CREATE OPERATOR CLASS @extschema@.encrypted_jsonb_ops DEFAULT FOR TYPE @extschema@.encrypted_jsonb USING btree AS
+    OPERATOR 1 pgseal.*<, OPERATOR 2 pgseal.*<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pgseal.*>=, OPERATOR 5 pgseal.*>,
+    FUNCTION 2 pgseal.jsonb_order(internal), FUNCTION 5 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_jsonb_ops USING btree IS 'order of the plaintexts, for queries; no index can be made with it';
+CREATE OPERATOR CLASS @extschema@.encrypted_jsonb_ops DEFAULT FOR TYPE @extschema@.encrypted_jsonb USING hash AS
+    OPERATOR 1 pg_catalog.=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_jsonb), FUNCTION 3 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_jsonb_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
+
+CREATE FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_larger' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'for max; decrypts';
+CREATE FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_smaller' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'for min; decrypts';
+CREATE AGGREGATE pg_catalog.max(@extschema@.encrypted_text) (SFUNC = pgseal.larger, STYPE = @extschema@.encrypted_text);
+COMMENT ON AGGREGATE pg_catalog.max(@extschema@.encrypted_text) IS 'the largest text; decrypts';
+CREATE AGGREGATE pg_catalog.min(@extschema@.encrypted_text) (SFUNC = pgseal.smaller, STYPE = @extschema@.encrypted_text);
+COMMENT ON AGGREGATE pg_catalog.min(@extschema@.encrypted_text) IS 'the smallest text; decrypts';
+-- Options of a class refuse an index on encrypted values themselves. An index on arrays, rows and ranges of them, a partition key and
+-- extended statistics use other classes, which find ours: they would keep hashes or an order of plaintexts.
+CREATE FUNCTION pgseal.refuse_orders() RETURNS event_trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    refused text;
+BEGIN
+    WITH RECURSIVE changed (classid, objid) AS (
+        SELECT c.classid, c.objid FROM pg_event_trigger_ddl_commands() c
+    ), keeper (name, type) AS (
+        SELECT pg_describe_object('pg_class'::regclass, i.indexrelid, 0), a.atttypid
+          FROM changed c JOIN pg_index i ON c.objid IN (i.indexrelid, i.indrelid) JOIN pg_class x ON x.oid = i.indexrelid
+          JOIN pg_am m ON m.oid = x.relam JOIN pg_attribute a ON a.attrelid = i.indexrelid
+         WHERE c.classid = 'pg_class'::regclass AND m.amname NOT IN ('hash', 'sealed_ivf')
+        UNION ALL
+        -- A hash index has hashes in its columns: what they are made of.
+        SELECT pg_describe_object('pg_class'::regclass, i.indexrelid, 0), a.atttypid
+          FROM changed c JOIN pg_index i ON c.objid IN (i.indexrelid, i.indrelid) JOIN pg_opclass o ON o.oid = i.indclass[0]
+          JOIN pg_am m ON m.oid = o.opcmethod JOIN pg_type t ON t.oid = o.opcintype JOIN pg_attribute a ON a.attrelid = i.indrelid
+         WHERE c.classid = 'pg_class'::regclass AND m.amname = 'hash' AND (i.indkey[0] = a.attnum OR i.indkey[0] = 0 AND t.typtype = 'p' AND EXISTS (
+               SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                  AND d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid IN (0, a.attnum)))
+        UNION ALL
+        SELECT format('the partition key of %s', pg_describe_object('pg_class'::regclass, p.partrelid, 0)), a.atttypid
+          FROM changed c JOIN pg_partitioned_table p ON p.partrelid = c.objid
+          JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::int2[])
+         WHERE c.classid = 'pg_class'::regclass
+        UNION ALL
+        SELECT pg_describe_object('pg_statistic_ext'::regclass, s.oid, 0), a.atttypid
+          FROM changed c JOIN pg_statistic_ext s ON s.oid = c.objid
+          JOIN pg_attribute a ON a.attrelid = s.stxrelid AND (a.attnum = ANY (s.stxkeys::int2[]) OR s.stxexprs IS NOT NULL AND EXISTS (
+               SELECT FROM pg_depend d WHERE d.classid = 'pg_statistic_ext'::regclass AND d.objid = s.oid
+                  AND d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum))
+         WHERE c.classid = 'pg_statistic_ext'::regclass
+        UNION ALL
+        SELECT pg_describe_object('pg_type'::regclass, r.rngtypid, 0), r.rngsubtype
+          FROM changed c JOIN pg_range r ON r.rngtypid = c.objid WHERE c.classid = 'pg_type'::regclass
+    ), held (name, type) AS (
+        SELECT k.name, k.type FROM keeper k
+        UNION
+        SELECT h.name, p.type FROM held h JOIN pg_type t ON t.oid = h.type CROSS JOIN LATERAL (
+            SELECT t.typelem UNION ALL SELECT t.typbasetype
+            UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+            UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) p (type)
+         WHERE p.type <> 0
+    )
+    SELECT min(h.name) INTO refused
+      FROM held h JOIN pg_type t ON t.oid = h.type AND t.typname IN ('encrypted_text', 'encrypted_jsonb')
+      JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+      JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'pgseal';
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION '% would tell what encrypted values are', refused USING ERRCODE = 'feature_not_supported',
+            HINT = 'CREATE INDEX ON table USING gin (column) makes @>, ->> = and = fast, and has statistics of its own. What is to be unique, a key or a partition''s bound must be another column.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_orders() IS 'internal: refuses what would keep an order or hashes of plaintexts';
+CREATE EVENT TRIGGER pgseal_refuse_orders ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE MATERIALIZED VIEW', 'CREATE INDEX', 'ALTER TABLE', 'CREATE SCHEMA',
+                 'CREATE STATISTICS', 'CREATE TYPE', 'ALTER TYPE')
+    EXECUTE FUNCTION pgseal.refuse_orders();
+COMMENT ON EVENT TRIGGER pgseal_refuse_orders IS 'no index, partition key, statistics or range keeps an order or hashes of plaintexts';
 
 CREATE FUNCTION pgseal.sealed_text(value @extschema@.encrypted_vector) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_sealed_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -3750,6 +3915,8 @@ BEGIN
             ('filter_between', 'asks for the privilege itself'),
             ('between', 'asks for the privilege itself'),
             ('check_searchable', 'reads with the caller''s rights'),
+            ('max', 'decrypts as the caller'),
+            ('min', 'decrypts as the caller'),
             ('jsonb_exists', 'decrypts as the caller'),
             ('jsonb_exists_any', 'decrypts as the caller'),
             ('jsonb_exists_all', 'decrypts as the caller'),

@@ -92,6 +92,8 @@ BEGIN
             ('filter_between', 'asks for the privilege itself'),
             ('between', 'asks for the privilege itself'),
             ('check_searchable', 'reads with the caller''s rights'),
+            ('max', 'decrypts as the caller'),
+            ('min', 'decrypts as the caller'),
             ('jsonb_exists', 'decrypts as the caller'),
             ('jsonb_exists_any', 'decrypts as the caller'),
             ('jsonb_exists_all', 'decrypts as the caller'),

@@ -198,6 +198,12 @@ pub enum PgError {
     /// An operator that ciphertext cannot answer.
     #[error("this operator does not work on encrypted values")]
     Unsupported,
+    /// An index that would keep an order or hashes of plaintexts.
+    #[error("an index of this kind would tell what encrypted values are")]
+    NoIndex,
+    /// A parallel worker sorts or groups: it has neither the session's credentials nor its log.
+    #[error("a parallel worker cannot sort or group encrypted values")]
+    InWorker,
     /// The same of vectors.
     #[error("this operator does not work on encrypted vectors")]
     UnsupportedVector,
@@ -361,9 +367,10 @@ impl PgError {
             PgError::Maintained(_) => Code::ERRCODE_LOCK_NOT_AVAILABLE,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported | PgError::UnsupportedVector => Code::ERRCODE_UNDEFINED_FUNCTION,
-            PgError::UnorderedScan | PgError::SnapshotOfScan | PgError::IndexedExpression => {
-                Code::ERRCODE_FEATURE_NOT_SUPPORTED
-            }
+            PgError::NoIndex
+            | PgError::UnorderedScan
+            | PgError::SnapshotOfScan
+            | PgError::IndexedExpression => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::UnboundColumn | PgError::ColumnWithoutDimensions => {
                 Code::ERRCODE_INVALID_PARAMETER_VALUE
             }
@@ -373,7 +380,9 @@ impl PgError {
             PgError::IndexedRow { error, .. } => error.code(),
             PgError::IoCast(_) => Code::ERRCODE_CANNOT_COERCE,
             PgError::Collate => Code::ERRCODE_COLLATION_MISMATCH,
-            PgError::PlannedBefore | PgError::NotUpdated => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            PgError::PlannedBefore | PgError::NotUpdated | PgError::InWorker => {
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
             PgError::Arity => Code::ERRCODE_INVALID_FUNCTION_DEFINITION,
             PgError::Null | PgError::ArrayNulls => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             PgError::Random(_) => Code::ERRCODE_SYSTEM_ERROR,
@@ -480,6 +489,13 @@ impl PgError {
             }
             PgError::Unsupported => {
                 "Filter with value @> '{\"key\": \"value\"}' or value ->> 'key' = 'value', or decrypt first: pgseal.decrypt(value)."
+            }
+            PgError::NoIndex => {
+                "CREATE INDEX ON table USING gin (column) makes @>, ->> = and = fast. What is to be unique or a key must be \
+                 another column: a number, or a keyed hash that the application makes."
+            }
+            PgError::InWorker => {
+                "Run it again, or SET max_parallel_workers_per_gather = 0. session_preload_libraries = 'pgseal' plans it without."
             }
             PgError::UnsupportedVector => {
                 "Order by a distance, value <=> '[1,2,3]', or decrypt first: pgseal.decrypt(value)."

@@ -36,7 +36,9 @@ pgrx::extension_sql_file!("../../sql/between.sql", name = "between", requires = 
 pgrx::extension_sql_file!("../../sql/decrypt_casts.sql", name = "decrypt_casts", requires = ["between"]);
 pgrx::extension_sql_file!("../../sql/vector.sql", name = "vector", requires = ["decrypt_casts"]);
 pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["vector"]);
-pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["reveal"]);
+pgrx::extension_sql_file!("../../sql/grouping.sql", name = "grouping", requires = ["reveal"]);
+pgrx::extension_sql_file!("../../sql/no_indexes.sql", name = "no_indexes", requires = ["grouping"]);
+pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["no_indexes"]);
 pgrx::extension_sql_file!("../../sql/reencrypt_progress.sql", name = "progress", requires = ["keyrings"]);
 pgrx::extension_sql_file!("../../sql/places.sql", name = "places", requires = ["progress"]);
 pgrx::extension_sql_file!("../../sql/in_place.sql", name = "in_place", requires = ["places"]);

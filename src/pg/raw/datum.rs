@@ -53,6 +53,31 @@ pub fn detoast(datum: pg_sys::Datum) -> Varlena {
     }
 }
 
+/// A variable-length datum as it lies: what is stored out of line is its pointer, which names it as long as a snapshot sees it.
+pub struct Stored(*const u8, usize);
+
+impl Stored {
+    /// Valid as long as the datum.
+    pub fn of(datum: pg_sys::Datum) -> Self {
+        /// Of varatt.h: all other pointers are into memory.
+        const VARTAG_ONDISK: u8 = 18;
+        // SAFETY: as in `detoast`; the byte behind the header of a pointer is its tag.
+        unsafe {
+            let start = datum.cast_mut_ptr::<u8>();
+            if varlena::varatt_is_1b_e(start.cast()) && *start.add(1) != VARTAG_ONDISK {
+                return Stored::of(detoast(datum).datum());
+            }
+            Stored(start, varlena::varsize_any(start.cast()))
+        }
+    }
+
+    /// All of it, the length word too.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: a datum has as many bytes as it says.
+        unsafe { std::slice::from_raw_parts(self.0, self.1) }
+    }
+}
+
 /// The first `bytes` bytes, or everything when it is shorter or in line.
 pub fn prefix(datum: pg_sys::Datum, bytes: usize) -> Varlena {
     // SAFETY: as in `detoast`. The slice reads an external value chunk by chunk.

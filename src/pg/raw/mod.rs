@@ -36,6 +36,7 @@ pub mod reveal;
 pub mod role;
 pub mod setting;
 pub mod shmem;
+pub mod sort;
 pub mod statement;
 pub mod table;
 pub mod text;

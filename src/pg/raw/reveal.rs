@@ -233,10 +233,13 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
         match (*query).commandType {
             pg_sys::CmdType::CMD_SELECT => {
                 reveal_in_query(query);
-                if (*query).setOperations.is_null() {
-                    reveal_list(query, (*query).targetList)
+                if !(*query).setOperations.is_null() {
+                    reveal_above(query)
+                } else if sorts_or_groups(query) {
+                    reveal_rows(query);
+                    reveal_above(query)
                 } else {
-                    reveal_set_operation(query)
+                    reveal_list(query, (*query).targetList)
                 }
             }
             pg_sys::CmdType::CMD_INSERT
@@ -332,11 +335,42 @@ unsafe fn entries(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::
     unsafe { cells(list) }
 }
 
+/// The planner computes what such a query returns before it sorts, and refers to what it groups by: that stays sealed, and
+/// no plaintext of it goes into a temporary file.
+unsafe fn sorts_or_groups(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: a finished query, whose lists are only looked at.
+    unsafe {
+        let lists = [
+            (*query).sortClause,
+            (*query).groupClause,
+            (*query).groupingSets,
+            (*query).distinctClause,
+            (*query).windowClause,
+        ];
+        lists.iter().any(|list| !list.is_null())
+    }
+}
+
+/// Rows and arrays are revealed where they are made; but for one that is grouped by, whose columns are, too.
+unsafe fn reveal_rows(query: *mut pg_sys::Query) {
+    // SAFETY: as in `entries`.
+    unsafe {
+        for entry in entries((*query).targetList) {
+            if (*entry).resjunk || ((*entry).ressortgroupref != 0 && !(*query).groupClause.is_null()) {
+                continue;
+            }
+            if let Some(shown) = revealed_whole(query, (*entry).expr.cast()) {
+                (*entry).expr = shown;
+            }
+        }
+    }
+}
+
 unsafe fn reveal_list(query: *mut pg_sys::Query, list: *mut pg_sys::List) {
-    // SAFETY: as in `entries`. An entry that something sorts or groups by is none of ours: the types have no order.
+    // SAFETY: as in `entries`. Nothing sorts or groups here.
     unsafe {
         for entry in entries(list) {
-            if (*entry).resjunk || (*entry).ressortgroupref != 0 {
+            if (*entry).resjunk {
                 continue;
             }
             let expression = (*entry).expr.cast();
@@ -385,8 +419,8 @@ pub unsafe fn revealed(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Exp
     }
 }
 
-/// The planner does not evaluate the target list of a set operation: the whole goes below a new SELECT.
-unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
+/// The whole goes below a new SELECT, which reveals. Of a set operation the planner does not evaluate the target list.
+unsafe fn reveal_above(query: *mut pg_sys::Query) {
     // SAFETY: nodes are made as the parser makes them for SELECT ... FROM (query); the caller keeps its pointer to `query`,
     // so that the new outer query takes its place.
     unsafe {
@@ -400,6 +434,8 @@ unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
         for entry in entries((*inner).targetList).filter(|entry| !(**entry).resjunk) {
             let column = pg_sys::makeVarFromTargetEntry(1, entry);
             let shown = pg_sys::makeTargetEntry(column.cast(), (*entry).resno, (*entry).resname, false);
+            (*shown).resorigtbl = (*entry).resorigtbl;
+            (*shown).resorigcol = (*entry).resorigcol;
             columns = pg_sys::lappend(columns, shown.cast());
             let name = if (*entry).resname.is_null() { c"".as_ptr() } else { (*entry).resname };
             names = pg_sys::lappend(names, pg_sys::makeString(pg_sys::pstrdup(name)).cast());
@@ -431,8 +467,8 @@ unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
 
 /// WITH that writes belongs to the outermost query: below it, defaults, rules and triggers would be left out.
 unsafe fn move_writing_ctes(outer: *mut pg_sys::Query, inner: *mut pg_sys::Query) {
-    // SAFETY: both are whole queries, `inner` the only table of `outer`. What refers to the list from the branches of
-    // the set operation and from LIMIT now finds it one level further up; ORDER BY has output columns only.
+    // SAFETY: both are whole queries, `inner` the only table of `outer`. What refers to the list from anywhere in `inner`
+    // now finds it one level further up.
     unsafe {
         if !(*inner).hasModifyingCTE {
             return;
@@ -440,9 +476,36 @@ unsafe fn move_writing_ctes(outer: *mut pg_sys::Query, inner: *mut pg_sys::Query
         (*outer).cteList = std::mem::replace(&mut (*inner).cteList, std::ptr::null_mut());
         (*outer).hasModifyingCTE = std::mem::take(&mut (*inner).hasModifyingCTE);
         (*outer).hasRecursive = std::mem::take(&mut (*inner).hasRecursive);
-        pg_sys::IncrementVarSublevelsUp_rtable((*inner).rtable, 1, 0);
-        pg_sys::IncrementVarSublevelsUp((*inner).limitOffset, 1, 0);
-        pg_sys::IncrementVarSublevelsUp((*inner).limitCount, 1, 0);
+        let mut depth: u32 = 0;
+        let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as i32;
+        pg_sys::query_tree_walker(inner, Some(find_further_up), (&raw mut depth).cast(), flags);
+    }
+}
+
+/// References to the WITH of the outermost query, so many levels up, find it in the one above.
+#[pg_guard]
+unsafe extern "C-unwind" fn find_further_up(node: *mut pg_sys::Node, context: *mut std::ffi::c_void) -> bool {
+    // SAFETY: a walker gets each node of a valid tree, or NULL, and the count that it began with.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        let depth = context.cast::<u32>();
+        if is_a(node, pg_sys::NodeTag::T_RangeTblEntry) {
+            let table = node.cast::<pg_sys::RangeTblEntry>();
+            if (*table).rtekind == pg_sys::RTEKind::RTE_CTE && (*table).ctelevelsup >= *depth {
+                (*table).ctelevelsup += 1;
+            }
+            return false;
+        }
+        if is_a(node, pg_sys::NodeTag::T_Query) {
+            *depth += 1;
+            let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as i32;
+            pg_sys::query_tree_walker(node.cast(), Some(find_further_up), context, flags);
+            *depth -= 1;
+            return false;
+        }
+        pg_sys::expression_tree_walker(node, Some(find_further_up), context)
     }
 }
 

@@ -35,7 +35,7 @@ fn other_types_are_not_sealed_on_assignment() {
         client.refused(&format!("INSERT INTO t (v) VALUES ({value})"), "42804");
     }
     client.batch_execute("INSERT INTO t (v) VALUES ('{}')").unwrap();
-    client.refused("SELECT '{}'::jsonb = v FROM t", "42883");
+    assert!(client.one::<bool>("SELECT '{}'::jsonb = v FROM t"));
 }
 
 #[test]
