@@ -158,3 +158,22 @@ fn a_flat_index_is_centred_on_its_rows() {
     let around_zero = visited("CREATE TABLE kept AS TABLE docs; TRUNCATE docs; INSERT INTO docs TABLE kept");
     assert!(2 * centred < around_zero, "{centred} rows looked at, not {around_zero}");
 }
+
+#[test]
+fn rows_that_nobody_has_counted_are_counted_for_the_lists() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    // PostgreSQL takes these for some 60,000 rows, for which an index has lists.
+    client.run(
+        "CREATE TABLE wide (id int, embedding encrypted_vector(k, 384)) WITH (autovacuum_enabled = off)",
+    );
+    client.run("INSERT INTO wide SELECT i, (SELECT array_agg(sin(i * j)::real) FROM generate_series(1, 384) j)::vector FROM generate_series(1, 2500) i");
+    client.run("CREATE INDEX ON wide USING sealed_ivf (embedding encrypted_vector_l2_ops)");
+    let lists = "SELECT index_lists FROM pgseal.stat";
+    let before: i64 = client.one(lists);
+    client.run("BEGIN");
+    client.run(BY_INDEX);
+    assert_eq!(client.column::<i32>("SELECT id FROM wide ORDER BY embedding <-> (SELECT array_agg(sin(7 * j)::real)::vector FROM generate_series(1, 384) j) LIMIT 1"), [7]);
+    client.run("COMMIT");
+    assert_eq!(client.one::<i64>(lists) - before, 1);
+}
