@@ -2,7 +2,6 @@
 
 mod collations;
 mod contexts;
-mod grouping;
 mod lists;
 mod operators;
 pub mod oracle;
