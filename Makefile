@@ -58,6 +58,8 @@ bench: install ## compare speed with plain jsonb, pgcrypto and pgvector: ROWS=10
 	@tests/setup/python.sh embeddings --no-deps $(EMBEDDINGS)
 	@.deps/embeddings/bin/python tests/bench/embeddings.py $$(($(ROWS) + $(ROWS) / 50 + 201)) .deps/embeddings.f32
 	@tests/bench/bench.sh vectors.py $(ROWS) $(ROUNDS) $(DIM) $(CURDIR)/.deps/vectors.json
+	@tests/setup/python.sh plot matplotlib==3.11.2
+	@.deps/plot/bin/python tests/bench/plot.py .deps/vectors.json .deps/vectors.svg && echo 'Recall against latency: .deps/vectors.svg'
 	@tests/setup/openbao.sh
 	@tests/bench/connections.sh $(CONNECTIONS)
 

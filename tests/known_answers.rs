@@ -9,6 +9,7 @@ use pgseal::core::aead::{AeadError, TAG_BYTES, Xaes256Gcm, expand_nonce};
 use pgseal::core::kdf::{CommitmentMismatch, DataKey, IndexKey};
 use pgseal::core::secret::{RootKey, Secret};
 use proptest::prelude::*;
+use ring::aead::{AES_256_GCM, Aad, UnboundKey};
 use sha2::Sha256;
 use shake::Shake128;
 use shake::digest::{ExtendableOutput as _, XofReader};
@@ -97,13 +98,15 @@ fn a_stored_nonce_is_the_tail_of_an_xaes_nonce() {
 
 #[test]
 fn a_failed_open_leaves_no_plaintext_behind() {
-    let key = Xaes256Gcm::new(&secret(&[7; 32]));
-    let mut data = *b"sixteen letters!";
-    let mut tag = key.seal(&[0; 24], b"", &mut data).unwrap();
-    tag[15] ^= 1;
-    let mut out = [1; 16];
-    assert_eq!(key.open(&[0; 24], b"", &data, &tag, &mut out), Err(AeadError));
-    assert_eq!(out, [0; 16]);
+    for length in [16, 8000] {
+        let key = Xaes256Gcm::new(&secret(&[7; 32]));
+        let mut data = vec![b'x'; length];
+        let mut tag = key.seal(&[0; 24], b"", &mut data).unwrap();
+        tag[15] ^= 1;
+        let mut out = vec![1; length];
+        assert_eq!(key.open(&[0; 24], b"", &data, &tag, &mut out), Err(AeadError));
+        assert_eq!(out, vec![0; length]);
+    }
 }
 
 proptest! {
@@ -112,7 +115,9 @@ proptest! {
         key: [u8; 32],
         nonce: [u8; 24],
         aad in prop::collection::vec(any::<u8>(), 0..80),
-        plaintext in prop::collection::vec(any::<u8>(), 0..600),
+        // Some as long as a value or a page, which go another way than short ones.
+        plaintext in prop_oneof![0..600_usize, 1000..1050_usize, 7000..8000_usize]
+            .prop_flat_map(|length| prop::collection::vec(any::<u8>(), length)),
     ) {
         use xaes_256_gcm::aead::{Aead as _, KeyInit as _, Payload};
         let other = xaes_256_gcm::Xaes256Gcm::new(&key.into());
@@ -122,8 +127,15 @@ proptest! {
     }
 
     #[test]
-    fn xaes_refuses_any_altered_bit(at in 0usize..80, bit in 0u8..8, key: [u8; 32], nonce: [u8; 24]) {
-        let mut sealed = xaes(&key, &nonce, b"aad", &[0x55; 64]);
+    fn xaes_refuses_any_altered_bit(
+        length in prop::sample::select(vec![64_usize, 1024, 3000]),
+        at: prop::sample::Index,
+        bit in 0u8..8,
+        key: [u8; 32],
+        nonce: [u8; 24],
+    ) {
+        let mut sealed = xaes(&key, &nonce, b"aad", &vec![0x55; length]);
+        let at = at.index(sealed.len());
         sealed[at] ^= 1 << bit;
         prop_assert_eq!(xaes_open(&key, &nonce, b"aad", &sealed), Err(AeadError));
     }
@@ -214,6 +226,14 @@ fn aes_gcm_passes_wycheproof() {
             let made = gcm.encrypt_inout_detached(nonce, &case.aad, data.as_mut_slice().into()).unwrap();
             assert_eq!((&data[..], &made[..]), (&case.ct[..], &case.tag[..]), "test {}", case.tc_id);
         }
+        // What long messages go through.
+        let long = ring::aead::LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &case.key).unwrap());
+        let nonce = ring::aead::Nonce::try_assume_unique_for_key(&case.nonce).unwrap();
+        let mut data = [&case.ct[..], &case.tag[..]].concat();
+        let opened = long.open_in_place(nonce, Aad::from(&case.aad[..]), &mut data);
+        let opened = opened.map(|opened| opened.to_vec()).ok();
+        let expected = (!case.result.must_fail()).then(|| case.pt.to_vec());
+        assert_eq!(opened, expected, "test {}", case.tc_id);
     }
     assert_eq!(count(cases.iter().map(|case| case.result)), WYCHEPROOF_GCM);
 }

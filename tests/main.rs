@@ -5,6 +5,8 @@
 mod pgvector_battery;
 #[path = "../pgvector-compat/clients.rs"]
 mod pgvector_clients;
+#[path = "../pgvector-compat/leakage.rs"]
+mod pgvector_leakage;
 #[path = "../pgvector-compat/plans.rs"]
 mod pgvector_plans;
 mod server;

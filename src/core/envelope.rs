@@ -291,7 +291,31 @@ pub fn reseal(
     opened: &Opened,
     plaintext: &[u8],
 ) -> Result<Vec<u8>, SealError> {
-    let options = Options { compress: opened.compressed, pad: opened.padded, ..Options::default() };
+    reseal_as(None, key, keyring, head, tokens, opened, plaintext)
+}
+
+/// The same for a part of it, with a secret for [`Envelope::is_made_by`].
+pub fn seal_part(
+    maker: &[u8],
+    key: &DataKey,
+    keyring: &Uuid,
+    head: Head,
+    opened: &Opened,
+    plaintext: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    reseal_as(Some(maker), key, keyring, head, &[], opened, plaintext)
+}
+
+fn reseal_as(
+    maker: Option<&[u8]>,
+    key: &DataKey,
+    keyring: &Uuid,
+    head: Head,
+    tokens: &[u64],
+    opened: &Opened,
+    plaintext: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    let options = Options { compress: opened.compressed, pad: opened.padded, maker, ..Options::default() };
     seal_tagged(key, keyring, head, tokens, plaintext, opened.context_tag, options)
 }
 

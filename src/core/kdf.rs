@@ -149,7 +149,7 @@ impl Prk {
     }
 }
 
-fn mac(key: &[u8]) -> HmacSha256 {
+pub(super) fn mac(key: &[u8]) -> HmacSha256 {
     let mut block = Zeroizing::new([0; 64]);
     block[..key.len()].copy_from_slice(key);
     // RFC 2104 pads a short key with zeros to the block size, so this is the same HMAC key.

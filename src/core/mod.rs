@@ -9,6 +9,7 @@ pub mod canonical;
 pub mod envelope;
 pub mod filter;
 pub mod fold;
+pub mod group_key;
 pub mod groups;
 pub mod header;
 pub mod held;

@@ -114,6 +114,9 @@ pub enum PgError {
     /// With `pgseal.reveal` on, ciphertext would reach the client inside text, a row or an array.
     #[error("this would return ciphertext, and pgseal.reveal is on")]
     Unrevealed,
+    /// The same where connection options have asked for plaintext, which only SET can.
+    #[error("this would return ciphertext: connection options do not switch pgseal.reveal on")]
+    RevealRefused,
     /// A decrypted text that does not read as the type it is cast to; the text stays out of the message.
     #[error("the decrypted text is not a valid {0}")]
     Unreadable(String, Code),
@@ -153,6 +156,9 @@ pub enum PgError {
     /// A table of a role that the current one may not SET ROLE to.
     #[error("must be owner of the table, or may SET ROLE to its owner")]
     NotOwner,
+    /// A table that somebody else maintains.
+    #[error("the table of index \"{0}\" is being vacuumed, or has its indexes made, by another session")]
+    Maintained(String),
     /// Something exists already.
     #[error("keyring \"{0}\" already exists")]
     KeyringExists(String),
@@ -192,6 +198,12 @@ pub enum PgError {
     /// An operator that ciphertext cannot answer.
     #[error("this operator does not work on encrypted values")]
     Unsupported,
+    /// An index that would keep an order or hashes of plaintexts.
+    #[error("an index of this kind would tell what encrypted values are")]
+    NoIndex,
+    /// A parallel worker sorts or groups: it has neither the session's credentials nor its log.
+    #[error("a parallel worker cannot sort or group encrypted values")]
+    InWorker,
     /// The same of vectors.
     #[error("this operator does not work on encrypted vectors")]
     UnsupportedVector,
@@ -343,18 +355,22 @@ impl PgError {
             PgError::OutOfMemory(_) => Code::ERRCODE_OUT_OF_MEMORY,
             PgError::Limit(_) | PgError::TooDeep(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             PgError::KeyringExists(_) => Code::ERRCODE_DUPLICATE_OBJECT,
-            PgError::PreparedKeys | PgError::Unrevealed => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            PgError::PreparedKeys | PgError::Unrevealed | PgError::RevealRefused => {
+                Code::ERRCODE_FEATURE_NOT_SUPPORTED
+            }
             PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
             PgError::InPlace(Refused::Owner) | PgError::NotOwner | PgError::Unselectable(_) => {
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE
             }
             PgError::InPlace(_) | PgError::InPlaceProblem(_) => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::OlderSnapshots(..) => Code::ERRCODE_OBJECT_IN_USE,
+            PgError::Maintained(_) => Code::ERRCODE_LOCK_NOT_AVAILABLE,
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported | PgError::UnsupportedVector => Code::ERRCODE_UNDEFINED_FUNCTION,
-            PgError::UnorderedScan | PgError::SnapshotOfScan | PgError::IndexedExpression => {
-                Code::ERRCODE_FEATURE_NOT_SUPPORTED
-            }
+            PgError::NoIndex
+            | PgError::UnorderedScan
+            | PgError::SnapshotOfScan
+            | PgError::IndexedExpression => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::UnboundColumn | PgError::ColumnWithoutDimensions => {
                 Code::ERRCODE_INVALID_PARAMETER_VALUE
             }
@@ -364,7 +380,9 @@ impl PgError {
             PgError::IndexedRow { error, .. } => error.code(),
             PgError::IoCast(_) => Code::ERRCODE_CANNOT_COERCE,
             PgError::Collate => Code::ERRCODE_COLLATION_MISMATCH,
-            PgError::PlannedBefore | PgError::NotUpdated => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            PgError::PlannedBefore | PgError::NotUpdated | PgError::InWorker => {
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
             PgError::Arity => Code::ERRCODE_INVALID_FUNCTION_DEFINITION,
             PgError::Null | PgError::ArrayNulls => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             PgError::Random(_) => Code::ERRCODE_SYSTEM_ERROR,
@@ -397,6 +415,9 @@ impl PgError {
             PgError::Context => {
                 "Call pgseal.decrypt(value, context) with that context; a value encrypted without one takes none."
             }
+            PgError::Maintained(_) => {
+                "Call it again when that has ended: SELECT * FROM pg_stat_progress_vacuum; a longer lock_timeout waits longer."
+            }
             PgError::UnknownKeyring(_) => {
                 "SELECT name FROM pgseal.keyrings lists the keyrings of this database."
             }
@@ -424,6 +445,7 @@ impl PgError {
                 "Write pgseal.decrypt(value) where the value is put into text, a row or an array, in the view or function too; or \
                  RESET pgseal.reveal. A statement that loads the library, because nothing has preloaded it, works when it is sent again."
             }
+            PgError::RevealRefused => "SET pgseal.reveal = on; or off, to read ciphertext.",
             PgError::Undeclared(_) => {
                 "pgseal.keyrings shows the searchable paths; SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['decrypt']) \
                  opens the others. Parts of documents (-> and #>) can be looked into with decrypt only."
@@ -468,6 +490,13 @@ impl PgError {
             PgError::Unsupported => {
                 "Filter with value @> '{\"key\": \"value\"}' or value ->> 'key' = 'value', or decrypt first: pgseal.decrypt(value)."
             }
+            PgError::NoIndex => {
+                "CREATE INDEX ON table USING gin (column) makes @>, ->> = and = fast. What is to be unique or a key must be \
+                 another column: a number, or a keyed hash that the application makes."
+            }
+            PgError::InWorker => {
+                "Run it again, or SET max_parallel_workers_per_gather = 0. session_preload_libraries = 'pgseal' plans it without."
+            }
             PgError::UnsupportedVector => {
                 "Order by a distance, value <=> '[1,2,3]', or decrypt first: pgseal.decrypt(value)."
             }
@@ -475,8 +504,8 @@ impl PgError {
                 "Cast a bound: $1::numeric or $1::timestamptz. NULL is an open end."
             }
             PgError::IoCast(_) => {
-                "Decrypt it first: pgseal.decrypt(value)::type; or SET pgseal.reveal = on, where it goes to the client. \
-                 A variable for encrypted values is declared encrypted_jsonb, encrypted_text or encrypted_vector. The ciphertext as text is pgseal.sealed_text(value)."
+                "Decrypt it first: pgseal.decrypt(value)::type. A variable for encrypted values is declared encrypted_jsonb, \
+                 encrypted_text or encrypted_vector. The ciphertext as text is pgseal.sealed_text(value)."
             }
             PgError::Collate => "Say that it is a text: 'value'::text COLLATE collation.",
             PgError::NotUpdated => "ALTER EXTENSION pgseal UPDATE; or RESET pgseal.keyring.",

@@ -4,11 +4,10 @@ use super::grantees;
 use super::ivf::{handler, maintain, shape};
 use super::keyrings::{manage, monitor};
 use super::raw::call::sql_functions;
-use super::raw::subscript;
 use super::released;
 use super::rotation::{in_place, places, reencrypt, retire, verify};
 use super::search::{between, filters, gin, lists, operators, rewrite, selectivity};
-use super::values::{casts, choice, equality, io, parts, reveal, vector};
+use super::values::{casts, choice, equality, grouping, io, parts, reveal, vector};
 
 sql_functions! {
     pgseal_jsonb_in => io::jsonb_in;
@@ -29,9 +28,6 @@ sql_functions! {
     pgseal_encrypt_jsonb => casts::encrypt_jsonb;
     pgseal_encrypt_text => casts::encrypt_text;
     pgseal_decrypt => casts::decrypt;
-    pgseal_plain_cast => casts::plain_cast;
-    pgseal_plain => reveal::plain;
-    pgseal_jsonb_as => casts::jsonb_as;
     pgseal_decrypt_as => casts::decrypt_as;
     pgseal_decrypt_jsonb_as_text => casts::decrypt_jsonb_as_text;
     pgseal_decrypt_jsonb_as_name => casts::decrypt_jsonb_as_name;
@@ -115,7 +111,6 @@ sql_functions! {
     pgseal_token_selectivity => selectivity::token_selectivity;
     pgseal_token_join_selectivity => selectivity::token_join_selectivity;
     pgseal_typanalyze => selectivity::typanalyze;
-    pgseal_subscript => subscript::handler;
     pgseal_unsupported => operators::unsupported;
     pgseal_unsupported_vector => operators::unsupported_vector;
 
@@ -138,6 +133,19 @@ sql_functions! {
     pgseal_differ_sealed => equality::differ_sealed;
     pgseal_equal_text => equality::equal_text;
     pgseal_differ_text => equality::differ_text;
+    pgseal_equal_documents => equality::equal_documents;
+    pgseal_differ_documents => equality::differ_documents;
+    pgseal_equal_document => equality::equal_document;
+    pgseal_text_order => grouping::text_order;
+    pgseal_jsonb_order => grouping::jsonb_order;
+    pgseal_no_index => grouping::no_index;
+    pgseal_hash => grouping::hash;
+    pgseal_less => grouping::less;
+    pgseal_less_or_equal => grouping::less_or_equal;
+    pgseal_greater_or_equal => grouping::greater_or_equal;
+    pgseal_greater => grouping::greater;
+    pgseal_larger => grouping::larger;
+    pgseal_smaller => grouping::smaller;
     pgseal_text_equal => equality::text_equal;
     pgseal_text_differ => equality::text_differ;
     pgseal_text_lt => parts::text_lt;

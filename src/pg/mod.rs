@@ -36,7 +36,9 @@ pgrx::extension_sql_file!("../../sql/between.sql", name = "between", requires = 
 pgrx::extension_sql_file!("../../sql/decrypt_casts.sql", name = "decrypt_casts", requires = ["between"]);
 pgrx::extension_sql_file!("../../sql/vector.sql", name = "vector", requires = ["decrypt_casts"]);
 pgrx::extension_sql_file!("../../sql/reveal.sql", name = "reveal", requires = ["vector"]);
-pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["reveal"]);
+pgrx::extension_sql_file!("../../sql/grouping.sql", name = "grouping", requires = ["reveal"]);
+pgrx::extension_sql_file!("../../sql/no_indexes.sql", name = "no_indexes", requires = ["grouping"]);
+pgrx::extension_sql_file!("../../sql/keyrings.sql", name = "keyrings", requires = ["no_indexes"]);
 pgrx::extension_sql_file!("../../sql/reencrypt_progress.sql", name = "progress", requires = ["keyrings"]);
 pgrx::extension_sql_file!("../../sql/places.sql", name = "places", requires = ["progress"]);
 pgrx::extension_sql_file!("../../sql/in_place.sql", name = "in_place", requires = ["places"]);
@@ -50,8 +52,7 @@ pgrx::extension_sql_file!("../../sql/verify.sql", name = "verify", requires = ["
 pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["verify"]);
 pgrx::extension_sql_file!("../../sql/evidence.sql", name = "evidence", requires = ["audit"]);
 pgrx::extension_sql_file!("../../sql/ivf.sql", name = "ivf", requires = ["evidence"]);
-pgrx::extension_sql_file!("../../sql/stored_casts.sql", name = "stored", requires = ["ivf"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["stored"], finalize);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["ivf"], finalize);
 
 /// What raw calls above itself is handed to it here: it names nothing but errors and counts.
 const WATCHER: raw::watch::Watcher = raw::watch::Watcher {

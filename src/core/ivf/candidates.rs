@@ -6,9 +6,14 @@ use std::collections::BinaryHeap;
 use crate::core::memory;
 
 use super::page::{PageError, Tid};
+use crate::core::vector::quantiser::Bound;
 
 /// Estimates that decide at least.
 const LEAST_ESTIMATES: usize = 10;
+/// Rows with the least upper bounds that decide which others are near.
+const NEAREST: usize = 16;
+/// Rows that come near at first when more are asked for.
+const FIRST_PORTION: usize = 256;
 /// Estimates that are kept for when more of them decide, at most.
 const MOST_ESTIMATES: usize = 1 << 19;
 
@@ -20,10 +25,18 @@ pub(super) struct Candidate {
     offset: u16,
 }
 
-/// Rows by their lower bounds, as many as memory is meant to hold.
+/// Rows by their lower bounds, as many as memory is meant to hold. Most are never looked at: only those that may be among
+/// the nearest are kept in order.
 pub(super) struct Candidates {
-    heap: BinaryHeap<Reverse<Candidate>>,
-    fresh: Vec<Candidate>,
+    near: BinaryHeap<Reverse<Candidate>>,
+    /// In no order.
+    far: Vec<Candidate>,
+    /// No bound in `far` is less.
+    floor: f32,
+    /// The least upper bounds, the largest of them on top: whoever is beyond all of them is far.
+    uppers: BinaryHeap<Estimate>,
+    /// Rows that come near when all others are used up.
+    portion: usize,
     most: usize,
     /// The least bound of those that were dropped.
     pub dropped: Option<f32>,
@@ -46,52 +59,98 @@ struct Estimate(f32);
 impl Candidates {
     /// At most so many.
     pub fn new(most: usize) -> Self {
-        Candidates { heap: BinaryHeap::new(), fresh: Vec::new(), most, dropped: None }
+        Candidates {
+            near: BinaryHeap::new(),
+            far: Vec::new(),
+            floor: f32::INFINITY,
+            uppers: BinaryHeap::new(),
+            portion: FIRST_PORTION,
+            most,
+            dropped: None,
+        }
     }
 
-    /// Adds a row.
-    pub fn add(&mut self, lower: f32, tid: Tid) -> Result<(), PageError> {
-        if self.fresh.len() >= 2 * self.most {
+    /// Makes room for as many more as a page has.
+    pub fn reserve(&mut self, rows: usize) -> Result<(), PageError> {
+        if self.far.len() + self.near.len() + rows > 2 * self.most.max(rows) {
             self.drop_far();
         }
-        Ok(memory::push(&mut self.fresh, Candidate { lower, block: tid.block, offset: tid.offset })?)
+        let room = self.near.try_reserve(rows).and_then(|()| self.far.try_reserve(rows));
+        Ok(room.map_err(|_| memory::OutOfMemory)?)
     }
 
-    /// Takes in what was added.
-    pub fn merge(&mut self) {
-        if self.heap.len() + self.fresh.len() > self.most {
-            self.fresh.extend(self.heap.drain().map(|Reverse(candidate)| candidate));
+    /// Adds a row, for which there is room.
+    pub fn add(&mut self, bound: Bound, tid: Tid) {
+        let candidate = Candidate { lower: bound.lower, block: tid.block, offset: tid.offset };
+        let upper = Estimate(bound.estimate + (bound.estimate - bound.lower));
+        let worst = self.uppers.peek().filter(|_| self.uppers.len() >= NEAREST);
+        if worst.is_some_and(|worst| bound.lower > worst.0) {
+            self.floor = self.floor.min(bound.lower);
+            self.far.push(candidate);
+            return;
+        }
+        if worst.is_none_or(|worst| upper < *worst) {
+            if self.uppers.len() >= NEAREST {
+                self.uppers.pop();
+            }
+            self.uppers.push(upper);
+        }
+        self.near.push(Reverse(candidate));
+    }
+
+    /// Keeps no more than there may be.
+    pub fn shrink(&mut self) {
+        if self.near.len() + self.far.len() > self.most {
             self.drop_far();
         }
-        self.heap.extend(self.fresh.drain(..).map(Reverse));
     }
 
-    /// Keeps the nearest candidates of those that were added.
+    /// Keeps the nearest candidates only.
     fn drop_far(&mut self) {
-        let (_, nearest_dropped, _) = self.fresh.select_nth_unstable(self.most);
-        let bound = nearest_dropped.lower;
-        self.dropped = Some(self.dropped.map_or(bound, |dropped| dropped.min(bound)));
-        self.fresh.truncate(self.most);
+        self.far.extend(self.near.drain().map(|Reverse(candidate)| candidate));
+        if self.far.len() > self.most {
+            let (_, nearest_dropped, _) = self.far.select_nth_unstable(self.most);
+            let bound = nearest_dropped.lower;
+            self.dropped = Some(self.dropped.map_or(bound, |dropped| dropped.min(bound)));
+            self.far.truncate(self.most);
+        }
+        self.floor = self.far.iter().fold(f32::INFINITY, |floor, candidate| floor.min(candidate.lower));
     }
 
     /// Takes the nearest one.
     pub fn pop(&mut self) -> Option<Tid> {
-        self.heap.pop().map(|Reverse(candidate)| Tid { block: candidate.block, offset: candidate.offset })
+        let is_known = |near: &Reverse<Candidate>, floor| near.0.lower <= floor;
+        if !self.far.is_empty() && !self.near.peek().is_some_and(|near| is_known(near, self.floor)) {
+            self.bring_near();
+        }
+        self.near.pop().map(|Reverse(candidate)| Tid { block: candidate.block, offset: candidate.offset })
+    }
+
+    /// Puts the nearest of those that are far in order with the others.
+    fn bring_near(&mut self) {
+        let count = self.portion.min(self.far.len());
+        self.portion = self.portion.saturating_mul(2);
+        self.floor = f32::INFINITY;
+        if count < self.far.len() {
+            let (_, next, _) = self.far.select_nth_unstable(count);
+            self.floor = next.lower;
+        }
+        self.near.extend(self.far.drain(..count).map(Reverse));
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        self.heap.clear();
+        self.near.clear();
+        self.far.clear();
+        self.floor = f32::INFINITY;
         self.dropped = None;
     }
 
     /// The least bound of all that nobody has looked at.
     pub fn least(&self) -> Option<f32> {
-        let nearest = self.heap.peek().map(|Reverse(candidate)| candidate.lower);
-        match (nearest, self.dropped) {
-            (Some(nearest), Some(dropped)) => Some(nearest.min(dropped)),
-            (nearest, dropped) => nearest.or(dropped),
-        }
+        let near = self.near.peek().map(|Reverse(candidate)| candidate.lower);
+        let far = (!self.far.is_empty()).then_some(self.floor);
+        near.into_iter().chain(far).chain(self.dropped).reduce(f32::min)
     }
 }
 
@@ -116,8 +175,13 @@ impl Best {
         self.heap = best.iter().map(|(estimate, _)| Estimate(*estimate)).collect();
     }
 
-    /// Adds an estimate of a row in a list.
-    pub fn add(&mut self, estimate: f32, list: usize) -> Result<(), PageError> {
+    /// Makes room for the estimates of a page.
+    pub fn reserve(&mut self, rows: usize) -> Result<(), PageError> {
+        Ok(self.all.try_reserve(rows).map_err(|_| memory::OutOfMemory)?)
+    }
+
+    /// Adds an estimate of a row in a list, for which there is room.
+    pub fn add(&mut self, estimate: f32, list: usize) {
         let is_best =
             self.heap.len() < self.wanted || self.heap.peek().is_some_and(|worst| estimate < worst.0);
         if is_best {
@@ -128,9 +192,8 @@ impl Best {
             self.heap.pop();
         }
         if self.all.len() < MOST_ESTIMATES {
-            memory::push(&mut self.all, (estimate, list as u32))?;
+            self.all.push((estimate, list as u32));
         }
-        Ok(())
     }
 }
 

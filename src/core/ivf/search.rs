@@ -225,13 +225,13 @@ impl Search {
             self.read_list(source, number)?;
         }
         self.again = None;
-        self.candidates.merge();
+        self.candidates.shrink();
         Ok(())
     }
 
     fn read_next_list<R: Rows>(&mut self, source: &mut R) -> Result<(), R::Error> {
         self.read_list(source, self.read)?;
-        self.candidates.merge();
+        self.candidates.shrink();
         self.read += 1;
         self.effort.lists += 1;
         Ok(())
@@ -246,7 +246,7 @@ impl Search {
             chain.go_on(rows.head().kind == Kind::Unassigned, rows.head().next, source)?;
             self.add_unscored()?;
         }
-        self.candidates.merge();
+        self.candidates.shrink();
         Ok(())
     }
 
@@ -273,9 +273,11 @@ impl Search {
     /// Adds the rows of the page that was read, about which nothing is known.
     fn add_unscored(&mut self) -> Result<(), PageError> {
         let rows = PageRows::parse(&self.page, &self.meta.layout)?;
+        let unknown = Bound { estimate: f32::INFINITY, lower: f32::NEG_INFINITY };
+        self.candidates.reserve(rows.head().rows.into())?;
         for (tid, _) in rows.iter().filter(|(_, dead)| !dead) {
             if is_wanted(self.again, &self.seen, f32::NEG_INFINITY, tid) {
-                self.candidates.add(f32::NEG_INFINITY, tid)?;
+                self.candidates.add(unknown, tid);
             }
         }
         Ok(())
@@ -296,6 +298,8 @@ impl Search {
         self.effort.scored += u64::from(rows.head().rows);
         // Of a single list no estimate decides anything.
         let counts = self.again.is_none() && self.ranked.lists.len() > 1;
+        self.candidates.reserve(rows.head().rows.into())?;
+        self.best.reserve(if counts { rows.head().rows.into() } else { 0 })?;
         let mut rows = rows.iter();
         let mut bounds = [Bound::default(); BATCH];
         for block in self.blocks.chunks_exact(layout.rows.block_bytes()) {
@@ -303,10 +307,10 @@ impl Search {
             // The last block has fewer rows than bounds.
             for ((tid, dead), bound) in rows.by_ref().take(layout.rows.width).zip(&bounds) {
                 if !dead && is_wanted(self.again, &self.seen, bound.lower, tid) {
-                    self.candidates.add(bound.lower, tid)?;
+                    self.candidates.add(*bound, tid);
                 }
                 if !dead && counts {
-                    self.best.add(bound.estimate, number)?;
+                    self.best.add(bound.estimate, number);
                 }
             }
         }

@@ -85,6 +85,8 @@ struct Sealing {
     keyring: i32,
     key: HeldPageKey,
     lists: Rc<Lists>,
+    /// They are around rows of the table, and have a directory.
+    is_trained: bool,
     builder: Builder,
 }
 
@@ -147,14 +149,13 @@ pub fn build(building: &Building) -> Result<Built, PgError> {
 }
 
 impl Sealing {
-    /// Writes what is left, and a directory where there are several lists.
+    /// Writes what is left.
     fn finish(self, meta: Meta, writer: &mut Writer) -> Result<Meta, Trouble> {
         let chains = self.builder.finish(writer)?;
-        if self.lists.lists() == 1 {
-            return Ok(Meta { list: chains.first().copied().unwrap_or_default(), ..meta });
-        }
-        let directory = Some(write_directory(&self.lists, &self.key, &chains, writer)?);
-        Ok(Meta { lists: self.lists.meta().lists, directory, ..meta })
+        let write = || write_directory(&self.lists, &self.key, &chains, writer);
+        let directory = self.is_trained.then(write).transpose()?;
+        let list = if let [only] = chains.as_slice() { *only } else { Chain::default() };
+        Ok(Meta { lists: self.lists.meta().lists, directory, list, ..meta })
     }
 }
 
@@ -164,12 +165,11 @@ fn sealing(building: &Building, meta: &Meta, writer: &mut Writer) -> Result<Opti
     let Ok(keyring) = shape::keyring(index) else { return Ok(None) };
     let keys = Keys::new(meta, keyring);
     let Some(key) = keys::if_there(keyring, || keys.active())? else { return Ok(None) };
-    let lists = match train::lists(building, meta, keyring)? {
-        Some(lists) => Rc::new(lists),
-        None => shape::lists(index, meta, &keys)?,
-    };
+    let trained = train::lists(building, meta, keyring)?.map(Rc::new);
+    let is_trained = trained.is_some();
+    let lists = trained.map_or_else(|| shape::lists(index, meta, &keys), Ok)?;
     let builder = Builder::new(&lists, key.clone(), writer).map_err(|trouble| trouble.named(index, 0))?;
-    Ok(Some(Sealing { keyring, key, lists, builder }))
+    Ok(Some(Sealing { keyring, key, lists, is_trained, builder }))
 }
 
 /// The first page of a list never changes: rows that are moved into it are found by whoever began to read before.

@@ -68,9 +68,12 @@ pub fn broken(index: Index, block: u32) -> PgError {
     named(index, block)(PageError::Malformed("the pages of a list go round, or out of the index"))
 }
 
-/// Copies a page that a chain leads to.
-pub fn read(index: Index, block: u32, page: &mut PageBytes) -> Result<(), Trouble> {
-    if block >= index.pages() {
+/// Copies a page that a chain leads to. `pages` is how many there are, as far as is known: to ask takes a system call.
+pub fn read(index: Index, block: u32, page: &mut PageBytes, pages: &mut u32) -> Result<(), Trouble> {
+    if block >= *pages {
+        *pages = index.pages();
+    }
+    if block >= *pages {
         return Err(PageError::Malformed("it is not there").into());
     }
     index.read_into(block, page);

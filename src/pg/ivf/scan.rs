@@ -160,11 +160,13 @@ struct Source<'a> {
     rows: &'a mut Rows,
     /// The page that was read last.
     block: u32,
+    /// How many there are, as far as is known.
+    pages: u32,
 }
 
 impl<'a> Source<'a> {
     fn new(index: Index, keys: &'a Keys, question: Option<&'a mut Question>, rows: &'a mut Rows) -> Self {
-        Source { index, keys, key: None, question, rows, block: 0 }
+        Source { index, keys, key: None, question, rows, block: 0, pages: 0 }
     }
 }
 
@@ -178,7 +180,7 @@ impl source::Pages for Source<'_> {
     fn read(&mut self, block: u32, page: &mut PageBytes) -> Result<(), Trouble> {
         xact::check_interrupts();
         self.block = block;
-        pages::read(self.index, block, page)
+        pages::read(self.index, block, page, &mut self.pages)
     }
 
     fn key(&mut self, version: u16) -> Result<HeldPageKey, Trouble> {

@@ -79,7 +79,7 @@ pub fn lists(index: Index, meta: &Meta, keys: &Keys) -> Result<Rc<Lists>, PgErro
     if let Some(known) = session::lists(keys.keyring(), meta) {
         return Ok(known);
     }
-    let mut directory = Directory { index, keys, block: 0 };
+    let mut directory = Directory { index, keys, block: 0, pages: 0 };
     let opened = Lists::open(*meta, GUARD, &mut directory);
     let opened = Rc::new(opened.map_err(|trouble| trouble.named(index, directory.block))?);
     session::keep_lists(keys.keyring(), &opened);
@@ -91,6 +91,7 @@ struct Directory<'a> {
     index: Index,
     keys: &'a Keys,
     block: u32,
+    pages: u32,
 }
 
 impl Pages for Directory<'_> {
@@ -102,7 +103,7 @@ impl Pages for Directory<'_> {
 
     fn read(&mut self, block: u32, page: &mut PageBytes) -> Result<(), Trouble> {
         self.block = block;
-        pages::read(self.index, block, page)
+        pages::read(self.index, block, page, &mut self.pages)
     }
 
     fn key(&mut self, version: u16) -> Result<HeldPageKey, Trouble> {

@@ -20,17 +20,16 @@ use crate::pg::raw::xact;
 
 /// Rows that a centroid is made of.
 const SAMPLES: usize = 64;
+/// Rows that the mean of a single list is made of.
+const SAMPLES_OF_ONE: usize = 2_000;
 
-/// Lists for the table as it is; `None` for a single one.
+/// Lists for the table as it is, a single one around the mean of its rows; `None` where no row has a key and a direction.
 pub fn lists(building: &Building, meta: &Meta, keyring: i32) -> Result<Option<Lists>, PgError> {
     let rows = building.estimated_rows().max(0.0);
-    let count = building.lists().unwrap_or_else(|| default_lists(rows as u64)) as usize;
-    if count <= 1 {
-        return Ok(None);
-    }
+    let count = building.lists().unwrap_or_else(|| default_lists(rows as u64)).max(1) as usize;
     let quantiser = Quantiser::new(&meta.index, meta.metric, meta.layout.rows);
     let dimensions = meta.layout.rotated_dimensions();
-    let most = (building.memory() / 3 / (4 * dimensions)).min(SAMPLES * count);
+    let most = (building.memory() / 3 / (4 * dimensions)).min((SAMPLES * count).max(SAMPLES_OF_ONE));
     let mut chance = Chance::new()?;
     let mut sample = Zeroizing::new(memory::room::<f32>(most * dimensions)?);
     building.rows(|tid, value, alive| {
@@ -48,7 +47,7 @@ pub fn lists(building: &Building, meta: &Meta, keyring: i32) -> Result<Option<Li
     let mut centroids = Zeroizing::new(kmeans::centroids(&sample, dimensions, count, &mut chance)?);
     directory::round(&mut centroids);
     let found = centroids.len() / dimensions;
-    if found <= 1 {
+    if found == 0 {
         return Ok(None);
     }
     let centroids = HeldNumbers::copy(&centroids, GUARD)?;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::rc::Rc;
 
 use pgrx::{pg_guard, pg_sys, varlena};
@@ -17,6 +18,22 @@ use crate::core::stats::{KeyFrequencies, Sample};
 const SLOT: usize = 0;
 /// `int8 = int8` (catalog/pg_operator.dat).
 const INT8_EQUAL: pg_sys::Oid = pg_sys::Oid::from_u32(410);
+
+/// ANALYZE computes statistics now, perhaps in a process of the server's own.
+pub fn is_running() -> bool {
+    // SAFETY: contexts have names, and parents up to the topmost.
+    unsafe {
+        let mut context = pg_sys::CurrentMemoryContext;
+        while !context.is_null() {
+            // Of do_analyze_rel in commands/analyze.c.
+            if CStr::from_ptr((*context).name) == c"Analyze" {
+                return true;
+            }
+            context = (*context).parent;
+        }
+        false
+    }
+}
 
 /// Tells ANALYZE how large a sample this column wants and what to do with it.
 pub fn prepare_analyze(call: Call) {

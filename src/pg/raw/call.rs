@@ -233,6 +233,29 @@ impl Call {
         }
     }
 
+    /// The executor compares values of its own accord, to group or to sort them: no expression says where they come from.
+    pub fn groups(&self) -> bool {
+        // SAFETY: as in `argument_expression`.
+        unsafe {
+            let info = (*self.0).flinfo;
+            info.is_null() || (*info).fn_expr.is_null()
+        }
+    }
+
+    /// The executor looks values up in a hash table of a list: either argument may be of the list, the other is argument 0.
+    pub fn searches_list(&self) -> bool {
+        // SAFETY: as in `argument_expression`; the tag is checked.
+        unsafe {
+            let info = (*self.0).flinfo;
+            if info.is_null() || (*info).fn_expr.is_null() {
+                return false;
+            }
+            let list = (*info).fn_expr.cast::<pg_sys::ScalarArrayOpExpr>();
+            (*list).xpr.type_ == pg_sys::NodeTag::T_ScalarArrayOpExpr
+                && (*list).hashfuncid != pg_sys::InvalidOid
+        }
+    }
+
     /// The type that an argument is declared as.
     pub fn argument_type(&self, index: usize) -> pg_sys::Oid {
         // SAFETY: none of our functions is called without flinfo; the function has the argument that it reads.
@@ -287,13 +310,17 @@ impl Call {
         unsafe { pg_sys::get_element_type(self.result_type()) }
     }
 
-    /// Works on what this call site keeps between calls of one execution (fn_extra).
+    /// Works on what this call site keeps between calls of one execution (fn_extra). What PostgreSQL compares the elements of
+    /// rows and arrays with stays for as long as the process, and keeps nothing.
     pub fn with_cache<T: Default + 'static, R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: none of our functions is called without flinfo; it lives as long as the call site, and fn_extra is only
         // ever set here, so it is NULL or a `Kept` of the type that it names. It is dropped with fn_mcxt. A call site does
         // not run again inside itself, so nobody else holds the `T` during `work`.
         unsafe {
             let info = (*self.0).flinfo;
+            if (*info).fn_mcxt == pg_sys::CacheMemoryContext {
+                return work(&mut T::default());
+            }
             if (*info).fn_extra.is_null() {
                 let kept = Kept { of: TypeId::of::<T>(), value: T::default() };
                 (*info).fn_extra =

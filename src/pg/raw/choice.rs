@@ -75,7 +75,9 @@ unsafe extern "C-unwind" fn plan(
 ) -> *mut pg_sys::PlannedStmt {
     // SAFETY: PostgreSQL passes a query that is the planner's to change; whatever is next has the same contract.
     unsafe {
-        let known = before_planning(query, text, parameters);
+        let known = before_planning(query, parameters);
+        let sorts = !known.is_null() && sorts_sealed(query.cast(), std::ptr::null_mut());
+        let options = if sorts { options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as i32) } else { options };
         let next = PREVIOUS.next().unwrap_or(standard_planner);
         let planned = next(query, text, options, parameters);
         after_planning(planned, known);
@@ -104,7 +106,6 @@ impl Walk {
 #[pg_guard]
 unsafe extern "C-unwind" fn before_planning(
     query: *mut pg_sys::Query,
-    text: *const std::ffi::c_char,
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannerGlobal {
     HAS_PLANNED.store(true, Ordering::Relaxed);
@@ -113,7 +114,6 @@ unsafe extern "C-unwind" fn before_planning(
     }
     // SAFETY: walks the planner's query; what is passed lives as long as the walk.
     unsafe {
-        super::plain::open_casts(query, text);
         let global = make::<pg_sys::PlannerGlobal>(pg_sys::NodeTag::T_PlannerGlobal);
         (*global).boundParams = parameters;
         let mut walk = Walk { place: Place::outside(), global, bodies: Vec::new() };
@@ -184,6 +184,35 @@ unsafe fn sql_function(table: *mut pg_sys::RangeTblEntry) -> Option<pg_sys::Oid>
         let function = (*call.cast::<pg_sys::FuncExpr>()).funcid;
         (function.to_u32() >= pg_sys::FirstNormalObjectId && lookup::language(function) == Some(SQL))
             .then_some(function)
+    }
+}
+
+/// Something sorts or groups values of ours. The planner does not ask whether that may be done in a parallel worker, which has
+/// neither the session's credentials nor its log.
+#[pg_guard]
+unsafe extern "C-unwind" fn sorts_sealed(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: a query and its nodes.
+    unsafe {
+        match (*node).type_ {
+            pg_sys::NodeTag::T_Query => {
+                let flags = pg_sys::QTW_EXAMINE_SORTGROUP | pg_sys::QTW_IGNORE_JOINALIASES;
+                return pg_sys::query_tree_walker(node.cast(), Some(sorts_sealed), context, flags as i32);
+            }
+            pg_sys::NodeTag::T_SortGroupClause => {
+                return asks((*node.cast::<pg_sys::SortGroupClause>()).eqop);
+            }
+            pg_sys::NodeTag::T_SetOperationStmt => {
+                let groups = (*node.cast::<pg_sys::SetOperationStmt>()).groupClauses;
+                if cells::<pg_sys::Node>(groups).any(|group| sorts_sealed(group, context)) {
+                    return true;
+                }
+            }
+            _ => (),
+        }
+        pg_sys::expression_tree_walker(node, Some(sorts_sealed), context)
     }
 }
 

@@ -53,6 +53,31 @@ pub fn detoast(datum: pg_sys::Datum) -> Varlena {
     }
 }
 
+/// A variable-length datum as it lies: what is stored out of line is its pointer, which names it as long as a snapshot sees it.
+pub struct Stored(*const u8, usize);
+
+impl Stored {
+    /// Valid as long as the datum.
+    pub fn of(datum: pg_sys::Datum) -> Self {
+        /// Of varatt.h: all other pointers are into memory.
+        const VARTAG_ONDISK: u8 = 18;
+        // SAFETY: as in `detoast`; the byte behind the header of a pointer is its tag.
+        unsafe {
+            let start = datum.cast_mut_ptr::<u8>();
+            if varlena::varatt_is_1b_e(start.cast()) && *start.add(1) != VARTAG_ONDISK {
+                return Stored::of(detoast(datum).datum());
+            }
+            Stored(start, varlena::varsize_any(start.cast()))
+        }
+    }
+
+    /// All of it, the length word too.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: a datum has as many bytes as it says.
+        unsafe { std::slice::from_raw_parts(self.0, self.1) }
+    }
+}
+
 /// The first `bytes` bytes, or everything when it is shorter or in line.
 pub fn prefix(datum: pg_sys::Datum, bytes: usize) -> Varlena {
     // SAFETY: as in `detoast`. The slice reads an external value chunk by chunk.
@@ -148,18 +173,6 @@ pub fn jsonb_from_text(text: &CStr) -> Varlena {
 pub fn jsonb_to_text(jsonb: Varlena) -> Varlena {
     // SAFETY: jsonb_out takes a jsonb and returns a NUL-terminated string in the server encoding.
     unsafe { varlena(CStr::from_ptr(call1(pg_sys::jsonb_out, jsonb.datum()).cast_mut_ptr()).to_bytes()) }
-}
-
-/// What PostgreSQL's own cast makes of a jsonb; its errors do not quote it. `None` where there is no such cast.
-pub fn jsonb_as(jsonb: Varlena, of: pg_sys::Oid) -> Option<pg_sys::Datum> {
-    let mut function = pg_sys::InvalidOid;
-    // SAFETY: a syscache lookup; a cast's function takes the value.
-    unsafe {
-        let context = pg_sys::CoercionContext::COERCION_EXPLICIT;
-        let path = pg_sys::find_coercion_pathway(of, pg_sys::JSONBOID, context, &mut function);
-        (path == pg_sys::CoercionPathType::COERCION_PATH_FUNC)
-            .then(|| pg_sys::OidFunctionCall1Coll(function, pg_sys::InvalidOid, jsonb.datum()))
-    }
 }
 
 /// A call frame with room for two arguments, on the stack: this call is made for every row.

@@ -1,12 +1,14 @@
 //! Opens an index of ours by its oid, as functions get it from SQL.
 
 use std::ffi::CStr;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
+use super::encoding::shown_c;
 use super::index_page::Index;
 use super::index_rows::Rows;
-use super::version;
+use super::{version, xact};
 use crate::pg::error::PgError;
 
 /// The access method's name.
@@ -52,6 +54,33 @@ fn no_index() -> PgError {
     PgError::Argument("it is no index of access method sealed_ivf".into())
 }
 
+/// How long a table is waited for that somebody else maintains, where `lock_timeout` does not say.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Between two looks at it.
+const PAUSE_US: i64 = 20_000;
+
+/// Locks a table as vacuum does, without a place in the queue: behind an autovacuum that would cancel it.
+fn wait_for(table: pg_sys::Oid, index: pg_sys::Oid) -> Result<(), PgError> {
+    // SAFETY: a plain setting, in ms.
+    let longest = match unsafe { pg_sys::LockTimeout } {
+        set @ 1.. => Duration::from_millis(set as u64),
+        _ => LONGEST,
+    };
+    let since = Instant::now();
+    // SAFETY: locks a relation until the end of the transaction, or does nothing.
+    while !unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as i32) } {
+        if since.elapsed() >= longest {
+            // SAFETY: a syscache lookup; NULL for a relation that is gone.
+            let name = unsafe { shown_c(pg_sys::get_rel_name(index)) };
+            return Err(PgError::Maintained(name));
+        }
+        xact::check_interrupts();
+        // SAFETY: sleeps.
+        unsafe { pg_sys::pg_usleep(PAUSE_US) };
+    }
+    Ok(())
+}
+
 impl Maintained {
     /// For the owner of the table.
     pub fn open(index: pg_sys::Oid) -> Result<Self, PgError> {
@@ -65,7 +94,8 @@ impl Maintained {
             if !version::owns(table) {
                 return Err(PgError::NotOwner);
             }
-            let table = pg_sys::table_open(table, pg_sys::ShareUpdateExclusiveLock as i32);
+            wait_for(table, index)?;
+            let table = pg_sys::table_open(table, pg_sys::NoLock as i32);
             let index = pg_sys::index_open(index, pg_sys::RowExclusiveLock as i32);
             if !is_ours(index) {
                 return Err(no_index());

@@ -1,8 +1,10 @@
 //! PostgreSQL's own jsonb functions, so that every operator means exactly what it means for jsonb.
 
+use std::cmp::Ordering;
+
 use pgrx::{direct_function_call_as_datum, pg_sys};
 
-use super::datum::{Owned, Varlena, detoast, jsonb_from_text, jsonb_to_text, varlena};
+use super::datum::{Owned, Varlena, call2, detoast, jsonb_from_text, jsonb_to_text, varlena};
 use super::encoding::c_text;
 use crate::core::fold::fold;
 use crate::core::memory::OutOfMemory;
@@ -94,6 +96,23 @@ pub fn at_keys(keys: &[Vec<u8>], value: Varlena) -> Result<Varlena, PgError> {
     text.extend_from_slice(jsonb_to_text(value).bytes());
     text.resize(text.len() + keys.len(), b'}');
     Ok(jsonb_from_text(&c_text(&text)?))
+}
+
+/// The order of two documents.
+pub fn order(left: &Owned, right: &Owned) -> Ordering {
+    // SAFETY: both are aligned jsonb datums with a 4-byte length word, and are only read.
+    let order =
+        unsafe { call2(pg_sys::jsonb_cmp, left.datum(), right.datum(), pg_sys::InvalidOid).value() as i32 };
+    order.cmp(&0)
+}
+
+/// What equal documents have in common.
+pub fn hash(document: &Owned) -> u64 {
+    // SAFETY: as above; the seed is passed by value.
+    unsafe {
+        let seed = pg_sys::Datum::from(0);
+        call2(pg_sys::jsonb_hash_extended, document.datum(), seed, pg_sys::InvalidOid).value() as u64
+    }
 }
 
 impl Function {

@@ -2,15 +2,16 @@
 //! wrapped in `pgseal.reveal(...)`, so that they reach the client as jsonb and text.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::sync::OnceCell;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys};
 
 use super::arguments::{reveal_in_list, reveal_in_query, revealed_whole};
 use super::hook::Previous;
+use super::lookup;
 use super::node::Expr;
-use super::{lookup, version};
 use crate::pg::error::PgError;
 
 static IS_SEALED: OnceCell<fn(Expr) -> bool> = OnceCell::new();
@@ -19,14 +20,14 @@ static PREVIOUS: Previous<pg_sys::post_parse_analyze_hook_type> = Previous::empt
 
 thread_local! {
     static LITERAL_MADE: Cell<bool> = const { Cell::new(false) };
-    /// A prepared statement may have a plan that was made for CREATE TABLE AS or a function.
-    static PLANNED_TO_STORE: Cell<bool> = const { Cell::new(false) };
-    /// The setting comes from the role, the database or the connection, not from a SET in the session.
-    static STANDING: Cell<bool> = const { Cell::new(false) };
+    /// Connection options have asked for plaintext, which they cannot have.
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// The setting is defined, so that a value for it is one that somebody sets now.
+static DEFINED: AtomicBool = AtomicBool::new(false);
 /// The setting `pgseal.reveal`.
-static REVEAL: GucSetting<bool> = GucSetting::<bool>::new(false);
+pub static REVEAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Installs the hook; from `_PG_init`. `is_sealed`: an expression is of an encrypted type of this database.
 pub fn install(is_sealed: fn(Expr) -> bool) {
@@ -37,7 +38,7 @@ pub fn install(is_sealed: fn(Expr) -> bool) {
     }
 }
 
-/// Defines `pgseal.reveal`; from `_PG_init`.
+/// Defines [`REVEAL`], which only a session may switch on; from `_PG_init`.
 pub fn define_setting(name: &'static CStr, short: &'static CStr, long: &'static CStr) {
     // SAFETY: the hooks do not raise but by what they return; called from _PG_init.
     unsafe {
@@ -53,73 +54,35 @@ pub fn define_setting(name: &'static CStr, short: &'static CStr, long: &'static 
             None,
         );
     }
+    DEFINED.store(true, Ordering::Relaxed);
 }
 
-/// The cursor through which pg_dump reads rows for --inserts.
-const DUMP_CURSOR: &CStr = c"_pg_dump_cursor";
-
-/// What clients read is revealed now. What stands for a role or connection stands for its pg_dump too, which says first of all
-/// that tables are to be scanned from their beginning (src/bin/pg_dump/pg_dump.c): then it does not count.
-pub fn is_on() -> bool {
-    // SAFETY: a setting's value.
-    REVEAL.get() && !(STANDING.get() && unsafe { !pg_sys::synchronize_seqscans })
-}
-
-/// A superuser may have it stand for a role or a database, and a client ask for it as it connects; a function has no use for
-/// it, and a file would reveal to every role.
+/// A role's, database's, function's or client's standing choice would reveal to pg_dump as well.
 #[pg_guard]
 unsafe extern "C-unwind" fn check_source(
     value: *mut bool,
-    extra: *mut *mut c_void,
+    _extra: *mut *mut std::ffi::c_void,
     source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: PostgreSQL passes the new value, and frees what is kept beside it; the hint is freed with the message's memory
-    // context.
+    // SAFETY: PostgreSQL passes the new value; the hint is freed with the message's memory context.
     unsafe {
-        let kept = version::setting_memory(1).cast::<u8>();
-        if kept.is_null() {
-            return false;
+        let from_session = source == pg_sys::GucSource::PGC_S_SESSION;
+        if from_session && DEFINED.load(Ordering::Relaxed) {
+            REFUSED.set(false);
         }
-        *kept = u8::from(source != pg_sys::GucSource::PGC_S_SESSION);
-        *extra = kept.cast();
-        let stands = [
-            pg_sys::GucSource::PGC_S_GLOBAL,
-            pg_sys::GucSource::PGC_S_DATABASE,
-            pg_sys::GucSource::PGC_S_USER,
-            pg_sys::GucSource::PGC_S_DATABASE_USER,
-            pg_sys::GucSource::PGC_S_CLIENT,
-        ];
-        let allowed = source == pg_sys::GucSource::PGC_S_SESSION
-            || stands.contains(&source)
-            || source == pg_sys::GucSource::PGC_S_TEST && pg_sys::superuser() && !makes_function();
-        if !*value || allowed {
+        // A SET before the library was loaded counts: what was analysed without the hook shows no ciphertext either.
+        if !*value || from_session {
             return true;
         }
-        let hint = c"SET pgseal.reveal = on; in the session that is to read plaintext, or ALTER ROLE name SET as a superuser.";
+        REFUSED.set(source == pg_sys::GucSource::PGC_S_CLIENT);
+        let hint = c"SET pgseal.reveal = on; in the session that is to read plaintext.";
         pg_sys::GUC_check_errhint_string = pg_sys::pstrdup(hint.as_ptr());
         false
     }
 }
 
-/// CREATE or ALTER FUNCTION runs.
-unsafe fn makes_function() -> bool {
-    // SAFETY: the active portal outlives the call; it holds planned statements.
-    unsafe {
-        let portal = pg_sys::ActivePortal;
-        !portal.is_null()
-            && cells((*portal).stmts).any(|one: *mut pg_sys::PlannedStmt| {
-                let utility = (*one).utilityStmt;
-                !utility.is_null()
-                    && (is_a(utility, pg_sys::NodeTag::T_CreateFunctionStmt)
-                        || is_a(utility, pg_sys::NodeTag::T_AlterFunctionStmt))
-            })
-    }
-}
-
 /// What is cached was analysed for the other value; PostgreSQL tells a client that has seen its columns described.
-unsafe extern "C-unwind" fn assigned(value: bool, extra: *mut c_void) {
-    // SAFETY: NULL, or what `check_source` kept.
-    STANDING.set(unsafe { extra.cast::<u8>().as_ref() }.is_some_and(|standing| *standing != 0));
+unsafe extern "C-unwind" fn assigned(value: bool, _extra: *mut std::ffi::c_void) {
     if value != REVEAL.get() {
         super::xact::reset_plans();
     }
@@ -128,7 +91,11 @@ unsafe extern "C-unwind" fn assigned(value: bool, extra: *mut c_void) {
 /// Why text or bytes of a stored value must not be made now: the client has asked for plaintext, and what calls us hands
 /// ciphertext to it.
 pub fn refusal_to_show() -> Option<PgError> {
-    (is_on() && shows_to_the_client()).then_some(PgError::Unrevealed)
+    let refused = REFUSED.get();
+    if !(REVEAL.get() || refused) || !shows_to_the_client() {
+        return None;
+    }
+    Some(if refused { PgError::RevealRefused } else { PgError::Unrevealed })
 }
 
 /// A SELECT of the client runs; neither a function in PL/pgSQL nor logical decoding, which has a slot.
@@ -138,15 +105,9 @@ fn shows_to_the_client() -> bool {
         let portal = pg_sys::ActivePortal;
         !portal.is_null()
             && pg_sys::MyReplicationSlot.is_null()
-            && !is_dump_cursor((*portal).name)
             && !in_spi()
             && cells((*portal).stmts).all(|one| returns_only(one))
     }
-}
-
-unsafe fn is_dump_cursor(name: *const std::ffi::c_char) -> bool {
-    // SAFETY: NULL or a text that ends with NUL.
-    unsafe { !name.is_null() && CStr::from_ptr(name) == DUMP_CURSOR }
 }
 
 unsafe fn returns_only(statement: *mut pg_sys::PlannedStmt) -> bool {
@@ -156,9 +117,7 @@ unsafe fn returns_only(statement: *mut pg_sys::PlannedStmt) -> bool {
         if utility.is_null() {
             (*statement).commandType == pg_sys::CmdType::CMD_SELECT
         } else {
-            is_a(utility, pg_sys::NodeTag::T_ExecuteStmt)
-                || is_a(utility, pg_sys::NodeTag::T_FetchStmt)
-                    && !is_dump_cursor((*utility.cast::<pg_sys::FetchStmt>()).portalname)
+            is_a(utility, pg_sys::NodeTag::T_ExecuteStmt) || is_a(utility, pg_sys::NodeTag::T_FetchStmt)
         }
     }
 }
@@ -180,7 +139,7 @@ unsafe extern "C-unwind" fn after_analysis(
         if let Some(is_sealed) = IS_SEALED.get() {
             super::collate::refuse_dropped(state, query, *is_sealed);
         }
-        if is_on() && is_for_the_client(state) {
+        if REVEAL.get() && is_for_the_client(state) {
             reveal_query(query);
         }
     }
@@ -264,58 +223,7 @@ unsafe fn returns_rows(statement: *mut pg_sys::PlannedStmt) -> bool {
             // A rule's action may be one.
             pg_sys::NodeTag::T_NotifyStmt,
         ];
-        utility.is_null() || allowed.iter().any(|tag| is_a(utility, *tag)) && !explains_storing(utility)
-    }
-}
-
-/// EXPLAIN of CREATE TABLE AS.
-unsafe fn explains_storing(utility: *mut pg_sys::Node) -> bool {
-    // SAFETY: the tag is checked; what is explained is a query.
-    unsafe {
-        is_a(utility, pg_sys::NodeTag::T_ExplainStmt) && {
-            let explained = (*utility.cast::<pg_sys::ExplainStmt>()).query.cast::<pg_sys::Query>();
-            let inner = (*explained).utilityStmt;
-            !inner.is_null() && is_a(inner, pg_sys::NodeTag::T_CreateTableAsStmt)
-        }
-    }
-}
-
-/// What is planned now from this text is a statement of the client. A function's is planned while a portal runs another
-/// statement, or, where its call is evaluated early, from another text.
-///
-/// # Safety
-/// The text that the planner was called with.
-pub unsafe fn made_for_the_client(text: *const std::ffi::c_char) -> bool {
-    // SAFETY: the active portal and the prepared statement outlive the call; texts are only compared by where they are.
-    unsafe {
-        let portal = pg_sys::ActivePortal;
-        if text.is_null() || !runs_for_the_client() {
-            return false;
-        }
-        if portal.is_null() {
-            return text == pg_sys::debug_query_string;
-        }
-        cells((*portal).stmts).all(|one: *mut pg_sys::PlannedStmt| {
-            let utility = (*one).utilityStmt;
-            !utility.is_null() && (text == (*portal).sourceText || text == text_of_executed(utility))
-        })
-    }
-}
-
-/// The text of the statement that EXECUTE names, perhaps below EXPLAIN; NULL where it is none.
-unsafe fn text_of_executed(utility: *mut pg_sys::Node) -> *const std::ffi::c_char {
-    // SAFETY: tags are checked before fields are read.
-    unsafe {
-        if is_a(utility, pg_sys::NodeTag::T_ExplainStmt) {
-            let explained = (*utility.cast::<pg_sys::ExplainStmt>()).query.cast::<pg_sys::Query>();
-            let inner = (*explained).utilityStmt;
-            return if inner.is_null() { std::ptr::null() } else { text_of_executed(inner) };
-        }
-        if !is_a(utility, pg_sys::NodeTag::T_ExecuteStmt) {
-            return std::ptr::null();
-        }
-        let prepared = pg_sys::FetchPreparedStatement((*utility.cast::<pg_sys::ExecuteStmt>()).name, false);
-        if prepared.is_null() { std::ptr::null() } else { (*(*prepared).plansource).query_string }
+        utility.is_null() || allowed.iter().any(|tag| is_a(utility, *tag))
     }
 }
 
@@ -325,10 +233,13 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
         match (*query).commandType {
             pg_sys::CmdType::CMD_SELECT => {
                 reveal_in_query(query);
-                if (*query).setOperations.is_null() {
-                    reveal_list(query, (*query).targetList)
+                if !(*query).setOperations.is_null() {
+                    reveal_above(query)
+                } else if sorts_or_groups(query) {
+                    reveal_rows(query);
+                    reveal_above(query)
                 } else {
-                    reveal_set_operation(query)
+                    reveal_list(query, (*query).targetList)
                 }
             }
             pg_sys::CmdType::CMD_INSERT
@@ -342,9 +253,7 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
                 if is_a((*query).utilityStmt, pg_sys::NodeTag::T_DeclareCursorStmt) =>
             {
                 let cursor = (*query).utilityStmt.cast::<pg_sys::DeclareCursorStmt>();
-                if !is_dump_cursor((*cursor).portalname) {
-                    reveal_query((*cursor).query.cast());
-                }
+                reveal_query((*cursor).query.cast());
             }
             pg_sys::CmdType::CMD_UTILITY if stores_revealed((*query).utilityStmt) => {
                 PgError::NotRevealed.raise();
@@ -381,34 +290,9 @@ unsafe fn stores_revealed(utility: *mut pg_sys::Node) -> bool {
     }
 }
 
-/// Before a utility statement runs: CREATE TABLE AS EXECUTE has its statement planned anew, as one whose rows are stored, and
-/// so does the next EXECUTE, as one for the client.
-///
-/// # Safety
-/// A utility statement.
-pub unsafe fn before_utility(utility: *mut pg_sys::Node) {
-    // SAFETY: tags are checked before fields are read.
-    unsafe {
-        let stores = is_a(utility, pg_sys::NodeTag::T_CreateTableAsStmt) && {
-            let query = (*utility.cast::<pg_sys::CreateTableAsStmt>()).query.cast::<pg_sys::Query>();
-            is_a(query.cast(), pg_sys::NodeTag::T_Query)
-                && !(*query).utilityStmt.is_null()
-                && is_a((*query).utilityStmt, pg_sys::NodeTag::T_ExecuteStmt)
-        };
-        let executes = is_a(utility, pg_sys::NodeTag::T_ExecuteStmt);
-        let inside = executes && in_spi();
-        if stores || executes && !inside && PLANNED_TO_STORE.take() {
-            super::xact::reset_plans();
-        }
-        if stores || inside {
-            PLANNED_TO_STORE.set(true);
-        }
-    }
-}
-
 /// Is something revealed anywhere in it?
 #[pg_guard]
-unsafe extern "C-unwind" fn reveals(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+unsafe extern "C-unwind" fn reveals(node: *mut pg_sys::Node, context: *mut std::ffi::c_void) -> bool {
     // SAFETY: a walker gets each node of a valid tree, or NULL.
     unsafe {
         if node.is_null() {
@@ -451,11 +335,42 @@ unsafe fn entries(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::
     unsafe { cells(list) }
 }
 
+/// The planner computes what such a query returns before it sorts, and refers to what it groups by: that stays sealed, and
+/// no plaintext of it goes into a temporary file.
+unsafe fn sorts_or_groups(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: a finished query, whose lists are only looked at.
+    unsafe {
+        let lists = [
+            (*query).sortClause,
+            (*query).groupClause,
+            (*query).groupingSets,
+            (*query).distinctClause,
+            (*query).windowClause,
+        ];
+        lists.iter().any(|list| !list.is_null())
+    }
+}
+
+/// Rows and arrays are revealed where they are made; but for one that is grouped by, whose columns are, too.
+unsafe fn reveal_rows(query: *mut pg_sys::Query) {
+    // SAFETY: as in `entries`.
+    unsafe {
+        for entry in entries((*query).targetList) {
+            if (*entry).resjunk || ((*entry).ressortgroupref != 0 && !(*query).groupClause.is_null()) {
+                continue;
+            }
+            if let Some(shown) = revealed_whole(query, (*entry).expr.cast()) {
+                (*entry).expr = shown;
+            }
+        }
+    }
+}
+
 unsafe fn reveal_list(query: *mut pg_sys::Query, list: *mut pg_sys::List) {
-    // SAFETY: as in `entries`. An entry that something sorts or groups by is none of ours: the types have no order.
+    // SAFETY: as in `entries`. Nothing sorts or groups here.
     unsafe {
         for entry in entries(list) {
-            if (*entry).resjunk || (*entry).ressortgroupref != 0 {
+            if (*entry).resjunk {
                 continue;
             }
             let expression = (*entry).expr.cast();
@@ -471,15 +386,6 @@ unsafe fn reveal_list(query: *mut pg_sys::Query, list: *mut pg_sys::List) {
 /// # Safety
 /// An expression of a finished query.
 pub unsafe fn revealed(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Expr> {
-    // SAFETY: the caller vouches for the expression.
-    unsafe { wrapped(c"reveal", expression) }
-}
-
-/// The call of a function of ours on an expression, where there is one for its type.
-///
-/// # Safety
-/// An expression of a finished query.
-pub unsafe fn wrapped(name: &'static CStr, expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Expr> {
     // SAFETY: looks a function up by name and type and builds its call.
     unsafe {
         let own_type = pg_sys::exprType(expression);
@@ -487,7 +393,7 @@ pub unsafe fn wrapped(name: &'static CStr, expression: *mut pg_sys::Node) -> Opt
             return None;
         }
         let base = pg_sys::getBaseType(own_type);
-        let function = lookup::function(name, &[base])?;
+        let function = lookup::function(c"reveal", &[base])?;
         let argument = if own_type == base {
             expression.cast::<pg_sys::Expr>()
         } else {
@@ -513,8 +419,8 @@ pub unsafe fn wrapped(name: &'static CStr, expression: *mut pg_sys::Node) -> Opt
     }
 }
 
-/// The planner does not evaluate the target list of a set operation: the whole goes below a new SELECT.
-unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
+/// The whole goes below a new SELECT, which reveals. Of a set operation the planner does not evaluate the target list.
+unsafe fn reveal_above(query: *mut pg_sys::Query) {
     // SAFETY: nodes are made as the parser makes them for SELECT ... FROM (query); the caller keeps its pointer to `query`,
     // so that the new outer query takes its place.
     unsafe {
@@ -528,6 +434,8 @@ unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
         for entry in entries((*inner).targetList).filter(|entry| !(**entry).resjunk) {
             let column = pg_sys::makeVarFromTargetEntry(1, entry);
             let shown = pg_sys::makeTargetEntry(column.cast(), (*entry).resno, (*entry).resname, false);
+            (*shown).resorigtbl = (*entry).resorigtbl;
+            (*shown).resorigcol = (*entry).resorigcol;
             columns = pg_sys::lappend(columns, shown.cast());
             let name = if (*entry).resname.is_null() { c"".as_ptr() } else { (*entry).resname };
             names = pg_sys::lappend(names, pg_sys::makeString(pg_sys::pstrdup(name)).cast());
@@ -559,8 +467,8 @@ unsafe fn reveal_set_operation(query: *mut pg_sys::Query) {
 
 /// WITH that writes belongs to the outermost query: below it, defaults, rules and triggers would be left out.
 unsafe fn move_writing_ctes(outer: *mut pg_sys::Query, inner: *mut pg_sys::Query) {
-    // SAFETY: both are whole queries, `inner` the only table of `outer`. What refers to the list from the branches of
-    // the set operation and from LIMIT now finds it one level further up; ORDER BY has output columns only.
+    // SAFETY: both are whole queries, `inner` the only table of `outer`. What refers to the list from anywhere in `inner`
+    // now finds it one level further up.
     unsafe {
         if !(*inner).hasModifyingCTE {
             return;
@@ -568,9 +476,36 @@ unsafe fn move_writing_ctes(outer: *mut pg_sys::Query, inner: *mut pg_sys::Query
         (*outer).cteList = std::mem::replace(&mut (*inner).cteList, std::ptr::null_mut());
         (*outer).hasModifyingCTE = std::mem::take(&mut (*inner).hasModifyingCTE);
         (*outer).hasRecursive = std::mem::take(&mut (*inner).hasRecursive);
-        pg_sys::IncrementVarSublevelsUp_rtable((*inner).rtable, 1, 0);
-        pg_sys::IncrementVarSublevelsUp((*inner).limitOffset, 1, 0);
-        pg_sys::IncrementVarSublevelsUp((*inner).limitCount, 1, 0);
+        let mut depth: u32 = 0;
+        let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as i32;
+        pg_sys::query_tree_walker(inner, Some(find_further_up), (&raw mut depth).cast(), flags);
+    }
+}
+
+/// References to the WITH of the outermost query, so many levels up, find it in the one above.
+#[pg_guard]
+unsafe extern "C-unwind" fn find_further_up(node: *mut pg_sys::Node, context: *mut std::ffi::c_void) -> bool {
+    // SAFETY: a walker gets each node of a valid tree, or NULL, and the count that it began with.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        let depth = context.cast::<u32>();
+        if is_a(node, pg_sys::NodeTag::T_RangeTblEntry) {
+            let table = node.cast::<pg_sys::RangeTblEntry>();
+            if (*table).rtekind == pg_sys::RTEKind::RTE_CTE && (*table).ctelevelsup >= *depth {
+                (*table).ctelevelsup += 1;
+            }
+            return false;
+        }
+        if is_a(node, pg_sys::NodeTag::T_Query) {
+            *depth += 1;
+            let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as i32;
+            pg_sys::query_tree_walker(node.cast(), Some(find_further_up), context, flags);
+            *depth -= 1;
+            return false;
+        }
+        pg_sys::expression_tree_walker(node, Some(find_further_up), context)
     }
 }
 

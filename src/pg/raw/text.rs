@@ -1,9 +1,23 @@
 //! PostgreSQL's own comparisons of texts, in the collation that a call brings.
 
+use std::cmp::Ordering;
+
 use pgrx::pg_sys;
 
 use super::call::Call;
-use super::datum::call2;
+use super::datum::{Owned, call2};
+
+/// The order of two texts in the database's collation.
+pub fn order(left: &Owned, right: &Owned) -> Ordering {
+    if left.bytes() == right.bytes() {
+        return Ordering::Equal;
+    }
+    // SAFETY: both are aligned text datums with a 4-byte length word, and are only read.
+    let order = unsafe {
+        call2(pg_sys::bttextcmp, left.datum(), right.datum(), pg_sys::DEFAULT_COLLATION_OID).value() as i32
+    };
+    order.cmp(&0)
+}
 
 /// A function of two texts that answers true or false.
 #[derive(Clone, Copy)]

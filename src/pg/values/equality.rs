@@ -1,19 +1,24 @@
-//! `=` and `<>` of `encrypted_text` and text.
+//! `=` and `<>` of `encrypted_text` and text, and of `encrypted_jsonb` and jsonb.
 
 use pgrx::pg_sys;
 
-use crate::core::header::parse_head;
+use crate::core::header::{Head, parse_head};
+use crate::core::policy::Policy;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::Varlena;
-use crate::pg::raw::text;
-use crate::pg::session::Checked;
+use crate::pg::raw::datum::{Owned, Varlena};
+use crate::pg::raw::node::Expr;
+use crate::pg::raw::{jsonb, text};
+use crate::pg::session::{Checked, Privilege};
 use crate::pg::values::accessor::{self, Side};
-use crate::pg::values::choice;
-use crate::pg::values::seal::OpenValue;
+use crate::pg::values::seal::{self, JSONB, OpenValue, TEXT};
+use crate::pg::values::{choice, grouping};
 
 /// `encrypted_text = encrypted_text`.
 pub fn equal_sealed(call: Call) -> Returned {
+    if call.groups() {
+        return Ok(Some(grouping::are_equal(call, &TEXT)?.into()));
+    }
     compare(call, true, text_operand(call, 0)?, text_operand(call, 1)?)
 }
 
@@ -40,6 +45,50 @@ pub fn text_equal(call: Call) -> Returned {
 /// `text <> encrypted_text`.
 pub fn text_differ(call: Call) -> Returned {
     compare(call, false, Operand::Plain(call.varlena(0)), text_operand(call, 1)?)
+}
+
+/// `encrypted_jsonb = encrypted_jsonb`.
+pub fn equal_documents(call: Call) -> Returned {
+    if call.groups() {
+        return Ok(Some(grouping::are_equal(call, &JSONB)?.into()));
+    }
+    Ok(Some(are_equal_documents(call)?.into()))
+}
+
+/// `encrypted_jsonb <> encrypted_jsonb`, and either side jsonb.
+pub fn differ_documents(call: Call) -> Returned {
+    Ok(Some((!are_equal_documents(call)?).into()))
+}
+
+/// `encrypted_jsonb = jsonb` and the other way round.
+pub fn equal_document(call: Call) -> Returned {
+    Ok(Some(are_equal_documents(call)?.into()))
+}
+
+fn are_equal_documents(call: Call) -> Result<bool, PgError> {
+    let (left, right) = (document(call, 0)?, document(call, 1)?);
+    Ok(jsonb::order(&left, &right).is_eq())
+}
+
+/// A side of a comparison of documents. Whole ones tell all: with `search` alone where everything is declared.
+fn document(call: Call, index: usize) -> Result<Owned, PgError> {
+    let value = call.varlena(index);
+    if call.argument_type(index) == pg_sys::JSONBOID {
+        return Ok(Owned::new(value.bytes())?);
+    }
+    let (head, _) = parse_head(value.bytes())?;
+    let index = origin(call, index, head);
+    let is_literal = call.argument_expression(index).is_some_and(Expr::is_literal);
+    let opened = if is_literal && head.transit {
+        seal::open_for(value.bytes(), &JSONB, Privilege::Search)?
+    } else {
+        choice::require_seen(call, index, head.keyring)?;
+        call.with_cache(|sides: &mut [Checked; 2]| {
+            let declared = |policy: &Policy| Ok(policy.covers_everything());
+            seal::locate_to_look(value.bytes(), &JSONB, &mut sides[index], declared)?.open()
+        })?
+    };
+    Ok(Owned::new(opened.datum()?.bytes())?)
 }
 
 enum Operand {
@@ -79,14 +128,21 @@ fn compare(call: Call, wanted: bool, left: Operand, right: Operand) -> Returned 
 #[derive(Default)]
 struct Sides([Option<(Side, Checked)>; 2]);
 
+/// Which argument of the statement a value is: in a list that is hashed, literals are what it has.
+fn origin(call: Call, index: usize, head: Head) -> usize {
+    if call.searches_list() { head.transit.into() } else { index }
+}
+
 /// A sealed side of a comparison.
 fn text_operand(call: Call, index: usize) -> Result<Operand, PgError> {
     let bytes = call.varlena(index);
+    let (head, _) = parse_head(bytes.bytes())?;
+    let origin = origin(call, index, head);
     let value = call.with_cache(|sides: &mut Sides| {
         let (side, checked) =
-            sides.0[index].get_or_insert_with(|| (accessor::side(call, index), Checked::default()));
+            sides.0[origin].get_or_insert_with(|| (accessor::side(call, origin), Checked::default()));
         if *side != Side::Literal {
-            choice::require_seen(call, index, parse_head(bytes.bytes())?.0.keyring)?;
+            choice::require_seen(call, origin, head.keyring)?;
         }
         side.open(bytes.bytes(), checked)
     })?;

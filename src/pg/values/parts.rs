@@ -49,16 +49,15 @@ fn part(call: Call, content: Content, accessor: Accessor) -> Returned {
     let value = open_to_look(call, |policy| accessor::is_declared(accessor, argument, policy))?;
     let document = value.datum()?.datum();
     let (as_jsonb, as_text) = accessor::functions(accessor);
-    let only_scalars = !call
-        .with_cache(|checked: &mut Checked| checked.has(&value.keyring, Privilege::Decrypt))
-        && !value.keyring.active_index()?.1.covers_everything();
+    let searches = !call.with_cache(|checked: &mut Checked| checked.has(&value.keyring, Privilege::Decrypt));
+    let only_scalars = searches && !value.keyring.active_index()?.1.covers_everything();
     // With `search` alone an object or array must not come out, not even sealed: its path does not declare what is below.
     if only_scalars && as_jsonb.varlena(document, argument).is_some_and(|part| !is_scalar(part.bytes())) {
         return Err(PgError::Undeclared(value.keyring.name.clone()));
     }
     let function = if content == Content::Text { as_text } else { as_jsonb };
     match function.varlena(document, argument) {
-        Some(part) => Ok(Some(seal::seal_part(&value, content, part.bytes())?.datum())),
+        Some(part) => Ok(Some(seal::seal_part(&value, content, part.bytes(), searches)?.datum())),
         None => Ok(None),
     }
 }

@@ -15,7 +15,7 @@ use crate::pg::catalog::Keyring;
 use crate::pg::counters::{self, Counter};
 use crate::pg::error::PgError;
 use crate::pg::raw::call::Call;
-use crate::pg::raw::datum::{Varlena, fill_varlena, jsonb_from_text, type_id_name, varlena};
+use crate::pg::raw::datum::{Owned, Varlena, fill_varlena, jsonb_from_text, type_id_name, varlena};
 use crate::pg::raw::encoding;
 use crate::pg::session::decrypt_log;
 use crate::pg::session::{self, Checked, Privilege};
@@ -200,12 +200,24 @@ impl Renewer {
     }
 }
 
-/// Seals a part of `value`, without tokens: same keyring, context, compression and padding.
-pub fn seal_part(value: &OpenValue, content: Content, plaintext: &[u8]) -> Result<Varlena, PgError> {
+/// Seals a part of `value`, without tokens: same keyring, context, compression and padding. Of a role that only searches
+/// it says that this role has read it here: that it may group it.
+pub fn seal_part(
+    value: &OpenValue,
+    content: Content,
+    plaintext: &[u8],
+    searches: bool,
+) -> Result<Varlena, PgError> {
     let (keyring, data_version, key) = session::writer_key(value.keyring.id)?;
     let head = Head { content, keyring: keyring.id, data_version, index_version: 0, transit: false };
     counters::count(Counter::ValuesSealed);
-    Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &[], &value.opened, plaintext)?))
+    let sealed = if searches {
+        let maker = session::maker()?;
+        envelope::seal_part(&maker, &key, &keyring.uuid, head, &value.opened, plaintext)?
+    } else {
+        envelope::reseal(&key, &keyring.uuid, head, &[], &value.opened, plaintext)?
+    };
+    Ok(varlena(&sealed))
 }
 
 /// Seals a changed document in place of `value`: same keyring, context, compression and padding.
@@ -368,10 +380,26 @@ impl Located<'_> {
     }
 
     fn is_own(&self, opened: &Opened) -> Result<bool, PgError> {
-        if !self.envelope.head().transit || !session::has_made_literals() {
+        Ok(self.envelope.head().transit && self.is_made_here(opened)?)
+    }
+
+    /// This process has sealed it for the current role.
+    fn is_made_here(&self, opened: &Opened) -> Result<bool, PgError> {
+        if !session::has_made_literals() {
             return Ok(false);
         }
         Ok(self.envelope.is_made_by(opened, &self.key, &self.keyring.uuid, &session::maker()?))
+    }
+
+    /// Decrypts a value that the role may only look at if it has made it itself, by `->>` perhaps.
+    fn open_made_here(self) -> Result<OpenValue, PgError> {
+        let opened = match self.envelope.open(&self.key, &self.keyring.uuid) {
+            Ok(opened) if self.is_made_here(&opened)? => opened,
+            Ok(_) => return Err(PgError::Undeclared(self.keyring.name.clone())),
+            Err(error) => self.own_compared()?.ok_or(error)?,
+        };
+        let own = self.is_own(&opened)?;
+        Ok(self.opened(opened, own))
     }
 
     fn opened(self, opened: Opened, own: bool) -> OpenValue {
@@ -436,12 +464,51 @@ fn front(content: Content, length: usize) -> Option<Vec<u8>> {
 
 /// Refuses what came with its rows from a database of another encoding: ciphertext is never converted.
 fn in_this_encoding(datum: Varlena, content: Content) -> Result<Varlena, PgError> {
+    check_encoding(datum.bytes(), content)?;
+    Ok(datum)
+}
+
+fn check_encoding(bytes: &[u8], content: Content) -> Result<(), PgError> {
     let valid = match content {
-        Content::Jsonb | Content::JsonText => all_strings(datum.bytes(), encoding::is_valid)?,
-        Content::Text => encoding::is_valid(datum.bytes()),
+        Content::Jsonb | Content::JsonText => all_strings(bytes, encoding::is_valid)?,
+        Content::Text => encoding::is_valid(bytes),
         Content::Vector => true,
     };
-    if valid { Ok(datum) } else { Err(PgError::OtherEncoding) }
+    if valid { Ok(()) } else { Err(PgError::OtherEncoding) }
+}
+
+/// Decrypts a value whose order is told, for a role that may read plaintext.
+pub fn read(bytes: &[u8], kind: &Kind, checked: &mut Checked) -> Result<Owned, PgError> {
+    let located = locate_to_read(bytes, kind, checked)?;
+    let content = located.envelope.head().content;
+    let Some(length) = located.bare_length() else {
+        let value = located.open()?;
+        value.require_context(None)?;
+        return Ok(Owned::new(in_this_encoding(value.datum()?, content)?.bytes())?);
+    };
+    let mut owned = Owned::default();
+    owned.fill(length, |room| located.open_into(room))?;
+    check_encoding(owned.bytes(), content)?;
+    Ok(owned)
+}
+
+/// Decrypts a value that is grouped or hashed, for a role that may compare it wherever it comes from: with `search` alone
+/// one with tokens, where `declared` finds the policy to be, or one that the role has read from a document in this session.
+pub fn look(
+    bytes: &[u8],
+    kind: &Kind,
+    checked: &mut Checked,
+    declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
+) -> Result<Owned, PgError> {
+    checked.start();
+    let mut if_made_here = false;
+    let located = locate(bytes, kind, |keyring, head| {
+        let looked = checked.require_look(keyring, |policy| Ok(head.index_version != 0 && declared(policy)?));
+        if_made_here = matches!(looked, Err(PgError::Undeclared(_))) && head.index_version == 0;
+        if if_made_here { Ok(()) } else { looked }
+    })?;
+    let value = if if_made_here { located.open_made_here()? } else { located.open()? };
+    Ok(Owned::new(value.datum()?.bytes())?)
 }
 
 /// Decrypts a value for internal use, where the plaintext does not leave, for a role with `privilege`.

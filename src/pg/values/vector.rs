@@ -260,7 +260,7 @@ pub fn normalize(call: Call) -> Returned {
     let mut elements = Zeroizing::new(elements::from_bytes(value.content())?);
     distance::normalize(&mut elements);
     let plaintext = Zeroizing::new(elements::to_bytes(&elements)?);
-    Ok(Some(seal::seal_part(&value, Content::Vector, &plaintext)?.datum()))
+    Ok(Some(seal::seal_part(&value, Content::Vector, &plaintext, false)?.datum()))
 }
 
 fn float8(number: f64) -> pg_sys::Datum {

@@ -50,7 +50,7 @@ fn an_index_stays_exact_under_random_changes() {
     for round in 0..40_i32 {
         let (at, many) = (dice.below(next), 1 + dice.below(300));
         let some = format!("id BETWEEN {at} AND {}", at + many);
-        match dice.below(9) {
+        match dice.below(11) {
             0 | 1 => {
                 insert(&mut client, "docs", next..next + many);
                 next += many;
@@ -75,6 +75,8 @@ fn an_index_stays_exact_under_random_changes() {
                     "UPDATE docs SET embedding = made(-id), plain = made(-id) WHERE {some}; COMMIT"
                 ));
             }
+            8 => client.run("SELECT pgseal.rotate_key('k')"),
+            9 => client.run("CALL pgseal.reencrypt_index('docs_embedding')"),
             _ => client.run(
                 ["REINDEX INDEX docs_embedding", "REINDEX INDEX CONCURRENTLY docs_embedding"]
                     [round as usize % 2],

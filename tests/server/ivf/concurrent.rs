@@ -61,6 +61,8 @@ fn indexes_made_beside_writers_hold_each_row_once() {
                 client.run("VACUUM docs");
                 client.run("CREATE INDEX CONCURRENTLY second ON docs USING sealed_ivf (embedding encrypted_vector_l2_ops)");
                 client.run("REINDEX INDEX CONCURRENTLY docs_embedding");
+                client.run("SELECT pgseal.rotate_key('k')");
+                client.run("CALL pgseal.reencrypt_index('second')");
                 client.run("VACUUM docs");
                 client.run("DROP INDEX docs_embedding");
                 assert_exact(&mut client, "docs", "true", 0);

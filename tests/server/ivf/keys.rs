@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{INDEX, assert_exact, insert, set_up};
-use crate::support::{Cluster, Sql, fresh_database};
+use crate::support::{Cluster, Sql, beside, fresh_database, start, wait_until_active};
 
 const USAGE: &str = "SELECT format('%s:%s', data_key, number_of_rows) FROM pgseal.index_key_usage('docs_embedding') ORDER BY data_key NULLS FIRST";
 
@@ -175,4 +175,29 @@ fn a_predicate_runs_as_the_owner_where_pages_are_renewed() {
     client.run("CALL pgseal.reencrypt_index('docs_embedding')");
     assert_eq!(client.column::<String>(USAGE), ["1:50"]);
     assert_eq!(client.column::<String>("SELECT current_user::text"), ["postgres"]);
+}
+
+#[test]
+fn renewing_stands_in_no_queue_behind_a_vacuum() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    insert(&mut client, "docs", 0..100);
+    client.run(INDEX);
+    client.run("SELECT pgseal.rotate_key('k')");
+    let mut vacuum = beside(&mut client);
+    vacuum.run("BEGIN; LOCK TABLE docs IN SHARE UPDATE EXCLUSIVE MODE");
+    let renew = "CALL pgseal.reencrypt_index('docs_embedding')";
+    client.run("SET lock_timeout = '100ms'");
+    let error = client.error(renew);
+    assert_eq!(error.code().code(), "55P03");
+    assert!(error.message().contains("\"docs_embedding\""), "{}", error.message());
+    let mut waiting = beside(&mut client);
+    let pid = waiting.one("SELECT pg_backend_pid()");
+    let waiting = start(waiting, "CALL pgseal.reencrypt_index('docs_embedding')");
+    wait_until_active(&mut client, pid);
+    let queued = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'docs'::regclass";
+    assert_eq!(client.one::<i64>(queued), 0);
+    vacuum.run("COMMIT");
+    assert!(waiting.join().unwrap().is_none());
+    assert_eq!(client.column::<String>(USAGE), ["2:100"]);
 }

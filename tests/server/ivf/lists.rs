@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use super::{BY_INDEX, BY_TABLE, assert_exact, insert, set_up};
+use super::{BY_INDEX, BY_TABLE, INDEX, assert_exact, insert, set_up};
 use crate::support::{Sql, beside, fresh_database};
 
 const LISTS: &str = "CREATE INDEX docs_embedding ON docs USING sealed_ivf (embedding encrypted_vector_l2_ops) WITH (lists = 40)";
@@ -134,4 +134,46 @@ fn lists_are_chosen_at_the_build_or_by_who_asks() {
             }
         }
     }
+}
+
+#[test]
+fn a_flat_index_is_centred_on_its_rows() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    client.run(BY_DEFAULT);
+    client.run(
+        "INSERT INTO docs SELECT i, made(i) + '[4,4,4,4,4,4,4,4]', NULL, i FROM generate_series(1, 2000) i",
+    );
+    let mut visited = |index: &str| {
+        client.run(&format!("{index}; BEGIN; {BY_INDEX}"));
+        let visited = "SELECT index_rows_visited FROM pgseal.stat";
+        let before: i64 = client.one(visited);
+        client.run("SELECT FROM docs ORDER BY embedding <-> made(-1) + '[4,4,4,4,4,4,4,4]' LIMIT 1");
+        let after: i64 = client.one(visited);
+        client.run("COMMIT");
+        after - before
+    };
+    let centred = visited(INDEX);
+    // An index that had no rows when it was made is one around zero.
+    let around_zero = visited("CREATE TABLE kept AS TABLE docs; TRUNCATE docs; INSERT INTO docs TABLE kept");
+    assert!(2 * centred < around_zero, "{centred} rows looked at, not {around_zero}");
+}
+
+#[test]
+fn rows_that_nobody_has_counted_are_counted_for_the_lists() {
+    let mut client = fresh_database();
+    set_up(&mut client);
+    // PostgreSQL takes these for some 60,000 rows, for which an index has lists.
+    client.run(
+        "CREATE TABLE wide (id int, embedding encrypted_vector(k, 384)) WITH (autovacuum_enabled = off)",
+    );
+    client.run("INSERT INTO wide SELECT i, (SELECT array_agg(sin(i * j)::real) FROM generate_series(1, 384) j)::vector FROM generate_series(1, 2500) i");
+    client.run("CREATE INDEX ON wide USING sealed_ivf (embedding encrypted_vector_l2_ops)");
+    let lists = "SELECT index_lists FROM pgseal.stat";
+    let before: i64 = client.one(lists);
+    client.run("BEGIN");
+    client.run(BY_INDEX);
+    assert_eq!(client.column::<i32>("SELECT id FROM wide ORDER BY embedding <-> (SELECT array_agg(sin(7 * j)::real)::vector FROM generate_series(1, 384) j) LIMIT 1"), [7]);
+    client.run("COMMIT");
+    assert_eq!(client.one::<i64>(lists) - before, 1);
 }

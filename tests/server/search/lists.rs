@@ -433,7 +433,7 @@ fn what_is_decrypted_to_be_compared_goes_through_the_index() {
             );
         }
         // A column without keyring is decrypted, whatever the session chooses.
-        let loose = of("pgseal.decrypt(loose)", "pgseal.decrypt(body)");
+        let loose = of("(pgseal.decrypt(loose))", "pgseal.decrypt(body)");
         assert_eq!(ids(&mut client, &loose), expected, "{loose}");
     }
     client.run("SELECT pgseal.create_keyring('other'); SET pgseal.keyring = other");

@@ -2,6 +2,7 @@
 
 mod collations;
 mod contexts;
+mod grouping;
 mod lists;
 mod operators;
 pub mod oracle;
