@@ -302,7 +302,7 @@ CREATE FUNCTION pgseal.evaluations() RETURNS TABLE (class oid, id oid, plaintext
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
     WITH RECURSIVE sealed (types) AS (SELECT pgseal.value_types()),
     evaluates (class, id, plaintext) AS (
-        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'decrypt_as_array', 'reveal')
+        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'decrypt_as_array', 'reveal', 'plain')
           FROM sealed s, pg_proc p JOIN pg_language l ON l.oid = p.prolang
           LEFT JOIN (pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'pgseal')
             ON e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e' AND e.refclassid = 'pg_extension'::regclass
@@ -362,6 +362,27 @@ CREATE FUNCTION pgseal.audit_evaluations() RETURNS TABLE (severity text, object 
 $$;
 COMMENT ON FUNCTION pgseal.audit_evaluations() IS 'internal: findings on what evaluates encrypted values; see audit';
 
+-- Whom a standing pgseal.reveal gives plaintext that was meant for an application: those who copy databases, and those whose sessions
+-- do more than a client's.
+CREATE FUNCTION pgseal.audit_reveal() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH standing (role, database) AS (
+        SELECT s.setrole, s.setdatabase FROM pg_db_role_setting s, unnest(s.setconfig) c
+         WHERE c ~ '^pgseal\.reveal=' AND split_part(c, '=', 2) NOT IN ('off', 'false', 'no', '0')
+           AND s.setdatabase IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+    )
+    SELECT 'warning', format('role %I', r.rolname), 'pgseal.reveal stands for it, and it '
+             || concat_ws(' and ', CASE WHEN r.rolsuper THEN 'is a superuser' END, CASE WHEN r.rolreplication THEN 'may replicate' END,
+                                   CASE WHEN o.owns THEN 'owns encrypted columns' END),
+           CASE WHEN bool_or(s.role <> 0) THEN format('ALTER ROLE %I RESET pgseal.reveal; let it stand for roles of applications only', r.rolname)
+                ELSE 'RESET pgseal.reveal for the database; let it stand for roles of applications only' END
+      FROM standing s JOIN pg_roles r ON r.rolcanlogin AND s.role IN (0, r.oid)
+     CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation WHERE c.relowner = r.oid)) o (owns)
+     WHERE r.rolsuper OR r.rolreplication OR o.owns
+     GROUP BY r.rolname, r.rolsuper, r.rolreplication, o.owns
+$$;
+COMMENT ON FUNCTION pgseal.audit_reveal() IS 'internal: findings on roles for which pgseal.reveal stands; see audit';
+
 -- What needs a key runs with the caller's privileges; the rest reads catalogs and headers of values only.
 CREATE FUNCTION pgseal.audit(max_key_age interval DEFAULT '1 year', sample_size int4 DEFAULT 10000)
     RETURNS TABLE (severity text, object text, finding text, what_to_do text)
@@ -372,7 +393,7 @@ DECLARE
 BEGIN
     RETURN QUERY
         SELECT f.* FROM (SELECT * FROM pgseal.audit_catalogs(max_key_age) UNION ALL SELECT * FROM pgseal.audit_values() UNION ALL SELECT * FROM pgseal.audit_evaluations()
-                         UNION ALL SELECT * FROM pgseal.audit_settings()) f
+                         UNION ALL SELECT * FROM pgseal.audit_settings() UNION ALL SELECT * FROM pgseal.audit_reveal()) f
          ORDER BY array_position(ARRAY['critical', 'warning', 'unknown', 'info'], f.severity), f.object, f.finding;
     FOR place IN
         SELECT v.*, pg_has_role(c.relowner, current_user, 'USAGE') AS is_ours FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation

@@ -83,8 +83,10 @@ BEGIN
           JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgseal'
          WHERE p.provolatile = 's' AND p.proparallel = CASE WHEN wanted THEN 'r' ELSE 's' END
            AND p.proname NOT IN ('field', 'element', 'path', 'field_text', 'element_text', 'path_text', 'concat', 'delete', 'delete_path')
+           -- Which of them the client gets, a worker cannot tell.
+           AND p.proname <> 'plain'
            -- These are safe always.
-           AND p.proname NOT IN ('typanalyze', 'unsupported', 'refuse', 'encrypted_jsonb_out', 'encrypted_text_out', 'encrypted_vector_out')
+           AND p.proname NOT IN ('typanalyze', 'unsupported', 'subscript', 'encrypted_jsonb_out', 'encrypted_text_out', 'encrypted_vector_out')
            AND p.proname NOT LIKE '%selectivity' AND p.proname NOT LIKE 'grantee\_%'
            AND (SELECT t.typname FROM pg_type t WHERE t.oid = p.prorettype) NOT IN ('internal', 'encrypted_jsonb', 'encrypted_text', 'encrypted_vector')
          ORDER BY 1

@@ -168,11 +168,8 @@ CREATE OPERATOR @extschema@.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted
     COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=), RESTRICT = neqsel, JOIN = neqjoinsel);
 COMMENT ON OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) IS 'not equal; for dumps of 0.2.0';
 
--- Operators that would compare or show something else than meant: refused, with what to write instead.
--- Without the ones with text, anynonarray || text would decrypt through the explicit cast.
-CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
+-- Operators that PostgreSQL would not find by the casts to jsonb and text alone. They refuse, with what to write instead, unless the
+-- planner finds that the value goes to the client and takes PostgreSQL's own. Without the ones with text, anynonarray || text would decrypt through the explicit cast.
 CREATE FUNCTION pgseal.unsupported(jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.unsupported(jsonb, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
@@ -234,8 +231,6 @@ CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG 
 COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR @extschema@.<@ (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR @extschema@.<@ (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-CREATE OPERATOR @extschema@.<@ (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 -- In pg_catalog, so that no search_path goes without them.
 CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
@@ -250,12 +245,6 @@ CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG =
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb)
     IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
 -- Dumps of 0.2.0 may name these, too.
-CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-CREATE OPERATOR @extschema@.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
 CREATE OPERATOR @extschema@.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
 CREATE OPERATOR @extschema@.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.unsupported);
@@ -276,13 +265,6 @@ COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_jsonb) IS 't
 CREATE FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN pg_catalog.quote_nullable(pgseal.sealed_text($1));
 COMMENT ON FUNCTION pg_catalog.quote_nullable(@extschema@.encrypted_text) IS 'the ciphertext as a literal, or NULL';
-
--- A JSON path: without this PostgreSQL would say no more than that there is no such operator.
-CREATE FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath) IS 'refuses an operator that ciphertext cannot answer';
-CREATE OPERATOR @extschema@.@? (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonpath, FUNCTION = pgseal.refuse);
-COMMENT ON OPERATOR @extschema@.@? (@extschema@.encrypted_jsonb, jsonpath) IS 'refused: ciphertext cannot answer it';
 
 -- Patterns and order on the decrypted text, for each row, in the collation that the other side brings; they tell more than equality,
 -- so they need decrypt.

@@ -252,9 +252,53 @@ COMMENT ON OPERATOR pg_catalog.= (jsonb, @extschema@.encrypted_jsonb) IS 'equal'
 CREATE OPERATOR pg_catalog.<> (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.differ,
     COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
 COMMENT ON OPERATOR pg_catalog.<> (jsonb, @extschema@.encrypted_jsonb) IS 'not equal';
-COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-COMMENT ON OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
+-- Every expression of a client may be one of plaintext: operators that refused go, and so PostgreSQL finds jsonb's by the casts.
+DROP OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb);
+DROP OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb);
+DROP OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb);
+DROP OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb);
+DROP OPERATOR @extschema@.@? (@extschema@.encrypted_jsonb, jsonpath);
+DROP FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath);
+DROP FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb);
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_jsonb, int4, boolean) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_plain_cast' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_jsonb, int4, boolean)
+    IS 'internal: the cast to jsonb; decrypts where it is written out, refuses where it is not';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_jsonb) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_plain' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_jsonb)
+    IS 'internal: what the planner puts in place of a cast that is not written out, where the value goes to the client';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_text, int4, boolean) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_plain_cast' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_text, int4, boolean)
+    IS 'internal: the cast to text; decrypts where it is written out, refuses where it is not';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_text) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_plain' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_text)
+    IS 'internal: what the planner puts in place of a cast that is not written out, where the value goes to the client';
+DROP CAST (@extschema@.encrypted_jsonb AS jsonb);
+CREATE CAST (@extschema@.encrypted_jsonb AS jsonb) WITH FUNCTION pgseal.plain(@extschema@.encrypted_jsonb, int4, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.encrypted_jsonb AS jsonb) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
+DROP CAST (@extschema@.encrypted_text AS text);
+CREATE CAST (@extschema@.encrypted_text AS text) WITH FUNCTION pgseal.plain(@extschema@.encrypted_text, int4, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.encrypted_text AS text) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
+CREATE OR REPLACE FUNCTION pgseal.subscript(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'pgseal_subscript' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.subscript(internal) IS 'implementation of subscripts, as jsonb''s, through the cast to jsonb';
+-- (document -> 'age')::int, as jsonb's own.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'bool'] LOOP
+        EXECUTE format('CREATE FUNCTION pgseal.decrypt_as_%1$s(%2$s.encrypted_jsonb) RETURNS %1$s
+            AS ''MODULE_PATHNAME'', ''pgseal_jsonb_as'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', name, '@extschema@');
+        EXECUTE format('COMMENT ON FUNCTION pgseal.decrypt_as_%1$s(%2$s.encrypted_jsonb) IS ''explicit cast to %1$s''', name, '@extschema@');
+        EXECUTE format('CREATE CAST (%2$s.encrypted_jsonb AS %1$s) WITH FUNCTION pgseal.decrypt_as_%1$s(%2$s.encrypted_jsonb)', name, '@extschema@');
+        EXECUTE format('COMMENT ON CAST (%2$s.encrypted_jsonb AS %1$s) IS ''decrypts, explicit only''', name, '@extschema@');
+    END LOOP;
+END $$;
+
 CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
@@ -769,6 +813,14 @@ COMMENT ON FUNCTION pgseal.encrypt(vector, text, text)
 CREATE FUNCTION pgseal.decrypt(value @extschema@.encrypted_vector) RETURNS vector
     AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_vector) IS 'the embedding; needs the decrypt privilege on its keyring';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_vector, int4, boolean) RETURNS vector
+    AS 'MODULE_PATHNAME', 'pgseal_plain_cast' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_vector, int4, boolean)
+    IS 'internal: the cast to vector; decrypts where it is written out, refuses where it is not';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_vector) RETURNS vector
+    AS 'MODULE_PATHNAME', 'pgseal_plain' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_vector)
+    IS 'internal: what the planner puts in place of a cast that is not written out, where the value goes to the client';
 CREATE FUNCTION pgseal.decrypt(value @extschema@.encrypted_vector, context text) RETURNS vector
     AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_vector, text) IS 'the embedding of a value that is bound to this context';
@@ -943,9 +995,9 @@ CREATE CAST (int4[] AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(i
 COMMENT ON CAST (int4[] AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
 CREATE CAST (numeric[] AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(numeric[], int4, boolean) AS ASSIGNMENT;
 COMMENT ON CAST (numeric[] AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
+CREATE CAST (@extschema@.encrypted_vector AS vector) WITH FUNCTION pgseal.plain(@extschema@.encrypted_vector, int4, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.encrypted_vector AS vector) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
 -- Explicit only: an entry of its own stops PostgreSQL's automatic assignment cast to string types.
-CREATE CAST (@extschema@.encrypted_vector AS vector) WITH FUNCTION pgseal.decrypt(@extschema@.encrypted_vector);
-COMMENT ON CAST (@extschema@.encrypted_vector AS vector) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_vector AS real[]) WITH FUNCTION pgseal.decrypt_as_array(@extschema@.encrypted_vector);
 COMMENT ON CAST (@extschema@.encrypted_vector AS real[]) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_vector AS text) WITH FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_vector);
@@ -1003,28 +1055,12 @@ CREATE FUNCTION pgseal.l2_normalize(@extschema@.encrypted_vector) RETURNS @extsc
 COMMENT ON FUNCTION pgseal.l2_normalize(@extschema@.encrypted_vector) IS 'the embedding scaled to length 1, encrypted under the same keyring';
 
 -- Operators that would compare or show something else than meant: refused, with what to write instead.
-CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, @extschema@.encrypted_vector) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'refuses an operator that ciphertext cannot answer';
-CREATE FUNCTION pgseal.unsupported(vector, @extschema@.encrypted_vector) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.unsupported(vector, @extschema@.encrypted_vector) IS 'refuses an operator that ciphertext cannot answer';
-CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, vector) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, vector) IS 'refuses an operator that ciphertext cannot answer';
 CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_vector) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_vector) IS 'refuses an operator that ciphertext cannot answer';
 CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, text) IS 'refuses an operator that ciphertext cannot answer';
-CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'refused: ciphertext cannot answer it';
-CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = vector, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_vector, vector) IS 'refused: ciphertext cannot answer it';
-CREATE OPERATOR pg_catalog.= (LEFTARG = vector, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (vector, @extschema@.encrypted_vector) IS 'refused: ciphertext cannot answer it';
--- Without these, anynonarray || text would decrypt through the explicit cast.
 CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_vector) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = text, FUNCTION = pgseal.unsupported);
@@ -1836,8 +1872,10 @@ BEGIN
           JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgseal'
          WHERE p.provolatile = 's' AND p.proparallel = CASE WHEN wanted THEN 'r' ELSE 's' END
            AND p.proname NOT IN ('field', 'element', 'path', 'field_text', 'element_text', 'path_text', 'concat', 'delete', 'delete_path')
+           -- Which of them the client gets, a worker cannot tell.
+           AND p.proname <> 'plain'
            -- These are safe always.
-           AND p.proname NOT IN ('typanalyze', 'unsupported', 'refuse', 'encrypted_jsonb_out', 'encrypted_text_out', 'encrypted_vector_out')
+           AND p.proname NOT IN ('typanalyze', 'unsupported', 'subscript', 'encrypted_jsonb_out', 'encrypted_text_out', 'encrypted_vector_out')
            AND p.proname NOT LIKE '%selectivity' AND p.proname NOT LIKE 'grantee\_%'
            AND (SELECT t.typname FROM pg_type t WHERE t.oid = p.prorettype) NOT IN ('internal', 'encrypted_jsonb', 'encrypted_text', 'encrypted_vector')
          ORDER BY 1
@@ -3499,7 +3537,7 @@ CREATE FUNCTION pgseal.evaluations() RETURNS TABLE (class oid, id oid, plaintext
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
     WITH RECURSIVE sealed (types) AS (SELECT pgseal.value_types()),
     evaluates (class, id, plaintext) AS (
-        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'decrypt_as_array', 'reveal')
+        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'decrypt_as_array', 'reveal', 'plain')
           FROM sealed s, pg_proc p JOIN pg_language l ON l.oid = p.prolang
           LEFT JOIN (pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'pgseal')
             ON e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e' AND e.refclassid = 'pg_extension'::regclass
@@ -3560,6 +3598,27 @@ $$;
 COMMENT ON FUNCTION pgseal.audit_evaluations() IS 'internal: findings on what evaluates encrypted values; see audit';
 
 -- What needs a key runs with the caller's privileges; the rest reads catalogs and headers of values only.
+-- Whom a standing pgseal.reveal gives plaintext that was meant for an application: those who copy databases, and those whose sessions
+-- do more than a client's.
+CREATE FUNCTION pgseal.audit_reveal() RETURNS TABLE (severity text, object text, finding text, what_to_do text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH standing (role, database) AS (
+        SELECT s.setrole, s.setdatabase FROM pg_db_role_setting s, unnest(s.setconfig) c
+         WHERE c ~ '^pgseal\.reveal=' AND split_part(c, '=', 2) NOT IN ('off', 'false', 'no', '0')
+           AND s.setdatabase IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+    )
+    SELECT 'warning', format('role %I', r.rolname), 'pgseal.reveal stands for it, and it '
+             || concat_ws(' and ', CASE WHEN r.rolsuper THEN 'is a superuser' END, CASE WHEN r.rolreplication THEN 'may replicate' END,
+                                   CASE WHEN o.owns THEN 'owns encrypted columns' END),
+           CASE WHEN bool_or(s.role <> 0) THEN format('ALTER ROLE %I RESET pgseal.reveal; let it stand for roles of applications only', r.rolname)
+                ELSE 'RESET pgseal.reveal for the database; let it stand for roles of applications only' END
+      FROM standing s JOIN pg_roles r ON r.rolcanlogin AND s.role IN (0, r.oid)
+     CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation WHERE c.relowner = r.oid)) o (owns)
+     WHERE r.rolsuper OR r.rolreplication OR o.owns
+     GROUP BY r.rolname, r.rolsuper, r.rolreplication, o.owns
+$$;
+COMMENT ON FUNCTION pgseal.audit_reveal() IS 'internal: findings on roles for which pgseal.reveal stands; see audit';
+
 CREATE OR REPLACE FUNCTION pgseal.audit(max_key_age interval DEFAULT '1 year', sample_size int4 DEFAULT 10000)
     RETURNS TABLE (severity text, object text, finding text, what_to_do text)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET jit = off AS $$
@@ -3569,7 +3628,7 @@ DECLARE
 BEGIN
     RETURN QUERY
         SELECT f.* FROM (SELECT * FROM pgseal.audit_catalogs(max_key_age) UNION ALL SELECT * FROM pgseal.audit_values() UNION ALL SELECT * FROM pgseal.audit_evaluations()
-                         UNION ALL SELECT * FROM pgseal.audit_settings()) f
+                         UNION ALL SELECT * FROM pgseal.audit_settings() UNION ALL SELECT * FROM pgseal.audit_reveal()) f
          ORDER BY array_position(ARRAY['critical', 'warning', 'unknown', 'info'], f.severity), f.object, f.finding;
     FOR place IN
         SELECT v.*, pg_has_role(c.relowner, current_user, 'USAGE') AS is_ours FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation
@@ -3863,6 +3922,53 @@ BEGIN
     END LOOP;
 END $$;
 
+-- A cast that nobody has written out refuses wherever a definition is evaluated: rows could never be written, or the table never be
+-- analysed. So no such definition is made. A foreign key would decrypt as the table's owner; none is made of an encrypted column.
+CREATE FUNCTION pgseal.refuse_stored_casts() RETURNS event_trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- As pg_node_tree has an implicit call of the function.
+    implied text := (SELECT format(':funcid (%s) [^{}]*:funcformat 2 ', string_agg(p.oid::text, '|')) FROM pg_proc p
+                      WHERE p.pronamespace = 'pgseal'::regnamespace AND p.proname = 'plain' AND p.pronargs = 3);
+    found record;
+BEGIN
+    FOR found IN
+        WITH made AS (SELECT DISTINCT c.objid, c.classid FROM pg_event_trigger_ddl_commands() c),
+        kept (kind, name, expression) AS (
+            SELECT 'constraint', c.conname, c.conbin::text FROM made m JOIN pg_constraint c ON m.objid IN (c.conrelid, c.contypid, c.oid)
+            UNION ALL
+            SELECT 'default of column', a.attname, d.adbin::text FROM made m JOIN pg_attrdef d ON d.adrelid = m.objid
+              JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+            UNION ALL
+            SELECT 'statistics object', s.stxname, s.stxexprs::text FROM made m JOIN pg_statistic_ext s ON m.objid IN (s.oid, s.stxrelid)
+            UNION ALL
+            SELECT 'policy', p.polname, concat(p.polqual, p.polwithcheck) FROM made m JOIN pg_policy p ON m.objid IN (p.oid, p.polrelid)
+            UNION ALL
+            SELECT 'trigger', t.tgname, t.tgqual::text FROM made m JOIN pg_trigger t ON m.objid IN (t.oid, t.tgrelid)
+        )
+        SELECT k.kind, k.name FROM kept k WHERE k.expression ~ implied
+    LOOP
+        RAISE EXCEPTION 'the % "%" would decrypt an encrypted value', found.kind, found.name
+            USING ERRCODE = 'feature_not_supported', HINT = 'What the server evaluates by itself works on encrypted values only with their own operators, '
+                'as value @> ''{"key": 1}'' and value ->> ''key'' = ''text''. Or write the cast out, value::text: then it decrypts for every writer.';
+    END LOOP;
+    FOR found IN
+        SELECT c.conname AS name FROM pg_event_trigger_ddl_commands() m JOIN pg_constraint c ON m.objid = c.conrelid AND c.contype = 'f'
+          JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
+         WHERE pgseal.base_type(a.atttypid) = ANY (pgseal.value_types())
+    LOOP
+        RAISE EXCEPTION 'the foreign key "%" has an encrypted column', found.name
+            USING ERRCODE = 'feature_not_supported', HINT = 'A foreign key compares plaintext as the owner of the table. Leave the column plain, or check it in a trigger.';
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_stored_casts() IS 'internal: refuses definitions that would decrypt by a cast that is not written out';
+
+CREATE EVENT TRIGGER pgseal_stored_casts ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE SCHEMA', 'IMPORT FOREIGN SCHEMA',
+                 'CREATE DOMAIN', 'ALTER DOMAIN', 'CREATE STATISTICS', 'CREATE POLICY', 'ALTER POLICY', 'CREATE TRIGGER')
+    EXECUTE FUNCTION pgseal.refuse_stored_casts();
+COMMENT ON EVENT TRIGGER pgseal_stored_casts IS 'refuses definitions that would decrypt by a cast that is not written out';
+
 DROP FUNCTION pgseal.find_key(int4, int4);
 
 -- As after CREATE EXTENSION, whatever ALTER DEFAULT PRIVILEGES gives. What was granted or revoked since then stays, but for rights to
@@ -3946,6 +4052,7 @@ BEGIN
             ('evidence', 'asks for the privilege, reads with the caller''s rights'),
 
             ('reveal', 'a rewritten query calls it as its role'),
+            ('plain', 'a rewritten query calls it as its role'),
             ('filter_for', 'a rewritten query calls it as its role'),
             ('filter_in', 'a rewritten query calls it as its role'),
             ('filter_text', 'a rewritten query calls it as its role'),
@@ -4098,7 +4205,7 @@ BEGIN
             UNION ALL
             SELECT o.classid, o.objid, 'pg_monitor'::regrole, 'EXECUTE' FROM object o JOIN pg_proc p ON p.oid = o.objid
              WHERE o.kind = 'ROUTINE' AND p.proname IN ('counter', 'shared_keys_held', 'check_kms', 'kms_problem', 'audit_values', 'audit_evaluations',
-                                                        'audit_settings', 'audit_catalogs', 'audit')
+                                                        'audit_settings', 'audit_reveal', 'audit_catalogs', 'audit')
             UNION ALL
             SELECT o.classid, o.objid, 0, 'EXECUTE' FROM object o JOIN pg_proc p ON p.oid = o.objid
              WHERE o.kind = 'ROUTINE'

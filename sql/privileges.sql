@@ -71,7 +71,7 @@ GRANT SELECT ON pgseal.stat TO pg_monitor;
 GRANT EXECUTE ON FUNCTION pgseal.counter(text), pgseal.shared_keys_held() TO pg_monitor;
 -- A call of the KMS that gives no key away, and drops cached ones where the KMS refuses.
 GRANT EXECUTE ON FUNCTION pgseal.check_kms(text), pgseal.kms_problem(text) TO pg_monitor;
-GRANT EXECUTE ON FUNCTION pgseal.audit_values(), pgseal.audit_evaluations(), pgseal.audit_settings(), pgseal.audit_catalogs(interval), pgseal.audit(interval, int4) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION pgseal.audit_values(), pgseal.audit_evaluations(), pgseal.audit_settings(), pgseal.audit_reveal(), pgseal.audit_catalogs(interval), pgseal.audit(interval, int4) TO pg_monitor;
 
 -- What every role may call. What is not here manages keys, or is for functions that run as their owner: it is for superusers and
 -- those they grant it to. A function that only other functions call is here where these run as whoever called them.
@@ -123,6 +123,7 @@ BEGIN
             ('evidence', 'asks for the privilege, reads with the caller''s rights'),
 
             ('reveal', 'a rewritten query calls it as its role'),
+            ('plain', 'a rewritten query calls it as its role'),
             ('filter_for', 'a rewritten query calls it as its role'),
             ('filter_in', 'a rewritten query calls it as its role'),
             ('filter_text', 'a rewritten query calls it as its role'),

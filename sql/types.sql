@@ -44,10 +44,9 @@ CREATE FUNCTION pgseal.typanalyze(internal) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_typanalyze' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.typanalyze(internal) IS 'ANALYZE: how common each token and marker is, from bytes alone';
 
--- In place of PostgreSQL's own refusal, which could not say what to write.
 CREATE FUNCTION pgseal.subscript(internal) RETURNS internal
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.subscript(internal) IS 'refuses a subscript';
+    AS 'MODULE_PATHNAME', 'pgseal_subscript' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.subscript(internal) IS 'implementation of subscripts, as jsonb''s, through the cast to jsonb';
 
 -- STORAGE external: ciphertext does not compress, and a header can be read without the rest.
 CREATE TYPE @extschema@.encrypted_jsonb (

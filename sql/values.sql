@@ -40,6 +40,22 @@ COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_jsonb, text) IS 'the do
 CREATE FUNCTION pgseal.decrypt(value @extschema@.encrypted_text, context text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_text, text) IS 'the text of a value that is bound to this context';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_jsonb, int4, boolean) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_plain_cast' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_jsonb, int4, boolean)
+    IS 'internal: the cast to jsonb; decrypts where it is written out, refuses where it is not';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_jsonb) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_plain' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_jsonb)
+    IS 'internal: what the planner puts in place of a cast that is not written out, where the value goes to the client';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_text, int4, boolean) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_plain_cast' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_text, int4, boolean)
+    IS 'internal: the cast to text; decrypts where it is written out, refuses where it is not';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_text) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_plain' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_text)
+    IS 'internal: what the planner puts in place of a cast that is not written out, where the value goes to the client';
 CREATE FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_decrypt_jsonb_as_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_jsonb) IS 'explicit cast to text types';
@@ -91,10 +107,11 @@ COMMENT ON CAST (varchar AS @extschema@.encrypted_text) IS 'encrypts, on assignm
 CREATE CAST (bpchar AS @extschema@.encrypted_text) WITH FUNCTION pgseal.seal(bpchar, int4, boolean) AS ASSIGNMENT;
 COMMENT ON CAST (bpchar AS @extschema@.encrypted_text) IS 'encrypts, on assignment';
 
--- Explicit only: an entry of its own stops PostgreSQL's automatic assignment cast to string types. There
+-- The casts to jsonb and text serve every expression of a client that reads plaintext; nothing is stored by them (src/pg/raw/plain.rs).
+-- The others are explicit only: an entry of its own stops PostgreSQL's automatic assignment cast to string types. There
 -- is none to json, because to_jsonb and row_to_json would use it and decrypt in audit triggers.
-CREATE CAST (@extschema@.encrypted_jsonb AS jsonb) WITH FUNCTION pgseal.decrypt(@extschema@.encrypted_jsonb);
-COMMENT ON CAST (@extschema@.encrypted_jsonb AS jsonb) IS 'decrypts, explicit only';
+CREATE CAST (@extschema@.encrypted_jsonb AS jsonb) WITH FUNCTION pgseal.plain(@extschema@.encrypted_jsonb, int4, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.encrypted_jsonb AS jsonb) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
 CREATE CAST (@extschema@.encrypted_jsonb AS text) WITH FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_jsonb);
 COMMENT ON CAST (@extschema@.encrypted_jsonb AS text) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_jsonb AS varchar) WITH FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_jsonb);
@@ -103,8 +120,8 @@ CREATE CAST (@extschema@.encrypted_jsonb AS bpchar) WITH FUNCTION pgseal.decrypt
 COMMENT ON CAST (@extschema@.encrypted_jsonb AS bpchar) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_jsonb AS name) WITH FUNCTION pgseal.decrypt_as_name(@extschema@.encrypted_jsonb);
 COMMENT ON CAST (@extschema@.encrypted_jsonb AS name) IS 'decrypts, explicit only';
-CREATE CAST (@extschema@.encrypted_text AS text) WITH FUNCTION pgseal.decrypt(@extschema@.encrypted_text);
-COMMENT ON CAST (@extschema@.encrypted_text AS text) IS 'decrypts, explicit only';
+CREATE CAST (@extschema@.encrypted_text AS text) WITH FUNCTION pgseal.plain(@extschema@.encrypted_text, int4, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.encrypted_text AS text) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
 CREATE CAST (@extschema@.encrypted_text AS varchar) WITH FUNCTION pgseal.decrypt(@extschema@.encrypted_text);
 COMMENT ON CAST (@extschema@.encrypted_text AS varchar) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_text AS bpchar) WITH FUNCTION pgseal.decrypt(@extschema@.encrypted_text);

@@ -85,6 +85,14 @@ COMMENT ON FUNCTION pgseal.encrypt(vector, text, text)
 CREATE FUNCTION pgseal.decrypt(value @extschema@.encrypted_vector) RETURNS vector
     AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_vector) IS 'the embedding; needs the decrypt privilege on its keyring';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_vector, int4, boolean) RETURNS vector
+    AS 'MODULE_PATHNAME', 'pgseal_plain_cast' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_vector, int4, boolean)
+    IS 'internal: the cast to vector; decrypts where it is written out, refuses where it is not';
+CREATE FUNCTION pgseal.plain(@extschema@.encrypted_vector) RETURNS vector
+    AS 'MODULE_PATHNAME', 'pgseal_plain' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_vector)
+    IS 'internal: what the planner puts in place of a cast that is not written out, where the value goes to the client';
 CREATE FUNCTION pgseal.decrypt(value @extschema@.encrypted_vector, context text) RETURNS vector
     AS 'MODULE_PATHNAME', 'pgseal_decrypt' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.decrypt(@extschema@.encrypted_vector, text) IS 'the embedding of a value that is bound to this context';
@@ -130,9 +138,9 @@ CREATE CAST (int4[] AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(i
 COMMENT ON CAST (int4[] AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
 CREATE CAST (numeric[] AS @extschema@.encrypted_vector) WITH FUNCTION pgseal.seal(numeric[], int4, boolean) AS ASSIGNMENT;
 COMMENT ON CAST (numeric[] AS @extschema@.encrypted_vector) IS 'encrypts, on assignment';
+CREATE CAST (@extschema@.encrypted_vector AS vector) WITH FUNCTION pgseal.plain(@extschema@.encrypted_vector, int4, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.encrypted_vector AS vector) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
 -- Explicit only: an entry of its own stops PostgreSQL's automatic assignment cast to string types.
-CREATE CAST (@extschema@.encrypted_vector AS vector) WITH FUNCTION pgseal.decrypt(@extschema@.encrypted_vector);
-COMMENT ON CAST (@extschema@.encrypted_vector AS vector) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_vector AS real[]) WITH FUNCTION pgseal.decrypt_as_array(@extschema@.encrypted_vector);
 COMMENT ON CAST (@extschema@.encrypted_vector AS real[]) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_vector AS text) WITH FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_vector);
@@ -189,29 +197,14 @@ CREATE FUNCTION pgseal.l2_normalize(@extschema@.encrypted_vector) RETURNS @extsc
     AS 'MODULE_PATHNAME', 'pgseal_l2_normalize' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.l2_normalize(@extschema@.encrypted_vector) IS 'the embedding scaled to length 1, encrypted under the same keyring';
 
--- Operators that would compare or show something else than meant: refused, with what to write instead.
-CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, @extschema@.encrypted_vector) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'refuses an operator that ciphertext cannot answer';
-CREATE FUNCTION pgseal.unsupported(vector, @extschema@.encrypted_vector) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.unsupported(vector, @extschema@.encrypted_vector) IS 'refuses an operator that ciphertext cannot answer';
-CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, vector) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, vector) IS 'refuses an operator that ciphertext cannot answer';
+-- Without these, anynonarray || text would decrypt through the explicit cast. They refuse, unless the planner finds that the value goes
+-- to the client.
 CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_vector) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_vector) IS 'refuses an operator that ciphertext cannot answer';
 CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_vector, text) IS 'refuses an operator that ciphertext cannot answer';
-CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'refused: ciphertext cannot answer it';
-CREATE OPERATOR pg_catalog.= (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = vector, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (@extschema@.encrypted_vector, vector) IS 'refused: ciphertext cannot answer it';
-CREATE OPERATOR pg_catalog.= (LEFTARG = vector, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.= (vector, @extschema@.encrypted_vector) IS 'refused: ciphertext cannot answer it';
--- Without these, anynonarray || text would decrypt through the explicit cast.
 CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_vector) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = text, FUNCTION = pgseal.unsupported);

@@ -114,9 +114,6 @@ pub enum PgError {
     /// With `pgseal.reveal` on, ciphertext would reach the client inside text, a row or an array.
     #[error("this would return ciphertext, and pgseal.reveal is on")]
     Unrevealed,
-    /// The same where connection options have asked for plaintext, which only SET can.
-    #[error("this would return ciphertext: connection options do not switch pgseal.reveal on")]
-    RevealRefused,
     /// A decrypted text that does not read as the type it is cast to; the text stays out of the message.
     #[error("the decrypted text is not a valid {0}")]
     Unreadable(String, Code),
@@ -355,9 +352,7 @@ impl PgError {
             PgError::OutOfMemory(_) => Code::ERRCODE_OUT_OF_MEMORY,
             PgError::Limit(_) | PgError::TooDeep(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             PgError::KeyringExists(_) => Code::ERRCODE_DUPLICATE_OBJECT,
-            PgError::PreparedKeys | PgError::Unrevealed | PgError::RevealRefused => {
-                Code::ERRCODE_FEATURE_NOT_SUPPORTED
-            }
+            PgError::PreparedKeys | PgError::Unrevealed => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             PgError::TransactionBlock(_) => Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
             PgError::InPlace(Refused::Owner) | PgError::NotOwner | PgError::Unselectable(_) => {
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE
@@ -445,7 +440,6 @@ impl PgError {
                 "Write pgseal.decrypt(value) where the value is put into text, a row or an array, in the view or function too; or \
                  RESET pgseal.reveal. A statement that loads the library, because nothing has preloaded it, works when it is sent again."
             }
-            PgError::RevealRefused => "SET pgseal.reveal = on; or off, to read ciphertext.",
             PgError::Undeclared(_) => {
                 "pgseal.keyrings shows the searchable paths; SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['decrypt']) \
                  opens the others. Parts of documents (-> and #>) can be looked into with decrypt only."
@@ -504,8 +498,8 @@ impl PgError {
                 "Cast a bound: $1::numeric or $1::timestamptz. NULL is an open end."
             }
             PgError::IoCast(_) => {
-                "Decrypt it first: pgseal.decrypt(value)::type. A variable for encrypted values is declared encrypted_jsonb, \
-                 encrypted_text or encrypted_vector. The ciphertext as text is pgseal.sealed_text(value)."
+                "Decrypt it first: pgseal.decrypt(value)::type; or SET pgseal.reveal = on, where it goes to the client. \
+                 A variable for encrypted values is declared encrypted_jsonb, encrypted_text or encrypted_vector. The ciphertext as text is pgseal.sealed_text(value)."
             }
             PgError::Collate => "Say that it is a text: 'value'::text COLLATE collation.",
             PgError::NotUpdated => "ALTER EXTENSION pgseal UPDATE; or RESET pgseal.keyring.",

@@ -4,6 +4,7 @@ use super::grantees;
 use super::ivf::{handler, maintain, shape};
 use super::keyrings::{manage, monitor};
 use super::raw::call::sql_functions;
+use super::raw::subscript;
 use super::released;
 use super::rotation::{in_place, places, reencrypt, retire, verify};
 use super::search::{between, filters, gin, lists, operators, rewrite, selectivity};
@@ -28,6 +29,9 @@ sql_functions! {
     pgseal_encrypt_jsonb => casts::encrypt_jsonb;
     pgseal_encrypt_text => casts::encrypt_text;
     pgseal_decrypt => casts::decrypt;
+    pgseal_plain_cast => casts::plain_cast;
+    pgseal_plain => reveal::plain;
+    pgseal_jsonb_as => casts::jsonb_as;
     pgseal_decrypt_as => casts::decrypt_as;
     pgseal_decrypt_jsonb_as_text => casts::decrypt_jsonb_as_text;
     pgseal_decrypt_jsonb_as_name => casts::decrypt_jsonb_as_name;
@@ -111,6 +115,7 @@ sql_functions! {
     pgseal_token_selectivity => selectivity::token_selectivity;
     pgseal_token_join_selectivity => selectivity::token_join_selectivity;
     pgseal_typanalyze => selectivity::typanalyze;
+    pgseal_subscript => subscript::handler;
     pgseal_unsupported => operators::unsupported;
     pgseal_unsupported_vector => operators::unsupported_vector;
 

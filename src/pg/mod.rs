@@ -52,7 +52,8 @@ pgrx::extension_sql_file!("../../sql/verify.sql", name = "verify", requires = ["
 pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["verify"]);
 pgrx::extension_sql_file!("../../sql/evidence.sql", name = "evidence", requires = ["audit"]);
 pgrx::extension_sql_file!("../../sql/ivf.sql", name = "ivf", requires = ["evidence"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["ivf"], finalize);
+pgrx::extension_sql_file!("../../sql/stored_casts.sql", name = "stored", requires = ["ivf"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["stored"], finalize);
 
 /// What raw calls above itself is handed to it here: it names nothing but errors and counts.
 const WATCHER: raw::watch::Watcher = raw::watch::Watcher {

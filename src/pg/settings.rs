@@ -249,7 +249,7 @@ fn define_reveal() {
     reveal::define_setting(
         c"pgseal.reveal",
         c"Return encrypted columns of SELECT and RETURNING decrypted, as jsonb and text.",
-        c"By SET or SET LOCAL only. The library must be loaded before: session_preload_libraries = 'pgseal'.",
+        c"By SET, in connection options, or by a superuser for a role or a database. The library must be loaded before: session_preload_libraries = 'pgseal'.",
     );
 }
 

@@ -1,10 +1,11 @@
 //! What `pgseal.reveal` does below the columns that a statement returns: PostgreSQL's own functions that make text or JSON
 //! of any value, casts through text, rows and arrays would carry ciphertext to the client. They get revealed values.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 
 use pgrx::{is_a, pg_guard, pg_sys};
 
+use super::plain::written;
 use super::reveal::{cells, make, revealed};
 use super::version;
 
@@ -75,6 +76,8 @@ unsafe fn reveal_arguments(around: &Around, node: *mut pg_sys::Node) {
             let call = node.cast::<pg_sys::FuncExpr>();
             if shows_any((*call).funcid) {
                 reveal_each(around, (*call).args);
+            } else if let Some(function) = quoting_text((*call).funcid) {
+                reveal_quoted(call, function);
             }
         } else if is_a(node, pg_sys::NodeTag::T_WindowFunc) {
             let call = node.cast::<pg_sys::WindowFunc>();
@@ -123,6 +126,38 @@ unsafe fn shows_any(function: pg_sys::Oid) -> bool {
         let takes_any = (0..count as usize).any(|at| any.contains(&*types.add(at)));
         let shown = [pg_sys::TEXTOID, pg_sys::JSONOID, pg_sys::JSONBOID, pg_sys::XMLOID];
         takes_any && shown.contains(&result)
+    }
+}
+
+/// PostgreSQL's function for text of the name that ours for ciphertext has, quote_literal or quote_nullable.
+unsafe fn quoting_text(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: syscache lookups; a function that is gone has no name.
+    unsafe {
+        let catalog = pg_sys::Oid::from_u32(pg_sys::PG_CATALOG_NAMESPACE);
+        if function.to_u32() < pg_sys::FirstNormalObjectId || pg_sys::get_func_namespace(function) != catalog
+        {
+            return None;
+        }
+        let name = pg_sys::get_func_name(function);
+        let quotes = |own: &CStr| !name.is_null() && CStr::from_ptr(name) == own;
+        if quotes(c"quote_literal") {
+            Some(pg_sys::Oid::from_u32(pg_sys::F_QUOTE_LITERAL_TEXT))
+        } else {
+            quotes(c"quote_nullable").then(|| pg_sys::Oid::from_u32(pg_sys::F_QUOTE_NULLABLE_TEXT))
+        }
+    }
+}
+
+unsafe fn reveal_quoted(call: *mut pg_sys::FuncExpr, function: pg_sys::Oid) {
+    // SAFETY: a call with one argument; the function takes a text.
+    unsafe {
+        let argument = cells::<pg_sys::Node>((*call).args).next().and_then(|argument| revealed(argument));
+        if let Some(shown) = argument {
+            (*call).funcid = function;
+            let shown = written(shown, pg_sys::TEXTOID);
+            (*call).args = pg_sys::lappend(std::ptr::null_mut(), shown.cast());
+            (*call).inputcollid = pg_sys::DEFAULT_COLLATION_OID;
+        }
     }
 }
 

@@ -75,7 +75,7 @@ unsafe extern "C-unwind" fn plan(
 ) -> *mut pg_sys::PlannedStmt {
     // SAFETY: PostgreSQL passes a query that is the planner's to change; whatever is next has the same contract.
     unsafe {
-        let known = before_planning(query, parameters);
+        let known = before_planning(query, text, parameters);
         let sorts = !known.is_null() && sorts_sealed(query.cast(), std::ptr::null_mut());
         let options = if sorts { options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as i32) } else { options };
         let next = PREVIOUS.next().unwrap_or(standard_planner);
@@ -106,6 +106,7 @@ impl Walk {
 #[pg_guard]
 unsafe extern "C-unwind" fn before_planning(
     query: *mut pg_sys::Query,
+    text: *const std::ffi::c_char,
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannerGlobal {
     HAS_PLANNED.store(true, Ordering::Relaxed);
@@ -114,6 +115,7 @@ unsafe extern "C-unwind" fn before_planning(
     }
     // SAFETY: walks the planner's query; what is passed lives as long as the walk.
     unsafe {
+        super::plain::open_casts(query, text);
         let global = make::<pg_sys::PlannerGlobal>(pg_sys::NodeTag::T_PlannerGlobal);
         (*global).boundParams = parameters;
         let mut walk = Walk { place: Place::outside(), global, bodies: Vec::new() };

@@ -79,6 +79,7 @@ unsafe extern "C-unwind" fn on_utility(
             next(statement, text, read_only, context, parameters, environment, receiver, completion);
         };
         let utility = (*statement).utilityStmt;
+        super::reveal::before_utility(utility);
         if is_a(utility, pg_sys::NodeTag::T_CopyStmt) && reads_secrets(utility.cast()) {
             run_quietly(run)
         } else {

@@ -175,6 +175,18 @@ pub fn jsonb_to_text(jsonb: Varlena) -> Varlena {
     unsafe { varlena(CStr::from_ptr(call1(pg_sys::jsonb_out, jsonb.datum()).cast_mut_ptr()).to_bytes()) }
 }
 
+/// What PostgreSQL's own cast makes of a jsonb; its errors do not quote it. `None` where there is no such cast.
+pub fn jsonb_as(jsonb: Varlena, of: pg_sys::Oid) -> Option<pg_sys::Datum> {
+    let mut function = pg_sys::InvalidOid;
+    // SAFETY: a syscache lookup; a cast's function takes the value.
+    unsafe {
+        let context = pg_sys::CoercionContext::COERCION_EXPLICIT;
+        let path = pg_sys::find_coercion_pathway(of, pg_sys::JSONBOID, context, &mut function);
+        (path == pg_sys::CoercionPathType::COERCION_PATH_FUNC)
+            .then(|| pg_sys::OidFunctionCall1Coll(function, pg_sys::InvalidOid, jsonb.datum()))
+    }
+}
+
 /// A call frame with room for two arguments, on the stack: this call is made for every row.
 #[repr(C)]
 struct Frame {

@@ -2,16 +2,15 @@
 //! wrapped in `pgseal.reveal(...)`, so that they reach the client as jsonb and text.
 
 use std::cell::Cell;
-use std::ffi::CStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ffi::{CStr, c_void};
 
 use once_cell::sync::OnceCell;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys};
 
 use super::arguments::{reveal_in_list, reveal_in_query, revealed_whole};
 use super::hook::Previous;
-use super::lookup;
 use super::node::Expr;
+use super::{lookup, version};
 use crate::pg::error::PgError;
 
 static IS_SEALED: OnceCell<fn(Expr) -> bool> = OnceCell::new();
@@ -20,14 +19,14 @@ static PREVIOUS: Previous<pg_sys::post_parse_analyze_hook_type> = Previous::empt
 
 thread_local! {
     static LITERAL_MADE: Cell<bool> = const { Cell::new(false) };
-    /// Connection options have asked for plaintext, which they cannot have.
-    static REFUSED: Cell<bool> = const { Cell::new(false) };
+    /// A prepared statement may have a plan that was made for CREATE TABLE AS or a function.
+    static PLANNED_TO_STORE: Cell<bool> = const { Cell::new(false) };
+    /// The setting comes from the role, the database or the connection, not from a SET in the session.
+    static STANDING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The setting is defined, so that a value for it is one that somebody sets now.
-static DEFINED: AtomicBool = AtomicBool::new(false);
 /// The setting `pgseal.reveal`.
-pub static REVEAL: GucSetting<bool> = GucSetting::<bool>::new(false);
+static REVEAL: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Installs the hook; from `_PG_init`. `is_sealed`: an expression is of an encrypted type of this database.
 pub fn install(is_sealed: fn(Expr) -> bool) {
@@ -38,7 +37,7 @@ pub fn install(is_sealed: fn(Expr) -> bool) {
     }
 }
 
-/// Defines [`REVEAL`], which only a session may switch on; from `_PG_init`.
+/// Defines `pgseal.reveal`; from `_PG_init`.
 pub fn define_setting(name: &'static CStr, short: &'static CStr, long: &'static CStr) {
     // SAFETY: the hooks do not raise but by what they return; called from _PG_init.
     unsafe {
@@ -54,35 +53,73 @@ pub fn define_setting(name: &'static CStr, short: &'static CStr, long: &'static 
             None,
         );
     }
-    DEFINED.store(true, Ordering::Relaxed);
 }
 
-/// A role's, database's, function's or client's standing choice would reveal to pg_dump as well.
+/// The cursor through which pg_dump reads rows for --inserts.
+const DUMP_CURSOR: &CStr = c"_pg_dump_cursor";
+
+/// What clients read is revealed now. What stands for a role or connection stands for its pg_dump too, which says first of all
+/// that tables are to be scanned from their beginning (src/bin/pg_dump/pg_dump.c): then it does not count.
+pub fn is_on() -> bool {
+    // SAFETY: a setting's value.
+    REVEAL.get() && !(STANDING.get() && unsafe { !pg_sys::synchronize_seqscans })
+}
+
+/// A superuser may have it stand for a role or a database, and a client ask for it as it connects; a function has no use for
+/// it, and a file would reveal to every role.
 #[pg_guard]
 unsafe extern "C-unwind" fn check_source(
     value: *mut bool,
-    _extra: *mut *mut std::ffi::c_void,
+    extra: *mut *mut c_void,
     source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: PostgreSQL passes the new value; the hint is freed with the message's memory context.
+    // SAFETY: PostgreSQL passes the new value, and frees what is kept beside it; the hint is freed with the message's memory
+    // context.
     unsafe {
-        let from_session = source == pg_sys::GucSource::PGC_S_SESSION;
-        if from_session && DEFINED.load(Ordering::Relaxed) {
-            REFUSED.set(false);
+        let kept = version::setting_memory(1).cast::<u8>();
+        if kept.is_null() {
+            return false;
         }
-        // A SET before the library was loaded counts: what was analysed without the hook shows no ciphertext either.
-        if !*value || from_session {
+        *kept = u8::from(source != pg_sys::GucSource::PGC_S_SESSION);
+        *extra = kept.cast();
+        let stands = [
+            pg_sys::GucSource::PGC_S_GLOBAL,
+            pg_sys::GucSource::PGC_S_DATABASE,
+            pg_sys::GucSource::PGC_S_USER,
+            pg_sys::GucSource::PGC_S_DATABASE_USER,
+            pg_sys::GucSource::PGC_S_CLIENT,
+        ];
+        let allowed = source == pg_sys::GucSource::PGC_S_SESSION
+            || stands.contains(&source)
+            || source == pg_sys::GucSource::PGC_S_TEST && pg_sys::superuser() && !makes_function();
+        if !*value || allowed {
             return true;
         }
-        REFUSED.set(source == pg_sys::GucSource::PGC_S_CLIENT);
-        let hint = c"SET pgseal.reveal = on; in the session that is to read plaintext.";
+        let hint = c"SET pgseal.reveal = on; in the session that is to read plaintext, or ALTER ROLE name SET as a superuser.";
         pg_sys::GUC_check_errhint_string = pg_sys::pstrdup(hint.as_ptr());
         false
     }
 }
 
+/// CREATE or ALTER FUNCTION runs.
+unsafe fn makes_function() -> bool {
+    // SAFETY: the active portal outlives the call; it holds planned statements.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        !portal.is_null()
+            && cells((*portal).stmts).any(|one: *mut pg_sys::PlannedStmt| {
+                let utility = (*one).utilityStmt;
+                !utility.is_null()
+                    && (is_a(utility, pg_sys::NodeTag::T_CreateFunctionStmt)
+                        || is_a(utility, pg_sys::NodeTag::T_AlterFunctionStmt))
+            })
+    }
+}
+
 /// What is cached was analysed for the other value; PostgreSQL tells a client that has seen its columns described.
-unsafe extern "C-unwind" fn assigned(value: bool, _extra: *mut std::ffi::c_void) {
+unsafe extern "C-unwind" fn assigned(value: bool, extra: *mut c_void) {
+    // SAFETY: NULL, or what `check_source` kept.
+    STANDING.set(unsafe { extra.cast::<u8>().as_ref() }.is_some_and(|standing| *standing != 0));
     if value != REVEAL.get() {
         super::xact::reset_plans();
     }
@@ -91,11 +128,7 @@ unsafe extern "C-unwind" fn assigned(value: bool, _extra: *mut std::ffi::c_void)
 /// Why text or bytes of a stored value must not be made now: the client has asked for plaintext, and what calls us hands
 /// ciphertext to it.
 pub fn refusal_to_show() -> Option<PgError> {
-    let refused = REFUSED.get();
-    if !(REVEAL.get() || refused) || !shows_to_the_client() {
-        return None;
-    }
-    Some(if refused { PgError::RevealRefused } else { PgError::Unrevealed })
+    (is_on() && shows_to_the_client()).then_some(PgError::Unrevealed)
 }
 
 /// A SELECT of the client runs; neither a function in PL/pgSQL nor logical decoding, which has a slot.
@@ -105,9 +138,15 @@ fn shows_to_the_client() -> bool {
         let portal = pg_sys::ActivePortal;
         !portal.is_null()
             && pg_sys::MyReplicationSlot.is_null()
+            && !is_dump_cursor((*portal).name)
             && !in_spi()
             && cells((*portal).stmts).all(|one| returns_only(one))
     }
+}
+
+unsafe fn is_dump_cursor(name: *const std::ffi::c_char) -> bool {
+    // SAFETY: NULL or a text that ends with NUL.
+    unsafe { !name.is_null() && CStr::from_ptr(name) == DUMP_CURSOR }
 }
 
 unsafe fn returns_only(statement: *mut pg_sys::PlannedStmt) -> bool {
@@ -117,7 +156,9 @@ unsafe fn returns_only(statement: *mut pg_sys::PlannedStmt) -> bool {
         if utility.is_null() {
             (*statement).commandType == pg_sys::CmdType::CMD_SELECT
         } else {
-            is_a(utility, pg_sys::NodeTag::T_ExecuteStmt) || is_a(utility, pg_sys::NodeTag::T_FetchStmt)
+            is_a(utility, pg_sys::NodeTag::T_ExecuteStmt)
+                || is_a(utility, pg_sys::NodeTag::T_FetchStmt)
+                    && !is_dump_cursor((*utility.cast::<pg_sys::FetchStmt>()).portalname)
         }
     }
 }
@@ -139,7 +180,7 @@ unsafe extern "C-unwind" fn after_analysis(
         if let Some(is_sealed) = IS_SEALED.get() {
             super::collate::refuse_dropped(state, query, *is_sealed);
         }
-        if REVEAL.get() && is_for_the_client(state) {
+        if is_on() && is_for_the_client(state) {
             reveal_query(query);
         }
     }
@@ -223,7 +264,58 @@ unsafe fn returns_rows(statement: *mut pg_sys::PlannedStmt) -> bool {
             // A rule's action may be one.
             pg_sys::NodeTag::T_NotifyStmt,
         ];
-        utility.is_null() || allowed.iter().any(|tag| is_a(utility, *tag))
+        utility.is_null() || allowed.iter().any(|tag| is_a(utility, *tag)) && !explains_storing(utility)
+    }
+}
+
+/// EXPLAIN of CREATE TABLE AS.
+unsafe fn explains_storing(utility: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag is checked; what is explained is a query.
+    unsafe {
+        is_a(utility, pg_sys::NodeTag::T_ExplainStmt) && {
+            let explained = (*utility.cast::<pg_sys::ExplainStmt>()).query.cast::<pg_sys::Query>();
+            let inner = (*explained).utilityStmt;
+            !inner.is_null() && is_a(inner, pg_sys::NodeTag::T_CreateTableAsStmt)
+        }
+    }
+}
+
+/// What is planned now from this text is a statement of the client. A function's is planned while a portal runs another
+/// statement, or, where its call is evaluated early, from another text.
+///
+/// # Safety
+/// The text that the planner was called with.
+pub unsafe fn made_for_the_client(text: *const std::ffi::c_char) -> bool {
+    // SAFETY: the active portal and the prepared statement outlive the call; texts are only compared by where they are.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        if text.is_null() || !runs_for_the_client() {
+            return false;
+        }
+        if portal.is_null() {
+            return text == pg_sys::debug_query_string;
+        }
+        cells((*portal).stmts).all(|one: *mut pg_sys::PlannedStmt| {
+            let utility = (*one).utilityStmt;
+            !utility.is_null() && (text == (*portal).sourceText || text == text_of_executed(utility))
+        })
+    }
+}
+
+/// The text of the statement that EXECUTE names, perhaps below EXPLAIN; NULL where it is none.
+unsafe fn text_of_executed(utility: *mut pg_sys::Node) -> *const std::ffi::c_char {
+    // SAFETY: tags are checked before fields are read.
+    unsafe {
+        if is_a(utility, pg_sys::NodeTag::T_ExplainStmt) {
+            let explained = (*utility.cast::<pg_sys::ExplainStmt>()).query.cast::<pg_sys::Query>();
+            let inner = (*explained).utilityStmt;
+            return if inner.is_null() { std::ptr::null() } else { text_of_executed(inner) };
+        }
+        if !is_a(utility, pg_sys::NodeTag::T_ExecuteStmt) {
+            return std::ptr::null();
+        }
+        let prepared = pg_sys::FetchPreparedStatement((*utility.cast::<pg_sys::ExecuteStmt>()).name, false);
+        if prepared.is_null() { std::ptr::null() } else { (*(*prepared).plansource).query_string }
     }
 }
 
@@ -253,7 +345,9 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
                 if is_a((*query).utilityStmt, pg_sys::NodeTag::T_DeclareCursorStmt) =>
             {
                 let cursor = (*query).utilityStmt.cast::<pg_sys::DeclareCursorStmt>();
-                reveal_query((*cursor).query.cast());
+                if !is_dump_cursor((*cursor).portalname) {
+                    reveal_query((*cursor).query.cast());
+                }
             }
             pg_sys::CmdType::CMD_UTILITY if stores_revealed((*query).utilityStmt) => {
                 PgError::NotRevealed.raise();
@@ -290,9 +384,34 @@ unsafe fn stores_revealed(utility: *mut pg_sys::Node) -> bool {
     }
 }
 
+/// Before a utility statement runs: CREATE TABLE AS EXECUTE has its statement planned anew, as one whose rows are stored, and
+/// so does the next EXECUTE, as one for the client.
+///
+/// # Safety
+/// A utility statement.
+pub unsafe fn before_utility(utility: *mut pg_sys::Node) {
+    // SAFETY: tags are checked before fields are read.
+    unsafe {
+        let stores = is_a(utility, pg_sys::NodeTag::T_CreateTableAsStmt) && {
+            let query = (*utility.cast::<pg_sys::CreateTableAsStmt>()).query.cast::<pg_sys::Query>();
+            is_a(query.cast(), pg_sys::NodeTag::T_Query)
+                && !(*query).utilityStmt.is_null()
+                && is_a((*query).utilityStmt, pg_sys::NodeTag::T_ExecuteStmt)
+        };
+        let executes = is_a(utility, pg_sys::NodeTag::T_ExecuteStmt);
+        let inside = executes && in_spi();
+        if stores || executes && !inside && PLANNED_TO_STORE.take() {
+            super::xact::reset_plans();
+        }
+        if stores || inside {
+            PLANNED_TO_STORE.set(true);
+        }
+    }
+}
+
 /// Is something revealed anywhere in it?
 #[pg_guard]
-unsafe extern "C-unwind" fn reveals(node: *mut pg_sys::Node, context: *mut std::ffi::c_void) -> bool {
+unsafe extern "C-unwind" fn reveals(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     // SAFETY: a walker gets each node of a valid tree, or NULL.
     unsafe {
         if node.is_null() {
@@ -386,6 +505,15 @@ unsafe fn reveal_list(query: *mut pg_sys::Query, list: *mut pg_sys::List) {
 /// # Safety
 /// An expression of a finished query.
 pub unsafe fn revealed(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Expr> {
+    // SAFETY: the caller vouches for the expression.
+    unsafe { wrapped(c"reveal", expression) }
+}
+
+/// The call of a function of ours on an expression, where there is one for its type.
+///
+/// # Safety
+/// An expression of a finished query.
+pub unsafe fn wrapped(name: &'static CStr, expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Expr> {
     // SAFETY: looks a function up by name and type and builds its call.
     unsafe {
         let own_type = pg_sys::exprType(expression);
@@ -393,7 +521,7 @@ pub unsafe fn revealed(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Exp
             return None;
         }
         let base = pg_sys::getBaseType(own_type);
-        let function = lookup::function(c"reveal", &[base])?;
+        let function = lookup::function(name, &[base])?;
         let argument = if own_type == base {
             expression.cast::<pg_sys::Expr>()
         } else {

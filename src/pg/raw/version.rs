@@ -379,6 +379,43 @@ pub unsafe fn grouped(table: *mut pg_sys::RangeTblEntry) -> Option<*mut pg_sys::
     unsafe { ((*table).rtekind == pg_sys::RTEKind::RTE_GROUP).then_some((*table).groupexprs) }
 }
 
+/// Memory for what is kept beside a setting's value, which PostgreSQL frees; NULL where there is none (utils/guc.h).
+#[cfg(feature = "pg15")]
+pub fn setting_memory(bytes: usize) -> *mut c_void {
+    unsafe extern "C" {
+        // stdlib.h
+        fn malloc(bytes: usize) -> *mut c_void;
+    }
+    // SAFETY: PostgreSQL frees it with free().
+    unsafe { malloc(bytes) }
+}
+
+/// Memory for what is kept beside a setting's value, which PostgreSQL frees; NULL where there is none (utils/guc.h).
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+pub fn setting_memory(bytes: usize) -> *mut c_void {
+    // SAFETY: a message, and NULL, where there is no memory.
+    unsafe { pg_sys::guc_malloc(pg_sys::LOG as c_int, bytes) }
+}
+
+/// What MERGE joins by, where the join tree does not hold it (nodes/parsenodes.h).
+///
+/// # Safety
+/// A finished query.
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+pub unsafe fn merge_condition(_: *mut pg_sys::Query) -> *mut pg_sys::Node {
+    std::ptr::null_mut()
+}
+
+/// What MERGE joins by, where the join tree does not hold it (nodes/parsenodes.h).
+///
+/// # Safety
+/// A finished query.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub unsafe fn merge_condition(query: *mut pg_sys::Query) -> *mut pg_sys::Node {
+    // SAFETY: as the caller says.
+    unsafe { (*query).mergeJoinCondition }
+}
+
 /// Names and variables of the columns of a whole row (parser/parse_relation.h).
 ///
 /// # Safety

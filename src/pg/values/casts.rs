@@ -9,9 +9,13 @@ use crate::core::envelope::{Envelope, Options};
 use crate::core::header::{Content, HEADER_BYTES, Head, parse_head};
 use crate::core::memory;
 use crate::core::modifier::Column;
+use crate::core::vector::elements;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::{Varlena, detoast, from_text, jsonb_from_text, jsonb_to_text, name, type_name};
+use crate::pg::raw::choice::was_planned_without;
+use crate::pg::raw::datum::{
+    self, Varlena, detoast, from_text, jsonb_from_text, jsonb_to_text, name, type_name,
+};
 use crate::pg::raw::encoding::c_text;
 use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::values::seal::{self, JSONB, Kind, OpenValue, TEXT};
@@ -168,6 +172,31 @@ pub fn encrypt(call: Call, content: Content, plaintext: &[u8]) -> Returned {
 /// `decrypt(encrypted_* [, context text])`.
 pub fn decrypt(call: Call) -> Returned {
     Ok(Some(decrypted(call)?.datum()))
+}
+
+/// `plain(encrypted_*, int4, boolean)`: the cast to what the value was made from. Written out it decrypts. Implied it refuses:
+/// where the value goes to the client, the planner has put `plain(encrypted_*)` in its place (`raw::plain`).
+pub fn plain_cast(call: Call) -> Returned {
+    if !call.boolean(2) {
+        return Err(if was_planned_without() {
+            PgError::PlannedBefore
+        } else {
+            PgError::IoCast(type_name(call.result_type()))
+        });
+    }
+    let (declared, value) = (call.int4(1), decrypted(call)?);
+    if let (Ok(declared), &[low, high, ..]) = (usize::try_from(declared), value.bytes()) {
+        elements::check_declared(declared, usize::from(u16::from_ne_bytes([low, high])))?;
+    }
+    Ok(Some(value.datum()))
+}
+
+/// `decrypt_as_*(encrypted_jsonb)`: as the cast of PostgreSQL's own from jsonb.
+pub fn jsonb_as(call: Call) -> Returned {
+    match datum::jsonb_as(decrypted(call)?, call.result_type()) {
+        Some(value) => Ok(Some(value)),
+        None => Err(PgError::IoCast(type_name(call.result_type()))),
+    }
 }
 
 /// `decrypt_as_text(encrypted_jsonb)`: for the casts to text, varchar and bpchar.

@@ -142,7 +142,7 @@ fn quoting_gives_ciphertext_under_every_search_path() {
         );
         for joined in ["'x ' || x", "x || ' x'", "'x'::text || m", "'x'::varchar || x", "x || x"] {
             let error = client.error(&format!("SELECT {joined} FROM public.t"));
-            assert!(["42883", "42725"].contains(&error.code().code()), "{path}: {joined}: {error}");
+            assert!(["42883", "42725", "42846"].contains(&error.code().code()), "{path}: {joined}: {error}");
         }
         let longer = r#"SELECT pgseal.decrypt(m || '{"o": 1}')::text FROM public.t"#;
         assert_eq!(client.one::<String>(longer), r#"{"n": "7", "o": 1}"#, "{path}");

@@ -1,5 +1,6 @@
 //! Values: what goes in, what comes out, and what is refused.
 
+mod as_plain;
 mod bad_arguments;
 mod bad_values;
 mod casts;
@@ -14,6 +15,7 @@ mod reveal;
 mod row_binding;
 mod statements;
 mod storage;
+mod stored_plain;
 mod types;
 mod vector_worlds;
 mod vectors;

@@ -417,24 +417,44 @@ fn reveal_needs_the_decrypt_privilege() {
 }
 
 #[test]
-fn only_set_in_the_session_switches_it_on() {
+fn a_superuser_has_it_stand_for_roles_and_databases() {
     let mut client = database();
     let name = client.database();
-    client.run(&format!("CREATE ROLE {name}_role"));
+    client.run(&format!("CREATE ROLE {name}_role LOGIN; GRANT SELECT ON docs TO {name}_role"));
+    client.run(&format!("SELECT pgseal.grant_keyring('k', '{name}_role', ARRAY['decrypt'])"));
     for refused in [
-        format!("ALTER ROLE {name}_role SET pgseal.reveal = on"),
-        format!("ALTER DATABASE {name} SET pgseal.reveal = on"),
-        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET pgseal.reveal = on AS 'SELECT 1'".to_owned(),
-        "ALTER SYSTEM SET pgseal.reveal = on".to_owned(),
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET pgseal.reveal = on AS 'SELECT 1'",
+        "ALTER SYSTEM SET pgseal.reveal = on",
     ] {
-        let error = client.error(&refused);
+        let error = client.error(refused);
         assert_eq!(error.code().code(), "22023", "{refused}");
         assert!(error.hint().is_some_and(|hint| hint.contains("SET pgseal.reveal")), "{refused}");
+    }
+    let mut own = shared().connect_as(&format!("{name}_role"), &name);
+    own.run("SELECT pgseal.key_version(sealed) FROM docs");
+    assert_eq!(own.state("ALTER ROLE CURRENT_USER SET pgseal.reveal = on"), "22023");
+    for (stands, ends) in [
+        (
+            format!("ALTER ROLE {name}_role SET pgseal.reveal = on"),
+            format!("ALTER ROLE {name}_role RESET ALL"),
+        ),
+        (format!("ALTER DATABASE {name} SET pgseal.reveal = on"), format!("ALTER DATABASE {name} RESET ALL")),
+    ] {
+        client.run(&stands);
+        let mut session = shared().connect_as(&format!("{name}_role"), &name);
+        // Nothing has preloaded the library here.
+        session.run("SELECT pgseal.key_version(sealed) FROM docs");
+        assert_eq!(seen(&mut session, "SELECT sealed FROM docs"), DOCUMENT, "{stands}");
+        session.run("SET pgseal.reveal = off");
+        assert!(seen(&mut session, "SELECT sealed FROM docs").starts_with("pgseal:"));
+        session.run("RESET ALL");
+        assert_eq!(seen(&mut session, "SELECT sealed FROM docs"), DOCUMENT, "{stands}");
+        client.run(&ends);
     }
 }
 
 #[test]
-fn configuration_and_connection_options_do_not_switch_it_on() {
+fn connection_options_switch_it_on_and_files_do_not() {
     let cluster = Cluster::start(&[
         "session_preload_libraries = 'pgseal'",
         "pgseal.reveal = on",
@@ -447,10 +467,7 @@ fn configuration_and_connection_options_do_not_switch_it_on() {
     assert_eq!(client.one::<String>("SHOW pgseal.reveal"), "off");
     let mut config = cluster.config("postgres", "postgres");
     let mut optioned = config.options("-c pgseal.reveal=on").connect(postgres::NoTls).unwrap();
-    assert_eq!(optioned.one::<String>("SHOW pgseal.reveal"), "off");
-    let error = optioned.error("SELECT sealed FROM docs");
-    assert_eq!(error.code().code(), "0A000");
-    assert!(error.hint().is_some_and(|hint| hint.contains("SET pgseal.reveal")));
+    assert_eq!(seen(&mut optioned, "SELECT sealed FROM docs"), DOCUMENT);
     optioned.run("SET pgseal.reveal = off");
     assert!(seen(&mut optioned, "SELECT sealed FROM docs").starts_with("pgseal:"));
     // Preloaded, it works from the first statement on.

@@ -77,10 +77,12 @@ fn plaintext_never_goes_into_a_plain_column_by_assignment() {
             ["text", "varchar", "varchar(200)", "char(200)", "name", "json", "jsonb", "bytea", "text[]", "d"]
         {
             client.run(&format!("CREATE TABLE p (v {target})"));
-            client.refused("INSERT INTO p SELECT v FROM t", "42804");
+            let implied = kind.plain.name() == target || (kind.plain.name(), target) == ("text", "d");
+            client.refused("INSERT INTO p SELECT v FROM t", if implied { "42846" } else { "42804" });
             client.run("DROP TABLE p");
         }
-        client.refused("ALTER TABLE t ALTER v TYPE text", "42804");
+        let state = if kind.plain.name() == "text" { "42846" } else { "42804" };
+        client.refused("ALTER TABLE t ALTER v TYPE text", state);
     }
 }
 
@@ -93,7 +95,7 @@ fn there_is_no_cast_to_json() {
         assert_eq!(client.one::<i64>(&kind.sql(casts)), 0);
         let implicit = "SELECT string_agg(casttarget::regtype::text, ' ') FROM pg_cast
                          WHERE castsource = 'KIND'::regtype AND castcontext <> 'e' AND casttarget <> castsource";
-        assert_eq!(client.one::<Option<String>>(&kind.sql(implicit)), None);
+        assert_eq!(client.one::<String>(&kind.sql(implicit)), kind.plain.name());
     }
 }
 
