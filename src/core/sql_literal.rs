@@ -14,6 +14,22 @@ pub fn is_collated(sql: &[u8], start: usize) -> bool {
     word.eq_ignore_ascii_case(b"collate") && !after.first().is_some_and(|next| is_in_word(*next))
 }
 
+/// Has the statement a type behind the parameter at `start`, as in `($1)::text`? Of CAST the parser says that the parameter
+/// starts there.
+pub fn is_cast(sql: &[u8], start: usize) -> bool {
+    let Some((before, from)) = sql.split_at_checked(start) else { return true };
+    let Some(number) = from.strip_prefix(b"$") else { return true };
+    let around = before.iter().rev().take_while(|byte| **byte == b'(' || byte.is_ascii_whitespace());
+    let mut opened = around.filter(|byte| **byte == b'(').count();
+    let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut rest = after_space(&number[digits..]);
+    while let Some(outside) = rest.strip_prefix(b")").filter(|_| opened > 0) {
+        rest = after_space(outside);
+        opened -= 1;
+    }
+    rest.starts_with(b"::")
+}
+
 fn is_in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
@@ -81,7 +97,26 @@ fn after_space(mut rest: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::is_collated;
+    use super::{is_cast, is_collated};
+
+    #[test]
+    fn a_type_behind_a_parameter_is_found() {
+        for (text, cast) in [
+            ("a = $1", false),
+            ("a = $1::text", true),
+            ("a = $12 /* as */ :: text", true),
+            ("a = ($1)::text", true),
+            ("a = ( ($1) )::text", true),
+            ("(a = $1)::text", false),
+            ("a IN ($1, 2)", false),
+            ("VALUES ($1) RETURNING id", false),
+            ("SELECT a = $1 AS b", false),
+        ] {
+            assert_eq!(is_cast(text.as_bytes(), text.find('$').unwrap()), cast, "{text}");
+        }
+        assert!(is_cast(b"CAST($1 AS text)", 0));
+        assert!(is_cast(b"$1", 9));
+    }
 
     #[test]
     fn collate_is_found_behind_a_literal_of_any_form() {

@@ -129,6 +129,9 @@ pub enum PgError {
     /// Sealed input while it is switched off.
     #[error("sealed values are not accepted here")]
     SealedRefused,
+    /// A sealed value's text form as a parameter of type text.
+    #[error("the text is an encrypted value already")]
+    SealedAsText,
     /// The KMS.
     #[error("KMS of keyring \"{0}\": {1}")]
     Kms(String, KmsError),
@@ -309,11 +312,21 @@ impl PgError {
         if self.is_of_value() { PgError::IndexedRow { index, tid, error: Box::new(self) } } else { self }
     }
 
+    /// The keyring at hand does not serve, or not now: what needs none may go on without it.
+    pub fn is_for_want_of_a_key(&self) -> bool {
+        match self {
+            PgError::NoKeyring | PgError::Privilege(..) => true,
+            PgError::Kms(_, error) => !matches!(error.class(), Class::Cancelled),
+            _ => false,
+        }
+    }
+
     fn code(&self) -> Code {
         match self {
             PgError::SealedText(_)
             | PgError::TextForm(_)
             | PgError::OtherContentText(_)
+            | PgError::SealedAsText
             | PgError::Json
             | PgError::FilterText => Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
             PgError::Sealed(_) | PgError::OtherContent(_) => Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
@@ -414,13 +427,14 @@ impl PgError {
                 "Call it again when that has ended: SELECT * FROM pg_stat_progress_vacuum; a longer lock_timeout waits longer."
             }
             PgError::UnknownKeyring(_) => {
-                "SELECT name FROM pgseal.keyrings lists the keyrings of this database."
+                "SELECT name FROM pgseal.keyrings lists the keyrings of this database; SELECT pgseal.create_keyring('name') makes one."
             }
             PgError::UnknownKeyringId(_) => {
                 "The keyring was not restored with the data: restore pgseal's tables from the same dump."
             }
+            PgError::SealedAsText => "Write $1::encrypted_text for a parameter that brings encrypted values.",
             PgError::NoKeyring => {
-                "A literal is sealed before its column is known: SET pgseal.keyring, cast the literal to jsonb, use \
+                "It is sealed before its column is known: SET pgseal.keyring, cast it to jsonb or text, use \
                  pgseal.encrypt(value, 'keyring'), or SELECT pgseal.set_default_keyring('keyring')."
             }
             PgError::WrongKeyring { .. } => {
@@ -430,8 +444,8 @@ impl PgError {
                 "A literal or DEFAULT may have been encrypted long ago: prepare the statement again or set the DEFAULT again."
             }
             PgError::Privilege(..) => {
-                "SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['encrypt', 'search', 'decrypt']) grants it. A literal is \
-                 sealed under the session's keyring first: SET pgseal.keyring to the column's, or cast it to jsonb."
+                "SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['encrypt', 'search', 'decrypt']) grants it. A parameter \
+                 without a type is sealed under the session's keyring first: SET pgseal.keyring to the column's, or cast it to jsonb or text."
             }
             PgError::NotRevealed => {
                 "SET pgseal.reveal = on to run it, or prepare it again. CREATE TABLE AS and functions cannot run it at all."
@@ -458,8 +472,9 @@ impl PgError {
                     "Nothing was changed. Try again when the KMS answers; pgseal.kms_timeout bounds the wait."
                 }
                 Class::Setting => {
-                    "Endpoints: vault+https://vault.example:8200/transit, aws-kms://eu-central-1, gcp-kms://projects/P/locations/L/keyRings/R, \
-                     azure-kv://NAME.vault.azure.net. kms_key is the key's name as that KMS writes it."
+                    "pgseal.kms_endpoint belongs into postgresql.conf, then SELECT pg_reload_conf(). To try it out: \
+                     file:///var/lib/postgresql/pgseal-keys, which the server's user makes. Others: vault+https://vault.example:8200/transit, \
+                     aws-kms://eu-central-1, gcp-kms://projects/P/locations/L/keyRings/R, azure-kv://NAME.vault.azure.net. kms_key is the key's name as that KMS writes it."
                 }
                 Class::Cancelled => return None,
             },

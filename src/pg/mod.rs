@@ -17,7 +17,7 @@ pub mod values;
 
 use search::{decrypted, lists};
 use session::{decrypt_log, shared_keys};
-use values::choice;
+use values::{choice, literal};
 
 pgrx::pg_module_magic!();
 
@@ -76,12 +76,20 @@ const CHOICES: raw::choice::Choices = raw::choice::Choices {
 const LISTS: raw::lists::Rewrites =
     raw::lists::Rewrites { list: lists::rewritten, decrypted: decrypted::compared };
 
+const LITERALS: raw::untyped::Literals = raw::untyped::Literals {
+    plain: literal::plain,
+    bound: literal::bound,
+    refuse_inside: literal::refuse_inside,
+};
+
 /// Called by PostgreSQL when the library is loaded, in the postmaster where it is preloaded: defines
 /// settings and nothing that could hold a key.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     error::quiet_backtraces();
     raw::watch::watch(WATCHER);
+    raw::definition::loaded();
+    raw::untyped::install(LITERALS);
     raw::reveal::install(choice::is_sealed);
     raw::hnsw_cost::install();
     raw::unbound::install();

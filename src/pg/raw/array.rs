@@ -191,6 +191,19 @@ unsafe fn float4(number: pg_sys::Datum, of: pg_sys::Oid) -> Result<f32, PgError>
     }
 }
 
+/// The elements of an array of values of a type like bytea; `None` where it has more than one dimension, or not the usual
+/// first position.
+pub fn list(array: pg_sys::Datum, element_type: pg_sys::Oid) -> Option<Vec<Option<Varlena>>> {
+    let array = detoast(array);
+    // SAFETY: the datum is an array; one with a dimension has its first position behind the lengths of all dimensions.
+    let usual = unsafe {
+        let header = array.datum().cast_mut_ptr::<pg_sys::ArrayType>();
+        let first = header.add(1).cast::<i32>().add((*header).ndim as usize);
+        (*header).ndim == 0 || (*header).ndim == 1 && *first == 1
+    };
+    usual.then(|| elements(array.datum(), element_type).collect())
+}
+
 fn elements(array: pg_sys::Datum, element_type: pg_sys::Oid) -> impl Iterator<Item = Option<Varlena>> {
     let mut count = 0;
     // SAFETY: the datum is an array of the given variable-length, int-aligned type.

@@ -9,8 +9,8 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::hook::Previous;
-use super::lookup;
 use super::version::CopyState;
+use super::{definition, lookup};
 
 static PREVIOUS: Previous<pg_sys::ProcessUtility_hook_type> = Previous::empty();
 
@@ -80,11 +80,13 @@ unsafe extern "C-unwind" fn on_utility(
         };
         let utility = (*statement).utilityStmt;
         super::reveal::before_utility(utility);
+        let outside = definition::enter(utility);
         if is_a(utility, pg_sys::NodeTag::T_CopyStmt) && reads_secrets(utility.cast()) {
             run_quietly(run)
         } else {
             run()
         }
+        definition::leave(outside);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, CString, c_char};
 
 use pgrx::pg_sys;
+use zeroize::Zeroizing;
 
 use crate::core::memory;
 use crate::pg::error::PgError;
@@ -26,6 +27,18 @@ pub fn is_valid(text: &[u8]) -> bool {
 /// The text, where it is UTF-8.
 pub fn utf8(text: &[u8]) -> Result<String, PgError> {
     String::from_utf8(memory::copy(text)?).map_err(|_| PgError::Encoding)
+}
+
+/// A text as a client sends it in binary form, in the database's encoding.
+pub fn from_client(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, PgError> {
+    // SAFETY: reads `text` only; gives it back as it is, or a copy that ends with NUL.
+    unsafe {
+        let own = pg_sys::pg_client_to_server(text.as_ptr().cast(), text.len() as i32);
+        if own.cast_const().cast() == text.as_ptr() {
+            return Ok(Zeroizing::new(memory::copy(text)?));
+        }
+        Ok(Zeroizing::new(memory::copy(CStr::from_ptr(own).to_bytes())?))
+    }
 }
 
 /// The text with a NUL behind it; PostgreSQL's own never has one inside.

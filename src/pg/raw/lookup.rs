@@ -43,6 +43,27 @@ pub fn operator(name: &'static CStr, left: pg_sys::Oid, right: pg_sys::Oid) -> O
     found(unsafe { pg_sys::OpernameGetOprid(qualified(name), left, right) })
 }
 
+/// The operator of the same name in the same schema as `other`, between these types.
+pub fn operator_beside(other: pg_sys::Oid, left: pg_sys::Oid, right: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: syscache lookups; the row is released once it was read. Strings live as long as the memory context.
+    unsafe {
+        let row = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::OPEROID as i32, other.into());
+        if row.is_null() {
+            return None;
+        }
+        let known = pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_operator>();
+        let names = [pg_sys::get_namespace_name((*known).oprnamespace), pg_sys::get_opname(other)];
+        pg_sys::ReleaseSysCache(row);
+        if names.iter().any(|name| name.is_null()) {
+            return None;
+        }
+        let names = names
+            .into_iter()
+            .fold(std::ptr::null_mut(), |list, name| pg_sys::lappend(list, pg_sys::makeString(name).cast()));
+        found(pg_sys::OpernameGetOprid(names, left, right))
+    }
+}
+
 /// The type `name` in the schema of another type.
 pub fn type_beside(other: pg_sys::Oid, name: &CStr) -> Option<pg_sys::Oid> {
     // SAFETY: syscache lookups; the row is released once it was read.

@@ -174,13 +174,15 @@ unsafe extern "C-unwind" fn after_analysis(
         if let Some(previous) = PREVIOUS.next() {
             previous(state, query, jumble);
         }
-        if LITERAL_MADE.take() {
-            depend_on_role(query);
-        }
         if let Some(is_sealed) = IS_SEALED.get() {
             super::collate::refuse_dropped(state, query, *is_sealed);
         }
-        if is_on() && is_for_the_client(state) {
+        let shown = is_on() && is_for_the_client(state);
+        super::untyped::make_plain(state, query, LITERAL_MADE.get(), shown);
+        if LITERAL_MADE.take() {
+            depend_on_role(query);
+        }
+        if shown {
             reveal_query(query);
         }
     }

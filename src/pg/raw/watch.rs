@@ -65,9 +65,11 @@ unsafe extern "C-unwind" fn transaction_event(
         }
         pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => (watcher.before_prepare)(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT => {
+            super::definition::transaction_ended();
             (watcher.transaction_ended)(true);
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => {
+            super::definition::transaction_ended();
             (watcher.transaction_ended)(false);
         }
         _ => {}

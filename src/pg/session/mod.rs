@@ -34,7 +34,7 @@ pub use self::keys::{
     writer_key,
 };
 pub use self::kms::is_token_local;
-pub use self::literals::{has_made_literals, literal_made, maker};
+pub use self::literals::{has_made_literals, holds_unbound, literal_made, maker, open_unbound, seal_unbound};
 pub use self::permits::{borrow, lend};
 pub use self::privileges::{Checked, Privilege, has, now, require, require_search};
 

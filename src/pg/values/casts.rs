@@ -9,6 +9,7 @@ use crate::core::envelope::{Envelope, Options};
 use crate::core::header::{Content, HEADER_BYTES, Head, parse_head};
 use crate::core::memory;
 use crate::core::modifier::Column;
+use crate::core::text_form;
 use crate::core::vector::elements;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
@@ -17,6 +18,7 @@ use crate::pg::raw::datum::{
     self, Varlena, detoast, from_text, jsonb_from_text, jsonb_to_text, name, type_name,
 };
 use crate::pg::raw::encoding::c_text;
+use crate::pg::raw::node::Expr;
 use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::values::seal::{self, JSONB, Kind, OpenValue, TEXT};
 use crate::pg::values::{column, vector};
@@ -122,7 +124,19 @@ pub fn seal_json(call: Call) -> Returned {
 
 /// `seal(text, int4, bool)`.
 pub fn seal_text(call: Call) -> Returned {
-    seal_cast(call, &TEXT, Content::Text, call.varlena(0).bytes())
+    let text = call.varlena(0);
+    if call.argument_expression(0).is_some_and(Expr::is_literal) {
+        refuse_sealed(text.bytes())?;
+    }
+    seal_cast(call, &TEXT, Content::Text, text.bytes())
+}
+
+/// A client that sends a sealed value where it was told of text: sealed again, it would be no value of anybody's.
+fn refuse_sealed(text: &[u8]) -> Result<(), PgError> {
+    match text_form::decode(text) {
+        Some(Ok(bytes)) if Envelope::parse(&bytes).is_ok() => Err(PgError::SealedAsText),
+        _ => Ok(()),
+    }
 }
 
 /// `seal(bpchar, int4, bool)`: as the cast to text, without the padding.

@@ -5,13 +5,15 @@
 //! coercion seals them anew when the statement runs.
 
 use crate::core::envelope::{Envelope, Options};
-use crate::core::header::{Content, Head, parse_head};
+use crate::core::header::{Content, FORMAT, Head, parse_head};
 use crate::core::modifier::Column;
 use crate::core::text_form;
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::{Varlena, cstring, fill_cstring, fill_varlena, type_name, varlena};
+use crate::pg::raw::definition::literal_is_seen;
+use crate::pg::raw::encoding::{self, c_text};
 use crate::pg::raw::reveal;
 use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::settings;
@@ -21,36 +23,45 @@ use crate::pg::values::{column, vector};
 
 /// `encrypted_jsonb_in(cstring, oid, int4)`.
 pub fn jsonb_in(call: Call) -> Returned {
-    let (text, typmod) = (call.cstring(0), call.int4(2));
+    let (text, typmod, seen) = (call.cstring(0), call.int4(2), literal_is_seen());
     Call::without_context(|| match text_form::decode(text.to_bytes()) {
         Some(decoded) => sealed_text(call, decoded?, typmod, &JSONB),
-        None => seal_input(Content::Jsonb, parse_json(text)?.bytes(), JSONB.column(typmod)),
+        None => seal_input(Content::Jsonb, parse_json(text)?.bytes(), JSONB.column(typmod), seen),
     })
 }
 
 /// `encrypted_text_in(cstring, oid, int4)`.
 pub fn text_in(call: Call) -> Returned {
-    let (text, typmod) = (call.cstring(0), call.int4(2));
+    let (text, typmod, seen) = (call.cstring(0), call.int4(2), literal_is_seen());
     Call::without_context(|| match text_form::decode(text.to_bytes()) {
         Some(decoded) => sealed_text(call, decoded?, typmod, &TEXT),
-        None => seal_input(Content::Text, text.to_bytes(), TEXT.column(typmod)),
+        None => seal_input(Content::Text, text.to_bytes(), TEXT.column(typmod), seen),
     })
 }
 
-/// With a column's keyring the value is final; without one it is in transit.
-pub fn seal_input(content: Content, plaintext: &[u8], column: Column) -> Returned {
+/// With a column's keyring the value is final; without one it is in transit. A literal that the hook after parse analysis
+/// has seen needs no keyring before that.
+pub fn seal_input(content: Content, plaintext: &[u8], column: Column, seen: bool) -> Returned {
     vector::check_declared(column, content, plaintext.len())?;
     if let Some(keyring) = column::keyring(column)? {
         return Ok(Some(seal::seal(keyring, content, plaintext, false, Options::default())?.datum()));
     }
+    match sealed_for_any(content, plaintext) {
+        Err(error) if seen && error.is_for_want_of_a_key() => {
+            Ok(Some(varlena(&session::seal_unbound(content, plaintext)?).datum()))
+        }
+        sealed => Ok(Some(sealed?.datum())),
+    }
+}
+
+fn sealed_for_any(content: Content, plaintext: &[u8]) -> Result<Varlena, PgError> {
     let keyring = session::keyring_for_input()?;
-    let sealed = if reveal::copies_in() {
+    if reveal::copies_in() {
         // No length coercion comes after it.
-        seal::seal(keyring, content, plaintext, false, Options::default())?
+        seal::seal(keyring, content, plaintext, false, Options::default())
     } else {
-        seal::seal_literal(keyring, content, plaintext)?
-    };
-    Ok(Some(sealed.datum()))
+        seal::seal_literal(keyring, content, plaintext)
+    }
 }
 
 /// A value that arrives sealed, in its text form.
@@ -81,19 +92,37 @@ fn accept_sealed(
     }
 }
 
-/// `encrypted_jsonb_recv(internal, oid, int4)`.
+/// `encrypted_jsonb_recv(internal, oid, int4)`: a sealed value, or what jsonb sends, which has JSON behind its first byte.
 pub fn jsonb_recv(call: Call) -> Returned {
-    recv(call, &JSONB)
-}
-
-/// `encrypted_text_recv(internal, oid, int4)`.
-pub fn text_recv(call: Call) -> Returned {
-    recv(call, &TEXT)
-}
-
-fn recv(call: Call, kind: &Kind) -> Returned {
     let (bytes, typmod) = (call.message(), call.int4(2));
-    Call::without_context(|| sealed_bytes(call, bytes, typmod, kind))
+    Call::without_context(|| match bytes {
+        [JSONB_VERSION, document @ ..] if begins_json(document) => {
+            let document = parse_json(&c_text(&encoding::from_client(document)?)?)?;
+            seal_input(Content::Jsonb, document.bytes(), JSONB.column(typmod), false)
+        }
+        _ => sealed_bytes(call, bytes, typmod, &JSONB),
+    })
+}
+
+/// The first byte of what jsonb sends (utils/adt/jsonb.c).
+const JSONB_VERSION: u8 = 1;
+
+/// Where JSON begins, a sealed value has the number of its cipher suite and flags: no bit of them that flips makes JSON.
+fn begins_json(document: &[u8]) -> bool {
+    let first = document.trim_ascii_start().first();
+    first.is_some_and(|first| b"{[\"-0123456789tfn".contains(first))
+}
+
+/// `encrypted_text_recv(internal, oid, int4)`: a sealed value, or a text. Every sealed value has zero bytes, no text has one;
+/// of a sealed value that was cut before them the first byte is left.
+pub fn text_recv(call: Call) -> Returned {
+    let (bytes, typmod) = (call.message(), call.int4(2));
+    Call::without_context(|| {
+        if bytes.contains(&0) || bytes.first() == Some(&FORMAT) {
+            return sealed_bytes(call, bytes, typmod, &TEXT);
+        }
+        seal_input(Content::Text, &encoding::from_client(bytes)?, TEXT.column(typmod), false)
+    })
 }
 
 /// A value that arrives sealed, in binary form.

@@ -7,6 +7,7 @@ pub mod column;
 pub mod equality;
 pub mod grouping;
 pub mod io;
+pub mod literal;
 pub mod parts;
 pub mod plain_vector;
 pub mod reveal;

@@ -518,14 +518,20 @@ pub fn open_for(bytes: &[u8], kind: &Kind, privilege: Privilege) -> Result<OpenV
 
 /// Decrypts a text that was sealed for this statement, for a role that may compare or write.
 pub fn open_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
-    let located = locate(bytes, &TEXT, |keyring, _| {
+    TEXT.require(&parse_head(bytes)?.0)?;
+    open_any_literal(bytes)
+}
+
+/// The same of a literal of any type.
+pub fn open_any_literal(bytes: &[u8]) -> Result<OpenValue, PgError> {
+    let permit = |keyring: &Keyring, _: &Head| {
         if session::has(keyring, Privilege::Search) {
             Ok(())
         } else {
             session::require(keyring, Privilege::Encrypt)
         }
-    })?;
-    located.open_literal()
+    };
+    locate_any(bytes, permit)?.open_literal()
 }
 
 /// Decrypts a value whose plaintext becomes one of keyring `target`. Whoever may write a literal may have it moved; of any

@@ -14,6 +14,7 @@ use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::{Varlena, cstring};
+use crate::pg::raw::definition::literal_is_seen;
 use crate::pg::session::{Checked, Privilege};
 use crate::pg::values::seal::{self, VECTOR};
 use crate::pg::values::{casts, column, io, plain_vector};
@@ -30,13 +31,13 @@ pub fn check_declared(column: Column, content: Content, bytes: usize) -> Result<
 
 /// `encrypted_vector_in(cstring, oid, int4)`.
 pub fn vector_in(call: Call) -> Returned {
-    let (text, typmod) = (call.cstring(0).to_bytes(), call.int4(2));
+    let (text, typmod, seen) = (call.cstring(0).to_bytes(), call.int4(2), literal_is_seen());
     Call::without_context(|| match text_form::decode(text) {
         Some(decoded) => io::sealed_text(call, decoded?, typmod, &VECTOR),
         None => {
             // What is no UTF-8 is no number either.
             let text = std::str::from_utf8(text).map_err(|_| VectorError::Syntax(None))?;
-            seal_input(&Zeroizing::new(elements::parse_text(text)?), typmod)
+            seal_input(&Zeroizing::new(elements::parse_text(text)?), typmod, seen)
         }
     })
 }
@@ -51,13 +52,13 @@ pub fn vector_recv(call: Call) -> Returned {
         }
         let elements =
             plain_vector::half_from_binary(bytes).unwrap_or_else(|| elements::from_binary(bytes))?;
-        seal_input(&Zeroizing::new(elements), typmod)
+        seal_input(&Zeroizing::new(elements), typmod, false)
     })
 }
 
-fn seal_input(elements: &[f32], typmod: i32) -> Returned {
+fn seal_input(elements: &[f32], typmod: i32, seen: bool) -> Returned {
     let plaintext = Zeroizing::new(elements::to_bytes(elements)?);
-    io::seal_input(Content::Vector, &plaintext, VECTOR.column(typmod))
+    io::seal_input(Content::Vector, &plaintext, VECTOR.column(typmod), seen)
 }
 
 /// `vector_typmod_in(cstring[])`: a keyring by name or number, and how many dimensions.

@@ -42,7 +42,8 @@ fn values_cut_at_every_length() {
         let tokens = usize::from(whole[13]);
         assert!(tokens > 0);
         let shortest = 16 + 8 * tokens + 16 + 16;
-        for length in 0..shortest {
+        // Nothing at all is what an empty text is sent as.
+        for length in usize::from(type_name == "encrypted_text")..shortest {
             assert_malformed(client, type_name, &whole[..length]);
         }
         for length in shortest..whole.len() {

@@ -10,6 +10,7 @@ mod fidelity;
 mod kinds;
 mod literals;
 mod logs;
+mod plain;
 mod quiet;
 mod reveal;
 mod row_binding;
