@@ -256,6 +256,13 @@ COMMENT ON OPERATOR pg_catalog.<> (jsonb, @extschema@.encrypted_jsonb) IS 'not e
 DROP OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb);
 DROP OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb);
 DROP OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb);
+-- Dumps of 0.2.0 name these.
+CREATE OPERATOR @extschema@.= (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(@extschema@.=), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR @extschema@.= (@extschema@.encrypted_jsonb, jsonb) IS 'equal; for dumps of 0.2.0';
+CREATE OPERATOR @extschema@.= (LEFTARG = jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.equal,
+    COMMUTATOR = OPERATOR(@extschema@.=), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR @extschema@.= (jsonb, @extschema@.encrypted_jsonb) IS 'equal; for dumps of 0.2.0';
 DROP OPERATOR @extschema@.<@ (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb);
 DROP OPERATOR @extschema@.@? (@extschema@.encrypted_jsonb, jsonpath);
 DROP FUNCTION pgseal.refuse(@extschema@.encrypted_jsonb, jsonpath);
@@ -837,74 +844,6 @@ COMMENT ON FUNCTION pgseal.decrypt_as_name(@extschema@.encrypted_vector) IS 'exp
 CREATE FUNCTION pgseal.reveal(@extschema@.encrypted_vector) RETURNS vector
     AS 'MODULE_PATHNAME', 'pgseal_reveal' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.reveal(@extschema@.encrypted_vector) IS 'internal: what pgseal.reveal = on wraps returned columns in';
--- DISTINCT, GROUP BY, ORDER BY, UNION, windows, hash joins, min and max on encrypted values, by their plaintexts. The classes are for
--- the executor alone: no comparison function that partitions, arrays and rows could find, and options that refuse each index.
--- The operators of the order have names of their own: beside them a literal would be taken for an encrypted value.
-CREATE FUNCTION pgseal.no_index(internal) RETURNS void
-    AS 'MODULE_PATHNAME', 'pgseal_no_index' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.no_index(internal) IS 'internal: refuses an index that would keep an order or hashes of plaintexts';
-CREATE FUNCTION pgseal.text_order(internal) RETURNS void
-    AS 'MODULE_PATHNAME', 'pgseal_text_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION pgseal.text_order(internal) IS 'sort support; decrypts';
-CREATE FUNCTION pgseal.jsonb_order(internal) RETURNS void
-    AS 'MODULE_PATHNAME', 'pgseal_jsonb_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION pgseal.jsonb_order(internal) IS 'sort support; decrypts';
-
-DO $$
-DECLARE
-    kind text;
-    name text;
-    operator text;
-    commutator text;
-    negator text;
-    estimate text;
-BEGIN
-    FOREACH kind IN ARRAY ARRAY['text', 'jsonb'] LOOP
-        EXECUTE format('CREATE FUNCTION pgseal.hash(%1$s.encrypted_%2$s) RETURNS int4
-            AS ''MODULE_PATHNAME'', ''pgseal_hash'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', '@extschema@', kind);
-        EXECUTE format('COMMENT ON FUNCTION pgseal.hash(%s.encrypted_%s) IS ''hash of the plaintext, another one in each session''', '@extschema@', kind);
-        FOR name, operator, commutator, negator, estimate IN VALUES
-            ('less', '*<', '*>', '*>=', 'scalarlt'), ('less_or_equal', '*<=', '*>=', '*>', 'scalarle'),
-            ('greater_or_equal', '*>=', '*<=', '*<', 'scalarge'), ('greater', '*>', '*<', '*<=', 'scalargt')
-        LOOP
-            EXECUTE format('CREATE FUNCTION pgseal.%1$s(%2$s.encrypted_%3$s, %2$s.encrypted_%3$s) RETURNS boolean
-                AS ''MODULE_PATHNAME'', ''pgseal_%1$s'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', name, '@extschema@', kind);
-            EXECUTE format('COMMENT ON FUNCTION pgseal.%1$s(%2$s.encrypted_%3$s, %2$s.encrypted_%3$s) IS ''implementation of %4$s operator''',
-                           name, '@extschema@', kind, operator);
-            EXECUTE format('CREATE OPERATOR pgseal.%1$s (LEFTARG = %2$s.encrypted_%3$s, RIGHTARG = %2$s.encrypted_%3$s, FUNCTION = pgseal.%4$s,
-                COMMUTATOR = OPERATOR(pgseal.%5$s), NEGATOR = OPERATOR(pgseal.%6$s), RESTRICT = %7$ssel, JOIN = %7$sjoinsel)',
-                operator, '@extschema@', kind, name, commutator, negator, estimate);
-            EXECUTE format('COMMENT ON OPERATOR pgseal.%1$s (%2$s.encrypted_%3$s, %2$s.encrypted_%3$s) IS ''order of the plaintexts; decrypts''',
-                           operator, '@extschema@', kind);
-        END LOOP;
-    END LOOP;
-END $$;
-
-CREATE OPERATOR CLASS @extschema@.encrypted_text_ops DEFAULT FOR TYPE @extschema@.encrypted_text USING btree AS
-    OPERATOR 1 pgseal.*<, OPERATOR 2 pgseal.*<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pgseal.*>=, OPERATOR 5 pgseal.*>,
-    FUNCTION 2 pgseal.text_order(internal), FUNCTION 5 pgseal.no_index(internal);
-COMMENT ON OPERATOR CLASS @extschema@.encrypted_text_ops USING btree IS 'order of the plaintexts, for queries; no index can be made with it';
-CREATE OPERATOR CLASS @extschema@.encrypted_text_ops DEFAULT FOR TYPE @extschema@.encrypted_text USING hash AS
-    OPERATOR 1 pg_catalog.=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_text), FUNCTION 3 pgseal.no_index(internal);
-COMMENT ON OPERATOR CLASS @extschema@.encrypted_text_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
-CREATE OPERATOR CLASS @extschema@.encrypted_jsonb_ops DEFAULT FOR TYPE @extschema@.encrypted_jsonb USING btree AS
-    OPERATOR 1 pgseal.*<, OPERATOR 2 pgseal.*<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pgseal.*>=, OPERATOR 5 pgseal.*>,
-    FUNCTION 2 pgseal.jsonb_order(internal), FUNCTION 5 pgseal.no_index(internal);
-COMMENT ON OPERATOR CLASS @extschema@.encrypted_jsonb_ops USING btree IS 'order of the plaintexts, for queries; no index can be made with it';
-CREATE OPERATOR CLASS @extschema@.encrypted_jsonb_ops DEFAULT FOR TYPE @extschema@.encrypted_jsonb USING hash AS
-    OPERATOR 1 pg_catalog.=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_jsonb), FUNCTION 3 pgseal.no_index(internal);
-COMMENT ON OPERATOR CLASS @extschema@.encrypted_jsonb_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
-
-CREATE FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
-    AS 'MODULE_PATHNAME', 'pgseal_larger' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-COMMENT ON FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'for max; decrypts';
-CREATE FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
-    AS 'MODULE_PATHNAME', 'pgseal_smaller' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
-COMMENT ON FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'for min; decrypts';
-CREATE AGGREGATE pg_catalog.max(@extschema@.encrypted_text) (SFUNC = pgseal.larger, STYPE = @extschema@.encrypted_text);
-COMMENT ON AGGREGATE pg_catalog.max(@extschema@.encrypted_text) IS 'the largest text; decrypts';
-CREATE AGGREGATE pg_catalog.min(@extschema@.encrypted_text) (SFUNC = pgseal.smaller, STYPE = @extschema@.encrypted_text);
-COMMENT ON AGGREGATE pg_catalog.min(@extschema@.encrypted_text) IS 'the smallest text; decrypts';
 -- Options of a class refuse an index on encrypted values themselves. An index on arrays, rows and ranges of them, a partition key and
 -- extended statistics use other classes, which find ours: they would keep hashes or an order of plaintexts.
 CREATE FUNCTION pgseal.refuse_orders() RETURNS event_trigger
@@ -1096,6 +1035,74 @@ COMMENT ON FUNCTION pgseal.check_value(@extschema@.encrypted_vector, text, boole
     IS 'internal: result, keyring, key version and finding of one value, without raising an error; needs decrypt';
 
 SET LOCAL search_path = pg_catalog, pg_temp;
+-- DISTINCT, GROUP BY, ORDER BY, UNION, windows, hash joins, min and max on encrypted values, by their plaintexts. The classes are for
+-- the executor alone: no comparison function that partitions, arrays and rows could find, and options that refuse each index.
+-- The operators of the order have names of their own: beside them a literal would be taken for an encrypted value.
+CREATE FUNCTION pgseal.no_index(internal) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_no_index' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.no_index(internal) IS 'internal: refuses an index that would keep an order or hashes of plaintexts';
+CREATE FUNCTION pgseal.text_order(internal) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_text_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.text_order(internal) IS 'internal: sort support; decrypts';
+CREATE FUNCTION pgseal.jsonb_order(internal) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_jsonb_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.jsonb_order(internal) IS 'internal: sort support; decrypts';
+
+DO $$
+DECLARE
+    kind text;
+    name text;
+    operator text;
+    commutator text;
+    negator text;
+    estimate text;
+BEGIN
+    FOREACH kind IN ARRAY ARRAY['text', 'jsonb'] LOOP
+        EXECUTE format('CREATE FUNCTION pgseal.hash(%1$s.encrypted_%2$s) RETURNS int4
+            AS ''MODULE_PATHNAME'', ''pgseal_hash'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', '@extschema@', kind);
+        EXECUTE format('COMMENT ON FUNCTION pgseal.hash(%s.encrypted_%s) IS ''hash of the plaintext, another one in each session''', '@extschema@', kind);
+        FOR name, operator, commutator, negator, estimate IN VALUES
+            ('less', '*<', '*>', '*>=', 'scalarlt'), ('less_or_equal', '*<=', '*>=', '*>', 'scalarle'),
+            ('greater_or_equal', '*>=', '*<=', '*<', 'scalarge'), ('greater', '*>', '*<', '*<=', 'scalargt')
+        LOOP
+            EXECUTE format('CREATE FUNCTION pgseal.%1$s(%2$s.encrypted_%3$s, %2$s.encrypted_%3$s) RETURNS boolean
+                AS ''MODULE_PATHNAME'', ''pgseal_%1$s'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', name, '@extschema@', kind);
+            EXECUTE format('COMMENT ON FUNCTION pgseal.%1$s(%2$s.encrypted_%3$s, %2$s.encrypted_%3$s) IS ''implementation of %4$s operator''',
+                           name, '@extschema@', kind, operator);
+            EXECUTE format('CREATE OPERATOR pgseal.%1$s (LEFTARG = %2$s.encrypted_%3$s, RIGHTARG = %2$s.encrypted_%3$s, FUNCTION = pgseal.%4$s,
+                COMMUTATOR = OPERATOR(pgseal.%5$s), NEGATOR = OPERATOR(pgseal.%6$s), RESTRICT = %7$ssel, JOIN = %7$sjoinsel)',
+                operator, '@extschema@', kind, name, commutator, negator, estimate);
+            EXECUTE format('COMMENT ON OPERATOR pgseal.%1$s (%2$s.encrypted_%3$s, %2$s.encrypted_%3$s) IS ''order of the plaintexts; decrypts''',
+                           operator, '@extschema@', kind);
+        END LOOP;
+    END LOOP;
+END $$;
+
+CREATE OPERATOR CLASS @extschema@.encrypted_text_ops DEFAULT FOR TYPE @extschema@.encrypted_text USING btree AS
+    OPERATOR 1 pgseal.*<, OPERATOR 2 pgseal.*<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pgseal.*>=, OPERATOR 5 pgseal.*>,
+    FUNCTION 2 pgseal.text_order(internal), FUNCTION 5 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_text_ops USING btree IS 'order of the plaintexts, for queries; no index can be made with it';
+CREATE OPERATOR CLASS @extschema@.encrypted_text_ops DEFAULT FOR TYPE @extschema@.encrypted_text USING hash AS
+    OPERATOR 1 pg_catalog.=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_text), FUNCTION 3 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_text_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
+CREATE OPERATOR CLASS @extschema@.encrypted_jsonb_ops DEFAULT FOR TYPE @extschema@.encrypted_jsonb USING btree AS
+    OPERATOR 1 pgseal.*<, OPERATOR 2 pgseal.*<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pgseal.*>=, OPERATOR 5 pgseal.*>,
+    FUNCTION 2 pgseal.jsonb_order(internal), FUNCTION 5 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_jsonb_ops USING btree IS 'order of the plaintexts, for queries; no index can be made with it';
+CREATE OPERATOR CLASS @extschema@.encrypted_jsonb_ops DEFAULT FOR TYPE @extschema@.encrypted_jsonb USING hash AS
+    OPERATOR 1 pg_catalog.=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_jsonb), FUNCTION 3 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_jsonb_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
+
+CREATE FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_larger' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'internal: for max; decrypts';
+CREATE FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_smaller' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'internal: for min; decrypts';
+CREATE AGGREGATE pg_catalog.max(@extschema@.encrypted_text) (SFUNC = pgseal.larger, STYPE = @extschema@.encrypted_text);
+COMMENT ON AGGREGATE pg_catalog.max(@extschema@.encrypted_text) IS 'the largest text; decrypts';
+CREATE AGGREGATE pg_catalog.min(@extschema@.encrypted_text) (SFUNC = pgseal.smaller, STYPE = @extschema@.encrypted_text);
+COMMENT ON AGGREGATE pg_catalog.min(@extschema@.encrypted_text) IS 'the smallest text; decrypts';
 
 -- Whatever reads a type modifier as a keyring asks this: a vector column's has the low bits of the keyring's id, and its dimensions.
 CREATE FUNCTION pgseal.keyring_of_vectors(typmod int4) RETURNS int4
