@@ -1,6 +1,7 @@
 //! Statistics on tokens and markers, from bytes alone, and what the planner concludes from them.
 
 use crate::core::filter::Filter;
+use crate::core::question::QuestionKind;
 use crate::pg::error::PgError;
 use crate::pg::raw::analyze::{Known, compared_constant, compared_filter, known, prepare_analyze};
 use crate::pg::raw::call::{Call, Returned};
@@ -70,6 +71,13 @@ fn differing_share(known: &Known) -> Result<f64, PgError> {
         return Ok(0.0);
     }
     let equal = match filter {
+        // Stands beside NOT `@~`, which has been counted.
+        Some(filter)
+            if filter.kind() != QuestionKind::Text
+                && (filter.group_count() > 0 || filter.is_of_every_container()) =>
+        {
+            return Ok(0.0);
+        }
         Some(filter) if filter.group_count() > 0 => token_share(known)?,
         _ => DEFAULT_SHARE,
     };
