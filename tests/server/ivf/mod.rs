@@ -3,6 +3,7 @@
 mod answers;
 mod concurrent;
 mod crashes;
+mod forged;
 mod keys;
 mod leaks;
 mod lists;
