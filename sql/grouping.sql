@@ -2,7 +2,7 @@
 -- the executor alone: no comparison function that partitions, arrays and rows could find, and options that refuse each index.
 -- The operators of the order have names of their own: beside them a literal would be taken for an encrypted value.
 CREATE FUNCTION pgseal.no_index(internal) RETURNS void
-    AS 'MODULE_PATHNAME', 'pgseal_no_index' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'pgseal_no_index' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.no_index(internal) IS 'internal: refuses an index that would keep an order or hashes of plaintexts';
 CREATE FUNCTION pgseal.text_order(internal) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_text_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;

@@ -10,7 +10,7 @@ BEGIN
     ), keeper (name, type) AS (
         SELECT pg_describe_object('pg_class'::regclass, i.indexrelid, 0), a.atttypid
           FROM changed c JOIN pg_index i ON c.objid IN (i.indexrelid, i.indrelid) JOIN pg_class x ON x.oid = i.indexrelid
-          JOIN pg_am m ON m.oid = x.relam JOIN pg_attribute a ON a.attrelid = i.indexrelid
+          JOIN pg_am m ON m.oid = x.relam JOIN pg_attribute a ON a.attrelid = i.indexrelid AND a.attnum <= i.indnkeyatts
          WHERE c.classid = 'pg_class'::regclass AND m.amname NOT IN ('hash', 'sealed_ivf')
         UNION ALL
         -- A hash index has hashes in its columns: what they are made of.

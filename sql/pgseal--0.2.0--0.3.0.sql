@@ -856,7 +856,7 @@ BEGIN
     ), keeper (name, type) AS (
         SELECT pg_describe_object('pg_class'::regclass, i.indexrelid, 0), a.atttypid
           FROM changed c JOIN pg_index i ON c.objid IN (i.indexrelid, i.indrelid) JOIN pg_class x ON x.oid = i.indexrelid
-          JOIN pg_am m ON m.oid = x.relam JOIN pg_attribute a ON a.attrelid = i.indexrelid
+          JOIN pg_am m ON m.oid = x.relam JOIN pg_attribute a ON a.attrelid = i.indexrelid AND a.attnum <= i.indnkeyatts
          WHERE c.classid = 'pg_class'::regclass AND m.amname NOT IN ('hash', 'sealed_ivf')
         UNION ALL
         -- A hash index has hashes in its columns: what they are made of.
@@ -1039,7 +1039,7 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 -- the executor alone: no comparison function that partitions, arrays and rows could find, and options that refuse each index.
 -- The operators of the order have names of their own: beside them a literal would be taken for an encrypted value.
 CREATE FUNCTION pgseal.no_index(internal) RETURNS void
-    AS 'MODULE_PATHNAME', 'pgseal_no_index' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'pgseal_no_index' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.no_index(internal) IS 'internal: refuses an index that would keep an order or hashes of plaintexts';
 CREATE FUNCTION pgseal.text_order(internal) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_text_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;

@@ -167,10 +167,16 @@ pub fn page_key(keyring: &Keyring, version: u16, identity: &Identity) -> Result<
         return Ok(key);
     }
     let data = data_key(keyring, version)?;
-    let key = PageKey::derive(&data, version, identity);
-    let kept = KEYS.with_borrow_mut(|keys| keys.put_page_key(id, key));
+    let kept = derive_page_key(&data, version, id, identity);
     wipe_stack();
     Ok(kept)
+}
+
+/// A frame of its own, which the caller wipes: the key is moved from it.
+#[inline(never)]
+fn derive_page_key(data: &DataKey, version: u16, id: (i32, u16), identity: &Identity) -> HeldPageKey {
+    let key = PageKey::derive(data, version, identity);
+    KEYS.with_borrow_mut(|keys| keys.put_page_key(id, key))
 }
 
 /// The lists of an index, where this session has read its directory and has the keys still.
