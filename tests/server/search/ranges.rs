@@ -262,10 +262,10 @@ fn a_filter_with_too_many_keys_is_answered_by_the_recheck() {
             documents.join(", ")
         )
     };
-    for (count, groups) in [(10, "1 group"), (20, "0 groups")] {
+    for (count, groups) in [(10, "1 group"), (200, "0 groups")] {
         let plan = client.column::<String>(&format!("EXPLAIN {}", any(count))).join("\n");
         assert!(plan.contains(groups), "{plan}");
-        assert_eq!(client.one::<i64>(&any(count)), i64::from(count) * 10);
+        assert_eq!(client.one::<i64>(&any(count)), i64::from(count.min(30)) * 10);
     }
 }
 
