@@ -276,7 +276,7 @@ fn no_worker_sorts_or_groups() {
     let mut client = database();
     client.run(
         "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; ALTER TABLE sealed SET (parallel_workers = 2);
-         SET force_parallel_mode = off; ALTER TABLE plain SET (parallel_workers = 2)",
+         ALTER TABLE plain SET (parallel_workers = 2)",
     );
     for query in [
         "SELECT s, count(*) FROM t GROUP BY s",
