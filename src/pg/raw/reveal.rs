@@ -231,10 +231,15 @@ pub fn copies_in() -> bool {
 
 /// Not inside a function, a trigger or a statement that stores or ships what a query returns.
 unsafe fn is_for_the_client(state: *mut pg_sys::ParseState) -> bool {
-    // SAFETY: reads the parser's state.
-    let in_function =
-        unsafe { (*state).p_pre_columnref_hook.is_some() || (*state).p_post_columnref_hook.is_some() };
-    !in_function && runs_for_the_client()
+    // SAFETY: reads the parser's state; the active portal outlives the call.
+    unsafe {
+        let in_function = (*state).p_pre_columnref_hook.is_some() || (*state).p_post_columnref_hook.is_some();
+        let portal = pg_sys::ActivePortal;
+        // What else is analysed while a portal runs is a definition or a statement of a function.
+        !in_function
+            && runs_for_the_client()
+            && (portal.is_null() || is_text_of(portal, (*state).p_sourcetext))
+    }
 }
 
 /// What runs now, if anything, hands a query's rows to the client: neither a function nor a statement that stores them.
@@ -266,7 +271,19 @@ unsafe fn returns_rows(statement: *mut pg_sys::PlannedStmt) -> bool {
             // A rule's action may be one.
             pg_sys::NodeTag::T_NotifyStmt,
         ];
-        utility.is_null() || allowed.iter().any(|tag| is_a(utility, *tag)) && !explains_storing(utility)
+        utility.is_null()
+            || allowed.iter().any(|tag| is_a(utility, *tag))
+                && !explains_storing(utility)
+                && !declares_dump_cursor(utility)
+    }
+}
+
+/// From 18 on the query of a cursor is analysed by itself.
+unsafe fn declares_dump_cursor(utility: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag is checked.
+    unsafe {
+        is_a(utility, pg_sys::NodeTag::T_DeclareCursorStmt)
+            && is_dump_cursor((*utility.cast::<pg_sys::DeclareCursorStmt>()).portalname)
     }
 }
 
@@ -288,15 +305,21 @@ unsafe fn explains_storing(utility: *mut pg_sys::Node) -> bool {
 /// # Safety
 /// The text that the planner was called with.
 pub unsafe fn made_for_the_client(text: *const std::ffi::c_char) -> bool {
-    // SAFETY: the active portal and the prepared statement outlive the call; texts are only compared by where they are.
+    // SAFETY: the active portal outlives the call; texts are only compared by where they are.
     unsafe {
         let portal = pg_sys::ActivePortal;
         if text.is_null() || !runs_for_the_client() {
             return false;
         }
-        if portal.is_null() {
-            return text == pg_sys::debug_query_string;
-        }
+        if portal.is_null() { text == pg_sys::debug_query_string } else { is_text_of(portal, text) }
+    }
+}
+
+/// Is it the text of the utility statement that the portal runs, or of the statement that this executes?
+unsafe fn is_text_of(portal: pg_sys::Portal, text: *const std::ffi::c_char) -> bool {
+    // SAFETY: the caller's active portal and the prepared statement outlive the call; texts are only compared by where they
+    // are.
+    unsafe {
         cells((*portal).stmts).all(|one: *mut pg_sys::PlannedStmt| {
             let utility = (*one).utilityStmt;
             !utility.is_null() && (text == (*portal).sourceText || text == text_of_executed(utility))
