@@ -75,16 +75,39 @@ impl Xaes256Gcm {
         tag: &[u8; TAG_BYTES],
         out: &mut [u8],
     ) -> Result<(), AeadError> {
+        if data.len() != out.len() {
+            return Err(AeadError);
+        }
         if data.len() >= LONG {
-            let opened = self.open_long(nonce, aad, data, tag, out);
-            wipe_frame();
-            return opened.inspect_err(|_| out.zeroize());
+            out.copy_from_slice(data);
+            return self.open_in_place(nonce, aad, tag, out);
         }
         let (gcm, tail) = self.subkey(nonce);
         let buffer = InOutBuf::new(data, out).map_err(|_| AeadError)?;
         let opened = gcm.decrypt_inout_detached(&tail, aad, buffer, tag.into());
         opened.map_err(|_| {
             out.zeroize();
+            AeadError
+        })
+    }
+
+    /// Decrypts `data` where it stands; on error it is wiped.
+    pub fn open_in_place(
+        &self,
+        nonce: &[u8; NONCE_BYTES],
+        aad: &[u8],
+        tag: &[u8; TAG_BYTES],
+        data: &mut [u8],
+    ) -> Result<(), AeadError> {
+        if data.len() >= LONG {
+            let opened = self.open_long(nonce, aad, tag, data);
+            wipe_frame();
+            return opened.inspect_err(|_| data.zeroize());
+        }
+        let (gcm, tail) = self.subkey(nonce);
+        let opened = gcm.decrypt_inout_detached(&tail, aad, InOutBuf::from(&mut *data), tag.into());
+        opened.map_err(|_| {
+            data.zeroize();
             AeadError
         })
     }
@@ -107,16 +130,11 @@ impl Xaes256Gcm {
         &self,
         nonce: &[u8; NONCE_BYTES],
         aad: &[u8],
-        data: &[u8],
         tag: &[u8; TAG_BYTES],
-        out: &mut [u8],
+        data: &mut [u8],
     ) -> Result<(), AeadError> {
-        if data.len() != out.len() {
-            return Err(AeadError);
-        }
-        out.copy_from_slice(data);
         let (key, tail) = self.long_subkey(nonce)?;
-        let opened = key.open_in_place_separate_tag(tail, Aad::from(aad), (*tag).into(), out, 0..);
+        let opened = key.open_in_place_separate_tag(tail, Aad::from(aad), (*tag).into(), data, 0..);
         opened.map(|_| ()).map_err(|_| AeadError)
     }
 

@@ -14,6 +14,8 @@ const LEAST_ESTIMATES: usize = 10;
 const NEAREST: usize = 16;
 /// Rows that come near at first when more are asked for.
 const FIRST_PORTION: usize = 256;
+/// Rows that are kept at first; then eight times as many whenever pages are read again.
+const FIRST_KEPT: usize = 1 << 10;
 /// Estimates that are kept for when more of them decide, at most.
 const MOST_ESTIMATES: usize = 1 << 19;
 
@@ -38,8 +40,10 @@ pub(super) struct Candidates {
     /// Rows that come near when all others are used up.
     portion: usize,
     most: usize,
+    /// Rows that are kept for now: whoever asks for few of them needs no more.
+    kept: usize,
     /// The least bound of those that were dropped.
-    pub dropped: Option<f32>,
+    dropped: Option<f32>,
 }
 
 /// The best estimates, which decide how many lists are read.
@@ -66,21 +70,30 @@ impl Candidates {
             uppers: BinaryHeap::new(),
             portion: FIRST_PORTION,
             most,
+            kept: FIRST_KEPT.min(most),
             dropped: None,
         }
     }
 
     /// Makes room for as many more as a page has.
     pub fn reserve(&mut self, rows: usize) -> Result<(), PageError> {
-        if self.far.len() + self.near.len() + rows > 2 * self.most.max(rows) {
+        if self.far.len() + self.near.len() + rows > 2 * self.kept.max(rows) {
             self.drop_far();
         }
         let room = self.near.try_reserve(rows).and_then(|()| self.far.try_reserve(rows));
         Ok(room.map_err(|_| memory::OutOfMemory)?)
     }
 
+    /// Are these rows all beyond some that were dropped?
+    pub fn are_far(&self, bounds: &[Bound]) -> bool {
+        self.dropped.is_some_and(|beyond| bounds.iter().all(|bound| bound.lower >= beyond))
+    }
+
     /// Adds a row, for which there is room.
     pub fn add(&mut self, bound: Bound, tid: Tid) {
+        if self.are_far(&[bound]) {
+            return;
+        }
         let candidate = Candidate { lower: bound.lower, block: tid.block, offset: tid.offset };
         let upper = Estimate(bound.estimate + (bound.estimate - bound.lower));
         let worst = self.uppers.peek().filter(|_| self.uppers.len() >= NEAREST);
@@ -98,9 +111,16 @@ impl Candidates {
         self.near.push(Reverse(candidate));
     }
 
+    /// The least bound of those that were dropped, for which there is more room now.
+    pub fn take_dropped(&mut self) -> Option<f32> {
+        let floor = self.dropped.take()?;
+        self.kept = self.kept.saturating_mul(8).min(self.most);
+        Some(floor)
+    }
+
     /// Keeps no more than there may be.
     pub fn shrink(&mut self) {
-        if self.near.len() + self.far.len() > self.most {
+        if self.near.len() + self.far.len() > self.kept {
             self.drop_far();
         }
     }
@@ -108,11 +128,11 @@ impl Candidates {
     /// Keeps the nearest candidates only.
     fn drop_far(&mut self) {
         self.far.extend(self.near.drain().map(|Reverse(candidate)| candidate));
-        if self.far.len() > self.most {
-            let (_, nearest_dropped, _) = self.far.select_nth_unstable(self.most);
+        if self.far.len() > self.kept {
+            let (_, nearest_dropped, _) = self.far.select_nth_unstable(self.kept);
             let bound = nearest_dropped.lower;
             self.dropped = Some(self.dropped.map_or(bound, |dropped| dropped.min(bound)));
-            self.far.truncate(self.most);
+            self.far.truncate(self.kept);
         }
         self.floor = self.far.iter().fold(f32::INFINITY, |floor, candidate| floor.min(candidate.lower));
     }
@@ -230,3 +250,50 @@ pub(super) use ordered;
 
 ordered!(Estimate, |a, b| a.0.total_cmp(&b.0));
 ordered!(Candidate, |a, b| a.key().cmp(&b.key()));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::vector::testing::Random;
+
+    const ROWS: u32 = 20_000;
+
+    /// Offers all rows that are not nearer than `floor` and have not come yet, as pages of a hundred.
+    fn offer(candidates: &mut Candidates, lowers: &[f32], floor: f32, come: &[u32]) {
+        for (block, lower) in (0..).zip(lowers) {
+            if block % 100 == 0 {
+                candidates.reserve(100).unwrap();
+            }
+            if *lower >= floor && !come.contains(&block) {
+                candidates.add(Bound { estimate: lower + 1.0, lower: *lower }, Tid { block, offset: 1 });
+            }
+        }
+        candidates.shrink();
+    }
+
+    #[test]
+    fn who_asks_for_more_gets_them_in_order_by_reading_again() {
+        let mut random = Random::new(3);
+        let mut lowers: Vec<f32> = (0..ROWS).map(|_| random.below(1 << 20) as f32).collect();
+        lowers[7] = f32::INFINITY;
+        let mut candidates = Candidates::new(usize::MAX);
+        let (mut come, mut reads, mut floor) = (Vec::new(), 0, Some(f32::NEG_INFINITY));
+        while let Some(least) = floor {
+            offer(&mut candidates, &lowers, least, &come);
+            come.extend(std::iter::from_fn(|| candidates.pop().map(|tid| tid.block)));
+            reads += 1;
+            floor = candidates.take_dropped();
+        }
+        assert_eq!((come.len(), reads), (ROWS as usize, 3), "1,024 rows, then 8,192, then all");
+        assert!(come.is_sorted_by(|a, b| lowers[*a as usize] <= lowers[*b as usize]));
+    }
+
+    #[test]
+    fn a_row_without_an_upper_limit_is_kept_where_none_was_dropped() {
+        let mut candidates = Candidates::new(usize::MAX);
+        let tid = Tid { block: 1, offset: 1 };
+        candidates.reserve(1).unwrap();
+        candidates.add(Bound { estimate: f32::INFINITY, lower: f32::INFINITY }, tid);
+        assert_eq!(candidates.pop(), Some(tid));
+    }
+}

@@ -6,7 +6,7 @@ use crate::core::memory;
 
 use super::key::PageKey;
 use super::layout::{DATA_AT, Layout, PageBytes, SEGMENT_HEAD_BYTES, SPECIAL_AT, TID_BYTES};
-use super::page::{Head, Kind, PageError, Rows, Tid, head, places, put_tid, write_head};
+use super::page::{Head, Kind, PageError, Rows as PageRows, Tid, head, places, put_tid, write_head};
 use super::segment::{self, Named};
 
 /// Rows one after the other, in the clear.
@@ -74,6 +74,26 @@ pub fn open(page: &PageBytes, block: u32, key: &PageKey, blocks: &mut Vec<u8>) -
     blocks.try_reserve(layout.rows.blocks_bytes(head.rows.into())).map_err(|_| memory::OutOfMemory)?;
     layout.rows.pack(&rows, blocks);
     Ok(())
+}
+
+/// Opens all rows of a list page, those of a closed one where they stand, and says where they are: in the form of a closed
+/// page, dead rows among them. `room` is for those of an open page.
+pub fn open_in_place<'a>(
+    page: &'a mut PageBytes,
+    block: u32,
+    key: &PageKey,
+    room: &'a mut Vec<u8>,
+) -> Result<(PageRows<'a>, &'a [u8]), PageError> {
+    let head = checked(page, key)?;
+    let layout = &key.identity.layout;
+    if !head.closed {
+        open(page, block, key, room)?;
+        return Ok((PageRows::parse(page, layout)?, room));
+    }
+    let segment = Segment::of(&head, layout, 0);
+    segment::open_in_place(page, block, key, (segment.at, segment.bytes), &segment.named(layout, 0))?;
+    let blocks = segment.at + SEGMENT_HEAD_BYTES;
+    Ok((PageRows::parse(page, layout)?, &page[blocks..blocks + segment.bytes]))
 }
 
 /// Where the data of a list page end.
@@ -163,7 +183,7 @@ fn append_to_all(
 ) -> Result<bool, PageError> {
     let capacity = key.identity.layout.capacity;
     if usize::from(head(page)?.rows) == capacity
-        && Rows::parse(page, &key.identity.layout)?.live() == capacity
+        && PageRows::parse(page, &key.identity.layout)?.live() == capacity
     {
         return Ok(false);
     }
@@ -222,7 +242,7 @@ fn live_of(
 ) -> Result<(Vec<Tid>, PlainRows), PageError> {
     let (mut tids, mut live) = (Vec::new(), room_for(layout)?);
     let opened = opened.chunks_exact(layout.rows.row_bytes());
-    let rows = Rows::parse(page, layout)?.iter().skip(start).zip(opened);
+    let rows = PageRows::parse(page, layout)?.iter().skip(start).zip(opened);
     for ((tid, _), row) in rows.filter(|((_, dead), _)| !dead) {
         tids.push(tid);
         memory::append(&mut live, row)?;

@@ -18,7 +18,7 @@ use super::index::Index;
 use super::layout::{PAGE_BYTES, PageBytes};
 use super::list;
 use super::meta::Meta;
-use super::page::{Kind, PageError, Rows as PageRows, Tid};
+use super::page::{self, Kind, PageError, Rows as PageRows, Tid};
 use super::source::{Pages, Rows};
 
 /// Lists that are read at least.
@@ -105,9 +105,12 @@ pub struct Search {
     last: f64,
     emitted: usize,
     effort: Effort,
-    page: Box<PageBytes>,
-    /// The page's rows, in the clear.
+    /// The page that was read; a closed one is opened where it stands.
+    page: Box<Zeroizing<PageBytes>>,
+    /// The rows of an open one, in the clear.
     blocks: Zeroizing<Vec<u8>>,
+    /// Is anything in the clear?
+    is_opened: bool,
 }
 
 /// Lists in the order of their centroids' distance, of which the first are in order.
@@ -149,8 +152,9 @@ impl Search {
             last: f64::NEG_INFINITY,
             emitted: 0,
             effort: Effort::default(),
-            page: Box::new([0; PAGE_BYTES]),
+            page: Box::new(Zeroizing::new([0; PAGE_BYTES])),
             blocks: Zeroizing::default(),
+            is_opened: false,
         }
     }
 
@@ -162,7 +166,10 @@ impl Search {
     /// The next row. After an error the search is over.
     pub fn next<R: Rows>(&mut self, source: &mut R) -> Result<Option<Hit>, R::Error> {
         let next = self.find_next(source);
-        self.blocks.zeroize();
+        if std::mem::take(&mut self.is_opened) {
+            self.page.zeroize();
+            self.blocks.zeroize();
+        }
         next
     }
 
@@ -206,7 +213,7 @@ impl Search {
         if self.effort.visits >= self.options.most_visits {
             return Ok(false);
         }
-        if let Some(floor) = self.candidates.dropped.take() {
+        if let Some(floor) = self.candidates.take_dropped() {
             self.read_again(source, floor)?;
             return Ok(true);
         }
@@ -257,8 +264,7 @@ impl Search {
         while let Some(block) = chain.next {
             source.read(block, &mut self.page)?;
             self.effort.pages += 1;
-            let rows = PageRows::parse(&self.page, &self.meta.layout)?;
-            let head = rows.head();
+            let head = page::head(&self.page)?;
             let belongs =
                 head.kind == Kind::List && head.list == list && head.generation == self.meta.generation;
             chain.go_on(belongs, head.next, source)?;
@@ -292,20 +298,24 @@ impl Search {
         toward: Toward,
     ) -> Result<(), R::Error> {
         let (layout, Some(query)) = (self.meta.layout, self.query.as_mut()) else { return Ok(()) };
-        let rows = PageRows::parse(&self.page, &layout)?;
-        let key = source.key(rows.head().version)?;
-        list::open(&self.page, block, &key, &mut self.blocks)?;
+        let key = source.key(page::head(&self.page)?.version)?;
+        self.is_opened = true;
+        let (rows, blocks) = list::open_in_place(&mut self.page, block, &key, &mut self.blocks)?;
         self.effort.scored += u64::from(rows.head().rows);
         // Of a single list no estimate decides anything.
         let counts = self.again.is_none() && self.ranked.lists.len() > 1;
         self.candidates.reserve(rows.head().rows.into())?;
         self.best.reserve(if counts { rows.head().rows.into() } else { 0 })?;
-        let mut rows = rows.iter();
+        let width = layout.rows.width;
         let mut bounds = [Bound::default(); BATCH];
-        for block in self.blocks.chunks_exact(layout.rows.block_bytes()) {
+        for (block, starts) in blocks.chunks_exact(layout.rows.block_bytes()).zip((0..).step_by(width)) {
             query.score(&layout.rows, block, toward, &mut bounds);
+            let bounds = &bounds[..width];
+            if !counts && self.candidates.are_far(bounds) {
+                continue;
+            }
             // The last block has fewer rows than bounds.
-            for ((tid, dead), bound) in rows.by_ref().take(layout.rows.width).zip(&bounds) {
+            for ((tid, dead), bound) in rows.iter().skip(starts).zip(bounds) {
                 if !dead && is_wanted(self.again, &self.seen, bound.lower, tid) {
                     self.candidates.add(*bound, tid);
                 }

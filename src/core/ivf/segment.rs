@@ -41,6 +41,21 @@ pub(super) fn open(
     Ok(key.aead.open(&nonce_of(page, nonce), &aad, &body[..out.len()], tag, out)?)
 }
 
+/// Opens the segment at `at` where it stands; after an error nothing is left there.
+pub(super) fn open_in_place(
+    page: &mut PageBytes,
+    block: u32,
+    key: &PageKey,
+    (at, bytes): (usize, usize),
+    named: &Named,
+) -> Result<(), PageError> {
+    let aad = aad(page, block, key, named)?;
+    let nonce = nonce_of(page, &page[at..at + NONCE_BYTES]);
+    let (tag, body) =
+        page[at + NONCE_BYTES..].split_first_chunk_mut::<TAG_BYTES>().ok_or(PageError::Authentication)?;
+    Ok(key.aead.open_in_place(&nonce, &aad, tag, &mut body[..bytes])?)
+}
+
 /// Seals `plain`, which is ciphertext after this, as the segment at `at`. The page's salt and what the segment vouches for
 /// stand on the page already.
 pub(super) fn seal(
