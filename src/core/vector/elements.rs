@@ -123,6 +123,10 @@ pub fn to_binary(elements: &[f32]) -> Result<Vec<u8>, OutOfMemory> {
 /// Are these the elements of a vector?
 pub fn check(elements: &[f32]) -> Result<(), VectorError> {
     check_dimensions(elements.len())?;
+    // Without a branch for each, it takes a quarter of the time.
+    if elements.iter().fold(true, |all, element| all & element.is_finite()) {
+        return Ok(());
+    }
     elements.iter().try_for_each(|element| check_element(*element))
 }
 
