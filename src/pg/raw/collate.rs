@@ -29,12 +29,28 @@ pub unsafe fn refuse_dropped(
             return;
         }
         let text = CStr::from_ptr((*state).p_sourcetext).to_bytes();
-        if !text.windows(7).any(|word| word.eq_ignore_ascii_case(b"collate")) {
+        if !own_text(text, query).windows(7).any(|word| word.eq_ignore_ascii_case(b"collate")) {
             return;
         }
         let mut search = Search { text, is_sealed };
         look(query.cast(), (&raw mut search).cast());
     }
+}
+
+/// The part of a script that is this statement: a script of an extension has hundreds.
+///
+/// # Safety
+/// As for [`refuse_dropped`].
+unsafe fn own_text(text: &[u8], query: *mut pg_sys::Query) -> &[u8] {
+    // SAFETY: as the caller says.
+    let (start, length) = unsafe { ((*query).stmt_location, (*query).stmt_len) };
+    // -1 where it is unknown; a length of 0 is the rest.
+    let rest = usize::try_from(start).ok().and_then(|start| text.get(start..)).unwrap_or(text);
+    usize::try_from(length)
+        .ok()
+        .filter(|length| *length > 0)
+        .and_then(|length| rest.get(..length))
+        .unwrap_or(rest)
 }
 
 /// The query that a utility statement runs, where it was analysed with it.
