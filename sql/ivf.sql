@@ -89,7 +89,8 @@ CREATE FUNCTION pgseal.sealed_indexes() RETURNS TABLE (index regclass, relation 
                 UNION ALL
                 SELECT d.typbasetype, d.typtypmod FROM base b JOIN pg_type d ON d.oid = b.type WHERE d.typtype = 'd' AND b.typmod < 0
             ) SELECT max(b.typmod) FROM base b) & 131071,
-           CASE WHEN c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session' END
+           CASE WHEN c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session'
+                WHEN i.indrelid = ANY ((SELECT pgseal.distributed_tables())::oid[]) THEN 'distributed table' END
       FROM pg_class c JOIN pg_am m ON m.oid = c.relam JOIN pg_index i ON i.indexrelid = c.oid
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1
       JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[0]
@@ -126,6 +127,7 @@ DECLARE
     next pg_catalog.int8 := 1;
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt_index');
+    PERFORM pgseal.require_rows_here(i.indrelid::pg_catalog.regclass) FROM pg_catalog.pg_index i WHERE i.indexrelid OPERATOR(pg_catalog.=) target_index;
     WHILE next IS NOT NULL LOOP
         next := pgseal.renew_index_pages(target_index, next, 64);
         COMMIT;

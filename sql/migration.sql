@@ -53,7 +53,7 @@ DECLARE
     base text;
 BEGIN
     PERFORM pgseal.migration_column(target_table, target_column);
-    PERFORM pgseal.require_owner(target_table);
+    PERFORM pgseal.require_owner(target_table), pgseal.refuse_distributed(target_table);
     IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = target_table), 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of table %', target_table USING ERRCODE = 'insufficient_privilege';
     END IF;

@@ -1144,9 +1144,58 @@ BEGIN
     PERFORM pgseal.release_vectors(target_table) WHERE NOT dry_run;
 END $$;
 COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[])
-    IS 'make a jsonb, text, varchar, vector or halfvec column encrypted while it is in use; can be stopped and called again';
+    IS 'make a jsonb, json, text, varchar, vector or halfvec column encrypted while it is in use; can be stopped and called again';
 COMMENT ON PROCEDURE pgseal.decrypt_column(regclass, name, int4, boolean, text[])
     IS 'make an encrypted column jsonb, text or vector again while it is in use; can be stopped and called again';
+
+-- Citus keeps the rows of these tables in shards of other names, mostly on other servers: here they are empty, and would
+-- pass for tables without old values.
+CREATE FUNCTION pgseal.distributed_tables() RETURNS oid[]
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found oid[];
+BEGIN
+    IF to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL THEN
+        EXECUTE 'SELECT array_agg(p.logicalrelid::oid) FROM pg_catalog.pg_dist_partition p' INTO found;
+    END IF;
+    RETURN coalesce(found, '{}');
+END $$;
+COMMENT ON FUNCTION pgseal.distributed_tables() IS 'internal: tables whose rows Citus keeps in shards';
+
+-- Citus hides shards from queries of the catalogs, so that a table that is there seems to have no rows.
+CREATE FUNCTION pgseal.require_rows_here(target_table regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    distributed text := (SELECT string_agg(t.relation::text, ', ' ORDER BY t.relation) FROM (SELECT target_table UNION SELECT l.leaf FROM pgseal.leaves(target_table) l) t (relation)
+                          WHERE t.relation = ANY ((SELECT pgseal.distributed_tables())::oid[]));
+BEGIN
+    IF distributed IS NOT NULL THEN
+        RAISE EXCEPTION 'Citus keeps the rows of % in shards, where this does not look', distributed
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'On each node, SET citus.override_table_visibility = off and name its shards: SELECT shard_name FROM citus_shards tells which.';
+    ELSIF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = target_table) THEN
+        RAISE EXCEPTION '% is hidden from queries of pg_class, as a shard of Citus is, and its rows would not be looked at', target_table
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SET citus.override_table_visibility = off, and call again.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.require_rows_here(regclass) IS 'internal: an error where the rows of a table are in shards, or would not be seen';
+
+-- Another type in one shard, or in the empty table above the shards, would part them for good.
+CREATE FUNCTION pgseal.refuse_distributed(target_table regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    is_shard boolean := false;
+BEGIN
+    IF to_regprocedure('pg_catalog.relation_is_a_known_shard(regclass)') IS NOT NULL THEN
+        EXECUTE 'SELECT pg_catalog.relation_is_a_known_shard($1)' INTO is_shard USING target_table;
+    END IF;
+    IF is_shard OR target_table = ANY ((SELECT pgseal.distributed_tables())::oid[]) THEN
+        RAISE EXCEPTION 'columns of % cannot be encrypted or decrypted while Citus distributes it', target_table
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'SELECT undistribute_table(table) on the coordinator, call again, then SELECT create_distributed_table(table, column).';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_distributed(regclass) IS 'internal: an error for a table of Citus and for its shards';
 
 -- Columns that can hold values, plainly (scalar names the type), or in arrays, composites and ranges; blind says why one cannot be read.
 CREATE OR REPLACE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4, blind text)
@@ -1161,6 +1210,7 @@ CREATE OR REPLACE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regcla
             OR EXISTS (SELECT FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid) AND r.rngsubtype = c.oid)
     ) SELECT r.oid::regclass, a.attname, k.scalar, a.atttypmod,
              CASE WHEN r.relkind = 'f' THEN 'foreign table'
+                  WHEN r.oid = ANY ((SELECT pgseal.distributed_tables())::oid[]) THEN 'distributed table'
                   WHEN r.relpersistence = 't' AND r.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session' END
         FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN carrier k ON k.oid = a.atttypid
        WHERE r.relkind IN ('r', 'm', 'f') AND r.relispopulated AND a.attnum > 0 AND NOT a.attisdropped
@@ -1313,7 +1363,8 @@ DECLARE
     problem text;
     is_ours boolean;
 BEGIN
-    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_owner(target_table, or_run_as_owner => true);
+    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_rows_here(target_table),
+        pgseal.require_owner(target_table, or_run_as_owner => true);
     IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
         RAISE EXCEPTION '% is not a table', target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
@@ -1632,6 +1683,7 @@ BEGIN
     IF unseen IS NOT NULL THEN
         RAISE EXCEPTION 'rows of % are stored elsewhere', unseen USING ERRCODE = 'wrong_object_type', HINT = 'Name the table that has them.';
     END IF;
+    PERFORM pgseal.require_rows_here(target_table);
     -- A key that only pages of its sealed indexes have has no values.
     RETURN QUERY EXECUTE format(
         'WITH stored AS (
@@ -1792,7 +1844,7 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'CALL pgseal.reencrypt(table, column) replaces it in a column; REFRESH a materialized view; '
                       'set a DEFAULT again; VACUUM FULL stores what rows from before a column was added lack. Rows of foreign tables are '
-                      'elsewhere: look there, then SELECT pgseal.retire_key_except_foreign(...).';
+                      'elsewhere: look there, then SELECT pgseal.retire_key_except_foreign(...). A table that Citus distributes keeps its keys.';
     END IF;
     UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire.version;
 END $$;
@@ -2010,7 +2062,7 @@ DECLARE
     base text;
 BEGIN
     PERFORM pgseal.migration_column(target_table, target_column);
-    PERFORM pgseal.require_owner(target_table);
+    PERFORM pgseal.require_owner(target_table), pgseal.refuse_distributed(target_table);
     IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = target_table), 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of table %', target_table USING ERRCODE = 'insufficient_privilege';
     END IF;
@@ -3300,7 +3352,7 @@ DECLARE
     total int8 := 0;
     report_due timestamptz := pgseal.next_notice();
 BEGIN
-    PERFORM pgseal.require_decrypt(target_table, target_column);
+    PERFORM pgseal.require_decrypt(target_table, target_column), pgseal.require_rows_here(target_table);
     -- An expression is run by the executor, and with it what the owner has made of the table.
     PERFORM pgseal.require_owner(target_table) WHERE context IS NOT NULL;
     FOR here IN SELECT * FROM pgseal.leaves(target_table) LOOP
@@ -3851,7 +3903,8 @@ CREATE FUNCTION pgseal.sealed_indexes() RETURNS TABLE (index regclass, relation 
                 UNION ALL
                 SELECT d.typbasetype, d.typtypmod FROM base b JOIN pg_type d ON d.oid = b.type WHERE d.typtype = 'd' AND b.typmod < 0
             ) SELECT max(b.typmod) FROM base b) & 131071,
-           CASE WHEN c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session' END
+           CASE WHEN c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session'
+                WHEN i.indrelid = ANY ((SELECT pgseal.distributed_tables())::oid[]) THEN 'distributed table' END
       FROM pg_class c JOIN pg_am m ON m.oid = c.relam JOIN pg_index i ON i.indexrelid = c.oid
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1
       JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[0]
@@ -3888,6 +3941,7 @@ DECLARE
     next pg_catalog.int8 := 1;
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt_index');
+    PERFORM pgseal.require_rows_here(i.indrelid::pg_catalog.regclass) FROM pg_catalog.pg_index i WHERE i.indexrelid OPERATOR(pg_catalog.=) target_index;
     WHILE next IS NOT NULL LOOP
         next := pgseal.renew_index_pages(target_index, next, 64);
         COMMIT;
@@ -4081,6 +4135,9 @@ BEGIN
             ('vector_values', 'verify calls it; for those who may select all rows'),
             ('check_rows', 'verify calls it'),
             ('leaves', 'verify and reencrypt call it; reads the catalogs'),
+            ('distributed_tables', 'audit calls it; Citus shows as much to everybody'),
+            ('require_rows_here', 'verify and reencrypt call it; reads the catalogs'),
+            ('refuse_distributed', 'encrypt_column calls it; reads the catalogs'),
             ('counted_verdicts', 'verify calls it'),
             ('require_decrypt', 'verify calls it; reads tables that everybody may read'),
             ('keyring_label', 'verify calls it; reads tables that everybody may read'),

@@ -23,6 +23,55 @@ CREATE FUNCTION pgseal.base_type(type oid) RETURNS oid
 $$;
 COMMENT ON FUNCTION pgseal.base_type(oid) IS 'internal: the type itself, or what a domain is made of in the end';
 
+-- Citus keeps the rows of these tables in shards of other names, mostly on other servers: here they are empty, and would
+-- pass for tables without old values.
+CREATE FUNCTION pgseal.distributed_tables() RETURNS oid[]
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found oid[];
+BEGIN
+    IF to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL THEN
+        EXECUTE 'SELECT array_agg(p.logicalrelid::oid) FROM pg_catalog.pg_dist_partition p' INTO found;
+    END IF;
+    RETURN coalesce(found, '{}');
+END $$;
+COMMENT ON FUNCTION pgseal.distributed_tables() IS 'internal: tables whose rows Citus keeps in shards';
+
+-- Citus hides shards from queries of the catalogs, so that a table that is there seems to have no rows.
+CREATE FUNCTION pgseal.require_rows_here(target_table regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    distributed text := (SELECT string_agg(t.relation::text, ', ' ORDER BY t.relation) FROM (SELECT target_table UNION SELECT l.leaf FROM pgseal.leaves(target_table) l) t (relation)
+                          WHERE t.relation = ANY ((SELECT pgseal.distributed_tables())::oid[]));
+BEGIN
+    IF distributed IS NOT NULL THEN
+        RAISE EXCEPTION 'Citus keeps the rows of % in shards, where this does not look', distributed
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'On each node, SET citus.override_table_visibility = off and name its shards: SELECT shard_name FROM citus_shards tells which.';
+    ELSIF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = target_table) THEN
+        RAISE EXCEPTION '% is hidden from queries of pg_class, as a shard of Citus is, and its rows would not be looked at', target_table
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SET citus.override_table_visibility = off, and call again.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.require_rows_here(regclass) IS 'internal: an error where the rows of a table are in shards, or would not be seen';
+
+-- Another type in one shard, or in the empty table above the shards, would part them for good.
+CREATE FUNCTION pgseal.refuse_distributed(target_table regclass) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    is_shard boolean := false;
+BEGIN
+    IF to_regprocedure('pg_catalog.relation_is_a_known_shard(regclass)') IS NOT NULL THEN
+        EXECUTE 'SELECT pg_catalog.relation_is_a_known_shard($1)' INTO is_shard USING target_table;
+    END IF;
+    IF is_shard OR target_table = ANY ((SELECT pgseal.distributed_tables())::oid[]) THEN
+        RAISE EXCEPTION 'columns of % cannot be encrypted or decrypted while Citus distributes it', target_table
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'SELECT undistribute_table(table) on the coordinator, call again, then SELECT create_distributed_table(table, column).';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.refuse_distributed(regclass) IS 'internal: an error for a table of Citus and for its shards';
+
 -- Columns that can hold values, plainly (scalar names the type), or in arrays, composites and ranges; blind says why one cannot be read.
 CREATE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname name, scalar text, typmod int4, blind text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -36,6 +85,7 @@ CREATE FUNCTION pgseal.value_columns() RETURNS TABLE (relation regclass, attname
             OR EXISTS (SELECT FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid) AND r.rngsubtype = c.oid)
     ) SELECT r.oid::regclass, a.attname, k.scalar, a.atttypmod,
              CASE WHEN r.relkind = 'f' THEN 'foreign table'
+                  WHEN r.oid = ANY ((SELECT pgseal.distributed_tables())::oid[]) THEN 'distributed table'
                   WHEN r.relpersistence = 't' AND r.relnamespace <> pg_my_temp_schema() THEN 'temporary table of another session' END
         FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid JOIN carrier k ON k.oid = a.atttypid
        WHERE r.relkind IN ('r', 'm', 'f') AND r.relispopulated AND a.attnum > 0 AND NOT a.attisdropped
@@ -170,6 +220,7 @@ BEGIN
     IF unseen IS NOT NULL THEN
         RAISE EXCEPTION 'rows of % are stored elsewhere', unseen USING ERRCODE = 'wrong_object_type', HINT = 'Name the table that has them.';
     END IF;
+    PERFORM pgseal.require_rows_here(target_table);
     -- A key that only pages of its sealed indexes have has no values.
     RETURN QUERY EXECUTE format(
         'WITH stored AS (

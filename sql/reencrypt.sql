@@ -79,7 +79,8 @@ DECLARE
     problem text;
     is_ours boolean;
 BEGIN
-    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_owner(target_table, or_run_as_owner => true);
+    PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_rows_here(target_table),
+        pgseal.require_owner(target_table, or_run_as_owner => true);
     IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
         RAISE EXCEPTION '% is not a table', target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';

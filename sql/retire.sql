@@ -158,7 +158,7 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'CALL pgseal.reencrypt(table, column) replaces it in a column; REFRESH a materialized view; '
                       'set a DEFAULT again; VACUUM FULL stores what rows from before a column was added lack. Rows of foreign tables are '
-                      'elsewhere: look there, then SELECT pgseal.retire_key_except_foreign(...).';
+                      'elsewhere: look there, then SELECT pgseal.retire_key_except_foreign(...). A table that Citus distributes keeps its keys.';
     END IF;
     UPDATE pgseal.data_key d SET state = 'retired', retired = now() WHERE d.keyring = id AND d.version = retire.version;
 END $$;

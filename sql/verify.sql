@@ -119,7 +119,7 @@ DECLARE
     total int8 := 0;
     report_due timestamptz := pgseal.next_notice();
 BEGIN
-    PERFORM pgseal.require_decrypt(target_table, target_column);
+    PERFORM pgseal.require_decrypt(target_table, target_column), pgseal.require_rows_here(target_table);
     -- An expression is run by the executor, and with it what the owner has made of the table.
     PERFORM pgseal.require_owner(target_table) WHERE context IS NOT NULL;
     FOR here IN SELECT * FROM pgseal.leaves(target_table) LOOP

@@ -260,6 +260,17 @@ pub fn lock_keyring(id: i32) -> Result<(), PgError> {
     run("SELECT 1 FROM pgseal.keyring WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE", &[id.into()])
 }
 
+/// Is this server a worker of Citus, whose keys come from its coordinator?
+pub fn is_worker() -> Result<bool, PgError> {
+    let has_citus = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_local_group') IS NOT NULL";
+    if Spi::get_one(has_citus)? != Some(true) {
+        return Ok(false);
+    }
+    let of_worker =
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_local_group WHERE groupid OPERATOR(pg_catalog.>) 0)";
+    Ok(Spi::get_one(of_worker)?.unwrap_or(false))
+}
+
 /// Some keyring has this KMS endpoint.
 pub fn is_endpoint_in_use(endpoint: &str) -> Result<bool, PgError> {
     let found = Spi::get_one_with_args(

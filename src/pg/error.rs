@@ -189,6 +189,9 @@ pub enum PgError {
     /// PREPARE TRANSACTION after keys were changed or flushed: whoever commits it could not tell the other sessions at once.
     #[error("cannot PREPARE a transaction that has changed or flushed keys")]
     PreparedKeys,
+    /// Keys made on a worker of Citus.
+    #[error("this server is a worker of Citus, whose keyrings are made and changed on the coordinator")]
+    Worker,
     /// The catalog's own rows are damaged.
     #[error("the catalog of pgseal is damaged: {0}")]
     Catalog(String),
@@ -351,6 +354,7 @@ impl PgError {
             | PgError::NotRevealed
             | PgError::NotPreloaded
             | PgError::TokenOfSession
+            | PgError::Worker
             | PgError::UncommittedKey(..) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             PgError::Privilege(..)
             | PgError::Undeclared(_)
@@ -415,6 +419,9 @@ impl PgError {
             PgError::Authentication => {
                 "The value was altered, or comes from another database. SELECT * FROM pgseal.verify(table, column) tells which rows; \
                  restore them from a backup."
+            }
+            PgError::Worker => {
+                "Call it there, then bring the keyring here: SELECT pgseal.import_keyring(document), with what SELECT pgseal.export_keyring(name) gives there."
             }
             PgError::TooDeep(_) => {
                 "Only a keyring without searchable paths takes such a document. A stored one is named, with its ctid, by \

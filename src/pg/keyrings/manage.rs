@@ -32,6 +32,7 @@ const DEFAULT_KMS_KEY: &str = "pgseal";
 /// `create_keyring(name text, searchable text[], kms_key text, kms_endpoint text [, id int4])`.
 pub fn create_keyring(call: Call) -> Returned {
     xact::require_writable(c"pgseal.create_keyring()");
+    require_coordinator()?;
     let name = call.optional_text(0)?.ok_or_else(|| PgError::Argument("a keyring needs a name".into()))?;
     check_name(&name)?;
     let policy = policy_argument(call, 1)?;
@@ -67,6 +68,11 @@ pub fn create_keyring(call: Call) -> Returned {
     catalog::insert_all_privileges(id, xact::outer_role())?;
     session::invalidate()?;
     Ok(Some(id.into()))
+}
+
+/// Versions that a worker of Citus made would be other keys than the coordinator's of the same number.
+fn require_coordinator() -> Result<(), PgError> {
+    if catalog::is_worker()? { Err(PgError::Worker) } else { Ok(()) }
 }
 
 fn check_name(name: &str) -> Result<(), PgError> {
@@ -224,6 +230,7 @@ fn new_index_key(keyring: &Keyring, policy: &Policy) -> Returned {
 
 /// The keyring as it is once no other session can change its keys.
 fn locked_keyring(call: Call) -> Result<std::rc::Rc<Keyring>, PgError> {
+    require_coordinator()?;
     let id = session::keyring_id(&call.text(0)?)?;
     catalog::lock_keyring(id)?;
     session::forget();

@@ -1,5 +1,6 @@
 //! New keys for old values, and encrypting a column.
 
+mod distributed;
 mod forged;
 pub mod in_place;
 mod in_place_concurrent;
