@@ -34,7 +34,7 @@ COMMENT ON FUNCTION pgseal.table_columns(regclass) IS 'internal: columns of a ta
 CREATE FUNCTION pgseal.columns_to_encrypt(target_table regclass, wanted name[]) RETURNS name[]
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    sources oid[] := ARRAY['jsonb'::regtype, 'text'::regtype, 'varchar'::regtype, pgseal.vector_type('vector'), pgseal.vector_type('halfvec')];
+    sources oid[] := ARRAY['jsonb'::regtype, 'json'::regtype, 'text'::regtype, 'varchar'::regtype, pgseal.vector_type('vector'), pgseal.vector_type('halfvec')];
     chosen name[] := '{}';
     others text[] := '{}';
     reason text;
@@ -44,7 +44,6 @@ BEGIN
     FOR one IN SELECT * FROM pgseal.table_columns(target_table) c WHERE wanted IS NULL OR c.column_name = ANY (wanted) ORDER BY c.number LOOP
         reason := CASE WHEN one.type = ANY (pgseal.value_types()) THEN format('it is %s already', format_type(one.type, one.typmod))
                        WHEN wanted IS NOT NULL OR pgseal.migration_started(target_table, one.column_name) THEN NULL
-                       WHEN one.type = 'json'::regtype THEN 'it is json: ALTER COLUMN ... TYPE jsonb first'
                        WHEN one.type = ANY (sources) THEN pgseal.plaintext_use(target_table, one.column_name) END;
         IF reason IS NOT NULL THEN
             RAISE NOTICE '%.% stays as it is: %', target_table, quote_ident(one.column_name), reason;

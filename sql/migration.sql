@@ -39,6 +39,11 @@ CREATE FUNCTION pgseal.declared_dimensions(target_table regclass, target_column 
               FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column AND NOT a.attisdropped);
 COMMENT ON FUNCTION pgseal.declared_dimensions(regclass, name) IS 'internal: how many dimensions a column of vectors declares';
 
+CREATE FUNCTION pgseal.is_json(target_table regclass, target_column name) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = target_column AND a.atttypid = 'json'::regtype);
+COMMENT ON FUNCTION pgseal.is_json(regclass, name) IS 'internal: is a column of type json, whose text need not be that of jsonb?';
+
 CREATE FUNCTION pgseal.bound_type(base name, keyring_id int4, dimensions int4) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     RETURN format_type(pgseal.own_type(base),
@@ -75,12 +80,12 @@ BEGIN
         END IF;
         RETURN base;
     END IF;
-    base := CASE WHEN old_type = 'jsonb'::regtype THEN 'encrypted_jsonb'
+    base := CASE WHEN old_type IN ('jsonb'::regtype, 'json'::regtype) THEN 'encrypted_jsonb'
                  WHEN old_type IN ('text'::regtype, 'varchar'::regtype) THEN 'encrypted_text'
                  WHEN old_type IN (pgseal.vector_type('vector'), pgseal.vector_type('halfvec')) THEN 'encrypted_vector' END;
     IF base IS NULL THEN
         RAISE EXCEPTION 'column "%" of % is of type %', target_column, target_table, old_type::regtype
-            USING ERRCODE = 'wrong_object_type', HINT = 'encrypt_column takes jsonb, text, varchar, vector and halfvec. ALTER COLUMN ... TYPE jsonb first, where it is json.';
+            USING ERRCODE = 'wrong_object_type', HINT = 'encrypt_column takes jsonb, json, text, varchar, vector and halfvec.';
     END IF;
     -- Both privileges are needed: every row is read back.
     RETURN (SELECT pgseal.bound_type(base, pgseal.keyring_id(probe.value), pgseal.declared_dimensions(target_table, target_column))
@@ -548,7 +553,7 @@ BEGIN
         IF default_value ~ format('^''pgseal:[^'']*''::(%s)(\(\d+(,\d+)?\))?$', replace(array_to_string(pgseal.value_types()::regtype[], '|'), '.', '\.')) THEN
             EXECUTE format('SELECT quote_literal(pgseal.decrypt(%s)::text)', default_value) INTO default_value;
         ELSE
-            default_value := format('(%s)::%s', default_value, CASE WHEN 'jsonb'::regtype IN (old.atttypid, new_type) THEN 'jsonb'
+            default_value := format('(%s)::%s', default_value, CASE WHEN old.atttypid = 'json'::regtype OR 'jsonb'::regtype IN (old.atttypid, new_type) THEN 'jsonb'
                 WHEN pgseal.own_type('encrypted_vector') IN (old.atttypid, new_type) THEN pgseal.vector_type('vector')::regtype::text ELSE 'text' END);
         END IF;
         EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', target_table, target_column, default_value);
@@ -618,6 +623,9 @@ BEGIN
                 USING HINT = 'SELECT pgseal.grant_keyring(keyring, role, ARRAY[...]) before the names are swapped.';
         END LOOP;
     END IF;
+    IF to_encrypted AND pgseal.is_json(target_table, target_column) THEN
+        RAISE NOTICE 'documents of %.% are kept as jsonb keeps them: without spacing, the order of keys, and keys that come twice', target_table, quote_ident(target_column);
+    END IF;
     IF is_started THEN
         found_type := (SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = target_table AND a.attname = new_column);
         IF found_type <> new_type AND NOT new_type LIKE '%.' || found_type THEN
@@ -673,7 +681,7 @@ BEGIN
     differing := pgseal.confined(format(
         'SELECT CASE WHEN count(*) > 0 THEN format(''%%s rows of %%s do not have the same value in both columns, the first at %%s'', count(*), %4$L, min(ctid)) END FROM ONLY %1$s WHERE ctid >= $1 AND ctid < $2
             AND (%2$s)::text COLLATE "C" IS DISTINCT FROM (%3$s)::text COLLATE "C"', leaf,
-        format(CASE WHEN to_encrypted THEN '%I' ELSE 'pgseal.decrypt(%I)' END, target_column),
+        format(CASE WHEN NOT to_encrypted THEN 'pgseal.decrypt(%I)' WHEN pgseal.is_json(leaf, target_column) THEN '%I::pg_catalog.jsonb' ELSE '%I' END, target_column),
         format(CASE WHEN to_encrypted THEN 'pgseal.decrypt(%I)' ELSE '%I' END, new_column), leaf), start, stop);
     IF differing IS NOT NULL THEN
         RAISE EXCEPTION '%', differing
@@ -897,7 +905,7 @@ BEGIN
     PERFORM pgseal.report_plaintext(target_table) WHERE NOT dry_run AND NOT pgseal.migration_started(target_table, target_column);
 END $$;
 COMMENT ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[])
-    IS 'make a jsonb, text, varchar, vector or halfvec column encrypted while it is in use; can be stopped and called again';
+    IS 'make a jsonb, json, text, varchar, vector or halfvec column encrypted while it is in use; can be stopped and called again';
 
 CREATE PROCEDURE pgseal.decrypt_column(target_table regclass, target_column name, batch_size int4 DEFAULT 1000,
         dry_run boolean DEFAULT false, ignore text[] DEFAULT '{}')

@@ -162,6 +162,7 @@ BEGIN
             ('vector_type', 'encrypt_column calls it; reads the catalogs'),
             ('declared_dimensions', 'encrypt_column calls it; reads the catalogs'),
             ('bound_type', 'encrypt_column calls it; reads the catalogs'),
+            ('is_json', 'encrypt_column calls it; reads the catalogs'),
             ('kind_of_type', 'many call it; reads the catalogs'),
             ('keyring_of_typmod', 'many call it; reads tables that everybody may read'),
             ('keyring_of_vectors', 'keyring_of_typmod calls it'),
