@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{Cluster, Sql, output};
+use crate::support::{Cluster, Sql, as_server, output};
 
 /// A server with the library preloaded, and two databases: one as the frameworks make it, one with `schema.sql`.
 struct Servers {
@@ -237,4 +237,26 @@ fn a_user_changes_fewer_than_five_lines() {
         let lines = changed.lines().map(str::trim).filter(|line| !["", "#", "//"].contains(line)).count();
         assert!((1..5).contains(&lines), "{name}: {lines}");
     }
+}
+
+#[test]
+fn imports_seal_what_other_stores_hand_out() {
+    let Some(python) = std::env::var_os("PGSEAL_IMPORTS") else {
+        eprintln!("not run: PGSEAL_IMPORTS names no Python with the stores; make test does");
+        return;
+    };
+    let servers = Servers::start();
+    let mut client = servers.cluster.connect("encrypted");
+    client.run("SELECT pgseal.create_keyring('patients', '{$.name}')");
+    let mut import = |what: &str| {
+        let arguments = [servers.connection_string("encrypted"), what.to_owned()];
+        run(Command::new(&python).arg(script("imports.py")).args(arguments));
+        client.run("CHECKPOINT");
+        let grep =
+            output(as_server("grep").args(["-rlaE", "patient-1|Chest pain"]).arg(servers.cluster.data_dir()));
+        String::from_utf8_lossy(&grep.stdout).into_owned()
+    };
+    assert_eq!(import("stores"), "", "files with plaintext, WAL among them");
+    // What vecs stored before its table was encrypted is there to be found.
+    assert!(import("vecs").contains("pg_wal"));
 }

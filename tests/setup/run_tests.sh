@@ -17,7 +17,7 @@ run() {
 }
 
 export PGSEAL_BAO="$deps/openbao/bin/bao" PGSEAL_MOTO="$deps/moto/bin/moto_server" PGSEAL_CLOUDS="$deps/clouds/bin/python"
-export PGSEAL_CLIENTS="$deps/clients/bin/python" PGSEAL_NODE="$deps/node/node_modules"
+export PGSEAL_CLIENTS="$deps/clients/bin/python" PGSEAL_IMPORTS="$deps/imports/bin/python" PGSEAL_NODE="$deps/node/node_modules"
 PGSEAL_PGBOUNCER=$(tests/setup/pgbouncer.sh)
 export PGSEAL_PGBOUNCER
 
