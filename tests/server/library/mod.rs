@@ -2,6 +2,7 @@
 
 mod crashes;
 mod definitions;
+mod extension_image;
 mod out_of_memory;
 mod pooler;
 mod postgresql_suite;
