@@ -11,7 +11,7 @@ use postgres::{Client, Row};
 use crate::support::{AsText, Cluster, Sql, fresh_database};
 
 /// Below the root of the repository; the README comes first.
-const FILES: [&str; 19] = [
+const FILES: [&str; 22] = [
     "README.md",
     "src/kms/README.md",
     "sql/README.md",
@@ -23,10 +23,13 @@ const FILES: [&str; 19] = [
     "sql/privileges.md",
     "sql/backup.md",
     "sql/proof.md",
+    "sql/operating.md",
     "sql/reference.md",
     "pgvector-compat/README.md",
+    "pgvector-compat/python/README.md",
     "tests/README.md",
     "tests/bench/README.md",
+    "tests/packages/README.md",
     "tests/runbooks/README.md",
     "tests/upgrade/README.md",
     "SECURITY.md",
