@@ -27,6 +27,9 @@ COMMENT ON FUNCTION pgseal.filter_text_any(int4, text[], @extschema@.encrypted_t
 CREATE FUNCTION pgseal.filter_any_for(jsonb[], int4) RETURNS @extschema@.encrypted_filter
     AS 'MODULE_PATHNAME', 'pgseal_filter_any_for' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.filter_any_for(jsonb[], int4) IS 'internal: the filter of a rewritten @> ANY with a parameter';
+CREATE FUNCTION pgseal.filter_parts(@extschema@.encrypted_filter) RETURNS @extschema@.encrypted_filter[]
+    AS 'MODULE_PATHNAME', 'pgseal_filter_parts' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.filter_parts(@extschema@.encrypted_filter) IS 'internal: filters of few keys each, of which one lets through what it does';
 
 -- Not strict: nothing is in an empty list, not even NULL.
 CREATE FUNCTION pgseal.exact_match_any(@extschema@.encrypted_text, @extschema@.encrypted_filter) RETURNS boolean

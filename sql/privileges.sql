@@ -129,6 +129,7 @@ BEGIN
             ('filter_text', 'a rewritten query calls it as its role'),
             ('filter_text_any', 'a rewritten query calls it as its role'),
             ('filter_any_for', 'a rewritten query calls it as its role'),
+            ('filter_parts', 'a rewritten query calls it as its role'),
             ('equal_any', 'a rewritten query calls it as its role'),
             ('contains_any', 'a rewritten query calls it as its role'),
             ('filter_between_for', 'a rewritten query calls it as its role'),

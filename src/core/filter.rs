@@ -36,8 +36,17 @@ const EVERY_KEYRING: u8 = 1 << 1;
 const NULLS: u8 = 1 << 2;
 const EMPTY: u8 = 1 << 3;
 const CONTAINERS: u8 = 1 << 4;
+/// Keys that one search through the index looks for, at most: for each row that it finds GIN looks at all of them several
+/// times, and to begin another search costs as much as some of that.
+const PART_KEYS: usize = 16;
+/// Bytes before the keys of a group.
+const GROUP_HEAD_BYTES: usize = 2;
 const AAD_LABEL: &[u8] = b"pgseal/v1/aad/filter";
 const NONCE_DOMAIN: &[u8] = b"filter";
+
+const IDENTITY_BYTES: usize = HEADER_BYTES + COMPACT_NONCE_BYTES + TAG_BYTES;
+/// See [`Filter::identity`].
+pub type Identity = [u8; IDENTITY_BYTES];
 
 /// Who chose the keyring of a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +91,7 @@ pub fn seal<D: AsRef<[u8]>>(
     flags |= if question.is_empty_list() { EMPTY } else { 0 };
     flags |= if question.is_of_every_container() { CONTAINERS } else { 0 };
     let mut body = question.encode()?;
-    let groups: usize = parts.groups.iter().map(|group| 2 + TOKEN_BYTES * group.len()).sum();
+    let groups: usize = parts.groups.iter().map(|group| GROUP_HEAD_BYTES + TOKEN_BYTES * group.len()).sum();
     let sealed = COMPACT_NONCE_BYTES + body.len() + TAG_BYTES;
     let mut out = memory::room(HEADER_BYTES + groups + sealed)?;
     out.extend_from_slice(&[FORMAT, SUITE, flags, CONTENT]);
@@ -192,6 +201,52 @@ impl<'a> Filter<'a> {
         Ok(out)
     }
 
+    /// Says which question it is, whatever it narrows by: its header, and nonce and tag of the sealed question.
+    pub fn identity(&self) -> Identity {
+        let mut identity = [0; IDENTITY_BYTES];
+        let (header, sealed) = identity.split_at_mut(HEADER_BYTES);
+        let (nonce, tag) = sealed.split_at_mut(COMPACT_NONCE_BYTES);
+        header.copy_from_slice(&self.bytes[..HEADER_BYTES]);
+        nonce.copy_from_slice(&self.bytes[self.sealed_start..][..COMPACT_NONCE_BYTES]);
+        tag.copy_from_slice(&self.bytes[self.bytes.len() - TAG_BYTES..]);
+        identity
+    }
+
+    /// More keys stand for one condition than a search through the index should look for at once.
+    pub fn is_long(&self) -> bool {
+        self.group_count() == 1 && self.groups().any(|group| group.len() > PART_KEYS)
+    }
+
+    /// Filters of which one lets a value through where this one does: of one group of keys, some each. Without the question.
+    pub fn parts(&self) -> Result<Vec<Vec<u8>>, OutOfMemory> {
+        let keys = &self.bytes[HEADER_BYTES..self.sealed_start];
+        let (count, long) = keys.split_at(keys.len().min(GROUP_HEAD_BYTES));
+        if !self.is_long() {
+            return Ok(vec![self.part(&[count, long])?]);
+        }
+        let parts = (long.len() / TOKEN_BYTES).div_ceil(PART_KEYS);
+        let of_part = (long.len() / TOKEN_BYTES).div_ceil(parts);
+        let chunks = long.chunks(of_part * TOKEN_BYTES);
+        memory::try_collect(chunks.map(|keys| {
+            let count = (keys.len() / TOKEN_BYTES) as u16;
+            self.part(&[&count.to_be_bytes(), keys])
+        }))
+    }
+
+    /// The same header, these groups, and nothing that opens.
+    fn part(&self, groups: &[&[u8]]) -> Result<Vec<u8>, OutOfMemory> {
+        let length: usize = groups.iter().map(|bytes| bytes.len()).sum();
+        let mut out = memory::zeroed(HEADER_BYTES + length + COMPACT_NONCE_BYTES + TAG_BYTES)?;
+        out[..HEADER_BYTES].copy_from_slice(&self.bytes[..HEADER_BYTES]);
+        let mut rest = &mut out[HEADER_BYTES..];
+        for bytes in groups {
+            let (room, behind) = rest.split_at_mut(bytes.len());
+            room.copy_from_slice(bytes);
+            rest = behind;
+        }
+        Ok(out)
+    }
+
     /// Decrypts the question, for [`Question::decode`].
     pub fn open(&self, key: &DataKey, uuid: &Uuid) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let body_start = self.sealed_start + COMPACT_NONCE_BYTES;
@@ -232,4 +287,50 @@ fn groups_end(bytes: &[u8], count: usize) -> Result<usize, FormatError> {
 fn aad(keyring: i32, data_version: u16, kind: QuestionKind, uuid: &Uuid) -> Vec<u8> {
     let numbers = [&keyring.to_be_bytes()[..], &data_version.to_be_bytes(), &[kind as u8]].concat();
     joined(&[AAD_LABEL, uuid, &numbers])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+    use super::*;
+    use crate::core::secret::Secret;
+
+    fn made(groups: &Groups) -> Vec<u8> {
+        let key = DataKey::derive(&Secret::take(&mut [7; 32]), &[3; 16], None).unwrap();
+        let parts = Parts { keyring: 5, binding: Binding::Fixed, data_version: 1, index_version: 2, groups };
+        seal(&key, &[3; 16], &Question::Contains(b"document"), &parts).unwrap()
+    }
+
+    #[test]
+    fn parts_have_all_keys_of_a_long_group_once() {
+        for length in [1, 16, 17, 33, 1000, 8192] {
+            let keys: Vec<u64> = (0..length).map(|at| at * 3 + (1 << 63)).collect();
+            let bytes = made(&vec![keys.clone()]);
+            let filter = Filter::parse(&bytes).unwrap();
+            assert_eq!(filter.is_long(), length > 16);
+            let parts = filter.parts().unwrap();
+            assert_eq!(parts.len() as u64, length.div_ceil(16));
+            let found = parts.iter().flat_map(|part| {
+                let part = Filter::parse(part).unwrap();
+                assert_eq!((part.keyring(), part.index_version(), part.group_count()), (5, 2, 1));
+                assert!(!part.is_long());
+                part.groups().flatten().collect::<Vec<_>>()
+            });
+            assert_eq!(found.collect::<Vec<_>>(), keys);
+        }
+    }
+
+    #[test]
+    fn other_filters_are_one_part_with_the_same_groups() {
+        let long: Vec<u64> = (0..40).collect();
+        for groups in [Groups::new(), vec![vec![1], vec![2, 3]], vec![long.clone(), long]] {
+            let bytes = made(&groups);
+            let [part] = <[Vec<u8>; 1]>::try_from(Filter::parse(&bytes).unwrap().parts().unwrap()).unwrap();
+            let found: Vec<Vec<u64>> =
+                Filter::parse(&part).unwrap().groups().map(Iterator::collect).collect();
+            assert_eq!(found, groups);
+            assert!(part.len() <= bytes.len());
+        }
+    }
 }

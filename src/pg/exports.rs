@@ -79,6 +79,7 @@ sql_functions! {
     pgseal_filter_sealed_text => filters::filter_sealed_text;
     pgseal_filter_any_for => filters::filter_any_for;
     pgseal_filter_text_any => filters::filter_text_any;
+    pgseal_filter_parts => filters::filter_parts;
     pgseal_filter_sealed_text_any => filters::filter_sealed_text_any;
     pgseal_equal_any => lists::equal_any;
     pgseal_equal_any_sealed => lists::equal_any_sealed;

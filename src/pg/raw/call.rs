@@ -310,6 +310,12 @@ impl Call {
         unsafe { pg_sys::get_element_type(self.result_type()) }
     }
 
+    /// What this call site keeps outlives the call.
+    pub fn keeps_cache(&self) -> bool {
+        // SAFETY: none of our functions is called without flinfo.
+        unsafe { (*(*self.0).flinfo).fn_mcxt != pg_sys::CacheMemoryContext }
+    }
+
     /// Works on what this call site keeps between calls of one execution (fn_extra). What PostgreSQL compares the elements of
     /// rows and arrays with stays for as long as the process, and keeps nothing.
     pub fn with_cache<T: Default + 'static, R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
@@ -318,7 +324,7 @@ impl Call {
         // not run again inside itself, so nobody else holds the `T` during `work`.
         unsafe {
             let info = (*self.0).flinfo;
-            if (*info).fn_mcxt == pg_sys::CacheMemoryContext {
+            if !self.keeps_cache() {
                 return work(&mut T::default());
             }
             if (*info).fn_extra.is_null() {

@@ -270,12 +270,30 @@ pub unsafe fn call2(
     right: pg_sys::Datum,
     collation: pg_sys::Oid,
 ) -> pg_sys::Datum {
+    // SAFETY: the caller's promise.
+    unsafe { call2_or_null(function, left, right, collation) }.unwrap_or(pg_sys::Datum::from(0))
+}
+
+/// The same where it may return NULL.
+///
+/// # Safety
+/// The arguments are of its types.
+pub unsafe fn call2_or_null(
+    function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+    left: pg_sys::Datum,
+    right: pg_sys::Datum,
+    collation: pg_sys::Oid,
+) -> Option<pg_sys::Datum> {
     let argument = |value| pg_sys::NullableDatum { value, isnull: false };
     let mut frame = Frame { base: Default::default(), arguments: [argument(left), argument(right)] };
     frame.base.nargs = 2;
     frame.base.fncollation = collation;
+    let call = &raw mut frame;
     // SAFETY: the caller's promise; the arguments stand right behind the frame's head, as its flexible array member.
-    unsafe { function(&raw mut frame.base) }
+    unsafe {
+        let result = function(call.cast());
+        (!(*call).base.isnull).then_some(result)
+    }
 }
 
 /// A `name`, cut to NAMEDATALEN - 1 bytes at a character boundary.

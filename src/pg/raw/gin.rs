@@ -20,7 +20,8 @@ pub fn return_query_keys(call: Call, groups: &[Vec<u64>]) -> pg_sys::Datum {
         .flat_map(|(group, keys)| keys.iter().map(move |key| (*key, group)))
         .collect();
     // SAFETY: GIN passes pointers to its variables; the arrays are palloc'd with one entry per key. A
-    // group's number stands in place of a pointer; GIN only hands it back.
+    // group's number stands in place of a pointer; GIN only hands it back. None is NULL: beside each key without extra data
+    // GIN looks for an equal one among all others (ginscan.c).
     unsafe {
         *call.pointer::<i32>(1) = keys.len() as i32;
         if keys.is_empty() {
@@ -28,7 +29,7 @@ pub fn return_query_keys(call: Call, groups: &[Vec<u64>]) -> pg_sys::Datum {
         }
         let extra = pg_sys::palloc(keys.len().max(1) * size_of::<pg_sys::Pointer>()).cast::<usize>();
         for (at, (_, group)) in keys.iter().enumerate() {
-            *extra.add(at) = *group;
+            *extra.add(at) = *group + 1;
         }
         *call.pointer::<*mut usize>(4) = extra;
     }

@@ -97,7 +97,13 @@ unsafe fn holds_token_match(clause: *mut pg_sys::Node) -> bool {
             return cells((*clause.cast::<pg_sys::BoolExpr>()).args)
                 .any(|argument| holds_token_match(argument));
         }
-        is_a(clause, pg_sys::NodeTag::T_OpExpr) && is_token_match((*clause.cast::<pg_sys::OpExpr>()).opno)
+        match (*clause).type_ {
+            pg_sys::NodeTag::T_OpExpr => is_token_match((*clause.cast::<pg_sys::OpExpr>()).opno),
+            pg_sys::NodeTag::T_ScalarArrayOpExpr => {
+                is_token_match((*clause.cast::<pg_sys::ScalarArrayOpExpr>()).opno)
+            }
+            _ => false,
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-use pgrx::{direct_function_call_as_datum, pg_sys};
+use pgrx::pg_sys;
 
-use super::datum::{Owned, Varlena, call2, detoast, jsonb_from_text, jsonb_to_text, varlena};
+use super::datum::{Owned, Varlena, call2, call2_or_null, detoast, jsonb_from_text, jsonb_to_text, varlena};
 use super::encoding::c_text;
 use crate::core::fold::fold;
 use crate::core::memory::OutOfMemory;
@@ -128,6 +128,6 @@ impl Function {
 
     fn call(self, document: pg_sys::Datum, argument: pg_sys::Datum) -> Option<pg_sys::Datum> {
         // SAFETY: each constant's operator in sql/operators.sql has this function's argument types.
-        unsafe { direct_function_call_as_datum(self.0, &[Some(document), Some(argument)]) }
+        unsafe { call2_or_null(self.0, document, argument, pg_sys::InvalidOid) }
     }
 }

@@ -7,6 +7,7 @@ use super::choice;
 use super::datum::{Varlena, detoast, type_id_name, varlena};
 use super::lists;
 use super::origin::{self, Origin, Place};
+use super::reveal::make;
 use crate::core::modifier::{self, Column};
 
 /// A node of an expression tree. The tree belongs to the planner and outlives the support call.
@@ -379,6 +380,25 @@ impl Expr {
             let clause = pg_sys::make_opclause(operator, of, false, left, right, none, none);
             pg_sys::set_opfuncid(clause.cast());
             Some(Expr(clause.cast()))
+        }
+    }
+
+    /// `left operator ANY (list)`; `None` unless it takes operands of these types.
+    pub fn of_operator_any(operator: pg_sys::Oid, left: Expr, list: Expr) -> Option<Expr> {
+        // SAFETY: an error if there is no such operator; the node is filled as the parser does (make_scalar_array_op).
+        unsafe {
+            let (mut left_type, mut right_type) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+            pg_sys::op_input_types(operator, &mut left_type, &mut right_type);
+            if !left.fits(left_type) || list.element_type() != Some(right_type) {
+                return None;
+            }
+            let test = make::<pg_sys::ScalarArrayOpExpr>(pg_sys::NodeTag::T_ScalarArrayOpExpr);
+            (*test).opno = operator;
+            (*test).opfuncid = pg_sys::get_opcode(operator);
+            (*test).useOr = true;
+            (*test).args = make_list(&[left, list]);
+            (*test).location = -1;
+            Some(Expr(test.cast()))
         }
     }
 

@@ -1,6 +1,7 @@
 //! `encrypted_filter`: made from a question once per execution, matched against tokens without a key, and opened again
 //! for the exact half.
 
+use pgrx::pg_sys::Datum;
 use zeroize::Zeroizing;
 
 use crate::core::filter::{self, Binding, Filter, Parts};
@@ -15,7 +16,7 @@ use crate::pg::counters::{self, Counter};
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::{Varlena, cstring, varlena};
+use crate::pg::raw::datum::{Owned, Varlena, cstring, varlena};
 use crate::pg::raw::encoding;
 use crate::pg::session;
 use crate::pg::values::accessor;
@@ -35,7 +36,7 @@ pub struct Target {
 pub struct Remembered {
     now: Option<(pgrx::pg_sys::Oid, u64)>,
     inputs: Vec<Zeroizing<Vec<u8>>>,
-    output: Option<Vec<u8>>,
+    output: Option<Owned>,
 }
 
 impl Remembered {
@@ -44,16 +45,16 @@ impl Remembered {
         &mut self,
         inputs: &[&[u8]],
         make: impl FnOnce() -> Result<Option<Vec<u8>>, PgError>,
-    ) -> Result<Option<&[u8]>, PgError> {
+    ) -> Result<Option<&Owned>, PgError> {
         if self.now != Some(session::now()) || !self.were(inputs) {
             self.inputs.clear();
-            self.output = make()?;
+            self.output = make()?.map(|made| Owned::new(&made)).transpose()?;
             self.now = Some(session::now());
             // Without memory for them they are looked at anew.
             let copies = inputs.iter().map(|input| memory::copy(input).map(Zeroizing::new));
             self.inputs = copies.collect::<Result<_, _>>()?;
         }
-        Ok(self.output.as_deref())
+        Ok(self.output.as_ref())
     }
 
     fn were(&self, inputs: &[&[u8]]) -> bool {
@@ -184,7 +185,7 @@ pub fn filter_any(call: Call) -> Returned {
 /// `filter_any_for(jsonb[], keyring int4)`: what a rewritten `@> ANY` with a parameter calls; 0 is the session's.
 pub fn filter_any_for(call: Call) -> Returned {
     let (list, keyring) = (call.varlena(0), call.int4(1));
-    remember(call, &[&keyring.to_be_bytes(), list.bytes()], || {
+    lend(call, &[&keyring.to_be_bytes(), list.bytes()], || {
         make_numbered(keyring, &Question::ContainsAny(array::documents(list.datum())?))
     })
 }
@@ -209,7 +210,7 @@ pub fn filter_sealed_text(call: Call) -> Returned {
 /// calls.
 pub fn filter_text_any(call: Call) -> Returned {
     let list = call.varlena(2);
-    remember_text(call, list, |part| {
+    remember_list(call, list, |part| {
         let texts = array::values(list.datum())?;
         part.filter(texts.iter().map(|text| text.as_ref().map(Varlena::bytes)))
     })
@@ -218,7 +219,7 @@ pub fn filter_text_any(call: Call) -> Returned {
 /// `filter_text_any(accessor int4, steps text[], list encrypted_text[], keyring int4)`.
 pub fn filter_sealed_text_any(call: Call) -> Returned {
     let list = call.varlena(2);
-    remember_text(call, list, |part| {
+    remember_list(call, list, |part| {
         let opened = accessor::open_literals(&array::values(list.datum())?)?;
         part.filter(opened.iter().map(|text| text.as_ref().map(OpenValue::content)))
     })
@@ -232,6 +233,19 @@ struct TextPart {
 }
 
 impl TextPart {
+    /// From the first, second and last argument.
+    fn of(call: Call) -> Result<Self, PgError> {
+        let accessor = Accessor::try_from(call.int4(0) as u8).unwrap_or(Accessor::Path);
+        let steps = array::steps(call.datum(1))?.unwrap_or_default();
+        Ok(TextPart { accessor, steps, keyring: call.int4(3) })
+    }
+
+    fn numbers(call: Call) -> [u8; 8] {
+        let [a, b, c, d] = call.int4(0).to_be_bytes();
+        let [e, f, g, h] = call.int4(3).to_be_bytes();
+        [a, b, c, d, e, f, g, h]
+    }
+
     fn filter<'a>(&'a self, list: impl IntoIterator<Item = Option<&'a [u8]>>) -> Result<Vec<u8>, PgError> {
         let steps = memory::collect(self.steps.iter().map(Varlena::bytes))?;
         let query = TextQuery::of_list(self.accessor, steps, list)?;
@@ -241,16 +255,20 @@ impl TextPart {
 
 fn remember_text(
     call: Call,
-    asked: Varlena,
+    text: Varlena,
     make: impl FnOnce(&TextPart) -> Result<Vec<u8>, PgError>,
 ) -> Returned {
-    let (steps, keyring) = (call.varlena(1), call.int4(3));
-    let inputs = [&call.int4(0).to_be_bytes(), steps.bytes(), &keyring.to_be_bytes(), asked.bytes()];
-    remember(call, &inputs, || {
-        let accessor = Accessor::try_from(call.int4(0) as u8).unwrap_or(Accessor::Path);
-        let steps = array::steps(call.datum(1))?.unwrap_or_default();
-        make(&TextPart { accessor, steps, keyring })
-    })
+    let (numbers, steps) = (TextPart::numbers(call), call.varlena(1));
+    remember(call, &[&numbers, steps.bytes(), text.bytes()], || make(&TextPart::of(call)?))
+}
+
+fn remember_list(
+    call: Call,
+    list: Varlena,
+    make: impl FnOnce(&TextPart) -> Result<Vec<u8>, PgError>,
+) -> Returned {
+    let (numbers, steps) = (TextPart::numbers(call), call.varlena(1));
+    lend(call, &[&numbers, steps.bytes(), list.bytes()], || make(&TextPart::of(call)?))
 }
 
 /// The keyring of a column or a caller.
@@ -262,8 +280,24 @@ fn fixed(keyring: i32) -> Target {
 pub fn remember(call: Call, inputs: &[&[u8]], make: impl FnOnce() -> Result<Vec<u8>, PgError>) -> Returned {
     call.with_cache(|remembered: &mut Remembered| {
         let made = remembered.get(inputs, || make().map(Some))?;
-        Ok(made.map(|filter| varlena(filter).datum()))
+        Ok(made.map(copied))
     })
+}
+
+/// The same without a copy, since one of a list is long: for calls that a rewrite has written, whose result is used up before
+/// the next one.
+fn lend(call: Call, inputs: &[&[u8]], make: impl FnOnce() -> Result<Vec<u8>, PgError>) -> Returned {
+    if !call.keeps_cache() {
+        return remember(call, inputs, make);
+    }
+    call.with_cache(|remembered: &mut Remembered| {
+        let made = remembered.get(inputs, || make().map(Some))?;
+        Ok(made.map(Owned::datum))
+    })
+}
+
+fn copied(filter: &Owned) -> Datum {
+    varlena(filter.bytes()).datum()
 }
 
 /// `refresh(encrypted_filter)`: the filter as it must be for this execution, the same one nearly always.
@@ -271,10 +305,22 @@ pub fn remember(call: Call, inputs: &[&[u8]], make: impl FnOnce() -> Result<Vec<
 /// Looks at the index keys as of now and, where the session chose the keyring, at its choice as of now.
 pub fn refresh(call: Call) -> Returned {
     let filter = call.varlena(0);
-    call.with_cache(|remembered: &mut Remembered| {
-        let renewed = remembered.get(&[filter.bytes()], || renew(filter.bytes()))?;
-        Ok(Some(renewed.map_or(call.datum(0), |filter| varlena(filter).datum())))
+    call.with_cache(|site: &mut Refreshing| {
+        let is_constant = *site.is_constant.get_or_insert_with(|| {
+            call.argument_expression(0).is_some_and(|filter| filter.constant_datum().is_some())
+        });
+        let inputs: &[&[u8]] = if is_constant { &[] } else { &[filter.bytes()] };
+        let renewed = site.remembered.get(inputs, || renew(filter.bytes()))?;
+        Ok(Some(renewed.map_or(call.datum(0), copied)))
     })
+}
+
+/// What a call of `refresh` keeps.
+#[derive(Default)]
+struct Refreshing {
+    /// The filter stands in the plan: it is the same in every call.
+    is_constant: Option<bool>,
+    remembered: Remembered,
 }
 
 /// `None` where the filter is still right. It may have been made for a role that was allowed more.
@@ -314,7 +360,7 @@ pub fn filter_in_column(call: Call) -> Returned {
                 Binding::Session => remake(&parsed, fixed(column)).map(Some),
             }
         })?;
-        Ok(Some(bound.map_or(call.datum(0), |filter| varlena(filter).datum())))
+        Ok(Some(bound.map_or(call.datum(0), copied)))
     })
 }
 
@@ -332,6 +378,13 @@ pub fn with_question<R>(
     let key = session::data_key(&keyring, filter.data_version())?;
     let plaintext = filter.open(&key, &keyring.uuid)?;
     work(Question::decode(filter.kind(), &plaintext)?.ok_or(FormatError::UnknownContent)?)
+}
+
+/// `filter_parts(encrypted_filter)`: filters of which one lets a value through where it does, each with few keys.
+pub fn filter_parts(call: Call) -> Returned {
+    let filter = call.varlena(0);
+    let parts: Vec<Option<Vec<u8>>> = Filter::parse(filter.bytes())?.parts()?.into_iter().map(Some).collect();
+    Ok(Some(array::of_values(&parts, call.result_element_type()).datum()))
 }
 
 /// `encrypted_filter_in(cstring)`: refused, with what to write instead.

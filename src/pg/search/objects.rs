@@ -32,7 +32,7 @@ impl Objects {
         Expr::of_type(self.filter, filter)
     }
 
-    /// A call of `pgseal.<name>(arguments)` that returns a filter.
+    /// A call of `pgseal.<name>(arguments)` that returns a filter or several.
     pub fn filter_call(
         &self,
         name: &'static CStr,
@@ -51,5 +51,12 @@ impl Objects {
     pub fn operator(&self, name: &'static CStr, left: Expr, right: Expr) -> Option<Expr> {
         let operator = objects::operator(name, left.base_type(), right.base_type())?;
         Expr::of_operator(operator, left, right)
+    }
+
+    /// `left OPERATOR(pgseal.<name>) ANY (pgseal.filter_parts(filter))`.
+    pub fn operator_any(&self, name: &'static CStr, left: Expr, filter: Expr) -> Option<Expr> {
+        let parts = self.filter_call(c"filter_parts", &[self.filter], &[filter])?;
+        let operator = objects::operator(name, left.base_type(), self.filter)?;
+        Expr::of_operator_any(operator, left, parts)
     }
 }

@@ -96,7 +96,7 @@ fn ask(call: Call, answers: impl FnOnce(&Filter<'_>, i32) -> bool) -> Returned {
         return Ok(None);
     }
     seal::with_kind(call, |kind, open: &mut OpenFilter| {
-        open.open(&filter, bytes.bytes())?;
+        open.open(&filter)?;
         open.load(value.bytes(), kind)?;
         Ok(open.answer()?.map(Into::into))
     })

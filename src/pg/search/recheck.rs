@@ -5,7 +5,7 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use crate::core::between::Between;
-use crate::core::filter::Filter;
+use crate::core::filter::{Filter, Identity};
 use crate::core::header::{Content, parse_head};
 use crate::core::memory::{self, OutOfMemory};
 use crate::core::policy::Policy;
@@ -61,7 +61,7 @@ impl OpenDocument {
 
 /// An opened filter, ready for the recheck.
 pub struct OpenFilter {
-    bytes: Vec<u8>,
+    of: Option<Identity>,
     question: Question<Owned>,
     /// How the text in a document is reached, where the question is about one.
     way: Vec<Step>,
@@ -71,7 +71,7 @@ pub struct OpenFilter {
 impl Default for OpenFilter {
     fn default() -> Self {
         OpenFilter {
-            bytes: Vec::new(),
+            of: None,
             question: Question::ContainsAny(Vec::new()),
             way: Vec::new(),
             value: OpenDocument::default(),
@@ -81,11 +81,12 @@ impl Default for OpenFilter {
 
 impl OpenFilter {
     /// Opens `filter`, only when it is another one than before.
-    pub fn open(&mut self, filter: &Filter<'_>, bytes: &[u8]) -> Result<(), PgError> {
-        if self.bytes == bytes {
+    pub fn open(&mut self, filter: &Filter<'_>) -> Result<(), PgError> {
+        let identity = filter.identity();
+        if self.of == Some(identity) {
             return Ok(());
         }
-        self.bytes.clear();
+        self.of = None;
         filters::with_question(filter, |question| {
             if let Question::Text(query) = &question {
                 self.way = way_of(query)?;
@@ -96,7 +97,7 @@ impl OpenFilter {
             };
             Ok(())
         })?;
-        self.bytes = memory::copy(bytes)?;
+        self.of = Some(identity);
         Ok(())
     }
 

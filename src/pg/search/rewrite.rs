@@ -70,15 +70,20 @@ impl Asked {
         }
     }
 
-    /// `value @~ filter` and `value @>| filter`, of a list that is not known yet.
+    /// `value @~ ANY (filter_parts(filter))` and `value @>| filter`, of a list that is not known yet.
     fn halves_of_list(&self, objects: &Objects, filter: Expr) -> Option<(Expr, Expr)> {
-        let narrow = objects.operator(c"@~", self.value.copy(), filter.copy())?;
+        let narrow = objects.operator_any(c"@~", self.value.copy(), filter.copy())?;
         Some((narrow, objects.operator(c"@>|", self.value.copy(), filter)?))
     }
 
-    /// `value @~ filter` and `value @># query`, which is the filter itself or what it was made from.
+    /// `value @~ filter`, or `value @~ ANY (filter_parts(filter))` of a long one, and `value @># query`, which is the filter
+    /// itself or what it was made from.
     fn halves(&self, objects: &Objects, filter: Expr, query: Option<Expr>) -> Option<(Expr, Expr)> {
-        let narrow = objects.operator(c"@~", self.value.copy(), filter.copy())?;
+        let narrow = if is_long(objects, filter) {
+            objects.operator_any(c"@~", self.value.copy(), filter.copy())?
+        } else {
+            objects.operator(c"@~", self.value.copy(), filter.copy())?
+        };
         let (value, query) = match (self.answers, query) {
             // A filter says itself whose values it is for.
             (_, None) => (self.value.copy(), filter),
@@ -433,6 +438,18 @@ fn refreshed(objects: &Objects, filter: Vec<u8>) -> Option<Expr> {
     objects.filter_call(c"refresh", &[objects.filter], &[constant])
 }
 
+/// The constant filter in `refresh(<constant filter>)`.
+fn constant_in(objects: &Objects, filter: Expr) -> Option<Varlena> {
+    let refresh = objects.function(c"refresh", &[objects.filter])?;
+    filter.arguments_of(refresh)?.first()?.constant()
+}
+
+/// A constant filter with more keys than one search through the index should look for.
+fn is_long(objects: &Objects, filter: Expr) -> bool {
+    let constant = constant_in(objects, filter);
+    constant.is_some_and(|bytes| Filter::parse(bytes.bytes()).is_ok_and(|filter| filter.is_long()))
+}
+
 /// `filter_for(query, keyring)`, with 0 for the session's keyring.
 fn filter_for(objects: &Objects, query: Expr, keyring: i32) -> Option<Expr> {
     let keyring = Expr::of_int4(keyring);
@@ -445,9 +462,7 @@ fn for_column(objects: &Objects, asked: &Asked, filter: Expr) -> Result<Expr, Pg
     if let Some(named) = named_for_column(objects, column, filter)? {
         return Ok(named);
     }
-    let folded =
-        objects.function(c"refresh", &[objects.filter]).and_then(|refresh| filter.arguments_of(refresh));
-    let Some(constant) = folded.and_then(|arguments| arguments.first()?.constant()) else {
+    let Some(constant) = constant_in(objects, filter) else {
         return Ok(in_column(objects, column, filter));
     };
     let folded = Filter::parse(constant.bytes())?;
