@@ -1,5 +1,7 @@
 //! `=` and `<>` of `encrypted_text` and text, and of `encrypted_jsonb` and jsonb.
 
+use std::rc::Rc;
+
 use pgrx::pg_sys;
 
 use crate::core::header::{Head, parse_head};
@@ -11,6 +13,7 @@ use crate::pg::raw::node::Expr;
 use crate::pg::raw::{jsonb, text};
 use crate::pg::session::{Checked, Privilege};
 use crate::pg::values::accessor::{self, Side};
+use crate::pg::values::grouping::Opened;
 use crate::pg::values::seal::{self, JSONB, OpenValue, TEXT};
 use crate::pg::values::{choice, grouping};
 
@@ -70,30 +73,43 @@ fn are_equal_documents(call: Call) -> Result<bool, PgError> {
     Ok(jsonb::order(&left, &right).is_eq())
 }
 
+/// What a call site knows about its two documents.
+#[derive(Default)]
+struct Documents {
+    sides: [Checked; 2],
+    opened: Opened,
+}
+
 /// A side of a comparison of documents. Whole ones tell all: with `search` alone where everything is declared.
-fn document(call: Call, index: usize) -> Result<Owned, PgError> {
+fn document(call: Call, index: usize) -> Result<Rc<Owned>, PgError> {
     let value = call.varlena(index);
     if call.argument_type(index) == pg_sys::JSONBOID {
-        return Ok(Owned::new(value.bytes())?);
+        return Ok(Rc::new(Owned::new(value.bytes())?));
     }
     let (head, _) = parse_head(value.bytes())?;
-    let index = origin(call, index, head);
-    let is_literal = call.argument_expression(index).is_some_and(Expr::is_literal);
-    let opened = if is_literal && head.transit {
-        seal::open_for(value.bytes(), &JSONB, Privilege::Search)?
-    } else {
-        choice::require_seen(call, index, head.keyring)?;
-        call.with_cache(|sides: &mut [Checked; 2]| {
+    let origin = origin(call, index, head);
+    let is_literal = call.argument_expression(origin).is_some_and(Expr::is_literal);
+    if is_literal && head.transit {
+        let opened = seal::open_for(value.bytes(), &JSONB, Privilege::Search)?;
+        return Ok(Rc::new(Owned::new(opened.datum()?.bytes())?));
+    }
+    choice::require_seen(call, origin, head.keyring)?;
+    call.with_cache(|site: &mut Documents| {
+        let Documents { sides, opened } = site;
+        let checked = &mut sides[origin];
+        let mut open = || -> Result<Owned, PgError> {
             let declared = |policy: &Policy| Ok(policy.covers_everything());
-            seal::locate_to_look(value.bytes(), &JSONB, &mut sides[index], declared)?.open()
-        })?
-    };
-    Ok(Owned::new(opened.datum()?.bytes())?)
+            let opened = seal::locate_to_look(value.bytes(), &JSONB, checked, declared)?.open()?;
+            Ok(Owned::new(opened.datum()?.bytes())?)
+        };
+        grouping::joined(call.datum(index), &JSONB, opened, &mut open).unwrap_or_else(|| Ok(Rc::new(open()?)))
+    })
 }
 
 enum Operand {
     Plain(Varlena),
     Sealed(OpenValue),
+    Joined(Rc<Owned>),
 }
 
 impl Operand {
@@ -101,6 +117,7 @@ impl Operand {
         match self {
             Operand::Plain(text) => text.bytes(),
             Operand::Sealed(value) => value.content(),
+            Operand::Joined(value) => value.bytes(),
         }
     }
 
@@ -108,14 +125,15 @@ impl Operand {
         match self {
             Operand::Plain(text) => Ok(text.datum()),
             Operand::Sealed(value) => Ok(value.datum()?.datum()),
+            Operand::Joined(value) => Ok(value.datum()),
         }
     }
 }
 
 /// A text brings a collation, as a column has it or COLLATE says. Ours have none: they are equal by their bytes.
 fn compare(call: Call, wanted: bool, left: Operand, right: Operand) -> Returned {
-    let by_bytes =
-        matches!((&left, &right), (Operand::Sealed(_), Operand::Sealed(_))) || call.has_default_collation();
+    let has_text = matches!(left, Operand::Plain(_)) || matches!(right, Operand::Plain(_));
+    let by_bytes = !has_text || call.has_default_collation();
     let equal = if by_bytes {
         left.bytes() == right.bytes()
     } else {
@@ -126,7 +144,10 @@ fn compare(call: Call, wanted: bool, left: Operand, right: Operand) -> Returned 
 
 /// What a call site knows about its two sealed arguments.
 #[derive(Default)]
-struct Sides([Option<(Side, Checked)>; 2]);
+struct Sides {
+    of: [Option<(Side, Checked)>; 2],
+    opened: Opened,
+}
 
 /// Which argument of the statement a value is: in a list that is hashed, literals are what it has.
 fn origin(call: Call, index: usize, head: Head) -> usize {
@@ -138,13 +159,18 @@ fn text_operand(call: Call, index: usize) -> Result<Operand, PgError> {
     let bytes = call.varlena(index);
     let (head, _) = parse_head(bytes.bytes())?;
     let origin = origin(call, index, head);
-    let value = call.with_cache(|sides: &mut Sides| {
+    call.with_cache(|sides: &mut Sides| {
+        let Sides { of, opened } = sides;
         let (side, checked) =
-            sides.0[origin].get_or_insert_with(|| (accessor::side(call, origin), Checked::default()));
-        if *side != Side::Literal {
-            choice::require_seen(call, origin, head.keyring)?;
+            of[origin].get_or_insert_with(|| (accessor::side(call, origin), Checked::default()));
+        if *side == Side::Literal {
+            return Ok(Operand::Sealed(side.open(bytes.bytes(), checked)?));
         }
-        side.open(bytes.bytes(), checked)
-    })?;
-    Ok(Operand::Sealed(value))
+        choice::require_seen(call, origin, head.keyring)?;
+        let open = || Ok(Owned::new(side.open(bytes.bytes(), checked)?.content())?);
+        match grouping::joined(call.datum(index), &TEXT, opened, open) {
+            Some(joined) => Ok(Operand::Joined(joined?)),
+            None => Ok(Operand::Sealed(side.open(bytes.bytes(), checked)?)),
+        }
+    })
 }

@@ -1,10 +1,10 @@
 //! What sorts, groups and joins encrypted values: their plaintexts do, which stay in this process. What PostgreSQL writes to
 //! temporary files is ciphertext, and hashes under a key that nobody else has.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
-use std::rc::Rc;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::{Rc, Weak};
 
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
@@ -12,7 +12,9 @@ use pgrx::pg_sys;
 use crate::core::group_key::GroupKey;
 use crate::core::header::parse_head;
 use crate::core::memory;
+use crate::core::numbered::Numbered;
 use crate::core::policy::Policy;
+use crate::core::recent::Recent;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::{Owned, Stored, detoast};
@@ -25,14 +27,10 @@ thread_local! {
     static KEY: OnceCell<GroupKey> = const { OnceCell::new() };
 }
 
-/// Memory for an entry beside its bytes.
-const ENTRY: usize = 128;
-
 /// What a value may be decrypted for.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy)]
 enum Purpose {
     /// To be told from others: what `=` needs.
-    #[default]
     Group,
     /// To be put in order: `decrypt`.
     Order,
@@ -59,62 +57,146 @@ fn is_declared(kind: &Kind, policy: &Policy) -> bool {
 }
 
 /// Plaintexts of values that come up again and again, wiped when it is dropped.
-#[derive(Default)]
-struct Opened {
-    purpose: Purpose,
-    checked: Checked,
+pub struct Opened {
     /// The role and the state of keys and grants that they were opened under.
     under: Option<(pg_sys::Oid, u64)>,
-    /// By the sealed bytes.
-    found: HashMap<Vec<u8>, Rc<Owned>>,
-    bytes: usize,
+    recent: Recent<Rc<Owned>>,
+    /// The value that was opened last and not kept: its sealed bytes and its plaintext.
+    last: Vec<u8>,
+    last_plain: Option<Rc<Owned>>,
+}
+
+impl Default for Opened {
+    fn default() -> Self {
+        Opened { under: None, recent: Recent::new(sort::budget()), last: Vec::new(), last_plain: None }
+    }
 }
 
 impl Opened {
-    fn to(purpose: Purpose) -> Self {
-        Opened { purpose, ..Opened::default() }
-    }
-
-    fn open(&mut self, value: pg_sys::Datum, kind: &Kind) -> Result<Rc<Owned>, PgError> {
-        Ok(Rc::new(self.purpose.open(value, kind, &mut self.checked)?))
-    }
-
-    fn forget(&mut self) {
-        self.found.clear();
-        self.bytes = 0;
-    }
-
-    /// A value's plaintext; all others are forgotten where there is no more room.
-    fn plain(&mut self, value: pg_sys::Datum, kind: &Kind) -> Result<Rc<Owned>, PgError> {
+    /// What is known of a value for the role and the keys of now.
+    fn known(&mut self, sealed: &[u8]) -> Result<Option<Rc<Owned>>, PgError> {
         let under = Some(session::now());
         if self.under != under {
-            self.forget();
+            self.recent.clear();
+            self.last_plain = None;
             self.under = under;
         }
+        if let Some(plain) = self.last_plain.as_ref().filter(|_| self.last == sealed) {
+            return Ok(Some(plain.clone()));
+        }
+        Ok(self.recent.get(sealed)?.cloned())
+    }
+
+    /// A value's plaintext, which is kept.
+    pub fn plain(
+        &mut self,
+        value: pg_sys::Datum,
+        open: impl FnOnce() -> Result<Owned, PgError>,
+    ) -> Result<Rc<Owned>, PgError> {
         let stored = Stored::of(value);
-        if let Some(plain) = self.found.get(stored.bytes()) {
-            return Ok(plain.clone());
+        if let Some(plain) = self.known(stored.bytes())? {
+            return Ok(plain);
         }
-        let plain = self.open(value, kind)?;
-        let bytes = stored.bytes().len() + plain.bytes().len() + ENTRY;
-        if self.bytes + bytes > sort::budget() {
-            self.forget();
+        let plain = Rc::new(open()?);
+        // Opening may have brought news of keys and grants.
+        if self.under == Some(session::now()) {
+            self.recent.put(stored.bytes(), plain.clone(), plain.bytes().len())?;
         }
-        self.bytes += bytes;
-        insert(&mut self.found, memory::copy(stored.bytes())?, plain.clone())?;
         Ok(plain)
     }
 
-    fn order(&mut self, left: pg_sys::Datum, right: pg_sys::Datum, kind: &Kind) -> Result<Ordering, PgError> {
-        let (left, right) = (self.plain(left, kind)?, self.plain(right, kind)?);
-        Ok(order(kind, &left, &right))
+    /// The plaintext of a value that is looked at again before any other, if at all.
+    fn passing(
+        &mut self,
+        value: pg_sys::Datum,
+        open: impl FnOnce() -> Result<Owned, PgError>,
+    ) -> Result<Rc<Owned>, PgError> {
+        let stored = Stored::of(value);
+        if let Some(plain) = self.known(stored.bytes())? {
+            return Ok(plain);
+        }
+        self.last_plain = None;
+        let plain = Rc::new(open()?);
+        self.last.clear();
+        memory::append(&mut self.last, stored.bytes())?;
+        self.last_plain = (self.under == Some(session::now())).then(|| plain.clone());
+        Ok(plain)
     }
 }
 
-fn insert<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V) -> Result<(), PgError> {
-    map.try_reserve(1).map_err(|_| memory::OutOfMemory)?;
-    map.insert(key, value);
-    Ok(())
+thread_local! {
+    /// Texts and documents that are grouped, as long as anybody groups them: what hashes a value and what compares it are
+    /// different functions.
+    static GROUPED: [RefCell<Weak<RefCell<Opened>>>; 2] = Default::default();
+}
+
+/// What a hash join or a group has of values of this type; `None` where nobody hashes any.
+fn grouped(kind: &Kind) -> Option<Rc<RefCell<Opened>>> {
+    GROUPED.with(|grouped| grouped[usize::from(is_text(kind))].borrow().upgrade())
+}
+
+/// The plaintext of a value that a hash join compares, which may have been opened to be hashed: then the role may compare it
+/// wherever it comes from. `None` where nobody hashes.
+pub fn joined(
+    value: pg_sys::Datum,
+    kind: &Kind,
+    site: &mut Opened,
+    open: impl FnOnce() -> Result<Owned, PgError>,
+) -> Option<Result<Rc<Owned>, PgError>> {
+    let grouped = grouped(kind)?;
+    let known = grouped.borrow_mut().known(Stored::of(value).bytes());
+    Some(match known {
+        Ok(None) => site.plain(value, open),
+        Ok(Some(plain)) => Ok(plain),
+        Err(error) => Err(error),
+    })
+}
+
+/// What a call site keeps that groups values.
+#[derive(Default)]
+struct Grouping {
+    checked: Checked,
+    opened: Option<Rc<RefCell<Opened>>>,
+}
+
+impl Grouping {
+    fn of(&mut self, kind: &Kind) -> (&mut Checked, Rc<RefCell<Opened>>) {
+        let shared = self.opened.get_or_insert_with(|| {
+            GROUPED.with(|grouped| {
+                let mut shared = grouped[usize::from(is_text(kind))].borrow_mut();
+                shared.upgrade().unwrap_or_else(|| {
+                    let opened = Rc::default();
+                    *shared = Rc::downgrade(&opened);
+                    opened
+                })
+            })
+        });
+        (&mut self.checked, shared.clone())
+    }
+
+    fn hashed(&mut self, value: pg_sys::Datum, kind: &Kind) -> Result<Rc<Owned>, PgError> {
+        let (checked, opened) = self.of(kind);
+        opened.borrow_mut().passing(value, || Purpose::Group.open(value, kind, checked))
+    }
+
+    fn plain(&mut self, value: pg_sys::Datum, kind: &Kind) -> Result<Rc<Owned>, PgError> {
+        let (checked, opened) = self.of(kind);
+        opened.borrow_mut().plain(value, || Purpose::Group.open(value, kind, checked))
+    }
+}
+
+/// What one call site or one sort puts in order.
+#[derive(Default)]
+struct Ordered {
+    checked: Checked,
+    opened: Opened,
+}
+
+impl Ordered {
+    fn plain(&mut self, value: pg_sys::Datum, kind: &Kind) -> Result<Rc<Owned>, PgError> {
+        let Ordered { checked, opened } = self;
+        opened.plain(value, || Purpose::Order.open(value, kind, checked))
+    }
 }
 
 fn order(kind: &Kind, left: &Owned, right: &Owned) -> Ordering {
@@ -125,60 +207,19 @@ fn is_text(kind: &Kind) -> bool {
     std::ptr::eq(kind, &raw const TEXT)
 }
 
-/// Distinct plaintexts, each with a number that stands for it: equal values get the same one. What does not fit any more has
-/// none, and never gets one.
-#[derive(Default)]
-struct Numbered {
-    hasher: RandomState,
-    plain: Vec<Rc<Owned>>,
-    by_hash: HashMap<u64, Vec<usize>>,
-    /// By the sealed bytes.
-    found: HashMap<Vec<u8>, usize>,
-    bytes: usize,
-    is_full: bool,
-}
-
-impl Numbered {
-    /// Stands for what has no number.
-    const NONE: u64 = u64::MAX;
-
-    fn number(&mut self, stored: &[u8], plain: Rc<Owned>, kind: &Kind) -> Result<u64, PgError> {
-        let hash = if is_text(kind) { self.hasher.hash_one(plain.bytes()) } else { jsonb::hash(&plain) };
-        let known = self.by_hash.get(&hash).into_iter().flatten();
-        let known = known.copied().find(|at| order(kind, &self.plain[*at], &plain).is_eq());
-        let bytes = stored.len() + ENTRY + if known.is_some() { 0 } else { plain.bytes().len() + ENTRY };
-        self.is_full |= self.bytes + bytes > sort::budget();
-        if self.is_full {
-            return Ok(known.map_or(Self::NONE, |at| at as u64));
-        }
-        self.bytes += bytes;
-        let at = known.unwrap_or(self.plain.len());
-        if known.is_none() {
-            memory::push(&mut self.plain, plain)?;
-            self.by_hash.try_reserve(1).map_err(|_| memory::OutOfMemory)?;
-            memory::push(self.by_hash.entry(hash).or_default(), at)?;
-        }
-        insert(&mut self.found, memory::copy(stored)?, at)?;
-        Ok(at as u64)
-    }
-
-    fn plain(&self, number: u64) -> Option<&Owned> {
-        usize::try_from(number).ok().and_then(|at| self.plain.get(at)).map(Rc::as_ref)
-    }
-}
-
 /// The order of one sort.
 struct Sort {
     kind: &'static Kind,
-    opened: Opened,
-    numbered: Numbered,
+    hasher: RandomState,
+    ordered: Ordered,
+    numbered: Numbered<Rc<Owned>>,
 }
 
 impl Sort {
     fn plain(&mut self, value: pg_sys::Datum) -> Result<Rc<Owned>, PgError> {
-        match self.numbered.found.get(Stored::of(value).bytes()) {
-            Some(at) => Ok(self.numbered.plain[*at].clone()),
-            None => self.opened.plain(value, self.kind),
+        match self.numbered.of(Stored::of(value).bytes()) {
+            Some(plain) => Ok(plain.clone()),
+            None => self.ordered.plain(value, self.kind),
         }
     }
 }
@@ -186,15 +227,22 @@ impl Sort {
 impl Order for Sort {
     fn compare(&mut self, left: pg_sys::Datum, right: pg_sys::Datum) -> Result<Ordering, PgError> {
         let (left, right) = (self.plain(left)?, self.plain(right)?);
-        Ok(order(self.kind, &left, &right))
+        Ok(if Rc::ptr_eq(&left, &right) { Ordering::Equal } else { order(self.kind, &left, &right) })
     }
 
     fn shorten(&mut self, value: pg_sys::Datum) -> Result<u64, PgError> {
-        let plain = self.opened.open(value, self.kind)?;
-        self.numbered.number(Stored::of(value).bytes(), plain, self.kind)
+        let kind = self.kind;
+        let plain = Rc::new(Purpose::Order.open(value, kind, &mut self.ordered.checked)?);
+        let hash = if is_text(kind) { self.hasher.hash_one(plain.bytes()) } else { jsonb::hash(&plain) };
+        let bytes = plain.bytes().len();
+        let equal = |left: &Rc<Owned>, right: &Rc<Owned>| order(kind, left, right).is_eq();
+        Ok(self.numbered.number(Stored::of(value).bytes(), (plain, bytes), hash, equal)?)
     }
 
     fn compare_short(&self, left: u64, right: u64) -> Ordering {
+        if left == right {
+            return Ordering::Equal;
+        }
         match (self.numbered.plain(left), self.numbered.plain(right)) {
             (Some(left), Some(right)) => order(self.kind, left, right),
             // The values themselves are looked at.
@@ -214,7 +262,8 @@ pub fn jsonb_order(call: Call) -> Returned {
 }
 
 fn sorted(call: Call, kind: &'static Kind) -> Returned {
-    let sort = Sort { kind, opened: Opened::to(Purpose::Order), numbered: Numbered::default() };
+    let numbered = Numbered::new(sort::budget());
+    let sort = Sort { kind, hasher: RandomState::new(), ordered: Ordered::default(), numbered };
     sort::support(call, Box::new(sort));
     // It returns void, which is not NULL.
     Ok(Some(pg_sys::Datum::from(0)))
@@ -227,9 +276,8 @@ pub fn no_index(_call: Call) -> Returned {
 
 /// `hash(encrypted_*)`: equal for values whose plaintexts are equal, in this process.
 pub fn hash(call: Call) -> Returned {
-    let plain = seal::with_kind(call, |kind, checked: &mut Checked| {
-        let plain =
-            listed(call, kind).unwrap_or_else(|| Purpose::Group.open(call.datum(0), kind, checked))?;
+    let plain = seal::with_kind(call, |kind, grouping: &mut Grouping| {
+        let plain = listed(call, kind).unwrap_or_else(|| grouping.hashed(call.datum(0), kind))?;
         Ok::<_, PgError>((kind, plain))
     });
     let (kind, plain) = plain?;
@@ -245,7 +293,7 @@ pub fn hash(call: Call) -> Returned {
 }
 
 /// A literal of a list that is hashed: whoever may compare it need not have typed it, as in a view.
-fn listed(call: Call, kind: &Kind) -> Option<Result<Owned, PgError>> {
+fn listed(call: Call, kind: &Kind) -> Option<Result<Rc<Owned>, PgError>> {
     if !call.searches_list() || !is_text(kind) {
         return None;
     }
@@ -253,7 +301,7 @@ fn listed(call: Call, kind: &Kind) -> Option<Result<Owned, PgError>> {
     let is_literal = parse_head(value.bytes()).is_ok_and(|(head, _)| head.transit);
     is_literal.then(|| {
         let opened = seal::open_literal(value.bytes())?;
-        Ok(Owned::new(opened.content())?)
+        Ok(Rc::new(Owned::new(opened.content())?))
     })
 }
 
@@ -268,15 +316,17 @@ pub fn are_equal(call: Call, kind: &'static Kind) -> Result<bool, PgError> {
             return Ok(equal);
         }
     }
-    let order = call.with_cache(|opened: &mut Opened| opened.order(left, right, kind))?;
-    Ok(order == Ordering::Equal)
+    call.with_cache(|grouping: &mut Grouping| {
+        let (left, right) = (grouping.plain(left, kind)?, grouping.plain(right, kind)?);
+        Ok(order(kind, &left, &right).is_eq())
+    })
 }
 
 /// What `<` and the like find, for a role that may decrypt.
 fn ordered(call: Call) -> Result<Ordering, PgError> {
-    seal::with_kind(call, |kind, opened: &mut Opened| {
-        opened.purpose = Purpose::Order;
-        opened.order(call.datum(0), call.datum(1), kind)
+    seal::with_kind(call, |kind, ordered: &mut Ordered| {
+        let (left, right) = (ordered.plain(call.datum(0), kind)?, ordered.plain(call.datum(1), kind)?);
+        Ok(order(kind, &left, &right))
     })
 }
 

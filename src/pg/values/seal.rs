@@ -507,8 +507,17 @@ pub fn look(
         if_made_here = matches!(looked, Err(PgError::Undeclared(_))) && head.index_version == 0;
         if if_made_here { Ok(()) } else { looked }
     })?;
-    let value = if if_made_here { located.open_made_here()? } else { located.open()? };
-    Ok(Owned::new(value.datum()?.bytes())?)
+    match located.bare_length() {
+        Some(length) if !if_made_here => {
+            let mut owned = Owned::default();
+            owned.fill(length, |room| located.open_into(room))?;
+            Ok(owned)
+        }
+        _ => {
+            let value = if if_made_here { located.open_made_here()? } else { located.open()? };
+            Ok(Owned::new(value.datum()?.bytes())?)
+        }
+    }
 }
 
 /// Decrypts a value for internal use, where the plaintext does not leave, for a role with `privilege`.
