@@ -249,7 +249,7 @@ fn what_the_server_denies_is_denied() {
     assert!(is_denied(kms.rewrap("main", &CONTEXT, &wrapped)));
     assert!(is_denied(bao.kms("s.not-a-token").unwrap("main", &CONTEXT, &wrapped)));
     bao.directory.put("token", "two tokens\n");
-    assert!(matches!(kms.unwrap("main", &CONTEXT, &wrapped), Err(KmsError::Local(_))));
+    assert!(matches!(kms.unwrap("main", &CONTEXT, &wrapped), Err(KmsError::File { .. })));
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn a_wrong_role_or_secret_is_denied() {
         assert!(is_denied(kms.unwrap("main", &CONTEXT, &wrapped)));
     }
     let missing = open(&bao.endpoint(), &login(VaultAuth::AppRole, &role, "/nonexistent".into())).unwrap();
-    assert!(matches!(missing.unwrap("main", &CONTEXT, &wrapped), Err(KmsError::Local(_))));
+    assert!(matches!(missing.unwrap("main", &CONTEXT, &wrapped), Err(KmsError::File { .. })));
     let mounted_elsewhere = {
         let mut settings = login(VaultAuth::AppRole, &role, bao.directory.0.join("secret"));
         settings.vault.mount = Some("other".into());

@@ -308,7 +308,7 @@ fn refused_and_missing_credentials_are_told_apart() {
     set("AZURE_CLIENT_SECRET", "wrong");
     assert!(matches!(azure(), KmsError::Denied(text) if text.contains("no token")));
     set("AZURE_CLIENT_SECRET_FILE", clouds.file("missing"));
-    assert!(matches!(azure(), KmsError::Local(_)));
+    assert!(matches!(azure(), KmsError::File { .. }));
     set("AZURE_CLIENT_SECRET_FILE", clouds.put("secret", "s~cr&t+1"));
     set("AZURE_TENANT_ID", "../canary");
     assert!(matches!(azure(), KmsError::Setting(text) if text.contains("AZURE_TENANT_ID")));
@@ -339,7 +339,7 @@ fn refused_and_missing_credentials_are_told_apart() {
     }
     assert_eq!(with("token_uri", &json!("http://10.0.0.1/token")).class(), Class::Setting);
     set("GOOGLE_APPLICATION_CREDENTIALS", clouds.file("missing"));
-    assert!(matches!(google(), KmsError::Local(_)));
+    assert!(matches!(google(), KmsError::File { .. }));
     assert!(
         clouds.calls().iter().all(|call| call == "login" || call == "account"),
         "no request with no token"

@@ -68,7 +68,7 @@ pub(super) struct Url<'a> {
 impl<'a> Url<'a> {
     /// `wrong` is the error where it is not http or https and a host.
     pub fn parse(text: &'a str, wrong: KmsError) -> Result<Self, KmsError> {
-        let (scheme, rest) = text.split_once("://").ok_or(wrong)?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong.clone())?;
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let tls = match scheme {
             "https" => true,
@@ -83,7 +83,7 @@ impl<'a> Url<'a> {
 
     /// `scheme://host:port`, where nothing else was given and plain http stays on this machine.
     pub fn origin(text: &'a str, wrong: KmsError) -> Result<String, KmsError> {
-        let url = Url::parse(text, wrong)?;
+        let url = Url::parse(text, wrong.clone())?;
         if !matches!(url.path, "" | "/") {
             return Err(wrong);
         }

@@ -119,7 +119,7 @@ impl AzureKms {
             |bearer| {
                 let headers = [JSON, ("authorization", bearer)];
                 let request = Request { method: Method::POST, url: &url, headers: &headers, body: &body };
-                self.client.call(watch, &request, |answer| judge(answer, bad))
+                self.client.call(watch, &request, |answer| judge(answer, bad.clone()))
             },
         )
     }
@@ -189,7 +189,7 @@ impl AzureKms {
         query: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Fresh, KmsError> {
-        check_source(url, wrong)?;
+        check_source(url, wrong.clone())?;
         if url.contains('?') {
             return Err(wrong);
         }
@@ -334,7 +334,8 @@ fn refusal(data: &Value, bad: KmsError) -> KmsError {
     if outer == "BadParameter" {
         return bad;
     }
-    let known = REFUSALS.iter().find(|(code, _)| *code == inner || *code == outer).map(|(_, error)| *error);
+    let known =
+        REFUSALS.iter().find(|(code, _)| *code == inner || *code == outer).map(|(_, error)| error.clone());
     known.unwrap_or(KmsError::Denied("it refused the request for another reason; its log tells"))
 }
 

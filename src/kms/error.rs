@@ -1,7 +1,11 @@
-//! What can go wrong with a KMS. Every text is fixed: no URL, key name, token or remote body can get in.
+//! What can go wrong with a KMS. Every text is fixed but for names of files on this server, which settings name too: no URL,
+//! key name, token or remote body can get in.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 /// A failed call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KmsError {
     /// The endpoint's text is not usable.
     #[error("invalid KMS endpoint: {0}")]
@@ -27,6 +31,24 @@ pub enum KmsError {
     /// Something on this server: a key or token file, its permissions, its content.
     #[error("KMS files on this server: {0}")]
     Local(&'static str),
+    /// The same of a file or directory that has a name, with what the system says.
+    #[error("KMS files on this server: {what}: {}{}", path.display(), said(*reason))]
+    File {
+        /// What cannot be done.
+        what: &'static str,
+        /// With which.
+        path: PathBuf,
+        /// Why.
+        reason: Option<ErrorKind>,
+    },
+}
+
+fn said(reason: Option<ErrorKind>) -> String {
+    match reason {
+        None => String::new(),
+        Some(ErrorKind::NotFound) => ": it does not exist".into(),
+        Some(reason) => format!(": {reason}"),
+    }
 }
 
 /// What a caller does about a [`KmsError`].
@@ -52,9 +74,19 @@ impl KmsError {
             KmsError::Endpoint(_) | KmsError::Setting(_) => Class::Setting,
             KmsError::Denied(_) => Class::Denied,
             KmsError::Cancelled => Class::Cancelled,
-            KmsError::Unreachable(_) | KmsError::TimedOut | KmsError::Response(_) | KmsError::Local(_) => {
-                Class::Unavailable
-            }
+            KmsError::Unreachable(_)
+            | KmsError::TimedOut
+            | KmsError::Response(_)
+            | KmsError::Local(_)
+            | KmsError::File { .. } => Class::Unavailable,
+        }
+    }
+
+    /// The error of this server about the file or directory that it was met with.
+    pub(super) fn at(self, path: &Path, reason: Option<ErrorKind>) -> Self {
+        match self {
+            KmsError::Local(what) => KmsError::File { what, path: path.into(), reason },
+            other => other,
         }
     }
 }

@@ -77,12 +77,14 @@ impl FileKms {
 
     /// Keeps two writers from losing each other's version, which would lose data. A writer needs a moment.
     fn lock(&self) -> Result<File, KmsError> {
-        let directory = File::open(&self.directory)
-            .map_err(|_| KmsError::Local("the key directory is missing or cannot be opened"))?;
+        let directory = File::open(&self.directory).map_err(|error| {
+            KmsError::Local("the key directory cannot be opened").at(&self.directory, Some(error.kind()))
+        })?;
         let end = Instant::now() + LOCK_WAIT;
         while directory.try_lock().is_err() {
             if Instant::now() >= end {
-                return Err(KmsError::Local("another process is changing the key directory"));
+                let busy = KmsError::Local("another process is changing the key directory");
+                return Err(busy.at(&self.directory, None));
             }
             std::thread::sleep(LOCK_PAUSE);
         }
@@ -92,7 +94,9 @@ impl FileKms {
     /// Puts the whole file in place at once. Needs the lock.
     fn replace(&self, path: &Path, versions: &Versions) -> Result<(), KmsError> {
         let text = versions.text()?;
-        let failed = |_| KmsError::Local("a key file could not be written");
+        let failed = |error: std::io::Error| {
+            KmsError::Local("a key file could not be written in").at(&self.directory, Some(error.kind()))
+        };
         let draft = path.with_extension("key.new");
         // A draft left by a crash was never in use.
         let _ = std::fs::remove_file(&draft);
@@ -105,8 +109,15 @@ impl FileKms {
 
     fn create_directory(&self) -> Result<(), KmsError> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let above = KmsError::Local(
+                    "the key directory could not be created, for the one above it is missing",
+                );
+                Err(above.at(&self.directory, None))
+            }
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                Err(KmsError::Local("the key directory could not be created"))
+                let failed = KmsError::Local("the key directory could not be created");
+                Err(failed.at(&self.directory, Some(error.kind())))
             }
             _ => Ok(()),
         }
@@ -187,6 +198,10 @@ fn parse_line(line: &str) -> Option<(u32, RootKey)> {
 
 /// Reads a key file that is ours alone and not a link.
 fn load(path: &Path) -> Result<Versions, KmsError> {
+    read(path).map_err(|error| error.at(path, None))
+}
+
+fn read(path: &Path) -> Result<Versions, KmsError> {
     let missing = |error| missing(path, error);
     let looked_at = std::fs::symlink_metadata(path).map_err(missing)?;
     if !looked_at.is_file() {
@@ -210,11 +225,11 @@ fn load(path: &Path) -> Result<Versions, KmsError> {
 
 /// Taking the file away is how a key is revoked here; a directory that is not there may be an unmounted disk.
 fn missing(path: &Path, error: std::io::Error) -> KmsError {
-    let mounted = path.parent().is_some_and(Path::is_dir);
+    let directory = path.parent().unwrap_or(path);
     match error.kind() {
-        ErrorKind::NotFound if mounted => KmsError::Denied("there is no such key file"),
-        ErrorKind::NotFound => KmsError::Local("the key directory is missing"),
-        _ => KmsError::Local("a key file cannot be read"),
+        ErrorKind::NotFound if directory.is_dir() => KmsError::Denied("there is no such key file"),
+        ErrorKind::NotFound => KmsError::Local("the key directory is missing").at(directory, None),
+        reason => KmsError::Local("a key file cannot be read").at(path, Some(reason)),
     }
 }
 
@@ -242,9 +257,13 @@ fn unseal(versions: &Versions, context: &WrapContext, wrapped: &[u8]) -> Result<
     if wrapped.len() != WRAPPED_BYTES || wrapped[0] != FORMAT {
         return Err(malformed);
     }
-    let (header, rest) = wrapped.split_first_chunk::<HEADER_BYTES>().ok_or(malformed)?;
-    let (nonce, rest) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(malformed)?;
-    let (data, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(malformed)?;
+    let parts = || {
+        let (header, rest) = wrapped.split_first_chunk::<HEADER_BYTES>()?;
+        let (nonce, rest) = rest.split_first_chunk::<NONCE_BYTES>()?;
+        let (data, tag) = rest.split_last_chunk::<TAG_BYTES>()?;
+        Some((header, nonce, data, tag))
+    };
+    let (header, nonce, data, tag) = parts().ok_or(malformed)?;
     let version = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
     let secret = versions.get(version).ok_or(KmsError::Denied("that version of the KMS key is gone"))?;
     let mut root = RootKey::zeroed();

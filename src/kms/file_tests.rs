@@ -116,7 +116,7 @@ fn two_writers_do_not_lose_a_version() {
     let (_directory, kms) = Directory::new();
     kms.ensure_key("main").unwrap();
     let held = kms.lock().unwrap();
-    assert!(matches!(kms.rotate("main"), Err(KmsError::Local(_))));
+    assert!(matches!(kms.rotate("main"), Err(KmsError::File { .. })));
     drop(held);
     assert_eq!(kms.rotate("main"), Ok(2));
 }
@@ -124,7 +124,7 @@ fn two_writers_do_not_lose_a_version() {
 #[test]
 fn a_removed_key_is_a_denial_and_a_missing_directory_is_not() {
     let (directory, kms) = Directory::new();
-    assert!(matches!(kms.wrap("main", &CONTEXT, &root()), Err(KmsError::Local(_))));
+    assert!(matches!(kms.wrap("main", &CONTEXT, &root()), Err(KmsError::File { .. })));
     kms.ensure_key("main").unwrap();
     let wrapped = kms.wrap("main", &CONTEXT, &root()).unwrap();
     std::fs::remove_file(directory.0.join("main.key")).unwrap();
@@ -138,20 +138,20 @@ fn readable_linked_and_foreign_files_are_refused() {
     let path = directory.0.join("main.key");
     for mode in [0o640, 0o604, 0o620, 0o700] {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-        assert!(matches!(kms.wrap("main", &CONTEXT, &root()), Err(KmsError::Local(_))), "{mode:o}");
+        assert!(matches!(kms.wrap("main", &CONTEXT, &root()), Err(KmsError::File { .. })), "{mode:o}");
     }
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
     assert!(kms.wrap("main", &CONTEXT, &root()).is_ok());
     symlink(&path, directory.0.join("link.key")).unwrap();
-    assert!(matches!(kms.wrap("link", &CONTEXT, &root()), Err(KmsError::Local(_))));
-    assert!(matches!(kms.ensure_key("link"), Err(KmsError::Local(_))));
+    assert!(matches!(kms.wrap("link", &CONTEXT, &root()), Err(KmsError::File { .. })));
+    assert!(matches!(kms.ensure_key("link"), Err(KmsError::File { .. })));
     std::fs::create_dir(directory.0.join("dir.key")).unwrap();
-    assert!(matches!(kms.wrap("dir", &CONTEXT, &root()), Err(KmsError::Local(_))));
+    assert!(matches!(kms.wrap("dir", &CONTEXT, &root()), Err(KmsError::File { .. })));
     // Only root can give a file away; elsewhere this part has nothing to check.
     if std::os::unix::fs::chown(&path, Some(65534), None).is_ok()
         && rustix::process::geteuid().as_raw() != 65534
     {
-        assert!(matches!(kms.wrap("main", &CONTEXT, &root()), Err(KmsError::Local(_))));
+        assert!(matches!(kms.wrap("main", &CONTEXT, &root()), Err(KmsError::File { .. })));
     }
 }
 

@@ -29,18 +29,22 @@ pub(super) fn read_bounded(
 
 /// The one token that a file holds.
 pub(super) fn read_token(path: &Path, what: KmsError) -> Result<Token, KmsError> {
-    let bytes = read_file(path, TOKEN_LIMIT, what)?;
-    std::str::from_utf8(&bytes).ok().and_then(Token::parse).ok_or(what)
+    let bytes = read_file(path, TOKEN_LIMIT, what.clone())?;
+    std::str::from_utf8(&bytes).ok().and_then(Token::parse).ok_or_else(|| what.at(path, None))
 }
 
 /// A small regular file; `what` is the error otherwise. Looks first, because opening a pipe would hang.
 pub(super) fn read_file(path: &Path, limit: usize, what: KmsError) -> Result<Zeroizing<Vec<u8>>, KmsError> {
-    let regular = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-    if !regular {
-        return Err(what);
+    let read = std::fs::metadata(path).and_then(|metadata| {
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        std::fs::File::open(path).and_then(|mut file| read_bounded(&mut file, limit))
+    });
+    match read {
+        Ok(bytes) => bytes.ok_or_else(|| what.at(path, None)),
+        Err(error) => Err(what.at(path, Some(error.kind()))),
     }
-    let read = std::fs::File::open(path).and_then(|mut file| read_bounded(&mut file, limit));
-    read.ok().flatten().ok_or(what)
 }
 
 #[cfg(test)]

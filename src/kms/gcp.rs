@@ -262,7 +262,7 @@ fn refusal(data: &Value, argument: KmsError) -> KmsError {
     if status == "INVALID_ARGUMENT" {
         return argument;
     }
-    let known = REFUSALS.iter().find(|(name, _)| *name == status).map(|(_, error)| *error);
+    let known = REFUSALS.iter().find(|(name, _)| *name == status).map(|(_, error)| error.clone());
     known.unwrap_or(KmsError::Denied("it refused the request for another reason; its audit log tells"))
 }
 

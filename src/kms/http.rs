@@ -153,10 +153,11 @@ const UNUSABLE: Failure =
 
 fn authorities(path: &Path) -> Result<RootCerts, KmsError> {
     let unusable = KmsError::Local("the CA file cannot be read or is not PEM with at least one certificate");
-    let pem = read_file(path, CA_LIMIT, unusable)?;
+    let pem = read_file(path, CA_LIMIT, unusable.clone())?;
+    let unusable = unusable.at(path, None);
     let items: Result<Vec<PemItem>, _> = parse_pem(&pem).collect();
     let certificates: Vec<Certificate> =
-        items.map_err(|_| unusable)?.into_iter().filter_map(certificate).collect();
+        items.map_err(|_| unusable.clone())?.into_iter().filter_map(certificate).collect();
     if certificates.is_empty() {
         return Err(unusable);
     }

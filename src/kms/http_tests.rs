@@ -29,6 +29,6 @@ fn settings_are_checked_before_any_call() {
     assert!(matches!(Client::new(&timeless), Err(KmsError::Setting(_))));
     for path in ["/nonexistent", "/dev/zero", "/etc/passwd", "/tmp"] {
         let untrusted = Settings { ca_file: Some(path.into()), ..good.clone() };
-        assert!(matches!(Client::new(&untrusted), Err(KmsError::Local(_))), "{path}");
+        assert!(matches!(Client::new(&untrusted), Err(KmsError::File { .. })), "{path}");
     }
 }

@@ -158,7 +158,8 @@ impl VaultKms {
         }
         let unusable =
             KmsError::Local("the file with the role's secret cannot be read or does not hold one word");
-        let secret_file = self.login.secret_file.as_deref().or(secret_file).ok_or(unusable)?;
+        let secret_file =
+            self.login.secret_file.as_deref().or(secret_file).ok_or_else(|| unusable.clone())?;
         let secret = read_token(secret_file, unusable)?;
         let role = self.login.role.as_deref().unwrap_or_default();
         let fields = match self.login.auth {
@@ -324,7 +325,7 @@ fn judge(answer: Answer, wanted: &str) -> Result<Value, Failure> {
 }
 
 fn refusal(said: impl Fn(&str) -> bool) -> KmsError {
-    let known = REFUSALS.iter().find(|(words, _)| said(words)).map(|(_, error)| *error);
+    let known = REFUSALS.iter().find(|(words, _)| said(words)).map(|(_, error)| error.clone());
     known.unwrap_or(KmsError::Denied("it refused the request for another reason; its log tells"))
 }
 

@@ -280,6 +280,15 @@ pub fn is_endpoint_in_use(endpoint: &str) -> Result<bool, PgError> {
     Ok(found.unwrap_or(false))
 }
 
+/// The endpoint that the session has by SET is none that other sessions will have.
+pub fn is_endpoint_of_session() -> Result<bool, PgError> {
+    let found = Spi::get_one(
+        "SELECT source OPERATOR(pg_catalog.=) 'session' AND setting IS DISTINCT FROM reset_val
+           FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'pgseal.kms_endpoint'",
+    )?;
+    Ok(found.unwrap_or(false))
+}
+
 /// A new keyring row; the first one becomes the database's default.
 pub fn insert_keyring(
     id: i32,
@@ -392,6 +401,14 @@ pub fn in_place_problem(table: pg_sys::Oid, column: i16) -> Result<Option<String
         Err(spi::Error::InvalidPosition) => Ok(Some(format!("there is no column {column}"))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What a rule of `pgseal.protect` does to the plain columns of a table; `None` where there is no rule.
+pub fn protection(table: pg_sys::Oid) -> Result<Option<String>, PgError> {
+    Ok(Spi::get_one_with_args(
+        "SELECT (pgseal.protection_of(CAST($1 AS pg_catalog.regclass))).action",
+        &[table.into()],
+    )?)
 }
 
 /// The sessions that run these transactions, as pg_locks names them.

@@ -2,6 +2,8 @@
 //!
 //! No message carries a key, a value, a token or what a KMS answered.
 
+use std::borrow::Cow;
+
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, spi};
@@ -204,6 +206,12 @@ pub enum PgError {
     /// An index that would keep an order or hashes of plaintexts.
     #[error("an index of this kind would tell what encrypted values are")]
     NoIndex,
+    /// pgvector's indexes keep what they index.
+    #[error("an index of this kind would keep embeddings in plaintext")]
+    VectorIndex,
+    /// A unique index of encrypted values.
+    #[error("a unique index would tell which encrypted values are equal")]
+    UniqueIndex,
     /// A parallel worker sorts or groups: it has neither the session's credentials nor its log.
     #[error("a parallel worker cannot sort or group encrypted values")]
     InWorker,
@@ -288,7 +296,7 @@ impl PgError {
     pub fn raise(self) -> ! {
         let mut report = ErrorReport::new(self.code(), self.to_string(), "pgseal");
         if let Some(hint) = self.hint() {
-            report = report.set_hint(hint);
+            report = report.set_hint(hint.into_owned());
         }
         report.report(PgLogLevel::ERROR);
         unreachable!("an ERROR report does not return")
@@ -380,6 +388,8 @@ impl PgError {
             PgError::Catalog(_) => Code::ERRCODE_DATA_CORRUPTED,
             PgError::Unsupported | PgError::UnsupportedVector => Code::ERRCODE_UNDEFINED_FUNCTION,
             PgError::NoIndex
+            | PgError::VectorIndex
+            | PgError::UniqueIndex
             | PgError::UnorderedScan
             | PgError::SnapshotOfScan
             | PgError::IndexedExpression => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -402,7 +412,24 @@ impl PgError {
     }
 
     /// What to do next.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        let quoted = |name: &str| format!("'{}'", name.replace('\'', "''"));
+        Some(match self {
+            PgError::UnknownKeyring(name) => Cow::Owned(format!(
+                "SELECT pgseal.create_keyring({}) makes it; SELECT name FROM pgseal.keyrings lists the keyrings of this database.",
+                quoted(name)
+            )),
+            PgError::Privilege(name, privilege) => Cow::Owned(format!(
+                "SELECT pgseal.grant_keyring({}, 'role', ARRAY['{privilege}']) grants it. A parameter without a type is sealed \
+                 under the session's keyring first: SET pgseal.keyring to the column's, or cast it to jsonb or text.",
+                quoted(name)
+            )),
+            PgError::IndexedRow { error, .. } => return error.hint(),
+            _ => return self.fixed_hint().map(Cow::Borrowed),
+        })
+    }
+
+    fn fixed_hint(&self) -> Option<&'static str> {
         Some(match self {
             PgError::SealedText(_) | PgError::TextForm(_) | PgError::Sealed(_) => {
                 "Text that starts with \"pgseal:\" is read as an encrypted value. Was it cut or changed?"
@@ -433,9 +460,6 @@ impl PgError {
             PgError::Maintained(_) => {
                 "Call it again when that has ended: SELECT * FROM pg_stat_progress_vacuum; a longer lock_timeout waits longer."
             }
-            PgError::UnknownKeyring(_) => {
-                "SELECT name FROM pgseal.keyrings lists the keyrings of this database; SELECT pgseal.create_keyring('name') makes one."
-            }
             PgError::UnknownKeyringId(_) => {
                 "The keyring was not restored with the data: restore pgseal's tables from the same dump."
             }
@@ -449,10 +473,6 @@ impl PgError {
             }
             PgError::KeyState(..) => {
                 "A literal or DEFAULT may have been encrypted long ago: prepare the statement again or set the DEFAULT again."
-            }
-            PgError::Privilege(..) => {
-                "SELECT pgseal.grant_keyring('keyring', 'role', ARRAY['encrypt', 'search', 'decrypt']) grants it. A parameter \
-                 without a type is sealed under the session's keyring first: SET pgseal.keyring to the column's, or cast it to jsonb or text."
             }
             PgError::NotRevealed => {
                 "SET pgseal.reveal = on to run it, or prepare it again. CREATE TABLE AS and functions cannot run it at all."
@@ -469,9 +489,9 @@ impl PgError {
                 "The server's credentials go there. Leave kms_endpoint out, or name the server's own or one that a keyring has."
             }
             PgError::SealedRefused => "SET pgseal.accept_sealed = on allows it, as a restore needs it.",
-            PgError::Kms(_, KmsError::Local(_)) => {
-                "The server's user must be able to read these files. A key directory is made where the one above it exists and that \
-                 user may write to it."
+            PgError::Kms(_, KmsError::Local(_) | KmsError::File { .. }) => {
+                "The operating system's user of the server, mostly postgres, must own or be able to read these files: sudo install -d \
+                 -o postgres -m 700 directory. pgseal makes a key directory itself where that user may write to the one above it."
             }
             PgError::Kms(_, error) => match error.class() {
                 Class::Denied => "Access must be given back at the KMS; stored values are not touched.",
@@ -504,11 +524,19 @@ impl PgError {
                 "Add pgseal to shared_preload_libraries in postgresql.conf and restart the server."
             }
             PgError::Unsupported => {
-                "Filter with value @> '{\"key\": \"value\"}' or value ->> 'key' = 'value', or decrypt first: pgseal.decrypt(value)."
+                "Decrypt first: pgseal.decrypt(value). Filters are value @> '{\"key\": \"value\"}' and value ->> 'key' = 'value'."
             }
             PgError::NoIndex => {
                 "CREATE INDEX ON table USING gin (column) makes @>, ->> = and = fast. What is to be unique or a key must be \
                  another column: a number, or a keyed hash that the application makes."
+            }
+            PgError::VectorIndex => {
+                "CREATE INDEX ON table USING sealed_ivf (column encrypted_vector_cosine_ops), or with encrypted_vector_l2_ops or \
+                 encrypted_vector_ip_ops. The column says how many dimensions it has: encrypted_vector(keyring, 384)."
+            }
+            PgError::UniqueIndex => {
+                "Make the table anew after SELECT pgseal.protect(pattern, keyring, plain => ARRAY['column']), which leaves the column \
+                 plain, or have another column unique."
             }
             PgError::InWorker => {
                 "Run it again, or SET max_parallel_workers_per_gather = 0. session_preload_libraries = 'pgseal' plans it without."
@@ -531,7 +559,6 @@ impl PgError {
             PgError::UnboundColumn | PgError::ColumnWithoutDimensions => {
                 "ALTER TABLE table ALTER COLUMN column TYPE encrypted_vector(keyring, dimensions)"
             }
-            PgError::IndexedRow { error, .. } => return error.hint(),
             PgError::IndexPage { .. } => "REINDEX INDEX builds it anew from the table.",
             PgError::FilterText => "Make one with pgseal.filter('{\"key\": \"value\"}').",
             PgError::Vector(VectorError::Syntax(detail)) => return *detail,

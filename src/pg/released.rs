@@ -55,7 +55,7 @@ pub fn column_keys(call: Call) -> Returned {
 /// `kms_problem(text)`: what is wrong and what to do; nothing where all is well.
 pub fn kms_problem(call: Call) -> Returned {
     match monitor::problem_of_kms(&call.text(0)?)? {
-        Some(problem) => texts(&[&problem.to_string(), problem.hint().unwrap_or_default()]),
+        Some(problem) => texts(&[&problem.to_string(), &problem.hint().unwrap_or_default()]),
         None => texts(&[]),
     }
 }

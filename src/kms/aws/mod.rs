@@ -290,7 +290,7 @@ fn judge(answer: Answer) -> Result<Value, Failure> {
     }
     let code = error_code(&answer.body);
     let known = |list: &[(&str, KmsError)]| {
-        list.iter().find(|(name, _)| code.as_deref() == Some(name)).map(|(_, error)| *error)
+        list.iter().find(|(name, _)| code.as_deref() == Some(name)).map(|(_, error)| error.clone())
     };
     if let Some(error) = known(&PASSING) {
         return Err(Failure::Transient(error));

@@ -49,6 +49,12 @@ pub fn create_keyring(call: Call) -> Returned {
     let service = kms::open(endpoint.as_deref()).map_err(at_kms)?;
     kms::counted(|| service.ensure_key(&kms_key)).map_err(at_kms)?;
     warn_of_key_files(endpoint.as_deref());
+    if endpoint.is_none() && catalog::is_endpoint_of_session()? {
+        warning!(
+            "pgseal.kms_endpoint is set in this session alone: other sessions will not find the keyring's KMS. Set it in \
+             postgresql.conf, or give create_keyring a kms_endpoint"
+        );
+    }
 
     let wanted = (!call.is_null(4)).then(|| call.int4(4));
     let tags: HashSet<i32> = tables.keyring_ids(usize::MAX).into_iter().map(modifier::tag).collect();

@@ -64,7 +64,8 @@ fn use_token(call: Call, is_local: bool) -> Returned {
 pub fn kms_problem(call: Call) -> Returned {
     let problem = problem_of_kms(&call.text(0)?)?;
     let said = problem.as_ref().map(PgError::to_string);
-    record::row(call, [Field::Text(said.as_deref()), Field::Text(problem.as_ref().and_then(PgError::hint))])
+    let hint = problem.as_ref().and_then(PgError::hint);
+    record::row(call, [Field::Text(said.as_deref()), Field::Text(hint.as_deref())])
 }
 
 /// Asks a keyring's KMS for its active data key, whatever is cached.
