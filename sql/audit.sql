@@ -393,7 +393,9 @@ DECLARE
 BEGIN
     RETURN QUERY
         SELECT f.* FROM (SELECT * FROM pgseal.audit_catalogs(max_key_age) UNION ALL SELECT * FROM pgseal.audit_values() UNION ALL SELECT * FROM pgseal.audit_evaluations()
-                         UNION ALL SELECT * FROM pgseal.audit_settings() UNION ALL SELECT * FROM pgseal.audit_reveal()) f
+                         UNION ALL SELECT * FROM pgseal.audit_settings() UNION ALL SELECT * FROM pgseal.audit_reveal()
+                         UNION ALL SELECT 'warning', format('column %I of %s', u.column_name, u.relation), format('it is plain, and rule %s of pgseal.protect is about its table', u.pattern),
+                                          format('CALL pgseal.encrypt_table(%L) as its owner', u.relation) FROM pgseal.unprotected() u) f
          ORDER BY array_position(ARRAY['critical', 'warning', 'unknown', 'info'], f.severity), f.object, f.finding;
     FOR place IN
         SELECT v.*, pg_has_role(c.relowner, current_user, 'USAGE') AS is_ours FROM pgseal.value_columns() v JOIN pg_class c ON c.oid = v.relation

@@ -109,8 +109,18 @@ CREATE TABLE pgseal.privilege (
 COMMENT ON TABLE pgseal.privilege
     IS 'what roles may do with a keyring; role - is PUBLIC; what waits for a role that a restore did not find is for the role that gets the name';
 
+CREATE TABLE pgseal.protection (
+    pattern text CONSTRAINT protection_pkey PRIMARY KEY,
+    keyring int4,
+    action text NOT NULL CHECK (action IN ('encrypt', 'refuse', 'allow')),
+    types text[] NOT NULL,
+    plain name[] NOT NULL
+);
+COMMENT ON TABLE pgseal.protection IS 'the rules of pgseal.protect: what becomes of plain columns of new tables';
+
 SELECT pg_catalog.pg_extension_config_dump('pgseal.keyring', '');
 SELECT pg_catalog.pg_extension_config_dump('pgseal.data_key', '');
 SELECT pg_catalog.pg_extension_config_dump('pgseal.index_key', '');
 -- A dropped role would be dumped as a number, which may be another role elsewhere.
 SELECT pg_catalog.pg_extension_config_dump('pgseal.privilege', 'WHERE pgseal.is_missing(role) OR role = 0 OR role IN (SELECT oid FROM pg_catalog.pg_roles)');
+SELECT pg_catalog.pg_extension_config_dump('pgseal.protection', '');

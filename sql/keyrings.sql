@@ -182,9 +182,11 @@ CREATE FUNCTION pgseal.bound_column(keyring_id int4) RETURNS text
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
      WHERE NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f')
        AND a.atttypid = ANY ((SELECT pgseal.value_types())::oid[]) AND pgseal.keyring_of_typmod(a.atttypid, a.atttypmod) = keyring_id
+    UNION ALL
+    SELECT format('rule %s of pgseal.protect', p.pattern) FROM pgseal.protection p WHERE p.keyring = keyring_id
      LIMIT 1
 $$;
-COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column that is bound to a keyring, or NULL';
+COMMENT ON FUNCTION pgseal.bound_column(int4) IS 'internal: a column or a rule of protect that is bound to a keyring, or NULL';
 
 CREATE FUNCTION pgseal.drop_keyring(keyring text, force boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

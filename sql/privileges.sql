@@ -64,8 +64,8 @@ END $$;
 
 GRANT USAGE ON SCHEMA pgseal TO PUBLIC;
 -- An owner's pg_dump must be able to read the tables; they hold wrapped keys only.
-GRANT SELECT ON pgseal.keyring, pgseal.data_key, pgseal.index_key, pgseal.privilege, pgseal.manifest TO PUBLIC;
-GRANT SELECT ON pgseal.keyrings, pgseal.keys, pgseal.rotation_progress TO PUBLIC;
+GRANT SELECT ON pgseal.keyring, pgseal.data_key, pgseal.index_key, pgseal.privilege, pgseal.manifest, pgseal.protection TO PUBLIC;
+GRANT SELECT ON pgseal.keyrings, pgseal.keys, pgseal.rotation_progress, pgseal.protections TO PUBLIC;
 -- The number of decrypted values tells how many rows have a token, those that row-level security hides too.
 GRANT SELECT ON pgseal.stat TO pg_monitor;
 GRANT EXECUTE ON FUNCTION pgseal.counter(text), pgseal.shared_keys_held() TO pg_monitor;
@@ -221,6 +221,14 @@ BEGIN
             ('rotation_sessions', 'reencrypt calls it; pg_locks shows as much'),
             ('rotation_lag', 'reencrypt calls it'),
             ('report_rotation', 'reencrypt calls it'),
+            ('protection_of', 'the event triggers of protect call it; reads the catalogs'),
+            ('pattern_part', 'protection_of calls it'),
+            ('plain_columns', 'the event trigger of protect calls it; reads the catalogs'),
+            ('changed_columns', 'the event trigger of protect calls it'),
+            ('protecting_commands', 'the event trigger of protect calls it; reads the catalogs'),
+            ('refuse_plain', 'the event trigger of protect calls it'),
+            ('protect_table', 'the event trigger of protect calls it, as who makes the table'),
+            ('unprotected', 'audit calls it; reads the catalogs'),
             ('prepare_table', 'encrypt_table calls it'),
             ('describe_table', 'encrypt_table calls it'),
             ('columns_to_encrypt', 'encrypt_table calls it'),

@@ -3,6 +3,7 @@
 use super::grantees;
 use super::ivf::{handler, maintain, shape};
 use super::keyrings::{manage, monitor};
+use super::protect;
 use super::raw::call::sql_functions;
 use super::raw::subscript;
 use super::released;
@@ -233,4 +234,7 @@ sql_functions! {
     pgseal_index_pages => maintain::index_pages;
     pgseal_renew_index_pages => maintain::renew_index_pages;
     pgseal_verify_index => maintain::verify_index;
+
+    pgseal_changed_columns => protect::changed_columns;
+    pgseal_create_index => protect::create_index;
 }

@@ -7,6 +7,7 @@ pub mod exports;
 pub mod grantees;
 pub mod ivf;
 pub mod keyrings;
+pub mod protect;
 pub mod raw;
 pub mod released;
 pub mod rotation;
@@ -53,7 +54,8 @@ pgrx::extension_sql_file!("../../sql/audit.sql", name = "audit", requires = ["ve
 pgrx::extension_sql_file!("../../sql/evidence.sql", name = "evidence", requires = ["audit"]);
 pgrx::extension_sql_file!("../../sql/ivf.sql", name = "ivf", requires = ["evidence"]);
 pgrx::extension_sql_file!("../../sql/stored_casts.sql", name = "stored", requires = ["ivf"]);
-pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["stored"], finalize);
+pgrx::extension_sql_file!("../../sql/protect.sql", name = "protect", requires = ["stored"]);
+pgrx::extension_sql_file!("../../sql/privileges.sql", name = "privileges", requires = ["protect"], finalize);
 
 /// What raw calls above itself is handed to it here: it names nothing but errors and counts.
 const WATCHER: raw::watch::Watcher = raw::watch::Watcher {

@@ -64,16 +64,25 @@ pub fn operator_beside(other: pg_sys::Oid, left: pg_sys::Oid, right: pg_sys::Oid
     }
 }
 
-/// The type `name` in the schema of another type.
-pub fn type_beside(other: pg_sys::Oid, name: &CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: syscache lookups; the row is released once it was read.
+/// The schema of a type.
+pub fn schema_of_type(of: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache lookup, whose row is released after it was read.
     unsafe {
-        let row = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as i32, other.into());
+        let row = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as i32, of.into());
         if row.is_null() {
             return None;
         }
         let schema = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_type>()).typnamespace;
         pg_sys::ReleaseSysCache(row);
+        Some(schema)
+    }
+}
+
+/// The type `name` in the schema of another type.
+pub fn type_beside(other: pg_sys::Oid, name: &CStr) -> Option<pg_sys::Oid> {
+    let schema = schema_of_type(other)?;
+    // SAFETY: a syscache lookup.
+    unsafe {
         let none = pg_sys::Datum::from(0);
         found(pg_sys::GetSysCacheOid(
             pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,

@@ -11,6 +11,7 @@ pub mod call;
 pub mod choice;
 pub mod collate;
 pub mod column;
+pub mod command;
 pub mod confine;
 pub mod copy;
 pub mod datum;

@@ -416,6 +416,41 @@ pub unsafe fn merge_condition(query: *mut pg_sys::Query) -> *mut pg_sys::Node {
     unsafe { (*query).mergeJoinCondition }
 }
 
+/// Parts of ALTER TABLE that add a column (nodes/parsenodes.h).
+#[cfg(feature = "pg15")]
+pub const ADDS_COLUMN: [pg_sys::AlterTableType::Type; 2] =
+    [pg_sys::AlterTableType::AT_AddColumn, pg_sys::AlterTableType::AT_AddColumnRecurse];
+
+/// Parts of ALTER TABLE that add a column (nodes/parsenodes.h).
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+pub const ADDS_COLUMN: [pg_sys::AlterTableType::Type; 1] = [pg_sys::AlterTableType::AT_AddColumn];
+
+/// What is called for a node of an expression.
+pub type Walk = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
+
+/// Calls `walk` for the nodes right below one of an expression that is not analysed (nodes/nodeFuncs.h).
+///
+/// # Safety
+/// A node of the parser's, and the context that `walk` takes.
+#[cfg(feature = "pg15")]
+pub unsafe fn walk_raw(node: *mut pg_sys::Node, walk: Walk, context: *mut c_void) -> bool {
+    unsafe extern "C-unwind" {
+        fn raw_expression_tree_walker(node: *mut pg_sys::Node, walk: Walk, context: *mut c_void) -> bool;
+    }
+    // SAFETY: as the caller says; an error becomes a panic.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| raw_expression_tree_walker(node, walk, context)) }
+}
+
+/// Calls `walk` for the nodes right below one of an expression that is not analysed (nodes/nodeFuncs.h).
+///
+/// # Safety
+/// A node of the parser's, and the context that `walk` takes.
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+pub unsafe fn walk_raw(node: *mut pg_sys::Node, walk: Walk, context: *mut c_void) -> bool {
+    // SAFETY: as the caller says.
+    unsafe { pg_sys::raw_expression_tree_walker_impl(node, Some(walk), context) }
+}
+
 /// Names and variables of the columns of a whole row (parser/parse_relation.h).
 ///
 /// # Safety

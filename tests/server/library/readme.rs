@@ -11,7 +11,7 @@ use postgres::{Client, Row};
 use crate::support::{AsText, Cluster, Sql, fresh_database};
 
 /// Below the root of the repository; the README comes first.
-const FILES: [&str; 22] = [
+const FILES: [&str; 23] = [
     "README.md",
     "src/kms/README.md",
     "sql/README.md",
@@ -20,6 +20,7 @@ const FILES: [&str; 22] = [
     "sql/vectors.md",
     "sql/rotation.md",
     "sql/migration.md",
+    "sql/protect.md",
     "sql/privileges.md",
     "sql/backup.md",
     "sql/proof.md",
