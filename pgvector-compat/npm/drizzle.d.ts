@@ -1,6 +1,11 @@
-import type { customType } from 'drizzle-orm/pg-core'
+import type { ConvertCustomConfig, PgCustomColumnBuilder } from 'drizzle-orm/pg-core'
 
-type Column<Data, Config> = ReturnType<typeof customType<{ data: Data, config: Config, configRequired: false }>>
+type Builder<Name extends string, Data> = PgCustomColumnBuilder<ConvertCustomConfig<Name, { data: Data, driverData: unknown }>>
+
+interface Column<Data, Config> {
+  (config?: Config): Builder<'', Data>
+  <Name extends string>(name: Name, config?: Config): Builder<Name, Data>
+}
 
 /** A JSON document; objects in and out. */
 export declare const encryptedJsonb: Column<unknown, { keyring?: string }>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-__all__ = ["REVEAL", "reveal", "reveal_async"]
+__all__ = ["REVEAL", "reveal", "reveal_async", "reveal_connection"]
 
 REVEAL = "SET pgseal.reveal = on"
 
@@ -21,6 +21,11 @@ def reveal(target: T) -> T:
     else:
         _run(target)
     return target
+
+
+def reveal_connection(connection: Any) -> None:
+    """Reveals in this connection (DB-API): for `configure=` of a pool of psycopg."""
+    _run(connection)
 
 
 async def reveal_async(connection: Any) -> None:

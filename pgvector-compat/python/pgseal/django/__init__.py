@@ -28,7 +28,7 @@ class _Encrypted:
         options = [option for option in (self.keyring, getattr(self, "dimensions", None)) if option is not None]
         return f"{self.stored}({', '.join(map(str, options))})" if options else self.stored
 
-    def cast_db_type(self, connection: Any) -> str:
+    def cast_db_type(self, connection: Any) -> Any:
         """A cast is to the type of the value."""
         return super().db_type(connection)  # type: ignore[misc]
 
