@@ -168,6 +168,41 @@ fn mem0_and_agno_answer_as_on_plain_columns() {
 }
 
 #[test]
+fn frameworks_find_the_tables_that_they_make_encrypted() {
+    let scripts = [
+        ("langchain.py", "postgresql+psycopg"),
+        ("llamaindex.py", "postgresql+psycopg2"),
+        ("haystack_client.py", "postgresql"),
+        ("langgraph_client.py", "postgresql"),
+        ("mem0_client.py", "postgresql"),
+        ("agno_client.py", "postgresql+psycopg"),
+        ("django_client.py", ""),
+    ];
+    for (script, scheme) in scripts {
+        let (cluster, [plain, other]) = twins();
+        let protected = format!("{other}_protected");
+        cluster.connect("postgres").run(&format!("CREATE DATABASE {protected}"));
+        let mut client = cluster.connect(&protected);
+        client.run("CREATE EXTENSION pgseal CASCADE; SELECT pgseal.create_keyring('clients', searchable => ARRAY['$.**', '$'])");
+        client.run("SELECT pgseal.protect('public.*', 'clients')");
+        let socket = cluster.socket_dir().display();
+        let url = |database: &str| format!("{scheme}://postgres@/{database}?host={socket}");
+        let subjects = match scheme {
+            "" => vec![socket.to_string(), String::new(), plain, protected],
+            _ => vec![url(&plain), url(&protected)],
+        };
+        python(script, &[subjects, vec!["protected".to_owned()]].concat());
+        let left: Option<String> = client
+            .one("SELECT string_agg(concat_ws('.', relation, column_name), ', ') FROM pgseal.unprotected()");
+        assert_eq!(left, None, "{script}");
+        let encrypted: i64 = client.one(
+            "SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid WHERE relkind = 'r' AND atttypid = ANY (pgseal.value_types())",
+        );
+        assert!(encrypted >= 2, "{script}: {encrypted}");
+    }
+}
+
+#[test]
 fn asyncpg_answers_as_on_plain_columns() {
     python_twins("asyncpg_client.py", "postgresql");
 }
@@ -179,6 +214,16 @@ fn javascript_clients_answer_as_on_plain_columns() {
         let (cluster, databases) = twins();
         let socket = [cluster.socket_dir().display().to_string()];
         node(folder.path(), name, &[&socket[..], &databases[..]].concat());
+    }
+}
+
+#[test]
+fn statements_that_drivers_keep_follow_reveal() {
+    let (cluster, [_, encrypted]) = twins();
+    let socket = cluster.socket_dir().display().to_string();
+    python("prepared.py", &[format!("postgresql://postgres@/{encrypted}?host={socket}")]);
+    if let Some(folder) = node_folder() {
+        node(folder.path(), "prepared.mjs", &[socket, encrypted]);
     }
 }
 
@@ -196,19 +241,54 @@ fn the_python_package_installs_and_serves_its_clients() {
         .arg(encrypted));
 }
 
-#[test]
-fn the_npm_package_installs_and_serves_its_clients() {
-    let Some(folder) = node_folder() else { return };
-    let package = folder.path().join("node_modules/pgseal");
-    let source = copied("npm", folder.path());
-    run(Command::new("npm").args(["pack", "--silent"]).arg(source).current_dir(folder.path()));
+/// The package as an installer puts it among the others, where there are packages of npm.
+fn npm_package(folder: &Path) {
+    let package = folder.join("node_modules/pgseal");
+    let source = copied("npm", folder);
+    run(Command::new("npm").args(["pack", "--silent"]).arg(source).current_dir(folder));
     std::fs::create_dir(&package).expect("a folder");
     run(Command::new("tar")
         .args(["-xzf", concat!("pgseal-", env!("CARGO_PKG_VERSION"), ".tgz"), "--strip-components=1", "-C"])
         .arg(package)
-        .current_dir(folder.path()));
+        .current_dir(folder));
+}
+
+#[test]
+fn the_npm_package_installs_and_serves_its_clients() {
+    let Some(folder) = node_folder() else { return };
+    npm_package(folder.path());
     let (cluster, [_, encrypted]) = twins();
     node(folder.path(), "node_package.mjs", &[cluster.socket_dir().display().to_string(), encrypted]);
+}
+
+#[test]
+fn types_of_the_python_package_hold_in_strict_programs() {
+    // Beside the clients, whose packages it reads.
+    let clients = PathBuf::from(std::env::var_os("PGSEAL_CLIENTS").expect("PGSEAL_CLIENTS: run make test"));
+    let mypy = clients.ancestors().nth(3).expect("a folder").join("types/bin/mypy");
+    let dir = tempfile::tempdir().expect("a folder");
+    let package = copied("python", dir.path());
+    std::fs::copy(script("typed_use.py"), package.join("typed_use.py")).expect("a copy");
+    run(Command::new(mypy)
+        .args(["--config-file", "pyproject.toml", "--cache-dir", "cache", "pgseal", "typed_use.py"])
+        .arg("--python-executable")
+        .arg(clients)
+        .current_dir(package));
+}
+
+#[test]
+fn types_of_the_npm_package_hold_in_strict_programs() {
+    let Some(folder) = node_folder() else { return };
+    let modules = folder.path().join("node_modules");
+    npm_package(folder.path());
+    std::fs::copy(script("typed_use.ts"), folder.path().join("typed_use.ts")).expect("a copy");
+    std::fs::write(folder.path().join("package.json"), r#"{"type": "module"}"#).expect("a file");
+    let options =
+        "--noEmit --strict --skipLibCheck --module nodenext --target es2022 --types node typed_use.ts";
+    run(Command::new("node")
+        .arg(modules.join("typescript/bin/tsc"))
+        .args(options.split(' '))
+        .current_dir(folder.path()));
 }
 
 #[test]

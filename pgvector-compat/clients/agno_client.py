@@ -7,7 +7,7 @@ from agno.knowledge.document import Document
 from agno.knowledge.embedder.base import Embedder
 from agno.vectordb.pgvector import PgVector
 from sqlalchemy import create_engine, event, text
-from twins import Cases
+from twins import PROTECTED, Cases
 
 
 class Lengths(Embedder):
@@ -49,7 +49,7 @@ class Subject:
         self.engine, self.errors = engine, []
         self.store = PgVector("notes", schema="public", db_engine=engine, embedder=Lengths(dimensions=3), create_schema=False)
         self.store.create()
-        for column in ["meta_data", "filters", "content"] if encrypted else []:
+        for column in ["meta_data", "filters", "content"] if encrypted and not PROTECTED else []:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 if column != "content":
                     connection.execute(text(f"ALTER TABLE notes ALTER {column} DROP DEFAULT"))

@@ -10,7 +10,7 @@ from django.db.models import Case, Count, F, Max, Min, OuterRef, Q, Subquery, Va
 from django.db.models.fields.json import KT, KeyTextTransform, KeyTransform
 from django.db.models.functions import Cast, Coalesce, Concat, Left, Length, Lower, Replace, Substr, Trim, Upper
 from django.contrib.postgres.aggregates import ArrayAgg, JSONBAgg, StringAgg
-from twins import Cases
+from twins import PROTECTED, Cases
 
 HOST, PORT, PLAIN, ENCRYPTED = sys.argv[1:5]
 server = {"ENGINE": "django.db.backends.postgresql", "HOST": HOST, "PORT": PORT, "USER": "postgres"}
@@ -65,15 +65,17 @@ def fill(database):
         Note.objects.using(database).create(body=body, meta=meta, embedding=embedding, author=authors[number % 2])
 
 
-with connections["default"].schema_editor() as editor:
-    editor.create_model(Author)
-    editor.create_model(Note)
-with connections["encrypted"].cursor() as cursor:
-    cursor.execute("CREATE TABLE author (id serial PRIMARY KEY, name encrypted_text(clients))")
-    cursor.execute(
-        "CREATE TABLE note (id serial PRIMARY KEY, body encrypted_text(clients), meta encrypted_jsonb(clients),"
-        " author_id int REFERENCES author, embedding encrypted_vector(clients, 3))"
-    )
+for database in ["default", "encrypted"] if PROTECTED else ["default"]:
+    with connections[database].schema_editor() as editor:
+        editor.create_model(Author)
+        editor.create_model(Note)
+if not PROTECTED:
+    with connections["encrypted"].cursor() as cursor:
+        cursor.execute("CREATE TABLE author (id serial PRIMARY KEY, name encrypted_text(clients))")
+        cursor.execute(
+            "CREATE TABLE note (id serial PRIMARY KEY, body encrypted_text(clients), meta encrypted_jsonb(clients),"
+            " author_id int REFERENCES author, embedding encrypted_vector(clients, 3))"
+        )
 fill("default")
 fill("encrypted")
 

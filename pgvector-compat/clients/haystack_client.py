@@ -9,7 +9,7 @@ from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils import Secret
 from haystack_integrations.components.retrievers.pgvector import PgvectorEmbeddingRetriever, PgvectorKeywordRetriever
 from haystack_integrations.document_stores.pgvector import PgvectorDocumentStore
-from twins import Cases
+from twins import PROTECTED, Cases
 
 
 class Revealing(PgvectorDocumentStore):
@@ -136,7 +136,7 @@ def asynchronously(store):
 
 def opened(kind, url, table, encrypted=()):
     options = {"connection_string": Secret.from_token(url), "table_name": table, "embedding_dimension": 3, "keyword_index_name": table + "_keywords"}
-    if encrypted:
+    if encrypted and not PROTECTED:
         # Haystack makes its table; its index of words in clear has to go, and another of that name keeps it from coming back.
         PgvectorDocumentStore(**options, create_extension=False)._ensure_db_setup()
         with psycopg.connect(url, autocommit=True) as db:
@@ -150,7 +150,7 @@ def opened(kind, url, table, encrypted=()):
 
 
 plain, url = opened(PgvectorDocumentStore, sys.argv[1], "notes"), sys.argv[2]
-ok = cases.compare(plain, opened(Revealing, url, "plain_content", ["meta"]))
-cases.suite = "haystack, encrypted content"
+ok = PROTECTED or cases.compare(plain, opened(Revealing, url, "plain_content", ["meta"]))
+cases.suite += ", encrypted content"
 ok &= cases.compare(plain, opened(Revealing, url, "no_plain_content", ["meta", "content"]))
 sys.exit(not ok)

@@ -9,7 +9,7 @@ from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.postgres import PostgresStore
 from psycopg.rows import dict_row
-from twins import Cases
+from twins import PROTECTED, Cases
 
 
 class State(TypedDict):
@@ -31,7 +31,7 @@ class Subject:
         self.store.setup()
         self.saver.setup()
         if encrypted:
-            for column in [("store", "value"), ("checkpoints", "checkpoint"), ("checkpoints", "metadata")]:
+            for column in [] if PROTECTED else [("store", "value"), ("checkpoints", "checkpoint"), ("checkpoints", "metadata")]:
                 self.db.execute("CALL pgseal.encrypt_column(%s, %s, 'clients')", column)
             # pgseal: begin
             self.db.execute("SET pgseal.reveal = on")

@@ -7,6 +7,7 @@ from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 from llama_index.vector_stores.postgres import PGVectorStore
 from sqlalchemy import create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
+from twins import PROTECTED
 
 NOTES = [
     ("n1", "Chest pain since Monday.", {"patient": "John Smith", "age": 52, "tags": ["urgent", "ecg"]}, [1.0, 2.0, 3.0]),
@@ -86,7 +87,7 @@ def answers(engine, setup):
     return seen
 
 
-plain, encrypted = answers(plain_engine(sys.argv[1]), True), answers(encrypted_engine(sys.argv[2]), False)
+plain, encrypted = answers(plain_engine(sys.argv[1]), True), answers(encrypted_engine(sys.argv[2]), PROTECTED)
 for filters, one, other in zip(["all", *FILTERS, "or", "delete", "delete nodes"], plain, encrypted):
     assert one == other, (filters, one, other)
     assert one, filters

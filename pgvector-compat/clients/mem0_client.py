@@ -6,7 +6,7 @@ from uuid import UUID
 import psycopg
 from mem0.vector_stores.pgvector import PGVector
 from psycopg_pool import ConnectionPool
-from twins import Cases
+from twins import PROTECTED, Cases
 
 MEMORIES = [
     ({"user_id": "u1", "data": "Likes tea", "text_lemmatized": "like tea", "age": 52, "tags": "a,b", "ok": True}, [1.0, 2.0, 3.0]),
@@ -76,7 +76,7 @@ def delete(store):
 
 
 def opened(url, encrypted):
-    if encrypted:
+    if encrypted and not PROTECTED:
         made = PGVector(None, "memories", 3, None, None, None, None, False, True, connection_string=url)
         made._ensure_collection()
         with psycopg.connect(url, autocommit=True) as db:

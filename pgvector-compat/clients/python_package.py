@@ -75,7 +75,7 @@ for connection in [psycopg.connect(words), psycopg.connect(words, autocommit=Tru
     connection.rollback()
     cursor.execute("SELECT body, meta FROM package")
     assert cursor.fetchone() == ("Chest pain.", NOTE)
-with ConnectionPool(words, configure=pgseal.reveal, open=True) as pool, pool.connection() as connection:
+with ConnectionPool(words, configure=pgseal.reveal_connection, open=True) as pool, pool.connection() as connection:
     assert connection.execute("SELECT meta FROM package").fetchone() == (NOTE,)
 
 

@@ -1,7 +1,10 @@
 """Runs named cases on plain and on encrypted columns and compares what they return."""
 
+import sys
 from pathlib import Path
 
+# The database encrypts what the client makes (pgseal.protect).
+PROTECTED = sys.argv[-1] == "protected"
 REFUSED = Path(__file__).with_name("refused.txt").read_text().splitlines()
 
 
@@ -9,7 +12,7 @@ class Cases:
     """Functions of what the suite of this name works on, by name."""
 
     def __init__(self, suite):
-        self.suite, self.cases = suite, {}
+        self.suite, self.cases = suite + ", protected" * PROTECTED, {}
 
     def __call__(self, function):
         self.add(function.__name__, function)

@@ -11,6 +11,7 @@ mod kinds;
 mod literals;
 mod logs;
 mod plain;
+mod prepared;
 mod protect;
 mod quiet;
 mod reveal;
