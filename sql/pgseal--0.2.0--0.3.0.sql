@@ -1171,12 +1171,17 @@ CREATE FUNCTION pgseal.require_rows_here(target_table regclass) RETURNS void
 DECLARE
     distributed text := (SELECT string_agg(t.relation::text, ', ' ORDER BY t.relation) FROM (SELECT target_table UNION SELECT l.leaf FROM pgseal.leaves(target_table) l) t (relation)
                           WHERE t.relation = ANY ((SELECT pgseal.distributed_tables())::oid[]));
+    is_seen boolean;
 BEGIN
     IF distributed IS NOT NULL THEN
         RAISE EXCEPTION 'Citus keeps the rows of % in shards, where this does not look', distributed
             USING ERRCODE = 'feature_not_supported',
                   HINT = 'On each node, SET citus.override_table_visibility = off and name its shards: SELECT shard_name FROM citus_shards tells which.';
-    ELSIF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = target_table) THEN
+    END IF;
+    -- Planned anew each time, for the setting may have changed since a plan was kept.
+    EXECUTE 'SELECT c.relkind IN (''p'', ''v'') OR EXISTS (SELECT FROM pgseal.leaves($1) l WHERE l.leaf = $1) FROM pg_catalog.pg_class c WHERE c.oid = $1'
+        INTO is_seen USING target_table;
+    IF is_seen IS NOT TRUE THEN
         RAISE EXCEPTION '% is hidden from queries of pg_class, as a shard of Citus is, and its rows would not be looked at', target_table
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SET citus.override_table_visibility = off, and call again.';
     END IF;
