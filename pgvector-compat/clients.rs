@@ -210,7 +210,13 @@ fn asyncpg_answers_as_on_plain_columns() {
 #[test]
 fn javascript_clients_answer_as_on_plain_columns() {
     let Some(folder) = node_folder() else { return };
-    for name in ["postgresjs_client.mjs", "drizzle_client.mjs", "knex_client.mjs", "typeorm_client.mjs"] {
+    for name in [
+        "postgresjs_client.mjs",
+        "drizzle_client.mjs",
+        "knex_client.mjs",
+        "typeorm_client.mjs",
+        "prisma_client.mjs",
+    ] {
         let (cluster, databases) = twins();
         let socket = [cluster.socket_dir().display().to_string()];
         node(folder.path(), name, &[&socket[..], &databases[..]].concat());
@@ -310,6 +316,7 @@ fn a_user_changes_fewer_than_five_lines() {
         "drizzle_client.mjs",
         "knex_client.mjs",
         "typeorm_client.mjs",
+        "prisma_client.mjs",
     ] {
         let text = std::fs::read_to_string(script(name)).expect("the script");
         let (_, changed) = text.split_once("pgseal: begin\n").expect("a begin");

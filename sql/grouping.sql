@@ -10,6 +10,9 @@ COMMENT ON FUNCTION pgseal.text_order(internal) IS 'internal: sort support; decr
 CREATE FUNCTION pgseal.jsonb_order(internal) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_jsonb_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.jsonb_order(internal) IS 'internal: sort support; decrypts';
+CREATE FUNCTION pgseal.vector_order(internal) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_vector_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.vector_order(internal) IS 'internal: sort support; decrypts';
 
 DO $$
 DECLARE
@@ -20,7 +23,7 @@ DECLARE
     negator text;
     estimate text;
 BEGIN
-    FOREACH kind IN ARRAY ARRAY['text', 'jsonb'] LOOP
+    FOREACH kind IN ARRAY ARRAY['text', 'jsonb', 'vector'] LOOP
         EXECUTE format('CREATE FUNCTION pgseal.hash(%1$s.encrypted_%2$s) RETURNS int4
             AS ''MODULE_PATHNAME'', ''pgseal_hash'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', '@extschema@', kind);
         EXECUTE format('COMMENT ON FUNCTION pgseal.hash(%s.encrypted_%s) IS ''hash of the plaintext, another one in each session''', '@extschema@', kind);
@@ -56,12 +59,45 @@ CREATE OPERATOR CLASS @extschema@.encrypted_jsonb_ops DEFAULT FOR TYPE @extschem
     OPERATOR 1 pg_catalog.=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_jsonb), FUNCTION 3 pgseal.no_index(internal);
 COMMENT ON OPERATOR CLASS @extschema@.encrypted_jsonb_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
 
+-- Embeddings have no =: pgvector's answers, on what the cast gives.
+CREATE FUNCTION pgseal.same(@extschema@.encrypted_vector, @extschema@.encrypted_vector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_same' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.same(@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'implementation of *= operator';
+CREATE OPERATOR pgseal.*= (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.same,
+    COMMUTATOR = OPERATOR(pgseal.*=), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES);
+COMMENT ON OPERATOR pgseal.*= (@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'equality of the plaintexts, for groups; decrypts';
+CREATE OPERATOR CLASS @extschema@.encrypted_vector_ops DEFAULT FOR TYPE @extschema@.encrypted_vector USING btree AS
+    OPERATOR 1 pgseal.*<, OPERATOR 2 pgseal.*<=, OPERATOR 3 pgseal.*=, OPERATOR 4 pgseal.*>=, OPERATOR 5 pgseal.*>,
+    FUNCTION 2 pgseal.vector_order(internal), FUNCTION 5 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_vector_ops USING btree IS 'order of the plaintexts, for queries; no index can be made with it';
+CREATE OPERATOR CLASS @extschema@.encrypted_vector_ops DEFAULT FOR TYPE @extschema@.encrypted_vector USING hash AS
+    OPERATOR 1 pgseal.*=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_vector), FUNCTION 3 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_vector_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
+
 CREATE FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_larger' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'internal: for max; decrypts';
 CREATE FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_smaller' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'internal: for min; decrypts';
+CREATE FUNCTION pgseal.largest(@extschema@.encrypted_text[]) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_largest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.largest(@extschema@.encrypted_text[]) IS 'internal: what the planner makes of GREATEST; decrypts';
+CREATE FUNCTION pgseal.largest(@extschema@.encrypted_jsonb[]) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_largest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.largest(@extschema@.encrypted_jsonb[]) IS 'internal: what the planner makes of GREATEST; decrypts';
+CREATE FUNCTION pgseal.largest(@extschema@.encrypted_vector[]) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_largest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.largest(@extschema@.encrypted_vector[]) IS 'internal: what the planner makes of GREATEST; decrypts';
+CREATE FUNCTION pgseal.smallest(@extschema@.encrypted_text[]) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_smallest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.smallest(@extschema@.encrypted_text[]) IS 'internal: what the planner makes of LEAST; decrypts';
+CREATE FUNCTION pgseal.smallest(@extschema@.encrypted_jsonb[]) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_smallest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.smallest(@extschema@.encrypted_jsonb[]) IS 'internal: what the planner makes of LEAST; decrypts';
+CREATE FUNCTION pgseal.smallest(@extschema@.encrypted_vector[]) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_smallest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.smallest(@extschema@.encrypted_vector[]) IS 'internal: what the planner makes of LEAST; decrypts';
 CREATE AGGREGATE pg_catalog.max(@extschema@.encrypted_text) (SFUNC = pgseal.larger, STYPE = @extschema@.encrypted_text);
 COMMENT ON AGGREGATE pg_catalog.max(@extschema@.encrypted_text) IS 'the largest text; decrypts';
 CREATE AGGREGATE pg_catalog.min(@extschema@.encrypted_text) (SFUNC = pgseal.smaller, STYPE = @extschema@.encrypted_text);

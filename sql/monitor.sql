@@ -84,7 +84,7 @@ BEGIN
          WHERE p.provolatile = 's' AND p.proparallel = CASE WHEN wanted THEN 'r' ELSE 's' END
            AND p.proname NOT IN ('field', 'element', 'path', 'field_text', 'element_text', 'path_text', 'concat', 'delete', 'delete_path')
            -- Which of them the client gets, a worker cannot tell.
-           AND p.proname <> 'plain'
+           AND p.proname NOT IN ('plain', 'plain_varchar')
            -- These are safe always.
            AND p.proname NOT IN ('typanalyze', 'unsupported', 'subscript', 'encrypted_jsonb_out', 'encrypted_text_out', 'encrypted_vector_out')
            AND p.proname NOT LIKE '%selectivity' AND p.proname NOT LIKE 'grantee\_%'

@@ -169,7 +169,7 @@ CREATE OPERATOR @extschema@.<> (LEFTARG = text, RIGHTARG = @extschema@.encrypted
 COMMENT ON OPERATOR @extschema@.<> (text, @extschema@.encrypted_text) IS 'not equal; for dumps of 0.2.0';
 
 -- Operators that PostgreSQL would not find by the casts to jsonb and text alone. They refuse, with what to write instead, unless the
--- planner finds that the value goes to the client and takes PostgreSQL's own. Without the ones with text, anynonarray || text would decrypt through the explicit cast.
+-- planner finds that the value goes to the client and takes PostgreSQL's own. Without the one with text, text || anynonarray would decrypt through the explicit cast.
 CREATE FUNCTION pgseal.unsupported(jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.unsupported(jsonb, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
@@ -179,12 +179,6 @@ COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_jsonb, jsonb) IS 'r
 CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_jsonb) IS 'refuses an operator that ciphertext cannot answer';
-CREATE FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text) RETURNS text
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text) IS 'refuses an operator that ciphertext cannot answer';
-CREATE FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) RETURNS text
-    AS 'MODULE_PATHNAME', 'pgseal_unsupported' LANGUAGE C STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text) IS 'refuses an operator that ciphertext cannot answer';
 CREATE FUNCTION pgseal.equal(@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb) RETURNS boolean
     AS 'MODULE_PATHNAME', 'pgseal_equal_documents' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100
     SUPPORT pgseal.operator_support;
@@ -241,23 +235,15 @@ COMMENT ON OPERATOR @extschema@.<@ (jsonb, @extschema@.encrypted_jsonb) IS 'refu
 -- In pg_catalog, so that no search_path goes without them.
 CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
-CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_text) IS 'refused: ciphertext cannot answer it';
-CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, jsonb)
     IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, @extschema@.encrypted_jsonb)
     IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
--- Dumps of 0.2.0 may name these, too.
+-- Dumps of 0.2.0 may name this one, too.
 CREATE OPERATOR @extschema@.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-CREATE OPERATOR @extschema@.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_text) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
 
 -- PostgreSQL's own are written with $1::text, the explicit cast: dynamic SQL of audit triggers would store plaintext.
 CREATE FUNCTION pg_catalog.quote_literal(@extschema@.encrypted_jsonb) RETURNS text

@@ -289,6 +289,21 @@ COMMENT ON CAST (@extschema@.encrypted_jsonb AS jsonb) IS 'decrypts; where it is
 DROP CAST (@extschema@.encrypted_text AS text);
 CREATE CAST (@extschema@.encrypted_text AS text) WITH FUNCTION pgseal.plain(@extschema@.encrypted_text, int4, boolean) AS IMPLICIT;
 COMMENT ON CAST (@extschema@.encrypted_text AS text) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
+CREATE FUNCTION pgseal.plain_varchar(@extschema@.encrypted_text, int4, boolean) RETURNS varchar
+    AS 'MODULE_PATHNAME', 'pgseal_plain_varchar' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain_varchar(@extschema@.encrypted_text, int4, boolean)
+    IS 'internal: the cast to varchar; decrypts where it is written out, refuses where it is not';
+DROP CAST (@extschema@.encrypted_text AS varchar);
+CREATE CAST (@extschema@.encrypted_text AS varchar) WITH FUNCTION pgseal.plain_varchar(@extschema@.encrypted_text, int4, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.encrypted_text AS varchar) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
+CREATE CAST (@extschema@.encrypted_jsonb AS json) WITH INOUT;
+COMMENT ON CAST (@extschema@.encrypted_jsonb AS json) IS 'decrypts with pgseal.reveal on, explicit only';
+-- A string type, so that PostgreSQL takes text for the common type of both. ALTER TYPE cannot say so.
+UPDATE pg_type SET typcategory = 'S' WHERE oid = '@extschema@.encrypted_text'::regtype;
+CREATE FUNCTION pgseal.assigned(jsonb, @extschema@.encrypted_jsonb, int4) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_assigned' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.assigned(jsonb, @extschema@.encrypted_jsonb, int4)
+    IS 'internal: what the planner makes of document[''key''] = value; seals the changed document under the keyring of its column, or of what it was';
 CREATE OR REPLACE FUNCTION pgseal.subscript(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_subscript' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.subscript(internal) IS 'implementation of subscripts, as jsonb''s, through the cast to jsonb';
@@ -309,12 +324,10 @@ END $$;
 CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.unsupported);
 COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it';
 COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_jsonb) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-CREATE OPERATOR pg_catalog.|| (LEFTARG = text, RIGHTARG = @extschema@.encrypted_text, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.|| (text, @extschema@.encrypted_text) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.|| (text, @extschema@.encrypted_text) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
-CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_text, RIGHTARG = text, FUNCTION = pgseal.unsupported);
-COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it';
-COMMENT ON OPERATOR @extschema@.|| (@extschema@.encrypted_text, text) IS 'refused: ciphertext cannot answer it; for dumps of 0.2.0';
+DROP OPERATOR @extschema@.|| (text, @extschema@.encrypted_text);
+DROP FUNCTION pgseal.unsupported(text, @extschema@.encrypted_text);
+DROP OPERATOR @extschema@.|| (@extschema@.encrypted_text, text);
+DROP FUNCTION pgseal.unsupported(@extschema@.encrypted_text, text);
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = jsonb, FUNCTION = pgseal.concat);
 COMMENT ON OPERATOR pg_catalog.|| (@extschema@.encrypted_jsonb, jsonb) IS 'concatenate documents; here as well, or a literal would become text with an empty search_path';
 CREATE OPERATOR pg_catalog.|| (LEFTARG = @extschema@.encrypted_jsonb, RIGHTARG = @extschema@.encrypted_jsonb, FUNCTION = pgseal.concat);
@@ -1050,6 +1063,9 @@ COMMENT ON FUNCTION pgseal.text_order(internal) IS 'internal: sort support; decr
 CREATE FUNCTION pgseal.jsonb_order(internal) RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_jsonb_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION pgseal.jsonb_order(internal) IS 'internal: sort support; decrypts';
+CREATE FUNCTION pgseal.vector_order(internal) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_vector_order' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION pgseal.vector_order(internal) IS 'internal: sort support; decrypts';
 
 DO $$
 DECLARE
@@ -1060,7 +1076,7 @@ DECLARE
     negator text;
     estimate text;
 BEGIN
-    FOREACH kind IN ARRAY ARRAY['text', 'jsonb'] LOOP
+    FOREACH kind IN ARRAY ARRAY['text', 'jsonb', 'vector'] LOOP
         EXECUTE format('CREATE FUNCTION pgseal.hash(%1$s.encrypted_%2$s) RETURNS int4
             AS ''MODULE_PATHNAME'', ''pgseal_hash'' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100', '@extschema@', kind);
         EXECUTE format('COMMENT ON FUNCTION pgseal.hash(%s.encrypted_%s) IS ''hash of the plaintext, another one in each session''', '@extschema@', kind);
@@ -1096,12 +1112,45 @@ CREATE OPERATOR CLASS @extschema@.encrypted_jsonb_ops DEFAULT FOR TYPE @extschem
     OPERATOR 1 pg_catalog.=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_jsonb), FUNCTION 3 pgseal.no_index(internal);
 COMMENT ON OPERATOR CLASS @extschema@.encrypted_jsonb_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
 
+-- Embeddings have no =: pgvector's answers, on what the cast gives.
+CREATE FUNCTION pgseal.same(@extschema@.encrypted_vector, @extschema@.encrypted_vector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'pgseal_same' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.same(@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'implementation of *= operator';
+CREATE OPERATOR pgseal.*= (LEFTARG = @extschema@.encrypted_vector, RIGHTARG = @extschema@.encrypted_vector, FUNCTION = pgseal.same,
+    COMMUTATOR = OPERATOR(pgseal.*=), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES);
+COMMENT ON OPERATOR pgseal.*= (@extschema@.encrypted_vector, @extschema@.encrypted_vector) IS 'equality of the plaintexts, for groups; decrypts';
+CREATE OPERATOR CLASS @extschema@.encrypted_vector_ops DEFAULT FOR TYPE @extschema@.encrypted_vector USING btree AS
+    OPERATOR 1 pgseal.*<, OPERATOR 2 pgseal.*<=, OPERATOR 3 pgseal.*=, OPERATOR 4 pgseal.*>=, OPERATOR 5 pgseal.*>,
+    FUNCTION 2 pgseal.vector_order(internal), FUNCTION 5 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_vector_ops USING btree IS 'order of the plaintexts, for queries; no index can be made with it';
+CREATE OPERATOR CLASS @extschema@.encrypted_vector_ops DEFAULT FOR TYPE @extschema@.encrypted_vector USING hash AS
+    OPERATOR 1 pgseal.*=, FUNCTION 1 pgseal.hash(@extschema@.encrypted_vector), FUNCTION 3 pgseal.no_index(internal);
+COMMENT ON OPERATOR CLASS @extschema@.encrypted_vector_ops USING hash IS 'equality of the plaintexts, for queries; no index can be made with it';
+
 CREATE FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_larger' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.larger(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'internal: for max; decrypts';
 CREATE FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) RETURNS @extschema@.encrypted_text
     AS 'MODULE_PATHNAME', 'pgseal_smaller' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.smaller(@extschema@.encrypted_text, @extschema@.encrypted_text) IS 'internal: for min; decrypts';
+CREATE FUNCTION pgseal.largest(@extschema@.encrypted_text[]) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_largest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.largest(@extschema@.encrypted_text[]) IS 'internal: what the planner makes of GREATEST; decrypts';
+CREATE FUNCTION pgseal.largest(@extschema@.encrypted_jsonb[]) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_largest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.largest(@extschema@.encrypted_jsonb[]) IS 'internal: what the planner makes of GREATEST; decrypts';
+CREATE FUNCTION pgseal.largest(@extschema@.encrypted_vector[]) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_largest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.largest(@extschema@.encrypted_vector[]) IS 'internal: what the planner makes of GREATEST; decrypts';
+CREATE FUNCTION pgseal.smallest(@extschema@.encrypted_text[]) RETURNS @extschema@.encrypted_text
+    AS 'MODULE_PATHNAME', 'pgseal_smallest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.smallest(@extschema@.encrypted_text[]) IS 'internal: what the planner makes of LEAST; decrypts';
+CREATE FUNCTION pgseal.smallest(@extschema@.encrypted_jsonb[]) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_smallest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.smallest(@extschema@.encrypted_jsonb[]) IS 'internal: what the planner makes of LEAST; decrypts';
+CREATE FUNCTION pgseal.smallest(@extschema@.encrypted_vector[]) RETURNS @extschema@.encrypted_vector
+    AS 'MODULE_PATHNAME', 'pgseal_smallest' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.smallest(@extschema@.encrypted_vector[]) IS 'internal: what the planner makes of LEAST; decrypts';
 CREATE AGGREGATE pg_catalog.max(@extschema@.encrypted_text) (SFUNC = pgseal.larger, STYPE = @extschema@.encrypted_text);
 COMMENT ON AGGREGATE pg_catalog.max(@extschema@.encrypted_text) IS 'the largest text; decrypts';
 CREATE AGGREGATE pg_catalog.min(@extschema@.encrypted_text) (SFUNC = pgseal.smaller, STYPE = @extschema@.encrypted_text);
@@ -1951,7 +2000,7 @@ BEGIN
          WHERE p.provolatile = 's' AND p.proparallel = CASE WHEN wanted THEN 'r' ELSE 's' END
            AND p.proname NOT IN ('field', 'element', 'path', 'field_text', 'element_text', 'path_text', 'concat', 'delete', 'delete_path')
            -- Which of them the client gets, a worker cannot tell.
-           AND p.proname <> 'plain'
+           AND p.proname NOT IN ('plain', 'plain_varchar')
            -- These are safe always.
            AND p.proname NOT IN ('typanalyze', 'unsupported', 'subscript', 'encrypted_jsonb_out', 'encrypted_text_out', 'encrypted_vector_out')
            AND p.proname NOT LIKE '%selectivity' AND p.proname NOT LIKE 'grantee\_%'
@@ -3622,7 +3671,7 @@ CREATE FUNCTION pgseal.evaluations() RETURNS TABLE (class oid, id oid, plaintext
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
     WITH RECURSIVE sealed (types) AS (SELECT pgseal.value_types()),
     evaluates (class, id, plaintext) AS (
-        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'decrypt_as_array', 'reveal', 'plain')
+        SELECT 'pg_proc'::regclass::oid, p.oid, e.objid IS NULL OR p.proname IN ('decrypt', 'decrypt_as_text', 'decrypt_as_name', 'decrypt_as_array', 'reveal', 'plain', 'plain_varchar')
           FROM sealed s, pg_proc p JOIN pg_language l ON l.oid = p.prolang
           LEFT JOIN (pg_depend e JOIN pg_extension x ON x.oid = e.refobjid AND x.extname = 'pgseal')
             ON e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e' AND e.refclassid = 'pg_extension'::regclass
@@ -4018,7 +4067,7 @@ CREATE FUNCTION pgseal.refuse_stored_casts() RETURNS event_trigger
 DECLARE
     -- As pg_node_tree has an implicit call of the function.
     implied text := (SELECT format(':funcid (%s) [^{}]*:funcformat 2 ', string_agg(p.oid::text, '|')) FROM pg_proc p
-                      WHERE p.pronamespace = 'pgseal'::regnamespace AND p.proname = 'plain' AND p.pronargs = 3);
+                      WHERE p.pronamespace = 'pgseal'::regnamespace AND p.proname IN ('plain', 'plain_varchar') AND p.pronargs = 3);
     found record;
 BEGIN
     FOR found IN
@@ -4368,6 +4417,9 @@ BEGIN
 
             ('reveal', 'a rewritten query calls it as its role'),
             ('plain', 'a rewritten query calls it as its role'),
+            ('assigned', 'a rewritten query calls it as its role'),
+            ('largest', 'a rewritten query calls it as its role'),
+            ('smallest', 'a rewritten query calls it as its role'),
             ('filter_for', 'a rewritten query calls it as its role'),
             ('filter_in', 'a rewritten query calls it as its role'),
             ('filter_text', 'a rewritten query calls it as its role'),

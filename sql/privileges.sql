@@ -124,6 +124,9 @@ BEGIN
 
             ('reveal', 'a rewritten query calls it as its role'),
             ('plain', 'a rewritten query calls it as its role'),
+            ('assigned', 'a rewritten query calls it as its role'),
+            ('largest', 'a rewritten query calls it as its role'),
+            ('smallest', 'a rewritten query calls it as its role'),
             ('filter_for', 'a rewritten query calls it as its role'),
             ('filter_in', 'a rewritten query calls it as its role'),
             ('filter_text', 'a rewritten query calls it as its role'),

@@ -5,7 +5,7 @@ CREATE FUNCTION pgseal.refuse_stored_casts() RETURNS event_trigger
 DECLARE
     -- As pg_node_tree has an implicit call of the function.
     implied text := (SELECT format(':funcid (%s) [^{}]*:funcformat 2 ', string_agg(p.oid::text, '|')) FROM pg_proc p
-                      WHERE p.pronamespace = 'pgseal'::regnamespace AND p.proname = 'plain' AND p.pronargs = 3);
+                      WHERE p.pronamespace = 'pgseal'::regnamespace AND p.proname IN ('plain', 'plain_varchar') AND p.pronargs = 3);
     found record;
 BEGIN
     FOR found IN

@@ -57,10 +57,11 @@ CREATE TYPE @extschema@.encrypted_jsonb (
 );
 COMMENT ON TYPE @extschema@.encrypted_jsonb IS 'a JSON document, encrypted; encrypted_jsonb(keyring) binds a column to a keyring';
 
+-- A string type, so that PostgreSQL takes text for the common type of both.
 CREATE TYPE @extschema@.encrypted_text (
     INPUT = pgseal.encrypted_text_in, OUTPUT = pgseal.encrypted_text_out,
     RECEIVE = pgseal.encrypted_text_recv, SEND = pgseal.encrypted_text_send,
-    TYPMOD_IN = pgseal.typmod_in, TYPMOD_OUT = pgseal.typmod_out, ANALYZE = pgseal.typanalyze, STORAGE = external
+    TYPMOD_IN = pgseal.typmod_in, TYPMOD_OUT = pgseal.typmod_out, ANALYZE = pgseal.typanalyze, STORAGE = external, CATEGORY = 'S'
 );
 COMMENT ON TYPE @extschema@.encrypted_text IS 'a text, encrypted; encrypted_text(keyring) binds a column to a keyring';
 CREATE TYPE @extschema@.encrypted_filter (

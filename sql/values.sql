@@ -56,6 +56,14 @@ CREATE FUNCTION pgseal.plain(@extschema@.encrypted_text) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_plain' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.plain(@extschema@.encrypted_text)
     IS 'internal: what the planner puts in place of a cast that is not written out, where the value goes to the client';
+CREATE FUNCTION pgseal.plain_varchar(@extschema@.encrypted_text, int4, boolean) RETURNS varchar
+    AS 'MODULE_PATHNAME', 'pgseal_plain_varchar' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
+COMMENT ON FUNCTION pgseal.plain_varchar(@extschema@.encrypted_text, int4, boolean)
+    IS 'internal: the cast to varchar; decrypts where it is written out, refuses where it is not';
+CREATE FUNCTION pgseal.assigned(jsonb, @extschema@.encrypted_jsonb, int4) RETURNS @extschema@.encrypted_jsonb
+    AS 'MODULE_PATHNAME', 'pgseal_assigned' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.assigned(jsonb, @extschema@.encrypted_jsonb, int4)
+    IS 'internal: what the planner makes of document[''key''] = value; seals the changed document under the keyring of its column, or of what it was';
 CREATE FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'pgseal_decrypt_jsonb_as_text' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100;
 COMMENT ON FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_jsonb) IS 'explicit cast to text types';
@@ -108,10 +116,12 @@ CREATE CAST (bpchar AS @extschema@.encrypted_text) WITH FUNCTION pgseal.seal(bpc
 COMMENT ON CAST (bpchar AS @extschema@.encrypted_text) IS 'encrypts, on assignment';
 
 -- The casts to jsonb and text serve every expression of a client that reads plaintext; nothing is stored by them (src/pg/raw/plain.rs).
--- The others are explicit only: an entry of its own stops PostgreSQL's automatic assignment cast to string types. There
--- is none to json, because to_jsonb and row_to_json would use it and decrypt in audit triggers.
+-- The others are explicit only: an entry of its own stops PostgreSQL's automatic assignment cast to string types. The one
+-- to json has no function, because to_jsonb and row_to_json would use it and decrypt in audit triggers.
 CREATE CAST (@extschema@.encrypted_jsonb AS jsonb) WITH FUNCTION pgseal.plain(@extschema@.encrypted_jsonb, int4, boolean) AS IMPLICIT;
 COMMENT ON CAST (@extschema@.encrypted_jsonb AS jsonb) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
+CREATE CAST (@extschema@.encrypted_jsonb AS json) WITH INOUT;
+COMMENT ON CAST (@extschema@.encrypted_jsonb AS json) IS 'decrypts with pgseal.reveal on, explicit only';
 CREATE CAST (@extschema@.encrypted_jsonb AS text) WITH FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_jsonb);
 COMMENT ON CAST (@extschema@.encrypted_jsonb AS text) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_jsonb AS varchar) WITH FUNCTION pgseal.decrypt_as_text(@extschema@.encrypted_jsonb);
@@ -122,8 +132,8 @@ CREATE CAST (@extschema@.encrypted_jsonb AS name) WITH FUNCTION pgseal.decrypt_a
 COMMENT ON CAST (@extschema@.encrypted_jsonb AS name) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_text AS text) WITH FUNCTION pgseal.plain(@extschema@.encrypted_text, int4, boolean) AS IMPLICIT;
 COMMENT ON CAST (@extschema@.encrypted_text AS text) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
-CREATE CAST (@extschema@.encrypted_text AS varchar) WITH FUNCTION pgseal.decrypt(@extschema@.encrypted_text);
-COMMENT ON CAST (@extschema@.encrypted_text AS varchar) IS 'decrypts, explicit only';
+CREATE CAST (@extschema@.encrypted_text AS varchar) WITH FUNCTION pgseal.plain_varchar(@extschema@.encrypted_text, int4, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.encrypted_text AS varchar) IS 'decrypts; where it is not written out, only for the client and with pgseal.reveal on';
 CREATE CAST (@extschema@.encrypted_text AS bpchar) WITH FUNCTION pgseal.decrypt(@extschema@.encrypted_text);
 COMMENT ON CAST (@extschema@.encrypted_text AS bpchar) IS 'decrypts, explicit only';
 CREATE CAST (@extschema@.encrypted_text AS name) WITH FUNCTION pgseal.decrypt_as_name(@extschema@.encrypted_text);

@@ -9,5 +9,7 @@ mod pgvector_clients;
 mod pgvector_leakage;
 #[path = "../pgvector-compat/plans.rs"]
 mod pgvector_plans;
+#[path = "../pgvector-compat/tokio_postgres.rs"]
+mod pgvector_tokio_postgres;
 mod server;
 mod support;

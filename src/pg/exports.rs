@@ -31,6 +31,8 @@ sql_functions! {
     pgseal_encrypt_text => casts::encrypt_text;
     pgseal_decrypt => casts::decrypt;
     pgseal_plain_cast => casts::plain_cast;
+    pgseal_plain_varchar => casts::plain_varchar;
+    pgseal_assigned => casts::assigned;
     pgseal_plain => reveal::plain;
     pgseal_jsonb_as => casts::jsonb_as;
     pgseal_decrypt_as => casts::decrypt_as;
@@ -145,6 +147,10 @@ sql_functions! {
     pgseal_equal_document => equality::equal_document;
     pgseal_text_order => grouping::text_order;
     pgseal_jsonb_order => grouping::jsonb_order;
+    pgseal_vector_order => grouping::vector_order;
+    pgseal_same => grouping::same;
+    pgseal_largest => grouping::largest;
+    pgseal_smallest => grouping::smallest;
     pgseal_no_index => grouping::no_index;
     pgseal_hash => grouping::hash;
     pgseal_less => grouping::less;

@@ -6,7 +6,7 @@ use std::ffi::{CStr, c_void};
 use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::plain::written;
-use super::reveal::{cells, make, revealed};
+use super::reveal::{cells, make, reveal_subquery, revealed};
 use super::version;
 
 /// The queries around an expression, the innermost last.
@@ -201,7 +201,22 @@ unsafe fn shown(around: &Around, argument: *mut pg_sys::Node) -> Option<*mut pg_
     }
 }
 
-/// `ARRAY[...]` or `array_agg(...)` of our values as one of revealed ones.
+/// `ARRAY(SELECT ...)` of our values.
+unsafe fn revealed_subquery(link: *mut pg_sys::SubLink) -> Option<*mut pg_sys::Expr> {
+    // SAFETY: what the parser has made of the subquery, whose first column the array is made of.
+    unsafe {
+        if (*link).subLinkType != pg_sys::SubLinkType::ARRAY_SUBLINK {
+            return None;
+        }
+        let query = (*link).subselect.cast::<pg_sys::Query>();
+        let first = cells::<pg_sys::TargetEntry>((*query).targetList).next()?;
+        revealed((*first).expr.cast())?;
+        reveal_subquery(query);
+        Some(link.cast())
+    }
+}
+
+/// `ARRAY[...]`, `ARRAY(SELECT ...)` or `array_agg(...)` of our values as one of revealed ones.
 unsafe fn revealed_array(array: *mut pg_sys::Node) -> Option<*mut pg_sys::Expr> {
     // SAFETY: the tags are checked; types of our revealed values have array types.
     unsafe {
@@ -220,6 +235,9 @@ unsafe fn revealed_array(array: *mut pg_sys::Node) -> Option<*mut pg_sys::Expr> 
             (*made).array_typeid = pg_sys::get_array_type(of);
             (*made).array_collid = pg_sys::get_typcollation(of);
             return Some(array.cast());
+        }
+        if is_a(array, pg_sys::NodeTag::T_SubLink) {
+            return revealed_subquery(array.cast());
         }
         if !is_a(array, pg_sys::NodeTag::T_Aggref) {
             return None;

@@ -37,6 +37,7 @@ pub mod plain;
 pub mod record;
 pub mod reveal;
 pub mod role;
+pub mod set_operation;
 pub mod setting;
 pub mod shmem;
 pub mod sort;

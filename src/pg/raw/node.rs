@@ -166,7 +166,8 @@ impl Expr {
         }
     }
 
-    fn typmod(self) -> i32 {
+    /// Its type modifier, looked for as in [`Expr::column`].
+    pub fn typmod(self) -> i32 {
         let mut node = self.0;
         // SAFETY: walks down RelabelType and CoerceToDomain nodes of a valid tree.
         unsafe {

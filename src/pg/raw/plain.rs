@@ -1,4 +1,5 @@
-//! The implicit casts from encrypted types, `pgseal.plain(value, -1, false)`, refuse by themselves, and so they do in whatever
+//! The implicit casts from encrypted types, `pgseal.plain(value, -1, false)` and `pgseal.plain_varchar(value, -1, false)`,
+//! refuse by themselves, and so they do in whatever
 //! never passes here: constraints, defaults, functions. This pass over a statement of the client that is about to be planned puts
 //! `pgseal.plain(value)` in their place where the value goes to the client, decides a condition, or is sealed again. That
 //! function opens values while `pgseal.reveal` is on; no plan depends on the setting.
@@ -8,10 +9,12 @@ use std::ffi::{CStr, c_char, c_void};
 use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::reveal::{cells, made_for_the_client, make, wrapped};
-use super::{lookup, version};
+use super::{lookup, set_operation, subscript, version};
 
 /// `text || text` (catalog/pg_operator.dat).
 const TEXT_CONCAT: pg_sys::Oid = pg_sys::Oid::from_u32(654);
+/// The casts to what a value was made from.
+const CASTS: [&CStr; 2] = [c"plain", c"plain_varchar"];
 /// `jsonb <@ jsonb` (catalog/pg_operator.dat).
 const JSONB_CONTAINED: pg_sys::Oid = pg_sys::Oid::from_u32(3250);
 
@@ -41,7 +44,8 @@ pub unsafe fn open_casts(query: *mut pg_sys::Query, text: *const c_char) {
     }
 }
 
-/// `pgseal.plain(value, -1, true)` becomes `pgseal.decrypt(value)`, which other parts of the planner know.
+/// `pgseal.plain(value, -1, true)` becomes `pgseal.decrypt(value)`, which other parts of the planner know; assignments to
+/// parts of documents, GREATEST and LEAST become calls of ours.
 #[pg_guard]
 unsafe extern "C-unwind" fn write_out(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     if node.is_null() {
@@ -52,10 +56,72 @@ unsafe extern "C-unwind" fn write_out(node: *mut pg_sys::Node, context: *mut c_v
         if is_a(node, pg_sys::NodeTag::T_Query) {
             return pg_sys::query_tree_walker(node.cast(), Some(write_out), context, 0);
         }
-        if is_cast(node, true) && pg_sys::exprTypmod(node) == -1 {
-            call_instead(node.cast(), c"decrypt");
+        match (*node).type_ {
+            pg_sys::NodeTag::T_SubscriptingRef => subscript::write_out(node.cast()),
+            pg_sys::NodeTag::T_MinMaxExpr => write_extreme(node.cast()),
+            pg_sys::NodeTag::T_FuncExpr if is_cast(node, true) && pg_sys::exprTypmod(node) == -1 => {
+                call_instead(node.cast(), c"decrypt");
+            }
+            pg_sys::NodeTag::T_FuncExpr => seal_written(node.cast()),
+            _ => (),
         }
         pg_sys::expression_tree_walker(node, Some(write_out), context)
+    }
+}
+
+// What is written takes the place of what was there.
+const _: () = assert!(size_of::<pg_sys::CoalesceExpr>() <= size_of::<pg_sys::MinMaxExpr>());
+
+/// GREATEST and LEAST need a comparison function, which encrypted types have none of.
+unsafe fn write_extreme(node: *mut pg_sys::MinMaxExpr) {
+    // SAFETY: a call of ours with one array, as the parser makes both. COALESCE of one value is that value, and has room.
+    unsafe {
+        let of = (*node).minmaxtype;
+        let array = pg_sys::get_array_type(of);
+        if !super::unbound::is_encrypted(of) || array == pg_sys::InvalidOid {
+            return;
+        }
+        let greatest = (*node).op == pg_sys::MinMaxOp::IS_GREATEST;
+        let name = if greatest { c"largest" } else { c"smallest" };
+        let Some(function) = lookup::function(name, &[array]) else { return };
+        let list = make::<pg_sys::ArrayExpr>(pg_sys::NodeTag::T_ArrayExpr);
+        (*list).array_typeid = array;
+        (*list).element_typeid = of;
+        (*list).elements = (*node).args;
+        (*list).location = -1;
+        let (none, form) = (pg_sys::InvalidOid, pg_sys::CoercionForm::COERCE_EXPLICIT_CALL);
+        let arguments = pg_sys::lappend(std::ptr::null_mut(), list.cast());
+        let call = pg_sys::makeFuncExpr(function, of, arguments, none, none, form);
+        let whole = pg_sys::CoalesceExpr {
+            xpr: pg_sys::Expr { type_: pg_sys::NodeTag::T_CoalesceExpr },
+            coalescetype: of,
+            coalescecollid: none,
+            args: pg_sys::lappend(std::ptr::null_mut(), call.cast()),
+            location: -1,
+        };
+        node.cast::<pg_sys::CoalesceExpr>().write(whole);
+    }
+}
+
+/// `coerce(value written as encrypted_text, keyring, false)`, of a value of any other type that is assigned, becomes
+/// `seal(value written as text, keyring, false)`, which needs no other keyring.
+unsafe fn seal_written(call: *mut pg_sys::FuncExpr) {
+    // SAFETY: the function is looked at before its arguments are, and these before they are changed.
+    unsafe {
+        if !super::untyped::is_coercion(call) {
+            return;
+        }
+        let cast = (*(*(*call).args).elements).ptr_value.cast::<pg_sys::CoerceViaIO>();
+        if !is_a(cast.cast(), pg_sys::NodeTag::T_CoerceViaIO) {
+            return;
+        }
+        let types = [pg_sys::TEXTOID, pg_sys::INT4OID, pg_sys::BOOLOID];
+        let Some(seal) = lookup::function(c"seal", &types) else { return };
+        if pg_sys::get_func_rettype(seal) == (*cast).resulttype {
+            (*call).funcid = seal;
+            (*cast).resulttype = pg_sys::TEXTOID;
+            (*cast).resultcollid = pg_sys::DEFAULT_COLLATION_OID;
+        }
     }
 }
 
@@ -107,6 +173,7 @@ unsafe extern "C-unwind" fn is_computed(node: *mut pg_sys::Node, context: *mut c
 unsafe fn show(query: *mut pg_sys::Query) {
     // SAFETY: a whole query.
     unsafe {
+        set_operation::align(query, &|_| true);
         let writes = (*query).hasModifyingCTE;
         let flags = if writes { pg_sys::QTW_IGNORE_CTE_SUBQUERIES } else { 0 };
         pg_sys::query_tree_walker(query, Some(open), NOTHING, flags as i32);
@@ -195,6 +262,7 @@ unsafe fn open_part(query: *mut pg_sys::Query, opens: &dyn Fn(i32) -> bool) {
         if (*query).setOperations.is_null() {
             open_below(query, &Kept::of(query, &stored));
         } else {
+            set_operation::align(query, opens);
             for table in subqueries(query) {
                 open_part((*table).subquery, opens);
             }
@@ -304,8 +372,23 @@ unsafe extern "C-unwind" fn open(node: *mut pg_sys::Node, context: *mut c_void) 
             call_instead(node.cast(), c"plain");
         } else if is_a(node, pg_sys::NodeTag::T_OpExpr) {
             open_operator(node.cast());
+        } else if is_a(node, pg_sys::NodeTag::T_CoerceViaIO) {
+            open_written(node.cast());
         }
         pg_sys::expression_tree_walker(node, Some(open), context)
+    }
+}
+
+/// A cast through text gets the text.
+unsafe fn open_written(cast: *mut pg_sys::CoerceViaIO) {
+    // SAFETY: an expression.
+    unsafe {
+        let value = (*cast).arg.cast::<pg_sys::Node>();
+        if super::unbound::is_encrypted(pg_sys::getBaseType(pg_sys::exprType(value)))
+            && let Some(opened) = wrapped(c"plain", value)
+        {
+            (*cast).arg = opened;
+        }
     }
 }
 
@@ -336,14 +419,17 @@ unsafe fn part_of_aggregate(aggregate: pg_sys::Oid, column: i16) -> pg_sys::Oid 
 }
 
 /// A cast of ours to what the value was made from, written out or not.
-unsafe fn is_cast(node: *mut pg_sys::Node, written: bool) -> bool {
+///
+/// # Safety
+/// A valid tree.
+pub unsafe fn is_cast(node: *mut pg_sys::Node, written: bool) -> bool {
     // SAFETY: the tags are checked before fields are read.
     unsafe {
         if !is_a(node, pg_sys::NodeTag::T_FuncExpr) {
             return false;
         }
         let call = node.cast::<pg_sys::FuncExpr>();
-        if !is_own((*call).funcid, c"plain") {
+        if !CASTS.iter().any(|name| is_own((*call).funcid, name)) {
             return false;
         }
         let Some(last) = cells::<pg_sys::Node>((*call).args).nth(2) else { return false };

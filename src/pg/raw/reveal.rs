@@ -10,6 +10,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, is_a, pg_guard, pg_sys
 use super::arguments::{reveal_in_list, reveal_in_query, revealed_whole};
 use super::hook::Previous;
 use super::node::Expr;
+use super::plain::is_cast;
 use super::{lookup, version};
 use crate::pg::error::PgError;
 
@@ -350,6 +351,7 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
         match (*query).commandType {
             pg_sys::CmdType::CMD_SELECT => {
                 reveal_in_query(query);
+                text_of_varchar((*query).targetList);
                 if !(*query).setOperations.is_null() {
                     reveal_above(query)
                 } else if sorts_or_groups(query) {
@@ -364,6 +366,7 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
             | pg_sys::CmdType::CMD_DELETE
             | pg_sys::CmdType::CMD_MERGE => {
                 reveal_in_list(query, (*query).returningList);
+                text_of_varchar((*query).returningList);
                 reveal_list(query, (*query).returningList);
             }
             pg_sys::CmdType::CMD_UTILITY
@@ -378,6 +381,34 @@ unsafe fn reveal_query(query: *mut pg_sys::Query) {
                 PgError::NotRevealed.raise();
             }
             _ => (),
+        }
+    }
+}
+
+/// What is encrypted_text or varchar arrives as text, as it would from a text column: of the two the parser can take varchar only.
+unsafe fn text_of_varchar(list: *mut pg_sys::List) {
+    // SAFETY: as in `entries`; tags are checked before fields are read.
+    unsafe {
+        for entry in entries(list).filter(|entry| !(**entry).resjunk && (**entry).ressortgroupref == 0) {
+            let value = (*entry).expr;
+            let node = value.cast::<pg_sys::Node>();
+            let values: Vec<*mut pg_sys::Node> = match (*node).type_ {
+                pg_sys::NodeTag::T_CoalesceExpr => {
+                    cells((*node.cast::<pg_sys::CoalesceExpr>()).args).collect()
+                }
+                pg_sys::NodeTag::T_MinMaxExpr => cells((*node.cast::<pg_sys::MinMaxExpr>()).args).collect(),
+                pg_sys::NodeTag::T_CaseExpr => {
+                    let case = node.cast::<pg_sys::CaseExpr>();
+                    let results = cells::<pg_sys::CaseWhen>((*case).args).map(|when| (*when).result.cast());
+                    results.chain([(*case).defresult.cast()]).collect()
+                }
+                _ => continue,
+            };
+            if pg_sys::exprType(node) == pg_sys::VARCHAROID && values.iter().any(|one| is_cast(*one, false)) {
+                let (of, collation) = (pg_sys::TEXTOID, pg_sys::exprCollation(node));
+                let form = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+                (*entry).expr = pg_sys::makeRelabelType(value, of, -1, collation, form).cast();
+            }
         }
     }
 }
@@ -574,14 +605,43 @@ pub unsafe fn wrapped(name: &'static CStr, expression: *mut pg_sys::Node) -> Opt
 
 /// The whole goes below a new SELECT, which reveals. Of a set operation the planner does not evaluate the target list.
 unsafe fn reveal_above(query: *mut pg_sys::Query) {
-    // SAFETY: nodes are made as the parser makes them for SELECT ... FROM (query); the caller keeps its pointer to `query`,
-    // so that the new outer query takes its place.
+    // SAFETY: the caller keeps its pointer to `query`, so that the new outer query takes its place.
     unsafe {
         if !entries((*query).targetList).any(|entry| revealed((*entry).expr.cast()).is_some()) {
             return;
         }
+        let outer = above(query);
+        reveal_list(outer, (*outer).targetList);
+        std::ptr::copy_nonoverlapping(outer, query, 1);
+    }
+}
+
+/// Reveals what a subquery gives, which may refer to the queries around it.
+///
+/// # Safety
+/// A finished SELECT, which is the caller's to change.
+pub unsafe fn reveal_subquery(query: *mut pg_sys::Query) {
+    // SAFETY: the caller vouches for the query.
+    unsafe {
+        if (*query).setOperations.is_null() && !sorts_or_groups(query) {
+            reveal_list(query, (*query).targetList);
+        } else {
+            reveal_above(query);
+        }
+    }
+}
+
+/// A new `SELECT * FROM (query)`, in which `query` has been copied.
+///
+/// # Safety
+/// A finished SELECT.
+pub unsafe fn above(query: *mut pg_sys::Query) -> *mut pg_sys::Query {
+    // SAFETY: nodes are made as the parser makes them for SELECT ... FROM (query).
+    unsafe {
         let inner = make::<pg_sys::Query>(pg_sys::NodeTag::T_Query);
         std::ptr::copy_nonoverlapping(query, inner, 1);
+        // What it finds around it is one further out now.
+        pg_sys::IncrementVarSublevelsUp(inner.cast(), 1, 1);
         let (mut names, mut columns): (*mut pg_sys::List, *mut pg_sys::List) =
             (std::ptr::null_mut(), std::ptr::null_mut());
         for entry in entries((*inner).targetList).filter(|entry| !(**entry).resjunk) {
@@ -613,8 +673,7 @@ unsafe fn reveal_above(query: *mut pg_sys::Query) {
         (*outer).jointree = pg_sys::makeFromExpr(from, std::ptr::null_mut());
         (*outer).targetList = columns;
         move_writing_ctes(outer, inner);
-        reveal_list(outer, (*outer).targetList);
-        std::ptr::copy_nonoverlapping(outer, query, 1);
+        outer
     }
 }
 

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use pgrx::pg_sys;
 
 use super::call::Call;
-use super::datum::{Owned, call2};
+use super::datum::{Owned, Varlena, call2};
 
 /// The order of two texts in the database's collation.
 pub fn order(left: &Owned, right: &Owned) -> Ordering {
@@ -17,6 +17,20 @@ pub fn order(left: &Owned, right: &Owned) -> Ordering {
         call2(pg_sys::bttextcmp, left.datum(), right.datum(), pg_sys::DEFAULT_COLLATION_OID).value() as i32
     };
     order.cmp(&0)
+}
+
+/// A text as the explicit cast to `varchar(n)` cuts it; a negative modifier is none.
+pub fn cut(text: Varlena, modifier: i32) -> pg_sys::Datum {
+    // SAFETY: `varchar(varchar, int4, boolean)` takes a text as it is, and returns one.
+    unsafe {
+        pg_sys::OidFunctionCall3Coll(
+            pg_sys::Oid::from_u32(pg_sys::F_VARCHAR_VARCHAR_INT4_BOOL),
+            pg_sys::InvalidOid,
+            text.datum(),
+            modifier.into(),
+            true.into(),
+        )
+    }
 }
 
 /// A function of two texts that answers true or false.

@@ -153,6 +153,41 @@ unsafe fn relabelled(value: *mut pg_sys::Node, as_type: pg_sys::Oid) -> *mut pg_
 /// # Safety
 /// Called inside a transaction.
 pub unsafe fn is_encrypted(of: pg_sys::Oid) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { is_named(of, &[c"encrypted_jsonb", c"encrypted_text", c"encrypted_vector"]) }
+}
+
+/// Is it called like the type of filters?
+///
+/// # Safety
+/// As above.
+pub unsafe fn is_filter(of: pg_sys::Oid) -> bool {
+    // SAFETY: as above.
+    unsafe { is_named(of, &[c"encrypted_filter"]) }
+}
+
+/// The value by the cast to this type that nobody needs to write.
+///
+/// # Safety
+/// An expression.
+pub unsafe fn implied(value: *mut pg_sys::Node, of: pg_sys::Oid) -> Option<*mut pg_sys::Node> {
+    // SAFETY: a cast as the parser makes it; it needs no state where none is a parameter's.
+    unsafe {
+        let cast = pg_sys::coerce_to_target_type(
+            std::ptr::null_mut(),
+            value,
+            pg_sys::exprType(value),
+            of,
+            -1,
+            pg_sys::CoercionContext::COERCION_IMPLICIT,
+            pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,
+            -1,
+        );
+        (!cast.is_null()).then_some(cast)
+    }
+}
+
+unsafe fn is_named(of: pg_sys::Oid, names: &[&CStr]) -> bool {
     // SAFETY: a syscache lookup; the row is released after its name has been compared.
     unsafe {
         if of.to_u32() < pg_sys::FirstNormalObjectId {
@@ -165,8 +200,8 @@ pub unsafe fn is_encrypted(of: pg_sys::Oid) -> bool {
         }
         let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>();
         let name = CStr::from_ptr((*row).typname.data.as_ptr());
-        let encrypted = [c"encrypted_jsonb", c"encrypted_text", c"encrypted_vector"].contains(&name);
+        let found = names.contains(&name);
         pg_sys::ReleaseSysCache(tuple);
-        encrypted && lookup::schema() != pg_sys::InvalidOid
+        found && lookup::schema() != pg_sys::InvalidOid
     }
 }

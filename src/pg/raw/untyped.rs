@@ -11,9 +11,12 @@ use std::ffi::{CStr, c_void};
 use once_cell::sync::OnceCell;
 use pgrx::{is_a, pg_guard, pg_sys};
 
-use super::datum::Varlena;
+use super::datum::{self, Varlena};
+use super::node::Expr;
 use super::reveal::{cells, make};
+use super::set_operation::type_of;
 use super::{array, definition, lookup, unbound};
+use crate::core::modifier;
 use crate::core::sql_literal::is_cast;
 use crate::pg::error::PgError;
 
@@ -27,6 +30,9 @@ pub struct Literals {
     /// Refuses a value of another type that holds a literal without a keyring.
     pub refuse_inside: fn(pg_sys::Datum) -> Result<(), PgError>,
 }
+
+/// `jsonb @@ jsonpath` (catalog/pg_operator.dat).
+const JSONB_PATH_MATCH: pg_sys::Oid = pg_sys::Oid::from_u32(4013);
 
 static LITERALS: OnceCell<Literals> = OnceCell::new();
 
@@ -166,12 +172,15 @@ unsafe fn plain_of(sealed: pg_sys::Oid) -> Option<pg_sys::Oid> {
     }
 }
 
-/// The same of arrays.
+/// The same of arrays; jsonpath for a filter, which nobody writes.
 unsafe fn plain_or_array(of: pg_sys::Oid) -> Option<pg_sys::Oid> {
     // SAFETY: syscache lookups.
     unsafe {
         if of.to_u32() < pg_sys::FirstNormalObjectId {
             return None;
+        }
+        if unbound::is_filter(of) {
+            return Some(pg_sys::JSONPATHOID);
         }
         plain_of(of).or_else(|| {
             let array = pg_sys::get_array_type(plain_of(pg_sys::get_element_type(of))?);
@@ -192,10 +201,12 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
         match (*node).type_ {
             pg_sys::NodeTag::T_Query => {
                 walk.stored_by(node.cast());
+                walk.beside(&one_of(node));
                 return pg_sys::query_tree_walker(node.cast(), Some(visit), context, 0);
             }
             pg_sys::NodeTag::T_OpExpr | pg_sys::NodeTag::T_DistinctExpr | pg_sys::NodeTag::T_NullIfExpr => {
                 let call = &mut *node.cast::<pg_sys::OpExpr>();
+                walk.path_match(call);
                 if let Some(swapped) = walk.operator(call.opno, call.args, false) {
                     call.opno = swapped;
                     call.opfuncid = pg_sys::get_opcode(swapped);
@@ -210,12 +221,90 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
                     call.inputcollid = collation(swapped);
                 }
             }
+            pg_sys::NodeTag::T_CoalesceExpr
+            | pg_sys::NodeTag::T_CaseExpr
+            | pg_sys::NodeTag::T_MinMaxExpr
+            | pg_sys::NodeTag::T_ArrayExpr => walk.beside(&one_of(node)),
             pg_sys::NodeTag::T_FuncExpr => walk.coerced(node.cast()),
             pg_sys::NodeTag::T_ArrayCoerceExpr => walk.coerced_array(node.cast()),
             pg_sys::NodeTag::T_Param if walk.chosen.is_none() => walk.see(node.cast()),
             _ => (),
         }
         pg_sys::expression_tree_walker(node, Some(visit), context)
+    }
+}
+
+/// Where the values of one encrypted type stand of which an expression or a set operation gives one, by columns.
+unsafe fn one_of(node: *mut pg_sys::Node) -> Vec<Vec<*mut *mut pg_sys::Node>> {
+    // SAFETY: tags are checked before fields are read.
+    unsafe {
+        let of = |of: pg_sys::Oid, values: Vec<*mut *mut pg_sys::Node>| {
+            if unbound::is_encrypted(pg_sys::getBaseType(of)) { vec![values] } else { Vec::new() }
+        };
+        match (*node).type_ {
+            pg_sys::NodeTag::T_CoalesceExpr => {
+                let all = node.cast::<pg_sys::CoalesceExpr>();
+                of((*all).coalescetype, places((*all).args))
+            }
+            pg_sys::NodeTag::T_MinMaxExpr => {
+                let all = node.cast::<pg_sys::MinMaxExpr>();
+                of((*all).minmaxtype, places((*all).args))
+            }
+            pg_sys::NodeTag::T_ArrayExpr => {
+                let all = node.cast::<pg_sys::ArrayExpr>();
+                of((*all).element_typeid, places((*all).elements))
+            }
+            pg_sys::NodeTag::T_CaseExpr => {
+                let all = node.cast::<pg_sys::CaseExpr>();
+                let results =
+                    cells::<pg_sys::CaseWhen>((*all).args).map(|when| (&raw mut (*when).result).cast());
+                of((*all).casetype, results.chain([(&raw mut (*all).defresult).cast()]).collect())
+            }
+            pg_sys::NodeTag::T_Query => branches(node.cast()),
+            _ => Vec::new(),
+        }
+    }
+}
+
+unsafe fn places(list: *mut pg_sys::List) -> Vec<*mut *mut pg_sys::Node> {
+    // SAFETY: a pointer list holds `length` cells.
+    unsafe {
+        let length = list.as_ref().map_or(0, |list| list.length as usize);
+        (0..length).map(|at| (&raw mut (*(*list).elements.add(at)).ptr_value).cast()).collect()
+    }
+}
+
+/// The encrypted columns of UNION, INTERSECT and EXCEPT.
+unsafe fn branches(query: *mut pg_sys::Query) -> Vec<Vec<*mut *mut pg_sys::Node>> {
+    // SAFETY: the leaves of a set operation are subqueries of its query, with an entry for each column.
+    unsafe {
+        let whole = (*query).setOperations.cast::<pg_sys::SetOperationStmt>();
+        if whole.is_null() {
+            return Vec::new();
+        }
+        let columns = 1..=(*(*whole).colTypes).length;
+        let sealed = columns.filter(|column| {
+            let of = type_of(whole, *column);
+            unbound::is_encrypted(pg_sys::getBaseType(of))
+        });
+        let of_column = |column: i32| {
+            let leaves = cells::<pg_sys::RangeTblEntry>((*query).rtable)
+                .filter(|table| !(**table).subquery.is_null())
+                .flat_map(|table| cells::<pg_sys::TargetEntry>((*(*table).subquery).targetList));
+            let own = leaves.filter(|entry| !(**entry).resjunk && i32::from((**entry).resno) == column);
+            own.map(|entry| (&raw mut (*entry).expr).cast()).collect()
+        };
+        sealed.map(of_column).collect()
+    }
+}
+
+/// The modifier of the first of them that names a keyring.
+unsafe fn common_modifier(values: &[*mut *mut pg_sys::Node]) -> i32 {
+    // SAFETY: places in a valid tree; the last of a CASE may be empty.
+    unsafe {
+        let known =
+            values.iter().filter(|value| !(***value).is_null()).map(|value| Expr::of(**value).typmod());
+        known.filter(|typmod| modifier::is_bound(*typmod)).next().unwrap_or(-1)
     }
 }
 
@@ -269,6 +358,76 @@ impl Walk {
             }
         }
         self.chosen = Some(chosen);
+    }
+
+    /// Parameters beside encrypted values, of which one is taken, become plain ones that are sealed as those are.
+    unsafe fn beside(&mut self, columns: &[Vec<*mut *mut pg_sys::Node>]) {
+        if !self.stored {
+            return;
+        }
+        // SAFETY: places in the query.
+        unsafe {
+            for values in columns {
+                let typmod = common_modifier(values);
+                for value in values.iter().filter(|value| !(***value).is_null()) {
+                    if let Some(sealed) = self.sealed(**value, typmod) {
+                        **value = sealed.cast();
+                    }
+                }
+            }
+        }
+    }
+
+    /// `document @@ 'path'`, which the parser takes for a filter, is `document::jsonb @@ 'path'::jsonpath`, by the cast that
+    /// nobody has written.
+    unsafe fn path_match(&mut self, call: &mut pg_sys::OpExpr) {
+        // SAFETY: an operator's call; tags are checked before fields are read.
+        unsafe {
+            let mut arguments = cells::<pg_sys::Node>(call.args);
+            let (Some(document), Some(path)) = (arguments.next(), arguments.next()) else { return };
+            if call.opno.to_u32() < pg_sys::FirstNormalObjectId {
+                return;
+            }
+            let filter = match (*path).type_ {
+                pg_sys::NodeTag::T_Param => true,
+                _ => unbound::is_filter(pg_sys::exprType(path)),
+            };
+            if !filter || !is_own(call.opno, c"matches") {
+                return;
+            }
+            let path = match (*path).type_ {
+                pg_sys::NodeTag::T_Param => {
+                    let mut params = Vec::new();
+                    let found = self.parameter(path.cast(), &mut params);
+                    self.fits(params);
+                    found.filter(|_| self.chosen.is_some())
+                }
+                pg_sys::NodeTag::T_Const => self.path(path.cast()),
+                _ => None,
+            };
+            let Some(path) = path else { return };
+            let Some(document) = unbound::implied(document, pg_sys::JSONBOID) else { return };
+            let both = pg_sys::lappend(std::ptr::null_mut(), document.cast());
+            call.args = pg_sys::lappend(both, path.cast());
+            call.opno = JSONB_PATH_MATCH;
+            call.opfuncid = pg_sys::get_opcode(JSONB_PATH_MATCH);
+        }
+    }
+
+    unsafe fn path(&self, literal: *mut pg_sys::Const) -> Option<*mut pg_sys::Node> {
+        // SAFETY: a constant of the type of filters, which is NULL or was made by its input function.
+        unsafe {
+            let of = pg_sys::JSONPATHOID;
+            if (*literal).constisnull {
+                return Some(pg_sys::makeNullConst(of, -1, pg_sys::InvalidOid).cast());
+            }
+            let text = (self.literals.plain)((*literal).constvalue).unwrap_or_else(|error| error.raise())?;
+            let text = std::ffi::CString::new(text.bytes()).ok()?;
+            let path = datum::from_text(&text, of);
+            let made = pg_sys::makeConst(of, -1, pg_sys::InvalidOid, -1, path, false, false);
+            (*made).location = (*literal).location;
+            Some(made.cast())
+        }
     }
 
     /// The operator between the same value and a plain one that takes the place of `operator`, whose operand is made
@@ -483,7 +642,7 @@ impl Walk {
                 for row in cells::<pg_sys::List>((*table).values_lists) {
                     for at in 0..(*row).length as usize {
                         let cell = (*row).elements.add(at);
-                        if let Some(sealed) = self.sealed((*cell).ptr_value.cast()) {
+                        if let Some(sealed) = self.sealed((*cell).ptr_value.cast(), -1) {
                             (*cell).ptr_value = sealed.cast();
                         }
                     }
@@ -496,15 +655,15 @@ impl Walk {
         // SAFETY: a target list holds target entries.
         unsafe {
             for entry in cells::<pg_sys::TargetEntry>(list).filter(|entry| !(**entry).resjunk) {
-                if let Some(sealed) = self.sealed((*entry).expr.cast()) {
+                if let Some(sealed) = self.sealed((*entry).expr.cast(), -1) {
                     (*entry).expr = sealed.cast();
                 }
             }
         }
     }
 
-    /// `seal($1, -1, false)` for a parameter.
-    unsafe fn sealed(&mut self, value: *mut pg_sys::Node) -> Option<*mut pg_sys::FuncExpr> {
+    /// `seal($1, keyring, false)` for a parameter.
+    unsafe fn sealed(&mut self, value: *mut pg_sys::Node, typmod: i32) -> Option<*mut pg_sys::FuncExpr> {
         // SAFETY: the tag is checked; the type that a parameter had is of its column.
         unsafe {
             if !is_a(value, pg_sys::NodeTag::T_Param) {
@@ -516,8 +675,8 @@ impl Walk {
             };
             let seal = self.sealing(value, of)?;
             let (none, int4) = (pg_sys::InvalidOid, pg_sys::INT4OID);
-            let any = pg_sys::makeConst(int4, -1, none, 4, pg_sys::Datum::from(-1_i32), false, true);
-            let arguments = [value, any.cast(), pg_sys::makeBoolConst(false, false)];
+            let column = pg_sys::makeConst(int4, -1, none, 4, pg_sys::Datum::from(typmod), false, true);
+            let arguments = [value, column.cast(), pg_sys::makeBoolConst(false, false)];
             let list = arguments
                 .into_iter()
                 .fold(std::ptr::null_mut(), |list, one| pg_sys::lappend(list, one.cast()));
@@ -555,8 +714,22 @@ unsafe fn plain_operator(operator: pg_sys::Oid, side: usize) -> Option<(pg_sys::
     }
 }
 
+unsafe fn is_own(operator: pg_sys::Oid, name: &CStr) -> bool {
+    // SAFETY: syscache lookups; a function that is gone has no name.
+    unsafe {
+        let function = pg_sys::get_opcode(operator);
+        let own = pg_sys::get_func_name(function);
+        !own.is_null()
+            && CStr::from_ptr(own) == name
+            && pg_sys::get_func_namespace(function) == lookup::schema()
+    }
+}
+
 /// `coerce(value, keyring, false)` as the parser makes it of a value for a column.
-unsafe fn is_coercion(call: *mut pg_sys::FuncExpr) -> bool {
+///
+/// # Safety
+/// A function that an expression calls.
+pub unsafe fn is_coercion(call: *mut pg_sys::FuncExpr) -> bool {
     // SAFETY: a function that an expression calls.
     unsafe {
         if (*call).funcformat != pg_sys::CoercionForm::COERCE_IMPLICIT_CAST
@@ -600,8 +773,13 @@ unsafe extern "C-unwind" fn bind(node: *mut pg_sys::Node, context: *mut c_void) 
         let binding = &*context.cast::<Binding>();
         match (*node).type_ {
             pg_sys::NodeTag::T_Query => {
+                binding.beside(&one_of(node));
                 return pg_sys::query_tree_walker(node.cast(), Some(bind), context, 0);
             }
+            pg_sys::NodeTag::T_CoalesceExpr
+            | pg_sys::NodeTag::T_CaseExpr
+            | pg_sys::NodeTag::T_MinMaxExpr
+            | pg_sys::NodeTag::T_ArrayExpr => binding.beside(&one_of(node)),
             pg_sys::NodeTag::T_FuncExpr if is_coercion(node.cast()) => {
                 let call = node.cast::<pg_sys::FuncExpr>();
                 let value = (*(*(*call).args).elements).ptr_value.cast::<pg_sys::Node>();
@@ -622,6 +800,19 @@ unsafe extern "C-unwind" fn bind(node: *mut pg_sys::Node, context: *mut c_void) 
 }
 
 impl Binding {
+    /// Literals beside encrypted values, of which one is taken, get the keyring of those.
+    unsafe fn beside(&self, columns: &[Vec<*mut *mut pg_sys::Node>]) {
+        // SAFETY: places in the query.
+        unsafe {
+            for values in columns {
+                let typmod = common_modifier(values);
+                for value in values.iter().filter(|value| !(***value).is_null()) {
+                    self.literal(**value, typmod);
+                }
+            }
+        }
+    }
+
     /// Gives a literal, or those of an array, the keyring of this modifier.
     unsafe fn literal(&self, node: *mut pg_sys::Node, typmod: i32) {
         // SAFETY: the tag is checked; the type says what the constant is.
@@ -639,6 +830,10 @@ impl Binding {
                 self.bound(literal.constvalue, of, typmod)
             } else if element != pg_sys::InvalidOid && unbound::is_encrypted(element) {
                 self.elements(literal.constvalue, element, typmod)
+            } else if unbound::is_filter(of) {
+                (self.literals.refuse_inside)(literal.constvalue)
+                    .map_err(|_| PgError::FilterText)
+                    .map(|()| None)
             } else {
                 (self.literals.refuse_inside)(literal.constvalue).map(|()| None)
             };

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::core::filter::{self, Binding, Filter, Parts};
 use crate::core::groups::{Groups, QueryVersion};
-use crate::core::header::FormatError;
+use crate::core::header::{Content, FormatError};
 use crate::core::memory;
 use crate::core::question::Question;
 use crate::core::text_query::{Accessor, TextQuery};
@@ -17,6 +17,7 @@ use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::datum::{Owned, Varlena, cstring, varlena};
+use crate::pg::raw::definition;
 use crate::pg::raw::encoding;
 use crate::pg::session;
 use crate::pg::values::accessor;
@@ -387,8 +388,13 @@ pub fn filter_parts(call: Call) -> Returned {
     Ok(Some(array::of_values(&parts, call.result_element_type()).datum()))
 }
 
-/// `encrypted_filter_in(cstring)`: refused, with what to write instead.
-pub fn filter_in(_: Call) -> Returned {
+/// `encrypted_filter_in(cstring)`: refused, with what to write instead; but for a literal that the hook after parse analysis
+/// takes for a jsonpath.
+pub fn filter_in(call: Call) -> Returned {
+    if definition::literal_is_seen() {
+        let text = session::seal_unbound(Content::Text, call.cstring(0).to_bytes())?;
+        return Ok(Some(varlena(&text).datum()));
+    }
     Err(PgError::FilterText)
 }
 

@@ -19,6 +19,7 @@ use crate::pg::raw::datum::{
 };
 use crate::pg::raw::encoding::c_text;
 use crate::pg::raw::node::Expr;
+use crate::pg::raw::text;
 use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::values::seal::{self, JSONB, Kind, OpenValue, TEXT};
 use crate::pg::values::{column, vector};
@@ -191,18 +192,40 @@ pub fn decrypt(call: Call) -> Returned {
 /// `plain(encrypted_*, int4, boolean)`: the cast to what the value was made from. Written out it decrypts. Implied it refuses:
 /// where the value goes to the client, the planner has put `plain(encrypted_*)` in its place (`raw::plain`).
 pub fn plain_cast(call: Call) -> Returned {
-    if !call.boolean(2) {
-        return Err(if was_planned_without() {
-            PgError::PlannedBefore
-        } else {
-            PgError::IoCast(type_name(call.result_type()))
-        });
-    }
+    require_written(call)?;
     let (declared, value) = (call.int4(1), decrypted(call)?);
     if let (Ok(declared), &[low, high, ..]) = (usize::try_from(declared), value.bytes()) {
         elements::check_declared(declared, usize::from(u16::from_ne_bytes([low, high])))?;
     }
     Ok(Some(value.datum()))
+}
+
+fn require_written(call: Call) -> Result<(), PgError> {
+    if call.boolean(2) {
+        Ok(())
+    } else if was_planned_without() {
+        Err(PgError::PlannedBefore)
+    } else {
+        Err(PgError::IoCast(type_name(call.result_type())))
+    }
+}
+
+/// `plain_varchar(encrypted_text, int4, boolean)`: the same to varchar, with its length.
+pub fn plain_varchar(call: Call) -> Returned {
+    require_written(call)?;
+    Ok(Some(text::cut(decrypted(call)?, call.int4(1))))
+}
+
+/// `assigned(jsonb, encrypted_jsonb, int4)`: a document of which a part was assigned, sealed for its column; where that names
+/// no keyring, under the one of the document that it was.
+pub fn assigned(call: Call) -> Returned {
+    let Some(document) = call.optional(0) else { return Ok(None) };
+    let keyring = match (column::keyring(JSONB.column(call.int4(2)))?, call.optional(1)) {
+        (Some(keyring), _) => keyring,
+        (None, Some(before)) => parse_head(before.bytes())?.0.keyring,
+        (None, None) => session::keyring_for_input()?,
+    };
+    Ok(Some(seal::seal(keyring, Content::Jsonb, document.bytes(), false, Options::default())?.datum()))
 }
 
 /// `decrypt_as_*(encrypted_jsonb)`: as the cast of PostgreSQL's own from jsonb.

@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
+use zeroize::Zeroizing;
 
 use crate::core::group_key::GroupKey;
 use crate::core::header::parse_head;
@@ -17,11 +18,12 @@ use crate::core::policy::Policy;
 use crate::core::recent::Recent;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
-use crate::pg::raw::datum::{Owned, Stored, detoast};
+use crate::pg::raw::datum::{Owned, Stored, Varlena, detoast, type_id_name};
 use crate::pg::raw::sort::{self, Order};
-use crate::pg::raw::{analyze, jsonb, text};
-use crate::pg::session::{self, Checked};
-use crate::pg::values::seal::{self, JSONB, Kind, TEXT};
+use crate::pg::raw::{analyze, array, jsonb, text};
+use crate::pg::session::{self, Checked, Privilege};
+use crate::pg::values::plain_vector;
+use crate::pg::values::seal::{self, JSONB, Kind, TEXT, VECTOR};
 
 thread_local! {
     static KEY: OnceCell<GroupKey> = const { OnceCell::new() };
@@ -42,6 +44,11 @@ impl Purpose {
             return Err(PgError::InWorker);
         }
         let sealed = detoast(value);
+        if is_vector(kind) {
+            let opened = seal::open_for(sealed.bytes(), kind, Privilege::Decrypt)?;
+            opened.require_context(None)?;
+            return Ok(Owned::new(opened.content())?);
+        }
         match self {
             Purpose::Order => seal::read(sealed.bytes(), kind, checked),
             Purpose::Group => {
@@ -200,7 +207,28 @@ impl Ordered {
 }
 
 fn order(kind: &Kind, left: &Owned, right: &Owned) -> Ordering {
-    if is_text(kind) { text::order(left, right) } else { jsonb::order(left, right) }
+    if is_text(kind) {
+        text::order(left, right)
+    } else if is_vector(kind) {
+        plain_vector::order(left.bytes(), right.bytes())
+    } else {
+        jsonb::order(left, right)
+    }
+}
+
+fn is_vector(kind: &Kind) -> bool {
+    std::ptr::eq(kind, &raw const VECTOR)
+}
+
+/// The same for plaintexts that are equal though their bytes differ.
+fn hashable(kind: &Kind, plain: &Owned) -> Result<Zeroizing<Vec<u8>>, PgError> {
+    Ok(Zeroizing::new(if is_text(kind) {
+        memory::copy(plain.bytes())?
+    } else if is_vector(kind) {
+        plain_vector::hashable(plain.bytes())?
+    } else {
+        jsonb::hash(plain).to_be_bytes().to_vec()
+    }))
 }
 
 fn is_text(kind: &Kind) -> bool {
@@ -233,7 +261,7 @@ impl Order for Sort {
     fn shorten(&mut self, value: pg_sys::Datum) -> Result<u64, PgError> {
         let kind = self.kind;
         let plain = Rc::new(Purpose::Order.open(value, kind, &mut self.ordered.checked)?);
-        let hash = if is_text(kind) { self.hasher.hash_one(plain.bytes()) } else { jsonb::hash(&plain) };
+        let hash = self.hasher.hash_one(hashable(kind, &plain)?.as_slice());
         let bytes = plain.bytes().len();
         let equal = |left: &Rc<Owned>, right: &Rc<Owned>| order(kind, left, right).is_eq();
         Ok(self.numbered.number(Stored::of(value).bytes(), (plain, bytes), hash, equal)?)
@@ -261,6 +289,11 @@ pub fn jsonb_order(call: Call) -> Returned {
     sorted(call, &JSONB)
 }
 
+/// `vector_order(internal)`: sort support of encrypted_vector.
+pub fn vector_order(call: Call) -> Returned {
+    sorted(call, &VECTOR)
+}
+
 fn sorted(call: Call, kind: &'static Kind) -> Returned {
     let numbered = Numbered::new(sort::budget());
     let sort = Sort { kind, hasher: RandomState::new(), ordered: Ordered::default(), numbered };
@@ -283,11 +316,7 @@ pub fn hash(call: Call) -> Returned {
     let (kind, plain) = plain?;
     let hash = KEY.with(|key| {
         let key = key.get_or_try_init(GroupKey::new)?;
-        Ok::<_, PgError>(if is_text(kind) {
-            key.hash(plain.bytes())
-        } else {
-            key.hash(&jsonb::hash(&plain).to_be_bytes())
-        })
+        Ok::<_, PgError>(key.hash(&hashable(kind, &plain)?))
     });
     Ok(Some(pg_sys::Datum::from(hash? as i32)))
 }
@@ -358,4 +387,42 @@ pub fn larger(call: Call) -> Returned {
 /// `smaller(encrypted_text, encrypted_text)`: for min.
 pub fn smaller(call: Call) -> Returned {
     Ok(Some(call.datum(ordered(call)?.is_gt().into())))
+}
+
+/// `encrypted_vector *= encrypted_vector`: for groups.
+pub fn same(call: Call) -> Returned {
+    Ok(Some(are_equal(call, &VECTOR)?.into()))
+}
+
+/// `largest(encrypted_*[])`: GREATEST.
+pub fn largest(call: Call) -> Returned {
+    extreme(call, Ordering::Greater)
+}
+
+/// `smallest(encrypted_*[])`: LEAST.
+pub fn smallest(call: Call) -> Returned {
+    extreme(call, Ordering::Less)
+}
+
+/// The first of the values that no other is `beyond`; NULLs do not count.
+fn extreme(call: Call, beyond: Ordering) -> Returned {
+    let values = array::values(call.datum(0))?;
+    call.with_cache(|(kind, ordered): &mut (Option<&'static Kind>, Ordered)| {
+        let kind = kind.get_or_insert_with(|| Kind::named(&type_id_name(call.result_type())));
+        let mut found: Option<Varlena> = None;
+        for value in values.into_iter().flatten() {
+            let replaces = match &found {
+                Some(best) => {
+                    let (one, other) =
+                        (ordered.plain(value.datum(), kind)?, ordered.plain(best.datum(), kind)?);
+                    order(kind, &one, &other) == beyond
+                }
+                None => true,
+            };
+            if replaces {
+                found = Some(value);
+            }
+        }
+        Ok(found.map(|value| value.datum()))
+    })
 }

@@ -3,6 +3,8 @@
 //! Behind the length word of a `vector`: its number of elements (int2), two bytes that are zero, float4 elements. Of a
 //! `halfvec` the same with elements of two bytes (IEEE 754 binary16). Numbers are in the server's byte order.
 
+use std::cmp::Ordering;
+
 use crate::core::memory::{self, OutOfMemory};
 use crate::core::vector::elements::{self, ELEMENT_BYTES, MAX_DIMENSIONS, VectorError};
 
@@ -44,6 +46,25 @@ pub fn half_from_binary(bytes: &[u8]) -> Option<Result<Vec<f32>, VectorError>> {
     let (body, []) = body.as_chunks() else { return None };
     let is_half = count > 0 && body.len() == count;
     is_half.then(|| checked(body.iter().map(|element| from_half(u16::from_be_bytes(*element))), count))
+}
+
+/// The numbers that a vector's sealed content is made of.
+fn numbers(content: &[u8]) -> impl Iterator<Item = f32> {
+    content.as_chunks().0.iter().map(|element| f32::from_ne_bytes(*element))
+}
+
+/// pgvector's order of two contents: by the first number that differs, then by how many there are.
+pub fn order(left: &[u8], right: &[u8]) -> Ordering {
+    let pairs = numbers(left).zip(numbers(right));
+    let mut orders = pairs.map(|(left, right)| left.partial_cmp(&right).unwrap_or(Ordering::Equal));
+    orders.find(|order| order.is_ne()).unwrap_or_else(|| left.len().cmp(&right.len()))
+}
+
+/// The same bytes for contents that are equal: zero has two forms.
+pub fn hashable(content: &[u8]) -> Result<Vec<u8>, OutOfMemory> {
+    let mut bytes = memory::room(content.len())?;
+    bytes.extend(numbers(content).flat_map(|number| (number + 0.0).to_ne_bytes()));
+    Ok(bytes)
 }
 
 fn body(datum: &[u8], element_bytes: usize) -> Result<&[u8], VectorError> {

@@ -84,6 +84,44 @@ fn every_expression_gives_the_rows_of_its_plain_twin() {
         "SELECT vector_norm(e), e + '[1,1,1]', l2_distance(e, '[1,2,3]'), vector_dims(e) FROM docs ORDER BY id",
         "SELECT a.id, b.id, a.e <-> b.e FROM docs a, docs b ORDER BY 1, 2",
         "SELECT id FROM docs WHERE e = '[1,2,3]'",
+        "SELECT COALESCE(body, '-'::varchar), COALESCE(body, '-'::text), COALESCE('-'::text, body), COALESCE(body, '-') FROM docs ORDER BY id",
+        "SELECT CASE WHEN id > 1 THEN m ->> 'p' ELSE 'x'::text END, CASE id WHEN 1 THEN 'x'::varchar ELSE body END FROM docs ORDER BY id",
+        "SELECT NULLIF(body, 'second'::varchar), NULLIF('second'::text, body) FROM docs ORDER BY id",
+        "SELECT body FROM docs UNION ALL SELECT 'x'::text ORDER BY 1",
+        "SELECT 'x'::varchar UNION SELECT body FROM docs ORDER BY 1",
+        "SELECT m FROM docs UNION SELECT '{}'::jsonb ORDER BY 1",
+        "SELECT e FROM docs UNION SELECT '[1,2,3]'::vector ORDER BY 1",
+        "SELECT body FROM docs INTERSECT SELECT 'second'::text",
+        "SELECT id, body FROM docs EXCEPT ALL SELECT 2, 'second'::text ORDER BY 1",
+        "(SELECT body FROM docs UNION SELECT body FROM docs) EXCEPT SELECT 'second'::text ORDER BY 1",
+        "SELECT body FROM docs UNION (SELECT m ->> 'p' FROM docs EXCEPT SELECT 'Mary'::text) ORDER BY 1",
+        "(SELECT DISTINCT body FROM docs ORDER BY 1 LIMIT 2) UNION ALL SELECT 'x'::text ORDER BY 1",
+        "SELECT id, (SELECT string_agg(b, ',' ORDER BY b) FROM (SELECT d.body AS b UNION ALL SELECT 'x'::text) s) FROM docs d ORDER BY id",
+        "SELECT id, (SELECT string_agg(b, ',' ORDER BY b) FROM (SELECT DISTINCT d.body AS b UNION ALL SELECT 'x'::text) s) FROM docs d ORDER BY id",
+        "WITH c AS (SELECT id, body AS b FROM docs UNION ALL SELECT 9, 'x'::text) SELECT * FROM c WHERE b <> 'second' ORDER BY id",
+        "SELECT v FROM docs, LATERAL (VALUES (body), ('x'::text)) s (v) ORDER BY 1",
+        "SELECT body || body, body || 5, 5 || body, body || m, body || 'x'::varchar, 'x'::varchar || body, (m ->> 'p') || body FROM docs ORDER BY id",
+        "SELECT m::json, m::json ->> 'p', (m -> 'n')::json, body::bytea, md5(body::bytea) FROM docs ORDER BY id",
+        "SELECT body::varchar(3), body::char(3), length(body::varchar(3)), (m ->> 'p')::varchar FROM docs ORDER BY id",
+        "SELECT id FROM docs WHERE body::bytea = 'second' OR (m::json ->> 'p') = 'John' ORDER BY id",
+        "SELECT GREATEST(body, 'b'), LEAST(body, m ->> 'p', 'b'), GREATEST(body, 'b'::text), LEAST(m ->> 'p') FROM docs ORDER BY id",
+        "SELECT GREATEST(m, m -> 'n'), LEAST(m, '{}'::jsonb), GREATEST(e, '[2,2,2]'::vector), LEAST(e, e) FROM docs ORDER BY id",
+        "SELECT id FROM docs WHERE GREATEST(body, m ->> 'p') = 'second'",
+        "SELECT DISTINCT e FROM docs ORDER BY e",
+        "SELECT e, count(*) FROM docs GROUP BY e ORDER BY e DESC",
+        "SELECT id, rank() OVER (ORDER BY e), count(DISTINCT e) FROM docs GROUP BY id, e ORDER BY id",
+        "SELECT DISTINCT * FROM docs ORDER BY id",
+        "SELECT id FROM docs WHERE m @@ '$.age > 10'",
+        "SELECT id, m @@ '$.age > 10', m -> 'n' @@ '$.c == \"Oslo\"' FROM docs ORDER BY id",
+        "SELECT ARRAY(SELECT body FROM docs ORDER BY id), ARRAY(SELECT m -> 'p' FROM docs WHERE id < 3 ORDER BY body)",
+        "SELECT id, ARRAY(SELECT o.body FROM docs o WHERE o.id <= d.id UNION ALL SELECT d.body) FROM docs d ORDER BY id",
+        "SELECT a.id FROM docs a JOIN (SELECT body::text FROM docs) b USING (body) ORDER BY 1",
+        "UPDATE docs SET body = id WHERE id = 3 RETURNING body",
+        "UPDATE docs SET body = m WHERE id = 3 RETURNING body",
+        "UPDATE docs SET body = COALESCE(body, 'x'::text) WHERE id = 4 RETURNING body",
+        "UPDATE docs SET body = CASE WHEN id = 4 THEN NULL ELSE 'y'::varchar END WHERE id > 2 RETURNING body",
+        "UPDATE docs SET body = GREATEST(body, 'a') WHERE id = 3 RETURNING body",
+        "UPDATE docs SET m['p'] = '\"Jo\"', m['q'] = to_jsonb(id), m['n']['c'] = m['p'] WHERE id < 3 RETURNING m",
         "SELECT avg(e) FROM docs",
         "UPDATE docs SET id = id WHERE upper(body) = 'SECOND' RETURNING id, upper(body)",
         "DELETE FROM docs WHERE length(body) = 10000 RETURNING id",
@@ -104,7 +142,15 @@ fn the_planner_still_finds_the_index() {
     client.run("SET pgseal.reveal = off; INSERT INTO docs SELECT i, jsonb_build_object('p', i), i::text FROM generate_series(5, 400) i");
     client.run("CREATE INDEX ON docs USING gin (m); CREATE INDEX ON docs USING gin (body); ANALYZE docs; SET enable_seqscan = off");
     client.run("SET pgseal.reveal = on");
-    for filter in ["m @> '{\"p\": \"John\"}'", "m ->> 'p' = 'John'", "body = 'second'", "m @> $1"] {
+    for filter in [
+        "m @> '{\"p\": \"John\"}'",
+        "m ->> 'p' = 'John'",
+        "body = 'second'",
+        "body = 'second'::varchar",
+        "body IN ('second'::text, 'x'::text)",
+        "m ->> 'p' IN ('John'::varchar, 'x'::varchar)",
+        "m @> $1",
+    ] {
         let prepared = if filter.contains('$') { "EXECUTE q ('{\"p\": \"John\"}')" } else { "EXECUTE q" };
         client.run(&format!("PREPARE q AS SELECT upper(body) FROM docs WHERE {filter}"));
         let plan = client.column::<String>(&format!("EXPLAIN {prepared}")).join("\n");
@@ -177,7 +223,6 @@ fn without_the_setting_an_implied_cast_refuses_and_says_how() {
         assert!(hint.contains("pgseal.decrypt") && hint.contains("SET pgseal.reveal"), "{sql}: {hint}");
         assert!(!format!("{error:?}").contains("First"), "{error:?}");
     }
-    assert_eq!(client.state("UPDATE docs SET m['p'] = '1'"), "42883");
     assert_eq!(client.one::<String>("SELECT upper(body::text) FROM docs WHERE id = 1"), "FIRST BODY");
     assert_eq!(client.one::<String>("SELECT (e::vector(3))::text FROM docs WHERE id = 1"), "[1,2,3]");
     assert_eq!(client.state("SELECT e::vector(4) FROM docs"), "22000");
@@ -188,7 +233,7 @@ fn a_role_that_may_not_decrypt_gets_nothing_by_a_cast() {
     let mut client = twins();
     let name = client.database();
     client.run(&format!(
-        "RESET pgseal.reveal; CREATE ROLE {name}_cast LOGIN; GRANT SELECT ON docs TO {name}_cast"
+        "RESET pgseal.reveal; CREATE ROLE {name}_cast LOGIN; GRANT SELECT, UPDATE ON docs TO {name}_cast"
     ));
     client.run(&format!("SELECT pgseal.grant_keyring('k', '{name}_cast', ARRAY['encrypt', 'search'])"));
     let mut session = shared().connect_as(&format!("{name}_cast"), &name);
@@ -196,10 +241,47 @@ fn a_role_that_may_not_decrypt_gets_nothing_by_a_cast() {
     for sql in [
         "SELECT upper(body) FROM docs",
         "SELECT id FROM docs WHERE m = '{}'",
+        "SELECT COALESCE(body, 'x'::text) FROM docs",
+        "SELECT COALESCE(body, 'x'::varchar) FROM docs",
+        "SELECT body FROM docs UNION ALL SELECT 'x'::text",
+        "SELECT 1 FROM docs WHERE GREATEST(body, body) IS NULL",
+        "SELECT count(*) FROM (SELECT DISTINCT e FROM docs) s",
+        "SELECT m::json FROM docs",
+        "SELECT body::bytea FROM docs",
+        "SELECT id FROM docs WHERE m @@ '$.age > 1'",
+        "SELECT pgseal.plain_varchar(body, -1, true) FROM docs",
         "SELECT pgseal.plain(body) FROM docs",
         "SELECT pgseal.plain(body, -1, true) FROM docs",
     ] {
         assert_eq!(session.state(sql), "42501", "{sql}");
     }
     assert_eq!(session.state("SELECT pgseal.plain(body, -1, false) FROM docs"), "42501");
+    assert_eq!(session.state("UPDATE docs SET m['p'] = '1'"), "42501");
+}
+
+#[test]
+fn an_empty_search_path_changes_nothing() {
+    let mut client = twins();
+    client.run("SET search_path = ''");
+    for sql in [
+        "SELECT COALESCE(body, '-'::varchar), body || body, GREATEST(body, 'b'), LEAST(body, 'b'::text) FROM docs ORDER BY id",
+        "SELECT body FROM docs UNION SELECT 'x'::text ORDER BY 1",
+        "SELECT m::json, m['p'], upper(body) FROM docs ORDER BY id",
+        "SELECT DISTINCT e::public.vector FROM docs ORDER BY 1",
+        "SELECT count(*) FROM (SELECT DISTINCT e FROM docs) s",
+        "UPDATE docs SET m['x'] = '1', body = COALESCE(body, 'x'::text) WHERE id < 3 RETURNING m, body",
+    ] {
+        let mut of = |schema: &str| {
+            let messages = client.simple_query(&sql.replace("docs", &format!("{schema}.docs")));
+            let messages = messages.unwrap_or_else(|error| panic!("{schema}: {sql}: {error:?}"));
+            let row = |message: &SimpleQueryMessage| match message {
+                SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect::<Vec<_>>())
+                }
+                _ => None,
+            };
+            messages.iter().filter_map(row).collect::<Vec<_>>()
+        };
+        assert_eq!(of("public"), of("plain"), "{sql}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Values: what goes in, what comes out, and what is refused.
 
 mod as_plain;
+mod assignments;
 mod bad_arguments;
 mod bad_values;
 mod casts;

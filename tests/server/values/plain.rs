@@ -205,11 +205,9 @@ fn what_would_be_kept_without_a_keyring_is_refused() {
         "SELECT '{x}'::encrypted_text[]",
         "SELECT '(x)'::pair",
         "SELECT '{\"(x)\"}'::pair[]",
-        "SELECT coalesce(body, 'x') FROM docs",
-        "SELECT 'x' UNION ALL SELECT body FROM docs",
+        "SELECT coalesce('x'::encrypted_text, 'y')",
         "INSERT INTO loose VALUES ('{}', 'x')",
         "INSERT INTO loose (body) SELECT 'x'",
-        "INSERT INTO loose (body) SELECT coalesce(body, 'x') FROM docs",
         "CREATE TABLE c AS SELECT 'x'::encrypted_text AS body",
         "CREATE TABLE c AS SELECT ('(x)'::pair).body",
         "SELECT 'x'::encrypted_text AS body INTO c",
@@ -238,6 +236,78 @@ fn what_would_be_kept_without_a_keyring_is_refused() {
     assert_eq!(client.one::<i32>("SELECT id FROM c"), 1);
     let stored: String = client.one("SELECT pg_get_viewdef('c'::regclass)");
     assert!(stored.contains("pgseal:"), "{stored}");
+}
+
+#[test]
+fn literals_of_which_one_is_taken_get_the_keyring_of_the_others() {
+    let client = &mut database();
+    client.run("CREATE TABLE loose (m encrypted_jsonb, body encrypted_text)");
+    for (expression, count) in [
+        ("coalesce(body, 'x')", 2),
+        ("coalesce(NULL, body, 'x')", 2),
+        ("CASE WHEN id = 1 THEN 'x' ELSE body END", 2),
+        ("CASE id WHEN 1 THEN coalesce(m ->> 'n', 'x') END", 1),
+        ("greatest(body, 'x')", 2),
+        ("unnest(ARRAY[body, 'x'])", 4),
+    ] {
+        client.run(&format!("TRUNCATE loose; INSERT INTO loose (body) SELECT {expression} FROM docs"));
+        let kept = "SELECT count(*) FROM loose WHERE pgseal.keyring_id(body) = (SELECT id FROM pgseal.keyring WHERE name = 'a') AND body::text <> ''";
+        assert_eq!(client.one::<i64>(kept), count, "{expression}");
+    }
+    for sql in [
+        "SELECT 'x' UNION ALL SELECT body FROM docs",
+        "SELECT body FROM docs UNION ALL SELECT 'x' UNION ALL SELECT 'x'",
+        "SELECT coalesce(m, '{}')::text FROM docs",
+    ] {
+        assert!(client.query(sql, &[]).unwrap().len() > 1, "{sql}");
+    }
+    let faults = "SELECT count(*) FROM pgseal.column_keys('loose', 'body') WHERE in_transit";
+    assert_eq!(client.one::<i64>(faults), 0);
+}
+
+#[test]
+fn under_reveal_parameters_beside_values_are_plain() {
+    let client = &mut database();
+    client.run("SET pgseal.reveal = on; INSERT INTO docs (id) VALUES (3)");
+    let (text, document) = ("new", json!({"z": 1}));
+    for (sql, described, parameters, expected) in [
+        (
+            "SELECT coalesce(body, $1) FROM docs ORDER BY id",
+            "text",
+            vec![&text as &(dyn ToSql + Sync)],
+            "one,two,new",
+        ),
+        ("SELECT coalesce(m, $1)::text FROM docs WHERE id = 3", "jsonb", vec![&document], "{\"z\": 1}"),
+        (
+            "SELECT CASE WHEN id = 1 THEN $1 ELSE body END FROM docs WHERE id < 3 ORDER BY id",
+            "text",
+            vec![&text],
+            "new,two",
+        ),
+        ("SELECT greatest(body, $1) FROM docs WHERE id < 3 ORDER BY id", "text", vec![&text], "one,two"),
+        (
+            "SELECT body FROM docs WHERE id < 3 UNION ALL SELECT $1 ORDER BY 1",
+            "text",
+            vec![&text],
+            "new,one,two",
+        ),
+        ("SELECT unnest(ARRAY[body, $1]) FROM docs WHERE id = 1", "text", vec![&text], "one,new"),
+        ("SELECT body FROM docs WHERE coalesce(body, $1) = $1", "text", vec![&"one"], "one"),
+        ("SELECT body FROM docs WHERE m @@ $1", "jsonpath", vec![&AsText("$.p == \"y\"")], "two"),
+    ] {
+        let statement = client.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        assert_eq!(types(&statement).join(","), described, "{sql}");
+        for round in 0..8 {
+            let rows = client
+                .query(&statement, &parameters)
+                .unwrap_or_else(|error| panic!("{sql}: {round}: {error:?}"));
+            let found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            assert_eq!(found.join(","), expected, "{sql}: {round}");
+            if round == 6 {
+                client.run("ALTER TABLE docs ADD COLUMN later int; ALTER TABLE docs DROP COLUMN later");
+            }
+        }
+    }
 }
 
 #[test]

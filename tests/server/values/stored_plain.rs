@@ -64,6 +64,35 @@ fn no_statement_stores_what_an_implied_cast_gives() {
         "INSERT INTO docs (id, body, line) SELECT 2, s.u, t.u FROM (SELECT upper(body) AS u FROM docs) s, LATERAL (SELECT s.u) t",
         "INSERT INTO docs (id, body, line) SELECT 2, u, u FROM (SELECT upper(body) AS u FROM docs) s JOIN (VALUES (1)) v (n) ON true",
         "INSERT INTO docs (id, body, line) SELECT 2, u, u FROM (SELECT upper(body) AS u FROM docs) s NATURAL JOIN (SELECT upper(body) AS u FROM docs) t",
+        "INSERT INTO log SELECT COALESCE(body, 'x'::text) FROM docs",
+        "INSERT INTO log SELECT COALESCE(body, 'x'::varchar) FROM docs",
+        "INSERT INTO log SELECT CASE WHEN id = 1 THEN body ELSE 'x'::text END FROM docs",
+        "INSERT INTO log SELECT upper(COALESCE(body, 'x'::varchar)) FROM docs",
+        "INSERT INTO log SELECT body FROM docs UNION ALL SELECT 'x'::text",
+        "INSERT INTO log SELECT 'x'::text UNION SELECT body FROM docs",
+        "INSERT INTO log SELECT u FROM (SELECT body AS u FROM docs UNION ALL SELECT 'x'::text) s",
+        "INSERT INTO docs (id, body, line) SELECT 2, u, u FROM (SELECT body AS u FROM docs UNION ALL SELECT 'x'::text) s",
+        "INSERT INTO docs (id, body, line) SELECT 2, body, body FROM docs UNION ALL SELECT 3, 'x'::text, 'x'::text",
+        "INSERT INTO log SELECT body || body FROM docs",
+        "INSERT INTO log SELECT m::json FROM docs",
+        "INSERT INTO log SELECT encode(body::bytea, 'escape') FROM docs",
+        "INSERT INTO log VALUES ((SELECT body FROM docs)), ('x'::text)",
+        "INSERT INTO log SELECT v FROM docs, LATERAL (VALUES (body), ('x'::text)) s (v)",
+        "INSERT INTO log SELECT GREATEST(body, 'x'::text) FROM docs",
+        "INSERT INTO log SELECT GREATEST(body, body) FROM docs",
+        "INSERT INTO documents SELECT GREATEST(m, '{}'::jsonb) FROM docs",
+        "INSERT INTO documents (m['x']) SELECT m['p'] FROM docs",
+        "INSERT INTO documents (m['x']) SELECT m FROM docs",
+        "UPDATE docs SET line = GREATEST(body, 'x'::varchar)",
+        "INSERT INTO lists SELECT ARRAY(SELECT upper(body) FROM docs)",
+        "INSERT INTO lists SELECT ARRAY(SELECT body FROM docs)",
+        "INSERT INTO lists SELECT ARRAY[body, 'x'::text] FROM docs",
+        "UPDATE docs SET line = COALESCE(body, 'x'::varchar)",
+        "UPDATE docs SET line = m['p']",
+        "WITH w AS (SELECT body AS u FROM docs UNION ALL SELECT 'x'::text), k AS (INSERT INTO log SELECT u FROM w RETURNING 1) SELECT count(*) FROM k",
+        "CREATE TABLE made AS SELECT COALESCE(body, 'x'::varchar) FROM docs",
+        "CREATE TABLE made AS SELECT body FROM docs UNION ALL SELECT 'x'::text",
+        "CREATE TABLE made AS SELECT m::json FROM docs",
         "INSERT INTO lists SELECT array_agg(body) FROM docs",
         "INSERT INTO lists SELECT ARRAY[upper(body)] FROM docs",
         "UPDATE docs SET line = upper(body)",
@@ -135,6 +164,12 @@ fn no_function_trigger_or_rule_stores_it_for_its_caller() {
         "SELECT keep(body) FROM docs",
         "SELECT keep(upper(body)) FROM docs",
         "SELECT keep_all(upper(body)) FROM docs",
+        "SELECT keep(COALESCE(body, 'x'::varchar)) FROM docs",
+        "SELECT keep(GREATEST(body, 'x'::text)) FROM docs",
+        "SELECT keep(body || body) FROM docs",
+        "SELECT keep(u) FROM (SELECT body AS u FROM docs UNION ALL SELECT 'x'::text) s",
+        "SELECT keep(v) FROM docs, LATERAL (VALUES (body), ('x'::text)) s (v)",
+        "SELECT keep(array_to_string(ARRAY[body, 'x'::text], ',')) FROM docs",
         "SELECT d.id FROM docs d, LATERAL keep(d.body)",
         "SELECT keep(u) FROM (SELECT upper(body) AS u FROM docs OFFSET 0) s",
         "WITH w AS (SELECT upper(body) AS u FROM docs) SELECT keep(u) FROM w",
@@ -155,6 +190,11 @@ fn no_function_trigger_or_rule_stores_it_for_its_caller() {
         ("BEFORE", "NEW.line := NEW.body;"),
         ("AFTER", "INSERT INTO log VALUES (NEW.body);"),
         ("AFTER", "INSERT INTO log VALUES (upper(NEW.body));"),
+        ("AFTER", "INSERT INTO log VALUES (COALESCE(NEW.body, 'x'::varchar));"),
+        ("AFTER", "INSERT INTO log SELECT NEW.body UNION ALL SELECT 'x'::text;"),
+        ("AFTER", "INSERT INTO log VALUES (NEW.body || NEW.body);"),
+        ("BEFORE", "NEW.line := COALESCE(NEW.body, 'x'::text);"),
+        ("BEFORE", "NEW.line := NEW.m::json;"),
         ("AFTER", "EXECUTE 'INSERT INTO log VALUES ($1)' USING upper(NEW.body);"),
     ] {
         app.run(&format!(
@@ -164,9 +204,15 @@ fn no_function_trigger_or_rule_stores_it_for_its_caller() {
         assert_eq!(app.state("UPDATE docs SET body = upper(body)"), "42846", "{body}");
         app.run("DROP FUNCTION writes CASCADE");
     }
-    app.run("CREATE RULE also AS ON UPDATE TO docs DO ALSO INSERT INTO log VALUES (upper(NEW.body))");
-    assert_eq!(app.state("UPDATE docs SET id = id"), "42846");
-    app.run("DROP RULE also ON docs");
+    for kept in [
+        "upper(NEW.body)",
+        "COALESCE(NEW.body, 'x'::varchar)",
+        "CASE WHEN true THEN NEW.body ELSE 'x'::text END",
+    ] {
+        app.run(&format!("CREATE RULE also AS ON UPDATE TO docs DO ALSO INSERT INTO log VALUES ({kept})"));
+        assert_eq!(app.state("UPDATE docs SET id = id"), "42846", "{kept}");
+        app.run("DROP RULE also ON docs");
+    }
     assert_nothing_stored(&cluster, &mut app);
 }
 
@@ -217,6 +263,8 @@ fn no_definition_keeps_a_cast_that_nobody_wrote() {
         "ALTER TABLE docs ADD FOREIGN KEY (body) REFERENCES words NOT VALID",
         "CREATE TABLE made (w encrypted_text(k) REFERENCES words)",
         "CREATE SCHEMA made CREATE TABLE t (b encrypted_text, CHECK (upper(b) <> ''))",
+        "ALTER TABLE docs ADD CONSTRAINT made CHECK (COALESCE(body, ''::varchar) <> '') NOT VALID",
+        "CREATE STATISTICS made ON (COALESCE(body, ''::varchar)), (lower(line)) FROM docs",
     ] {
         let error = app.error(sql);
         // A constraint that is added is looked at first, row by row.
