@@ -99,7 +99,18 @@ pub fn literal_is_seen() -> bool {
             return false;
         }
         let state = (*(*top).arg.cast::<pg_sys::ParseCallbackState>()).pstate;
-        !state.is_null() && !is_sql_function(state) && IN_QUERY.contains(&(*state).p_expr_kind)
+        !state.is_null() && !is_sql_function(state) && is_in_query(state)
+    }
+}
+
+/// Branches of UNION, INTERSECT and EXCEPT are given their type outside of every clause, once they are in the range table,
+/// which is empty where EXECUTE reads its arguments.
+unsafe fn is_in_query(state: *mut pg_sys::ParseState) -> bool {
+    // SAFETY: reads the parser's state.
+    unsafe {
+        let kind = (*state).p_expr_kind;
+        IN_QUERY.contains(&kind)
+            || kind == pg_sys::ParseExprKind::EXPR_KIND_NONE && !(*state).p_rtable.is_null()
     }
 }
 

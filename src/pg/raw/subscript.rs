@@ -67,9 +67,10 @@ pub unsafe fn write_out(reference: *mut pg_sys::SubscriptingRef) {
         let (none, int4) = (pg_sys::InvalidOid, pg_sys::INT4OID);
         let mut before = std::ptr::null_mut();
         let Some(changed) = of_jsonb(reference, &mut before) else { return };
-        let before = match before.is_null() {
-            true => pg_sys::makeNullConst(of, -1, none).cast(),
-            false => pg_sys::copyObjectImpl(before.cast()),
+        let before = if before.is_null() {
+            pg_sys::makeNullConst(of, -1, none).cast()
+        } else {
+            pg_sys::copyObjectImpl(before.cast())
         };
         let typmod = pg_sys::Datum::from((*reference).reftypmod);
         let typmod = pg_sys::makeConst(int4, -1, none, 4, typmod, false, true);

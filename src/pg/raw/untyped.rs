@@ -302,9 +302,9 @@ unsafe fn branches(query: *mut pg_sys::Query) -> Vec<Vec<*mut *mut pg_sys::Node>
 unsafe fn common_modifier(values: &[*mut *mut pg_sys::Node]) -> i32 {
     // SAFETY: places in a valid tree; the last of a CASE may be empty.
     unsafe {
-        let known =
+        let mut known =
             values.iter().filter(|value| !(***value).is_null()).map(|value| Expr::of(**value).typmod());
-        known.filter(|typmod| modifier::is_bound(*typmod)).next().unwrap_or(-1)
+        known.find(|typmod| modifier::is_bound(*typmod)).unwrap_or(-1)
     }
 }
 

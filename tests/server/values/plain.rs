@@ -292,7 +292,7 @@ fn under_reveal_parameters_beside_values_are_plain() {
             "new,one,two",
         ),
         ("SELECT unnest(ARRAY[body, $1]) FROM docs WHERE id = 1", "text", vec![&text], "one,new"),
-        ("SELECT body FROM docs WHERE coalesce(body, $1) = $1", "text", vec![&"one"], "one"),
+        ("SELECT body FROM docs WHERE coalesce(body, $1) = $1 AND id < 3", "text", vec![&"one"], "one"),
         ("SELECT body FROM docs WHERE m @@ $1", "jsonpath", vec![&AsText("$.p == \"y\"")], "two"),
     ] {
         let statement = client.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
