@@ -43,7 +43,7 @@ class Fields:
         return found
 
     def _find(self, part: str, row: dict[str, Any]) -> Any:
-        name = self.names[part]
+        name = self.names[part] or ""
         if name in row:
             return row[name]
         value: Any = row
@@ -209,7 +209,7 @@ def _copy(connection: Any, table: str, columns: list[str], rows: list[list[Any]]
                 target, names, sql.Identifier(id_column), names, sql.Identifier(id_column), action
             )
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -234,7 +234,7 @@ def main() -> None:
     given = _arguments().parse_args()
     import psycopg
 
-    names = {part: getattr(given, part) or None for part in PARTS}
+    names: dict[str, Any] = {part: getattr(given, part) or None for part in PARTS}
     if names["id"] is None:
         sys.exit("--id: a row needs one")
     columns = {part: getattr(given, f"{part}_column") for part in PARTS if names[part] is not None}
