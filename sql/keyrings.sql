@@ -133,11 +133,13 @@ CREATE VIEW pgseal.keyrings AS
            d.version AS data_key_version, i.version AS index_key_version,
            ARRAY(SELECT CASE WHEN (SELECT count(*) FROM pg_catalog.json_object_keys(p)) = 1 THEN p ->> 'path' ELSE p::text END
                    FROM pg_catalog.json_array_elements(i.policy -> 'paths') p) AS searchable,
-           k.created
+           k.created,
+           CASE i.policy ->> 'scheme' WHEN '1' THEN 'narrow' ELSE 'decide' END AS tokens
       FROM pgseal.keyring k
       LEFT JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
       LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active';
 COMMENT ON VIEW pgseal.keyrings IS 'keyrings with their active key versions and searchable paths';
+COMMENT ON COLUMN pgseal.keyrings.tokens IS 'what the tokens of new values are for: decide, or narrow alone; see the setting pgseal.tokens';
 
 CREATE VIEW pgseal.keys AS
     SELECT k.name AS keyring, 'data' AS purpose, d.version, d.state, d.created, d.retired

@@ -17,7 +17,8 @@ CREATE VIEW pgseal.stat AS
            pgseal.shared_keys_held() AS shared_keys,
            pgseal.counter('index_lists') AS index_lists,
            pgseal.counter('index_rows_scored') AS index_rows_scored,
-           pgseal.counter('index_rows_visited') AS index_rows_visited;
+           pgseal.counter('index_rows_visited') AS index_rows_visited,
+           pgseal.counter('values_decided') AS values_decided;
 COMMENT ON VIEW pgseal.stat IS 'what this session has done since it began; for pg_monitor';
 COMMENT ON COLUMN pgseal.stat.values_sealed IS 'values and parts of values encrypted';
 COMMENT ON COLUMN pgseal.stat.values_decrypted IS 'values decrypted, for a recheck or to be shown';
@@ -31,6 +32,7 @@ COMMENT ON COLUMN pgseal.stat.shared_keys IS 'unwrapped keys that all sessions s
 COMMENT ON COLUMN pgseal.stat.index_lists IS 'lists of sealed indexes that scans have read';
 COMMENT ON COLUMN pgseal.stat.index_rows_scored IS 'rows of sealed indexes that were scored by their codes';
 COMMENT ON COLUMN pgseal.stat.index_rows_visited IS 'rows that scans of sealed indexes have looked at in the table';
+COMMENT ON COLUMN pgseal.stat.values_decided IS 'values that a filter found by their tokens, without decrypting them';
 
 -- As the library has it: current_setting would believe what a role said before the library was loaded.
 CREATE FUNCTION pgseal.kms_endpoint() RETURNS text

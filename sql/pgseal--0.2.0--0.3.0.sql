@@ -554,10 +554,12 @@ CREATE OR REPLACE VIEW pgseal.keyrings AS
            d.version AS data_key_version, i.version AS index_key_version,
            ARRAY(SELECT CASE WHEN (SELECT count(*) FROM pg_catalog.json_object_keys(p)) = 1 THEN p ->> 'path' ELSE p::text END
                    FROM pg_catalog.json_array_elements(i.policy -> 'paths') p) AS searchable,
-           k.created
+           k.created,
+           CASE i.policy ->> 'scheme' WHEN '1' THEN 'narrow' ELSE 'decide' END AS tokens
       FROM pgseal.keyring k
       LEFT JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
       LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active';
+COMMENT ON COLUMN pgseal.keyrings.tokens IS 'what the tokens of new values are for: decide, or narrow alone; see the setting pgseal.tokens';
 
 CREATE OR REPLACE VIEW pgseal.keys AS
     SELECT k.name AS keyring, 'data' AS purpose, d.version, d.state, d.created, d.retired
@@ -1932,10 +1934,12 @@ CREATE OR REPLACE VIEW pgseal.stat AS
            pgseal.shared_keys_held() AS shared_keys,
            pgseal.counter('index_lists') AS index_lists,
            pgseal.counter('index_rows_scored') AS index_rows_scored,
-           pgseal.counter('index_rows_visited') AS index_rows_visited;
+           pgseal.counter('index_rows_visited') AS index_rows_visited,
+           pgseal.counter('values_decided') AS values_decided;
 COMMENT ON COLUMN pgseal.stat.index_lists IS 'lists of sealed indexes that scans have read';
 COMMENT ON COLUMN pgseal.stat.index_rows_scored IS 'rows of sealed indexes that were scored by their codes';
 COMMENT ON COLUMN pgseal.stat.index_rows_visited IS 'rows that scans of sealed indexes have looked at in the table';
+COMMENT ON COLUMN pgseal.stat.values_decided IS 'values that a filter found by their tokens, without decrypting them';
 
 -- As the library has it: current_setting would believe what a role said before the library was loaded.
 CREATE FUNCTION pgseal.kms_endpoint() RETURNS text

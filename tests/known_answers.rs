@@ -305,13 +305,14 @@ fn the_token_function_is_hmac_under_hkdf_of_its_label() {
     let key = IndexKey::derive(&root(), &KEYRING, None).unwrap();
     for message in [&b""[..], b"message", &[0xff; 200]] {
         let mac = hmac(&straight_hkdf("pgseal/v1/index/token", 1), message);
-        assert_eq!(key.prf(message).to_be_bytes(), mac[..8]);
+        assert_eq!(key.prf(message).to_be_bytes(), mac[..16]);
     }
 }
 
 #[test]
 fn values_and_filters_are_sealed_under_hkdf_of_their_labels() {
     let key = DataKey::derive(&root(), &KEYRING, None).unwrap();
+    let index = IndexKey::derive(&root(), &KEYRING, None).unwrap();
     let sealed_with = |key: &Xaes256Gcm| {
         let mut data = *b"message";
         (key.seal(&[9; 24], b"aad", &mut data).unwrap(), data)
@@ -319,6 +320,7 @@ fn values_and_filters_are_sealed_under_hkdf_of_their_labels() {
     let expected = |key: &[u8]| sealed_with(&Xaes256Gcm::new(&secret(key)));
     assert_eq!(sealed_with(&key.aead), expected(&straight_hkdf("pgseal/v1/data/aead", 1)));
     assert_eq!(sealed_with(&key.filter), expected(&straight_hkdf("pgseal/v1/data/filter", 2)[..32]));
+    assert_eq!(sealed_with(&index.filter), expected(&straight_hkdf("pgseal/v1/index/filter", 2)[..32]));
 }
 
 #[test]
@@ -335,6 +337,7 @@ fn the_context_tag_is_the_same_under_every_data_key_version() {
 #[test]
 fn a_synthetic_nonce_is_hmac_of_length_prefixed_parts() {
     let key = DataKey::derive(&root(), &KEYRING, None).unwrap();
+    let index = IndexKey::derive(&root(), &KEYRING, None).unwrap();
     let mut message = Vec::new();
     for part in ["domain", "aad", "plaintext"] {
         message.extend((part.len() as u64).to_be_bytes());
@@ -343,6 +346,20 @@ fn a_synthetic_nonce_is_hmac_of_length_prefixed_parts() {
     let mac = hmac(&straight_hkdf("pgseal/v1/data/filter", 2)[32..], &message);
     assert_eq!(key.synthetic_nonce(b"domain", b"aad", b"plaintext")[..], mac[..16]);
     assert_ne!(key.synthetic_nonce(b"domaina", b"ad", b"plaintext")[..], mac[..16]);
+    let mac = hmac(&straight_hkdf("pgseal/v1/index/filter", 2)[32..], &message);
+    assert_eq!(index.synthetic_nonce(b"domain", b"aad", b"plaintext")[..], mac[..16]);
+}
+
+#[test]
+fn a_token_tag_is_hmac_of_keyring_version_and_tokens() {
+    let key = IndexKey::derive(&root(), &KEYRING, None).unwrap();
+    let tokens = [1u128 << 127, u128::MAX];
+    let section = tokens.map(u128::to_be_bytes).concat();
+    let message = [&KEYRING[..], &[1, 2], &section].concat();
+    let mac = hmac(&straight_hkdf("pgseal/v1/index/tag", 1), &message);
+    assert_eq!(key.tag(0x0102, &tokens)[..], mac[..16]);
+    assert!(key.vouches_for(0x0102, &[&section, &mac[..16]].concat()));
+    assert!(!key.vouches_for(0x0103, &[&section, &mac[..16]].concat()));
 }
 
 #[test]

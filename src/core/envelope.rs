@@ -1,8 +1,8 @@
-//! The bytes of a value, format 1. Everything that PostgreSQL stores of an encrypted column is this.
+//! The bytes of a value. Everything that PostgreSQL stores of an encrypted column is this.
 //!
 //! ```text
 //! off len                                   all integers big-endian
-//! 0   1   format  = 1
+//! 0   1   format  = 1, or 2 where tokens decide
 //! 1   1   suite   = 1   XAES-256-GCM with a compact nonce (2 committing, 3 GCM-SIV: reserved)
 //! 2   1   flags   bit0 context-bound, bit1 compressed, bit2 padded, bit7 transit; the rest zero
 //! 3   1   content 1 jsonb binary (little-endian), 2 JSON text, 3 float4 vector, 4 text
@@ -11,13 +11,13 @@
 //! 10  2   index key version, 0 = not tokenised
 //! 12  2   n, number of tokens
 //! 14  2   zero
-//! 16  8n  tokens, strictly ascending, top bit set
+//! 16  8n  tokens, strictly ascending, top bit set; in format 2 16n, and 16 bytes of tag: [`super::token`]
 //! ..  16  nonce
 //! ..  m   ciphertext
 //! ..  16  tag
 //! ```
 //! AAD: length-prefixed domain label, the 16 header bytes as they stand (transit included: whoever flips it
-//! could have a value sealed anew under another keyring), keyring uuid, tokens.
+//! could have a value sealed anew under another keyring), keyring uuid, tokens with their tag.
 //!
 //! Inside the ciphertext: 16 bytes of context tag where bound, then the content. Compressed content is its
 //! length (u32) and raw DEFLATE (RFC 1951); padded content ends in 0x80 and zeros (ISO/IEC 7816-4) up to
@@ -30,8 +30,8 @@ use super::Uuid;
 use super::aead::{AeadError, COMPACT_NONCE_BYTES, TAG_BYTES, Xaes256Gcm, expand_nonce};
 use super::bytes::joined;
 use super::header::{
-    BOUND, COMPRESSED, DATA_VERSION, FormatError, HEADER_BYTES, Head, MAX_TOKENS, PADDED, TOKEN_BIT, TRANSIT,
-    parse_head, push_head, tokens_of,
+    BOUND, COMPRESSED, DATA_VERSION, FormatError, HEADER_BYTES, Head, KEY_BYTES, MAX_TOKENS, PADDED,
+    TOKEN_BIT, TOKEN_BYTES, TRANSIT, TokenSection, TokenSet, parse_head, push_head,
 };
 use super::kdf::DataKey;
 use super::memory::{self, OutOfMemory};
@@ -121,7 +121,7 @@ pub struct Options<'a> {
 pub struct Envelope<'a> {
     bytes: &'a [u8],
     head: Head,
-    token_count: usize,
+    section: TokenSection,
 }
 
 /// The content of an opened value with what is needed to seal it again the same way.
@@ -136,8 +136,8 @@ pub struct Opened {
 impl<'a> Envelope<'a> {
     /// Checks every length, reserved bit and the order of the tokens. Total: never panics.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FormatError> {
-        let (head, token_count) = parse_head(bytes)?;
-        let envelope = Envelope { bytes, head, token_count };
+        let (head, section) = parse_head(bytes)?;
+        let envelope = Envelope { bytes, head, section };
         let inside = if envelope.flags() & BOUND != 0 { CONTEXT_TAG_BYTES } else { 0 };
         if bytes.len() < envelope.sealed_start() + COMPACT_NONCE_BYTES + inside + TAG_BYTES {
             return Err(FormatError::Truncated);
@@ -156,9 +156,9 @@ impl<'a> Envelope<'a> {
         self.flags() & BOUND != 0
     }
 
-    /// The tokens, ascending.
-    pub fn tokens(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
-        tokens_of(&self.bytes[Head::token_section(self.token_count)])
+    /// The keys of the tokens, ascending.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
+        self.section.keys(&self.bytes[self.section.tokens()])
     }
 
     /// Decrypts; the context is not looked at, see [`Opened::require_context`].
@@ -254,27 +254,27 @@ impl<'a> Envelope<'a> {
     }
 
     fn sealed_start(&self) -> usize {
-        Head::token_section(self.token_count).end
+        self.section.end()
     }
 
     fn check_tokens(&self) -> Result<(), FormatError> {
-        let mut previous = TOKEN_BIT - 1;
-        for token in self.tokens() {
-            if token <= previous {
-                return Err(FormatError::Tokens);
-            }
-            previous = token;
-        }
-        Ok(())
+        let tokens = &self.bytes[self.section.tokens()];
+        let is_ascending = if self.section.decides() {
+            tokens.as_chunks::<TOKEN_BYTES>().0.is_sorted_by(|one, next| one < next)
+        } else {
+            tokens.as_chunks::<KEY_BYTES>().0.is_sorted_by(|one, next| one < next)
+        };
+        let has_bit = self.keys().next().is_none_or(|first| first >= TOKEN_BIT);
+        (is_ascending && has_bit).then_some(()).ok_or(FormatError::Tokens)
     }
 }
 
-/// Seals `plaintext` as a value of format 1. `tokens` are ascending and without duplicates.
+/// Seals `plaintext` as a value: of format 2 where the tokens decide, else of format 1.
 pub fn seal(
     key: &DataKey,
     keyring: &Uuid,
     head: Head,
-    tokens: &[u64],
+    tokens: &TokenSet,
     plaintext: &[u8],
     options: Options<'_>,
 ) -> Result<Vec<u8>, SealError> {
@@ -287,7 +287,7 @@ pub fn reseal(
     key: &DataKey,
     keyring: &Uuid,
     head: Head,
-    tokens: &[u64],
+    tokens: &TokenSet,
     opened: &Opened,
     plaintext: &[u8],
 ) -> Result<Vec<u8>, SealError> {
@@ -303,7 +303,7 @@ pub fn seal_part(
     opened: &Opened,
     plaintext: &[u8],
 ) -> Result<Vec<u8>, SealError> {
-    reseal_as(Some(maker), key, keyring, head, &[], opened, plaintext)
+    reseal_as(Some(maker), key, keyring, head, &TokenSet::NONE, opened, plaintext)
 }
 
 fn reseal_as(
@@ -311,7 +311,7 @@ fn reseal_as(
     key: &DataKey,
     keyring: &Uuid,
     head: Head,
-    tokens: &[u64],
+    tokens: &TokenSet,
     opened: &Opened,
     plaintext: &[u8],
 ) -> Result<Vec<u8>, SealError> {
@@ -323,12 +323,12 @@ fn seal_tagged(
     key: &DataKey,
     keyring: &Uuid,
     head: Head,
-    tokens: &[u64],
+    tokens: &TokenSet,
     plaintext: &[u8],
     context_tag: Option<[u8; CONTEXT_TAG_BYTES]>,
     options: Options<'_>,
 ) -> Result<Vec<u8>, SealError> {
-    if plaintext.len() > MAX_CONTENT || tokens.len() > MAX_TOKENS {
+    if plaintext.len() > MAX_CONTENT || tokens.count() > MAX_TOKENS {
         return Err(SealError::TooLarge);
     }
     let compressed = if options.compress { compress(plaintext)? } else { None };
@@ -338,7 +338,7 @@ fn seal_tagged(
     flags |= if compressed.is_some() { COMPRESSED } else { 0 };
     flags |= if options.pad { PADDED } else { 0 };
 
-    let sealed_start = Head::token_section(tokens.len()).end;
+    let sealed_start = tokens.section().end();
     let room = COMPACT_NONCE_BYTES + padded_length(CONTEXT_TAG_BYTES + content.len() + 1) + TAG_BYTES;
     // One allocation: growing would leave a copy of the plaintext behind.
     let mut out = memory::room(sealed_start + room)?;

@@ -1,18 +1,20 @@
 //! The query side: a filter says which tokens a row must have and holds the sealed query for the recheck.
 //!
 //! A filter is a conjunction of groups; a row passes when it has one GIN key (token or marker) of each.
-//! Passing is necessary, never sufficient. A filter lives in plans and in memory, and is never stored:
+//! Passing is necessary, and not sufficient. Where the groups are all that is asked, a row with a token of each that decides is
+//! an answer. A filter lives in plans and in memory, and is never stored:
 //!
 //! ```text
 //! off len                                   all integers big-endian
-//! 0   4   format 1, suite 1, flags (bit0 session keyring, bit1 every keyring, bit2 no match is NULL,
-//!         bit3 an empty list, bit4 every object or every array), content 5
+//! 0   4   format 2, suite 1, flags (bit0 session keyring, bit1 every keyring, bit2 no match is NULL,
+//!         bit3 an empty list, bit4 every object or every array, bit5 tokens decide), content 5
 //! 4   4   keyring id
-//! 8   2   data key version that sealed the query
+//! 8   2   index key version that sealed the query
 //! 10  2   newest index key version known when it was made
 //! 12  2   number of groups
 //! 14  1   what the query is; 15: zero
-//! 16  ..  per group: number of keys (u16), the keys ascending (u64 each)
+//! 16  ..  per group: number of keys (u16), the keys ascending (u64 each); where tokens decide, number of
+//!         those (u16), ascending (16 bytes each)
 //! ..  16  nonce, then ciphertext and 16 bytes of tag
 //! ```
 //! The nonce depends on key and query only, so that equal filters are equal() to the planner.
@@ -23,24 +25,26 @@ use super::Uuid;
 use super::aead::{COMPACT_NONCE_BYTES, TAG_BYTES, expand_nonce};
 use super::bytes::{Reader, joined};
 use super::envelope::OpenError;
-use super::groups::Groups;
-use super::header::{FORMAT, FormatError, HEADER_BYTES, SUITE, TOKEN_BYTES, tokens_of};
-use super::kdf::DataKey;
+use super::groups::{Group, Groups};
+use super::header::{FormatError, HEADER_BYTES, KEY_BYTES, SUITE, TOKEN_BYTES};
+use super::kdf::IndexKey;
 use super::memory::{self, OutOfMemory};
 use super::question::{Question, QuestionKind};
 
 /// Content code of a filter.
 pub const CONTENT: u8 = 5;
+/// First byte of a filter; that of 0.2.0 was 1.
+const FORMAT: u8 = 2;
 const SESSION: u8 = 1 << 0;
 const EVERY_KEYRING: u8 = 1 << 1;
 const NULLS: u8 = 1 << 2;
 const EMPTY: u8 = 1 << 3;
 const CONTAINERS: u8 = 1 << 4;
+const DECIDES: u8 = 1 << 5;
+const FLAGS: u8 = SESSION | EVERY_KEYRING | NULLS | EMPTY | CONTAINERS | DECIDES;
 /// Keys that one search through the index looks for, at most: for each row that it finds GIN looks at all of them several
 /// times, and to begin another search costs as much as some of that.
 const PART_KEYS: usize = 16;
-/// Bytes before the keys of a group.
-const GROUP_HEAD_BYTES: usize = 2;
 const AAD_LABEL: &[u8] = b"pgseal/v1/aad/filter";
 const NONCE_DOMAIN: &[u8] = b"filter";
 
@@ -71,17 +75,17 @@ pub struct Parts<'a> {
     pub keyring: i32,
     /// Who chose it.
     pub binding: Binding,
-    /// Version of the data key that seals the question.
-    pub data_version: u16,
+    /// Version of the index key that seals the question.
+    pub sealed_by: u16,
     /// Newest index key version known.
-    pub index_version: u16,
+    pub newest_index: u16,
     /// What it narrows by.
     pub groups: &'a Groups,
 }
 
 /// Makes the bytes of a filter. An equal question with equal parts gives equal bytes.
 pub fn seal<D: AsRef<[u8]>>(
-    key: &DataKey,
+    key: &IndexKey,
     uuid: &Uuid,
     question: &Question<D>,
     parts: &Parts<'_>,
@@ -90,21 +94,26 @@ pub fn seal<D: AsRef<[u8]>>(
     flags |= if question.has_nulls() { NULLS } else { 0 };
     flags |= if question.is_empty_list() { EMPTY } else { 0 };
     flags |= if question.is_of_every_container() { CONTAINERS } else { 0 };
+    flags |= if parts.groups.decide() { DECIDES } else { 0 };
     let mut body = question.encode()?;
-    let groups: usize = parts.groups.iter().map(|group| GROUP_HEAD_BYTES + TOKEN_BYTES * group.len()).sum();
+    let size = |group: &Group| 4 + KEY_BYTES * group.keys.len() + TOKEN_BYTES * group.deciding.len();
     let sealed = COMPACT_NONCE_BYTES + body.len() + TAG_BYTES;
-    let mut out = memory::room(HEADER_BYTES + groups + sealed)?;
+    let mut out = memory::room(HEADER_BYTES + parts.groups.all.iter().map(size).sum::<usize>() + sealed)?;
     out.extend_from_slice(&[FORMAT, SUITE, flags, CONTENT]);
     out.extend_from_slice(&parts.keyring.to_be_bytes());
-    for number in [parts.data_version, parts.index_version, parts.groups.len() as u16] {
+    for number in [parts.sealed_by, parts.newest_index, parts.groups.all.len() as u16] {
         out.extend_from_slice(&number.to_be_bytes());
     }
     out.extend_from_slice(&[question.kind() as u8, 0]);
-    for group in parts.groups {
-        out.extend_from_slice(&(group.len() as u16).to_be_bytes());
-        out.extend(group.iter().flat_map(|key| key.to_be_bytes()));
+    for group in &parts.groups.all {
+        out.extend_from_slice(&(group.keys.len() as u16).to_be_bytes());
+        out.extend(group.keys.iter().flat_map(|key| key.to_be_bytes()));
+        if parts.groups.decide() {
+            out.extend_from_slice(&(group.deciding.len() as u16).to_be_bytes());
+            out.extend(group.deciding.iter().flat_map(|token| token.to_be_bytes()));
+        }
     }
-    let aad = aad(parts.keyring, parts.data_version, question.kind(), uuid);
+    let aad = aad(parts.keyring, parts.sealed_by, question.kind(), uuid);
     let nonce = key.synthetic_nonce(NONCE_DOMAIN, &aad, &body);
     out.extend_from_slice(&nonce);
     let tag = key.filter.seal(&expand_nonce(&nonce), &aad, &mut body)?;
@@ -123,12 +132,12 @@ impl<'a> Filter<'a> {
         if head[3] != CONTENT {
             return Err(FormatError::UnknownContent);
         }
-        if head[2] & !(SESSION | EVERY_KEYRING | NULLS | EMPTY | CONTAINERS) != 0 || head[15] != 0 {
+        if head[2] & !FLAGS != 0 || head[15] != 0 {
             return Err(FormatError::Reserved);
         }
         let kind = QuestionKind::try_from(head[14]).map_err(|_| FormatError::Reserved)?;
         let count = u16::from_be_bytes([head[12], head[13]]);
-        let sealed_start = groups_end(bytes, count.into())?;
+        let sealed_start = groups_end(bytes, count.into(), head[2] & DECIDES != 0)?;
         if bytes.len() < sealed_start + COMPACT_NONCE_BYTES + TAG_BYTES {
             return Err(FormatError::Truncated);
         }
@@ -140,13 +149,13 @@ impl<'a> Filter<'a> {
         i32::from_be_bytes([self.bytes[4], self.bytes[5], self.bytes[6], self.bytes[7]])
     }
 
-    /// Version of the data key that sealed the query.
-    pub fn data_version(&self) -> u16 {
+    /// Version of the index key that sealed the query.
+    pub fn sealed_by(&self) -> u16 {
         u16::from_be_bytes([self.bytes[8], self.bytes[9]])
     }
 
     /// Newest index key version known when the filter was made.
-    pub fn index_version(&self) -> u16 {
+    pub fn newest_index(&self) -> u16 {
         u16::from_be_bytes([self.bytes[10], self.bytes[11]])
     }
 
@@ -182,8 +191,18 @@ impl<'a> Filter<'a> {
 
     /// The groups of keys.
     pub fn groups(&self) -> impl Iterator<Item = impl ExactSizeIterator<Item = u64> + 'a> + 'a {
+        self.groups_with_tokens().map(|(keys, _)| keys.iter().map(|key| u64::from_be_bytes(*key)))
+    }
+
+    fn groups_with_tokens(&self) -> impl Iterator<Item = GroupBytes<'a>> + 'a {
         let mut reader = Reader::new(&self.bytes[HEADER_BYTES..self.sealed_start]);
-        std::iter::from_fn(move || group_in(&mut reader).map(tokens_of))
+        let decides = self.decides();
+        std::iter::from_fn(move || group_in(&mut reader, decides))
+    }
+
+    /// A row with a token of each group that decides is an answer.
+    pub fn decides(&self) -> bool {
+        self.bytes[2] & DECIDES != 0
     }
 
     /// Number of groups.
@@ -195,7 +214,7 @@ impl<'a> Filter<'a> {
     pub fn for_every_keyring(&self) -> Result<Vec<u8>, OutOfMemory> {
         let mut out = memory::room(HEADER_BYTES + self.bytes.len() - self.sealed_start)?;
         out.extend_from_slice(&self.bytes[..HEADER_BYTES]);
-        out[2] |= EVERY_KEYRING;
+        out[2] = out[2] & !DECIDES | EVERY_KEYRING;
         out[12..14].fill(0);
         out.extend_from_slice(&self.bytes[self.sealed_start..]);
         Ok(out)
@@ -219,25 +238,22 @@ impl<'a> Filter<'a> {
 
     /// Filters of which one lets a value through where this one does: of one group of keys, some each. Without the question.
     pub fn parts(&self) -> Result<Vec<Vec<u8>>, OutOfMemory> {
-        let keys = &self.bytes[HEADER_BYTES..self.sealed_start];
-        let (count, long) = keys.split_at(keys.len().min(GROUP_HEAD_BYTES));
-        if !self.is_long() {
-            return Ok(vec![self.part(&[count, long])?]);
-        }
-        let parts = (long.len() / TOKEN_BYTES).div_ceil(PART_KEYS);
-        let of_part = (long.len() / TOKEN_BYTES).div_ceil(parts);
-        let chunks = long.chunks(of_part * TOKEN_BYTES);
-        memory::try_collect(chunks.map(|keys| {
-            let count = (keys.len() / TOKEN_BYTES) as u16;
-            self.part(&[&count.to_be_bytes(), keys])
+        let Some((keys, _)) = self.groups_with_tokens().next().filter(|_| self.is_long()) else {
+            return Ok(vec![self.part(self.bytes[2], &[&self.bytes[HEADER_BYTES..self.sealed_start]])?]);
+        };
+        let parts = keys.len().div_ceil(PART_KEYS);
+        memory::try_collect(keys.chunks(keys.len().div_ceil(parts)).map(|keys| {
+            let count = (keys.len() as u16).to_be_bytes();
+            self.part(self.bytes[2] & !DECIDES, &[&count, keys.as_flattened()])
         }))
     }
 
-    /// The same header, these groups, and nothing that opens.
-    fn part(&self, groups: &[&[u8]]) -> Result<Vec<u8>, OutOfMemory> {
+    /// The same header but for its flags, these groups, and nothing that opens.
+    fn part(&self, flags: u8, groups: &[&[u8]]) -> Result<Vec<u8>, OutOfMemory> {
         let length: usize = groups.iter().map(|bytes| bytes.len()).sum();
         let mut out = memory::zeroed(HEADER_BYTES + length + COMPACT_NONCE_BYTES + TAG_BYTES)?;
         out[..HEADER_BYTES].copy_from_slice(&self.bytes[..HEADER_BYTES]);
+        out[2] = flags;
         let mut rest = &mut out[HEADER_BYTES..];
         for bytes in groups {
             let (room, behind) = rest.split_at_mut(bytes.len());
@@ -248,7 +264,7 @@ impl<'a> Filter<'a> {
     }
 
     /// Decrypts the question, for [`Question::decode`].
-    pub fn open(&self, key: &DataKey, uuid: &Uuid) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    pub fn open(&self, key: &IndexKey, uuid: &Uuid) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let body_start = self.sealed_start + COMPACT_NONCE_BYTES;
         let (Some(nonce), Some((body, tag))) = (
             self.bytes[self.sealed_start..].first_chunk(),
@@ -256,7 +272,7 @@ impl<'a> Filter<'a> {
         ) else {
             return Err(OpenError::Authentication);
         };
-        let aad = aad(self.keyring(), self.data_version(), self.kind, uuid);
+        let aad = aad(self.keyring(), self.sealed_by(), self.kind, uuid);
         let mut query = Zeroizing::new(memory::zeroed(body.len())?);
         key.filter.open(&expand_nonce(nonce), &aad, body, tag, &mut query)?;
         Ok(query)
@@ -266,26 +282,48 @@ impl<'a> Filter<'a> {
     pub fn admits(&self, marker: u64, has_token: impl Fn(u64) -> bool) -> bool {
         self.groups().all(|mut group| group.any(|key| key == marker || has_token(key)))
     }
+
+    /// Is a value of the filter's keyring with these tokens, which are those of format 2, an answer? If the index key vouches
+    /// for them. Markers never decide, and no groups do not.
+    pub fn is_decided_by(&self, tokens: &[u8]) -> bool {
+        let tokens = tokens.as_chunks::<TOKEN_BYTES>().0;
+        // The shorter list is searched for in the longer one.
+        let meets = |(_, deciding): GroupBytes<'_>| {
+            let (few, many) =
+                if deciding.len() <= tokens.len() { (deciding, tokens) } else { (tokens, deciding) };
+            few.iter().any(|token| many.binary_search(token).is_ok())
+        };
+        self.decides() && self.group_count() > 0 && self.groups_with_tokens().all(meets)
+    }
 }
 
-/// The keys of the group that comes next.
-fn group_in<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
-    let count = reader.u16()?;
-    reader.take(TOKEN_BYTES * usize::from(count))
+/// The keys of a group, and its tokens that decide.
+type GroupBytes<'a> = (&'a [[u8; KEY_BYTES]], &'a [[u8; TOKEN_BYTES]]);
+
+/// The group that comes next.
+fn group_in<'a>(reader: &mut Reader<'a>, decides: bool) -> Option<GroupBytes<'a>> {
+    let keys = counted(reader)?;
+    let deciding = if decides { counted(reader)? } else { &[] };
+    Some((keys, deciding))
+}
+
+fn counted<'a, const N: usize>(reader: &mut Reader<'a>) -> Option<&'a [[u8; N]]> {
+    let count = usize::from(reader.u16()?);
+    Some(reader.take(N * count)?.as_chunks().0)
 }
 
 /// Where the groups end; there is a whole header.
-fn groups_end(bytes: &[u8], count: usize) -> Result<usize, FormatError> {
+fn groups_end(bytes: &[u8], count: usize, decides: bool) -> Result<usize, FormatError> {
     let mut reader = Reader::new(&bytes[HEADER_BYTES..]);
     for _ in 0..count {
-        group_in(&mut reader).ok_or(FormatError::Truncated)?;
+        group_in(&mut reader, decides).ok_or(FormatError::Truncated)?;
     }
     Ok(bytes.len() - reader.rest().len())
 }
 
 /// Groups and flags stay outside: they are refreshed without sealing the query again.
-fn aad(keyring: i32, data_version: u16, kind: QuestionKind, uuid: &Uuid) -> Vec<u8> {
-    let numbers = [&keyring.to_be_bytes()[..], &data_version.to_be_bytes(), &[kind as u8]].concat();
+fn aad(keyring: i32, sealed_by: u16, kind: QuestionKind, uuid: &Uuid) -> Vec<u8> {
+    let numbers = [&keyring.to_be_bytes()[..], &sealed_by.to_be_bytes(), &[kind as u8]].concat();
     joined(&[AAD_LABEL, uuid, &numbers])
 }
 
@@ -296,41 +334,53 @@ mod tests {
     use super::*;
     use crate::core::secret::Secret;
 
-    fn made(groups: &Groups) -> Vec<u8> {
-        let key = DataKey::derive(&Secret::take(&mut [7; 32]), &[3; 16], None).unwrap();
-        let parts = Parts { keyring: 5, binding: Binding::Fixed, data_version: 1, index_version: 2, groups };
+    /// A filter of groups of so many keys, each with a token that decides.
+    fn made(sizes: &[u64], decide: bool) -> Vec<u8> {
+        let keys = |size: u64| (0..size).map(|at| at * 3 + (1 << 63)).collect::<Vec<_>>();
+        let group = |size: &u64| Group {
+            keys: keys(*size),
+            deciding: keys(*size).into_iter().map(|key| u128::from(key) << 64).collect(),
+        };
+        let groups = Groups::new(sizes.iter().map(group).collect(), decide);
+        let key = IndexKey::derive(&Secret::take(&mut [7; 32]), &[3; 16], None).unwrap();
+        let parts =
+            Parts { keyring: 5, binding: Binding::Fixed, sealed_by: 1, newest_index: 2, groups: &groups };
         seal(&key, &[3; 16], &Question::Contains(b"document"), &parts).unwrap()
+    }
+
+    fn groups_of(filter: &[u8]) -> Vec<Vec<u64>> {
+        Filter::parse(filter).unwrap().groups().map(Iterator::collect).collect()
     }
 
     #[test]
     fn parts_have_all_keys_of_a_long_group_once() {
-        for length in [1, 16, 17, 33, 1000, 8192] {
-            let keys: Vec<u64> = (0..length).map(|at| at * 3 + (1 << 63)).collect();
-            let bytes = made(&vec![keys.clone()]);
+        for (length, decide) in [(1, true), (16, true), (17, true), (33, false), (1000, true), (8192, false)]
+        {
+            let bytes = made(&[length], decide);
             let filter = Filter::parse(&bytes).unwrap();
-            assert_eq!(filter.is_long(), length > 16);
+            assert_eq!((filter.is_long(), filter.decides()), (length > 16, decide));
             let parts = filter.parts().unwrap();
             assert_eq!(parts.len() as u64, length.div_ceil(16));
-            let found = parts.iter().flat_map(|part| {
-                let part = Filter::parse(part).unwrap();
-                assert_eq!((part.keyring(), part.index_version(), part.group_count()), (5, 2, 1));
+            let found = parts.iter().flat_map(|bytes| {
+                let part = Filter::parse(bytes).unwrap();
+                assert_eq!((part.keyring(), part.newest_index(), part.group_count()), (5, 2, 1));
                 assert!(!part.is_long());
-                part.groups().flatten().collect::<Vec<_>>()
+                groups_of(bytes).concat()
             });
-            assert_eq!(found.collect::<Vec<_>>(), keys);
+            assert_eq!(found.collect::<Vec<_>>(), groups_of(&bytes).concat());
         }
     }
 
     #[test]
     fn other_filters_are_one_part_with_the_same_groups() {
-        let long: Vec<u64> = (0..40).collect();
-        for groups in [Groups::new(), vec![vec![1], vec![2, 3]], vec![long.clone(), long]] {
-            let bytes = made(&groups);
-            let [part] = <[Vec<u8>; 1]>::try_from(Filter::parse(&bytes).unwrap().parts().unwrap()).unwrap();
-            let found: Vec<Vec<u64>> =
-                Filter::parse(&part).unwrap().groups().map(Iterator::collect).collect();
-            assert_eq!(found, groups);
-            assert!(part.len() <= bytes.len());
+        for sizes in [&[][..], &[1, 2], &[40, 40]] {
+            for decide in [false, true] {
+                let bytes = made(sizes, decide);
+                let [part] =
+                    <[Vec<u8>; 1]>::try_from(Filter::parse(&bytes).unwrap().parts().unwrap()).unwrap();
+                assert_eq!(groups_of(&part), groups_of(&bytes));
+                assert!(part.len() <= bytes.len());
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a filter narrows by: a conjunction of groups of GIN keys (tokens and markers), of which a row must have one each.
 
 use super::between::Between;
-use super::token::{MAX_LEAVES, QueryLeaf, Tokenizer, marker};
+use super::token::{AskedTokens, MAX_LEAVES, QueryLeaf, QueryLeaves, Tokenizer, marker};
 
 /// Conditions that one filter narrows by, at most; the recheck answers the rest.
 pub const MAX_GROUPS: usize = MAX_LEAVES;
@@ -21,60 +21,96 @@ pub struct QueryVersion<'a> {
     pub tokenizer: Option<Tokenizer<'a>>,
 }
 
-/// Groups of keys, each ascending.
-pub type Groups = Vec<Vec<u64>>;
+/// Keys (tokens and markers) of which a row must have one.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// Ascending.
+    pub keys: Vec<u64>,
+    /// Tokens of which one is enough to know that the condition holds, ascending.
+    pub deciding: Vec<u128>,
+}
+
+/// What a filter narrows by.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// Of which a row must have one key each.
+    pub all: Vec<Group>,
+    /// They are all that is asked, so that a row with a deciding token of each is an answer.
+    decide: bool,
+}
+
+impl Groups {
+    /// `decide` is true where they are all that is asked. Nothing is ever all.
+    pub fn new(all: Vec<Group>, decide: bool) -> Self {
+        let can = !all.is_empty() && all.iter().all(|group| !group.deciding.is_empty());
+        Groups { all, decide: decide && can }
+    }
+
+    /// A row with a deciding token of each is an answer.
+    pub fn decide(&self) -> bool {
+        self.decide
+    }
+}
 
 /// The groups for the leaves of one query under every index key version of a keyring.
 ///
 /// A version whose policy leaves a path out answers with its marker, as do version 0 (not tokenised) and
 /// the version after the newest (made by a rotation that this session has not seen yet): never fewer rows.
-pub fn groups(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf]) -> Groups {
-    let mut groups = Groups::new();
-    let mut keys = 0;
-    for leaf in leaves {
-        let Some(group) = group(keyring, versions, std::slice::from_ref(leaf)) else { continue };
+pub fn groups(keyring: i32, versions: &[QueryVersion<'_>], asked: &QueryLeaves) -> Groups {
+    let mut groups = Vec::new();
+    let (mut keys, mut decide) = (0, asked.decide);
+    for leaf in &asked.leaves {
+        let group = group(keyring, versions, std::slice::from_ref(leaf));
         // Leaving a group out only widens the filter.
-        if keys + group.len() <= MAX_KEYS && groups.len() < MAX_GROUPS {
-            keys += group.len();
-            groups.push(group);
+        match group.filter(|group| keys + group.keys.len() <= MAX_KEYS && groups.len() < MAX_GROUPS) {
+            Some(group) => {
+                keys += group.keys.len();
+                groups.push(group);
+            }
+            None => decide = false,
         }
     }
     groups.sort_unstable();
-    groups
+    Groups::new(groups, decide)
 }
 
-/// The one group for "contains one of these": every alternative gives the keys of its narrowest leaf.
-pub fn any_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[Vec<QueryLeaf>]) -> Groups {
-    let mut union = Vec::new();
-    for leaves in alternatives {
-        let groups = leaves.iter().filter_map(|leaf| group(keyring, versions, std::slice::from_ref(leaf)));
-        let narrowest = groups.min_by_key(Vec::len);
-        match narrowest {
-            Some(keys) => union.extend(keys),
-            None => return Groups::new(),
+/// The one group for "contains one of these": every alternative gives the keys of its narrowest leaf. Where it has no other
+/// leaf, they decide.
+pub fn any_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[QueryLeaves]) -> Groups {
+    let mut union = Group::default();
+    for asked in alternatives {
+        let groups =
+            asked.leaves.iter().filter_map(|leaf| group(keyring, versions, std::slice::from_ref(leaf)));
+        let Some(narrowest) = groups.min_by_key(|group| group.keys.len()) else { return Groups::default() };
+        union.keys.extend(narrowest.keys);
+        if asked.decide && asked.leaves.len() == 1 {
+            union.deciding.extend(narrowest.deciding);
         }
     }
-    union.sort_unstable();
-    union.dedup();
-    if union.len() > MAX_LIST_KEYS { Groups::new() } else { vec![union] }
+    let union = union.in_order();
+    if union.keys.len() > MAX_LIST_KEYS { Groups::default() } else { Groups::new(vec![union], true) }
 }
 
 /// The one group for "holds one of these scalars", or none.
 pub fn leaf_group(keyring: i32, versions: &[QueryVersion<'_>], alternatives: &[QueryLeaf]) -> Groups {
-    group(keyring, versions, alternatives).filter(|keys| keys.len() <= MAX_LIST_KEYS).into_iter().collect()
+    one_group(group(keyring, versions, alternatives), MAX_LIST_KEYS)
 }
 
 /// The one group for "holds a number or time between these bounds", or none.
 pub fn range_group(keyring: i32, versions: &[QueryVersion<'_>], between: &Between) -> Groups {
-    let tokens = |version: &QueryVersion<'_>| {
-        version.tokenizer.as_ref()?.query_range(&between.keys(), between.bounds())
+    let asked = |version: &QueryVersion<'_>| {
+        Some(vec![version.tokenizer.as_ref()?.query_range(&between.keys(), between.bounds())?])
     };
-    group_of(keyring, versions, tokens).filter(|keys| keys.len() <= MAX_KEYS).into_iter().collect()
+    one_group(group_of(keyring, versions, asked), MAX_KEYS)
+}
+
+fn one_group(group: Option<Group>, most: usize) -> Groups {
+    Groups::new(group.filter(|group| group.keys.len() <= most).into_iter().collect(), true)
 }
 
 /// The keys of which a value that holds one of `leaves` has one. `None` when no version covers them all:
 /// every row passes.
-fn group(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf]) -> Option<Vec<u64>> {
+fn group(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf]) -> Option<Group> {
     group_of(keyring, versions, |version| version.tokens(leaves))
 }
 
@@ -82,31 +118,40 @@ fn group(keyring: i32, versions: &[QueryVersion<'_>], leaves: &[QueryLeaf]) -> O
 fn group_of<'v, 'k: 'v>(
     keyring: i32,
     versions: &'v [QueryVersion<'k>],
-    tokens_of: impl Fn(&'v QueryVersion<'k>) -> Option<Vec<u64>>,
-) -> Option<Vec<u64>> {
+    tokens_of: impl Fn(&'v QueryVersion<'k>) -> Option<Vec<AskedTokens>>,
+) -> Option<Group> {
     let newest = versions.iter().map(|v| v.version).max().unwrap_or(0);
-    let mut keys = vec![marker(keyring, 0)];
-    keys.extend(newest.checked_add(1).map(|next| marker(keyring, next)));
+    let mut group = Group { keys: vec![marker(keyring, 0)], deciding: Vec::new() };
+    group.keys.extend(newest.checked_add(1).map(|next| marker(keyring, next)));
     let mut covered = false;
     for version in versions {
-        match tokens_of(version) {
-            Some(tokens) => {
-                covered = true;
-                keys.extend(tokens);
-            }
-            None => keys.push(marker(keyring, version.version)),
+        let Some(asked) = tokens_of(version) else {
+            group.keys.push(marker(keyring, version.version));
+            continue;
+        };
+        covered = true;
+        for tokens in asked {
+            group.keys.extend(tokens.keys());
+            group.deciding.extend(tokens.tokens.into_iter().filter(|_| tokens.decide));
         }
     }
-    keys.sort_unstable();
-    keys.dedup();
-    covered.then_some(keys)
+    covered.then(|| group.in_order())
+}
+
+impl Group {
+    fn in_order(mut self) -> Self {
+        self.keys.sort_unstable();
+        self.keys.dedup();
+        self.deciding.sort_unstable();
+        self.deciding.dedup();
+        self
+    }
 }
 
 impl QueryVersion<'_> {
     /// `None` where the policy leaves out one of the scalars.
-    fn tokens(&self, leaves: &[QueryLeaf]) -> Option<Vec<u64>> {
+    fn tokens(&self, leaves: &[QueryLeaf]) -> Option<Vec<AskedTokens>> {
         let tokenizer = self.tokenizer.as_ref()?;
-        let tokens = leaves.iter().map(|leaf| tokenizer.query(leaf)).collect::<Option<Vec<_>>>()?;
-        Some(tokens.concat())
+        leaves.iter().map(|leaf| tokenizer.query(leaf)).collect()
     }
 }

@@ -13,6 +13,13 @@ pub const MAX_DEPTH: usize = 1024;
 const KEY_STEP: u8 = 1;
 /// Step byte for any element of an array. A scalar document is an array of one in jsonb.
 const ELEMENT_STEP: u8 = 2;
+/// The only step of a scalar document, where it is told from an array.
+const ITSELF_STEP: u8 = 3;
+
+/// The path of a scalar document, where it is told from an array.
+pub const ITSELF: &[u8] = &[ITSELF_STEP];
+/// The path of an element of an array that is the document, and of a scalar document where it is not told from one.
+pub const TOP_ELEMENT: &[u8] = &[ELEMENT_STEP];
 
 /// The steps of a path: object keys, and `None` for any element of an array.
 pub fn path_bytes(steps: &[Option<&[u8]>]) -> Vec<u8> {
@@ -66,6 +73,8 @@ pub struct Leaf<'a> {
     pub kind: Kind,
     /// Its canonical bytes.
     pub value: &'a [u8],
+    /// It is the whole document.
+    pub is_itself: bool,
 }
 
 /// Calls `visit` for every scalar; empty objects and arrays have none.
@@ -81,8 +90,20 @@ pub fn walk_with_empties<E: From<JsonbError>>(
     document: &[u8],
     visit: impl FnMut(Leaf<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut walker = Walker { keys: Vec::new(), path: Vec::new(), value: Vec::new(), depth: 0, visit };
-    walker.container(document)
+    walk_as_query(document, visit).map(|_| ())
+}
+
+/// The same; does every document contain this one that has each of its scalars at the place where it stands here? Not what
+/// has an empty object or array, and not what wants several scalars below one element of an array.
+pub fn walk_as_query<E: From<JsonbError>>(
+    document: &[u8],
+    visit: impl FnMut(Leaf<'_>) -> Result<(), E>,
+) -> Result<bool, E> {
+    let is_itself = is_scalar(document);
+    let (keys, path, value) = (Vec::new(), Vec::new(), Vec::new());
+    let mut walker = Walker { keys, path, value, depth: 0, is_itself, leaves: 0, falls_apart: true, visit };
+    walker.container(document)?;
+    Ok(walker.falls_apart)
 }
 
 /// Does every string of the document, keys too, pass `test`? However deep it is.
@@ -135,6 +156,10 @@ struct Walker<'a, F> {
     path: Vec<u8>,
     value: Vec<u8>,
     depth: usize,
+    is_itself: bool,
+    /// Scalars and empty containers that were visited.
+    leaves: usize,
+    falls_apart: bool,
     visit: F,
 }
 
@@ -169,7 +194,9 @@ impl<'a, F> Walker<'a, F> {
         self.path.push(ELEMENT_STEP);
         for _ in 0..count {
             let (kind, data) = entries.next()?;
+            let before = self.leaves;
             self.value(kind, data)?;
+            self.falls_apart &= self.leaves == before + 1;
         }
         self.path.truncate(parent);
         Ok(())
@@ -224,7 +251,9 @@ impl<'a, F> Walker<'a, F> {
             Kind::Number => &self.value,
             _ => borrowed.unwrap_or_default(),
         };
-        (self.visit)(Leaf { keys: &self.keys, path: &self.path, kind, value })
+        self.leaves += 1;
+        self.falls_apart &= kind.is_scalar();
+        (self.visit)(Leaf { keys: &self.keys, path: &self.path, kind, value, is_itself: self.is_itself })
     }
 }
 

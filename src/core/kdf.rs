@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Uuid;
 use super::aead::Xaes256Gcm;
+use super::header::{TOKEN_BYTES, TOKEN_TAG_BYTES};
 use super::secret::{RootKey, Secret};
 
 /// HMAC-SHA-256 with a prepared key (RFC 2104).
@@ -24,6 +25,8 @@ const DATA_CONTEXT: &[u8] = b"pgseal/v1/data/context";
 const DATA_FILTER: &[u8] = b"pgseal/v1/data/filter";
 const DATA_IVF: &[u8] = b"pgseal/v1/data/ivf";
 const INDEX_TOKEN: &[u8] = b"pgseal/v1/index/token";
+const INDEX_TAG: &[u8] = b"pgseal/v1/index/tag";
+const INDEX_FILTER: &[u8] = b"pgseal/v1/index/filter";
 const INDEX_COMMIT: &[u8] = b"pgseal/v1/index/commit";
 
 /// The unwrapped key is not the one this keyring version was created with.
@@ -35,7 +38,7 @@ pub struct CommitmentMismatch;
 pub struct DataKey {
     /// Seals values.
     pub aead: Xaes256Gcm,
-    /// Seals the plaintext side of filters; its own key so that a filter can never pass for a value.
+    /// Seals literals that are only compared; its own key so that none can ever pass for a value.
     pub filter: Xaes256Gcm,
     // Has taken the keyring uuid and the label in already.
     context: HmacSha256,
@@ -46,7 +49,12 @@ pub struct DataKey {
 
 /// Everything derived from one index key version.
 pub struct IndexKey {
+    /// Seals the questions of filters.
+    pub filter: Xaes256Gcm,
     token: HmacSha256,
+    // Has taken the keyring uuid in already.
+    tag: HmacSha256,
+    nonce: HmacSha256,
 }
 
 impl DataKey {
@@ -58,16 +66,12 @@ impl DataKey {
     ) -> Result<Self, CommitmentMismatch> {
         let prk = Prk::extract(root, keyring);
         prk.check(DATA_COMMIT, expected)?;
-        // The second half keys the deterministic nonces of filters and of typed-in text.
-        let filter: Secret<64> = prk.expand(DATA_FILTER);
-        let (seal, nonce) = filter.expose().split_at(32);
-        let mut first = Zeroizing::new([0; 32]);
-        first.copy_from_slice(seal);
+        let (filter, nonce) = prk.sealer(DATA_FILTER);
         Ok(DataKey {
             aead: Xaes256Gcm::new(&prk.expand(DATA_AEAD)),
-            filter: Xaes256Gcm::new(&Secret::take(&mut first)),
+            filter,
             context: mac(keyring).chain_update(DATA_CONTEXT),
-            nonce: mac(nonce),
+            nonce,
             ivf: mac(prk.expand::<32>(DATA_IVF).expose()),
         })
     }
@@ -86,11 +90,7 @@ impl DataKey {
 
     /// A nonce that depends on nothing but `domain`, `aad` and `plaintext`: equal input seals to equal bytes.
     pub fn synthetic_nonce(&self, domain: &[u8], aad: &[u8], plaintext: &[u8]) -> [u8; 16] {
-        let parts = [domain, aad, plaintext];
-        let mac = parts.iter().fold(self.nonce.clone(), |mac, part| {
-            mac.chain_update((part.len() as u64).to_be_bytes()).chain_update(part)
-        });
-        truncated(mac)
+        synthetic_nonce(&self.nonce, [domain, aad, plaintext])
     }
 
     /// The key of an index of vectors: HKDF-Expand with `info` from a secret of its own label.
@@ -104,7 +104,7 @@ impl DataKey {
 }
 
 impl IndexKey {
-    /// Derives the token key and, where `expected` is given, refuses a root key of another commitment.
+    /// Derives the keys and, where `expected` is given, refuses a root key of another commitment.
     pub fn derive(
         root: &RootKey,
         keyring: &Uuid,
@@ -112,7 +112,13 @@ impl IndexKey {
     ) -> Result<Self, CommitmentMismatch> {
         let prk = Prk::extract(root, keyring);
         prk.check(INDEX_COMMIT, expected)?;
-        Ok(IndexKey { token: mac(prk.expand::<32>(INDEX_TOKEN).expose()) })
+        let (filter, nonce) = prk.sealer(INDEX_FILTER);
+        Ok(IndexKey {
+            filter,
+            token: mac(prk.expand::<32>(INDEX_TOKEN).expose()),
+            tag: mac(prk.expand::<32>(INDEX_TAG).expose()).chain_update(keyring),
+            nonce,
+        })
     }
 
     /// The commitment to store when `root` becomes an index key of `keyring`; it is public.
@@ -120,11 +126,34 @@ impl IndexKey {
         *Prk::extract(root, keyring).expand(INDEX_COMMIT).expose()
     }
 
-    /// HMAC-SHA-256 of `message`, first 8 bytes, big-endian.
-    pub fn prf(&self, message: &[u8]) -> u64 {
-        let mac: [u8; 16] = truncated(self.token.clone().chain_update(message));
-        u64::from_be_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], mac[6], mac[7]])
+    /// HMAC-SHA-256 of `message`, first 16 bytes, big-endian.
+    pub fn prf(&self, message: &[u8]) -> u128 {
+        u128::from_be_bytes(truncated(self.token.clone().chain_update(message)))
     }
+
+    /// The tag of all tokens of a value, which nobody without the key can make for others.
+    pub fn tag(&self, version: u16, tokens: &[u128]) -> [u8; TOKEN_TAG_BYTES] {
+        let mac = self.tag.clone().chain_update(version.to_be_bytes());
+        truncated(tokens.iter().fold(mac, |mac, token| mac.chain_update(token.to_be_bytes())))
+    }
+
+    /// Is this, tokens and the tag behind them, what the key has made as one?
+    pub fn vouches_for(&self, version: u16, section: &[u8]) -> bool {
+        let Some((tokens, tag)) = section.split_last_chunk::<TOKEN_TAG_BYTES>() else { return false };
+        let mac = self.tag.clone().chain_update(version.to_be_bytes()).chain_update(tokens);
+        tokens.len().is_multiple_of(TOKEN_BYTES) && bool::from(truncated(mac).ct_eq(tag))
+    }
+
+    /// [`DataKey::synthetic_nonce`] for filters.
+    pub fn synthetic_nonce(&self, domain: &[u8], aad: &[u8], plaintext: &[u8]) -> [u8; 16] {
+        synthetic_nonce(&self.nonce, [domain, aad, plaintext])
+    }
+}
+
+fn synthetic_nonce(key: &HmacSha256, parts: [&[u8]; 3]) -> [u8; 16] {
+    truncated(parts.iter().fold(key.clone(), |mac, part| {
+        mac.chain_update((part.len() as u64).to_be_bytes()).chain_update(part)
+    }))
 }
 
 struct Prk(Hkdf<Sha256>);
@@ -140,6 +169,15 @@ impl Prk {
         let expanded = self.0.expand(label, out.expose_mut());
         debug_assert!(expanded.is_ok(), "HKDF refuses only more than 255 blocks");
         out
+    }
+
+    /// A key that seals, and one for its deterministic nonces.
+    fn sealer(&self, label: &[u8]) -> (Xaes256Gcm, HmacSha256) {
+        let both: Secret<64> = self.expand(label);
+        let (seal, nonce) = both.expose().split_at(32);
+        let mut first = Zeroizing::new([0; 32]);
+        first.copy_from_slice(seal);
+        (Xaes256Gcm::new(&Secret::take(&mut first)), mac(nonce))
     }
 
     fn check(&self, label: &[u8], expected: Option<&Commitment>) -> Result<(), CommitmentMismatch> {

@@ -2,11 +2,32 @@
 
 use serde_json::{Value, json};
 
+use super::bytes::UnknownCode;
 use super::jsonb::{JsonbError, walk_with_empties};
 use super::range::{Range, RangeError, Reading};
 
-/// The only token scheme so far: [`super::token`].
-pub const SCHEME: u8 = 1;
+/// How tokens are made: [`super::token`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Scheme {
+    /// 8 bytes, which say where to look.
+    Narrow = 1,
+    /// 16 bytes, which say what is there.
+    Decide = 2,
+}
+
+impl TryFrom<u64> for Scheme {
+    type Error = UnknownCode;
+
+    fn try_from(code: u64) -> Result<Self, UnknownCode> {
+        match code {
+            1 => Ok(Scheme::Narrow),
+            2 => Ok(Scheme::Decide),
+            _ => Err(UnknownCode),
+        }
+    }
+}
+
 /// A path of more bytes is never searchable: every leaf below it would hash all of them again.
 pub const MAX_PATH_BYTES: usize = 1024;
 /// Declared paths of one policy, at most.
@@ -66,6 +87,8 @@ enum Step {
 /// The searchable paths of one index key version, in the order they were declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    /// How its tokens are made.
+    pub scheme: Scheme,
     rules: Vec<PathRule>,
     reading: Reading,
 }
@@ -78,25 +101,27 @@ impl From<RangeError> for PolicyError {
 
 impl Policy {
     /// Reads paths such as `$`, `$.a.b`, `$."odd key"`, `$.*` and `$.**`, and objects of a path and its options.
-    pub fn from_paths<S: AsRef<str>>(paths: &[S]) -> Result<Self, PolicyError> {
+    pub fn from_paths<S: AsRef<str>>(scheme: Scheme, paths: &[S]) -> Result<Self, PolicyError> {
         if paths.len() > MAX_PATHS {
             return Err(PolicyError::TooManyPaths);
         }
         let rules = paths.iter().map(|path| PathRule::declared(path.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Policy { rules, reading: Reading::Rfc3339 }.renewed())
+        Ok(Policy { scheme, rules, reading: Reading::Rfc3339 }.renewed(scheme))
     }
 
     /// The form that the catalog stores.
     pub fn to_json(&self) -> Value {
         let paths: Vec<Value> = self.rules.iter().map(PathRule::to_json).collect();
+        let scheme = self.scheme as u8;
         match self.reading {
-            Reading::Rfc3339 => json!({ "scheme": SCHEME, "paths": paths }),
-            Reading::Iso8601 => json!({ "scheme": SCHEME, "times": ISO, "paths": paths }),
+            Reading::Rfc3339 => json!({ "scheme": scheme, "paths": paths }),
+            Reading::Iso8601 => json!({ "scheme": scheme, "times": ISO, "paths": paths }),
         }
     }
 
     /// The same paths for a new index key version.
-    pub fn renewed(mut self) -> Self {
+    pub fn renewed(mut self, scheme: Scheme) -> Self {
+        self.scheme = scheme;
         self.reading = Reading::Iso8601;
         for range in self.rules.iter_mut().filter_map(|rule| rule.range.as_mut()) {
             range.reading = Reading::Iso8601;
@@ -113,9 +138,8 @@ impl Policy {
     /// Reads what [`Policy::to_json`] wrote; an option it does not know is an error, never ignored.
     pub fn from_json(stored: &Value) -> Result<Self, PolicyError> {
         let fields = stored.as_object().ok_or(PolicyError::Stored("not an object"))?;
-        if stored["scheme"].as_u64() != Some(SCHEME.into()) {
-            return Err(PolicyError::Stored("unknown scheme"));
-        }
+        let scheme = stored["scheme"].as_u64().and_then(|scheme| Scheme::try_from(scheme).ok());
+        let scheme = scheme.ok_or(PolicyError::Stored("unknown scheme"))?;
         if fields.keys().any(|key| !["scheme", "times", "paths"].contains(&key.as_str())) {
             return Err(PolicyError::Stored("unknown option"));
         }
@@ -124,10 +148,10 @@ impl Policy {
             return Err(PolicyError::TooManyPaths);
         }
         let rules = paths.iter().map(PathRule::from_json).collect::<Result<_, _>>()?;
-        let policy = Policy { rules, reading: Reading::Rfc3339 };
+        let policy = Policy { scheme, rules, reading: Reading::Rfc3339 };
         match stored.get("times").map(Value::as_str) {
             None => Ok(policy),
-            Some(Some(ISO)) => Ok(policy.renewed()),
+            Some(Some(ISO)) => Ok(policy.renewed(scheme)),
             Some(_) => Err(PolicyError::Stored("unknown reading of times")),
         }
     }
@@ -314,7 +338,7 @@ mod tests {
 
     fn covered(path: &str, keys: &[&str]) -> bool {
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
-        Policy::from_paths(&[path]).unwrap().rule_for(&keys).is_some()
+        Policy::from_paths(Scheme::Narrow, &[path]).unwrap().rule_for(&keys).is_some()
     }
 
     #[test]
@@ -348,20 +372,27 @@ mod tests {
     fn malformed_paths_are_refused_with_a_reason() {
         for bad in ["", "a", "$a", "$.", "$..a", "$.a[0]", "$.**.a", "$.\"a", "$.a b", "$.a\"b\"", "$.\"a\"b"]
         {
-            assert!(matches!(Policy::from_paths(&[bad]), Err(PolicyError::Path(..))), "{bad}");
+            assert!(
+                matches!(Policy::from_paths(Scheme::Decide, &[bad]), Err(PolicyError::Path(..))),
+                "{bad}"
+            );
         }
-        assert_eq!(Policy::from_paths(&vec!["$"; MAX_PATHS + 1]), Err(PolicyError::TooManyPaths));
+        let many = vec!["$"; MAX_PATHS + 1];
+        assert_eq!(Policy::from_paths(Scheme::Decide, &many), Err(PolicyError::TooManyPaths));
     }
 
     #[test]
     fn the_stored_form_reads_back_and_unknown_options_are_refused() {
         let range = r#"{"path": "$.age", "range": {"min": 0.5, "max": 150, "step": 0.5}}"#;
         let options = r#"{"path": "$.b", "bits": 12, "spread": 8, "casefold": true}"#;
-        let policy = Policy::from_paths(&["$.a", range, options, "$.**"]).unwrap();
-        assert_eq!(Policy::from_json(&policy.to_json()), Ok(policy));
+        for scheme in [Scheme::Narrow, Scheme::Decide] {
+            let policy = Policy::from_paths(scheme, &["$.a", range, options, "$.**"]).unwrap();
+            assert_eq!(Policy::from_json(&policy.to_json()), Ok(policy));
+        }
         for bad in [
             json!({}),
-            json!({"scheme": 2, "paths": []}),
+            json!({"scheme": 0, "paths": []}),
+            json!({"scheme": 3, "paths": []}),
             json!({"scheme": 1, "paths": [], "fold": true}),
             json!({"scheme": 1, "paths": [{"path": "$", "bits": 7}]}),
             json!({"scheme": 1, "paths": [{"path": "$", "spread": 0}]}),

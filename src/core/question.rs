@@ -12,7 +12,7 @@ use super::jsonb::{JsonbError, is_empty};
 use super::memory::{self, OutOfMemory};
 use super::policy::Policy;
 use super::text_query::TextQuery;
-use super::token::{QueryLeaf, query_leaves};
+use super::token::{QueryLeaves, query_leaves};
 
 /// A question; `D` holds its documents and texts, borrowed or ready for who answers.
 #[derive(PartialEq, Eq)]
@@ -119,15 +119,14 @@ impl<D: AsRef<[u8]>> Question<D> {
             Question::Contains(document) => groups(keyring, versions, &query_leaves(document.as_ref())?),
             Question::ContainsAny(documents) => match alternatives(documents)? {
                 Some(alternatives) => any_group(keyring, versions, &alternatives),
-                None => Groups::new(),
+                None => Groups::default(),
             },
             Question::Text(query) => match query.leaves() {
                 Some(leaves) => leaf_group(keyring, versions, &leaves),
-                None => Groups::new(),
+                None => Groups::default(),
             },
             Question::Casefold(document) => {
-                let leaves = query_leaves(document.as_ref())?.into_iter().map(QueryLeaf::folded);
-                groups(keyring, versions, &leaves.collect::<Vec<_>>())
+                groups(keyring, versions, &query_leaves(document.as_ref())?.folded())
             }
             Question::Between(between) => range_group(keyring, versions, between),
         })
@@ -174,7 +173,7 @@ impl<'a> Question<&'a [u8]> {
 }
 
 /// The scalars of each document; `None` for more documents than a filter narrows by.
-fn alternatives<D: AsRef<[u8]>>(documents: &[Option<D>]) -> Result<Option<Vec<Vec<QueryLeaf>>>, JsonbError> {
+fn alternatives<D: AsRef<[u8]>>(documents: &[Option<D>]) -> Result<Option<Vec<QueryLeaves>>, JsonbError> {
     if documents.iter().flatten().count() > MAX_ALTERNATIVES {
         return Ok(None);
     }

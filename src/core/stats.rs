@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::filter::Filter;
-use super::header::{HEADER_BYTES, Head, TOKEN_BIT, parse_head, tokens_of};
+use super::header::{HEADER_BYTES, TOKEN_BIT, parse_head};
 use super::token::marker;
 
 /// Keys between two prunings: bounds the memory of a count to a few times as many entries.
@@ -118,18 +118,16 @@ impl Sample {
     pub fn add(&mut self, size: usize, read: impl Fn(usize, &mut dyn FnMut(&[u8]))) {
         self.values += 1;
         self.bytes += size as u64;
-        let mut count = 0;
+        let mut found = None;
         read(HEADER_BYTES, &mut |bytes| {
-            let Ok((head, tokens)) = parse_head(bytes) else { return };
-            count = tokens;
+            let Ok((head, section)) = parse_head(bytes) else { return };
+            found = Some(section);
             self.keys.add(marker(head.keyring, head.index_version));
         });
-        if count == 0 {
-            return;
-        }
-        let section = Head::token_section(count);
-        read(section.end, &mut |bytes| {
-            tokens_of(bytes.get(section.clone()).unwrap_or_default()).for_each(|token| self.keys.add(token));
+        let Some(section) = found.filter(|section| section.count() > 0) else { return };
+        read(section.tokens().end, &mut |bytes| {
+            let tokens = bytes.get(section.tokens()).unwrap_or_default();
+            section.keys(tokens).for_each(|key| self.keys.add(key));
         });
     }
 

@@ -165,7 +165,10 @@ impl<D: AsRef<[u8]>> TextQuery<D> {
         }
         let leaf = |steps: &[Option<&[u8]>], kind: Kind, value: Vec<u8>| {
             let keys = steps.iter().flatten().map(|key| key.to_vec()).collect();
-            QueryLeaf::new(keys, path_bytes(steps), kind, value)
+            let leaf = QueryLeaf::new(keys, path_bytes(steps), kind, value);
+            // Which of several elements is meant, and with how many digits a number is printed, no token tells.
+            let decides = steps.iter().all(Option::is_some) && kind != Kind::Number;
+            if decides { leaf.deciding() } else { leaf }
         };
         let printed = |text: &D| {
             let text = text.as_ref();
@@ -305,6 +308,7 @@ fn scalars_printed_as(text: &[u8]) -> Vec<(Kind, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::policy::Scheme;
 
     fn path<'a>(steps: &[&'a str], text: &'a str) -> TextQuery<&'a [u8]> {
         let steps = steps.iter().map(|step| step.as_bytes()).collect();
@@ -401,7 +405,7 @@ mod tests {
 
     #[test]
     fn every_reading_must_be_declared() {
-        let policy = |paths: &[&str]| Policy::from_paths(paths).unwrap();
+        let policy = |paths: &[&str]| Policy::from_paths(Scheme::Decide, paths).unwrap();
         assert!(path(&["a", "0"], "x").is_declared(&policy(&["$.a", r#"$.a."0""#])));
         assert!(!path(&["a", "0"], "x").is_declared(&policy(&["$.a"])));
         assert!(path(&["a"], "x").is_declared(&policy(&["$.*"])));

@@ -101,6 +101,12 @@ impl Keyring {
         key.ok_or_else(|| PgError::UnknownKey(self.name.clone(), "data", version))
     }
 
+    /// One index key version.
+    pub fn index_key(&self, version: u16) -> Result<&KeyRow, PgError> {
+        let key = self.index_keys.iter().find(|(key, _)| key.version == version);
+        key.map(|(key, _)| key).ok_or_else(|| PgError::UnknownKey(self.name.clone(), "index", version))
+    }
+
     /// The newest index key version there is.
     pub fn newest_index(&self) -> u16 {
         self.index_keys.iter().map(|(key, _)| key.version).max().unwrap_or(0)

@@ -10,6 +10,8 @@ pub enum Counter {
     ValuesSealed,
     /// Values decrypted, for a recheck or to be shown.
     ValuesDecrypted,
+    /// Values that a filter found by tokens that decide, without decrypting them.
+    ValuesDecided,
     /// Values that were stored out of line and read whole.
     ValuesFetched,
     /// Filters made from a query.
@@ -31,9 +33,10 @@ pub enum Counter {
 }
 
 /// In the order of [`Counter`].
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "values_sealed",
     "values_decrypted",
+    "values_decided",
     "values_fetched",
     "filters_made",
     "kms_calls",

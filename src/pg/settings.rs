@@ -8,6 +8,7 @@ use std::time::Duration;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 use crate::core::ivf::search::{Late, Options};
+use crate::core::policy::Scheme;
 use crate::core::vector::quantiser::EPSILON;
 use crate::keys::shared::WAYS;
 use crate::kms::{Settings, VaultAuth, VaultLogin};
@@ -31,6 +32,8 @@ static KEYRING: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new
 static IVF_ORDER: GucSetting<IvfOrder> = GucSetting::<IvfOrder>::new(IvfOrder::complete);
 static IVF_PATIENCE: GucSetting<i32> = GucSetting::<i32>::new(24);
 static IVF_EPSILON: GucSetting<f64> = GucSetting::<f64>::new(EPSILON as f64);
+static TOKENS: GucSetting<Tokens> = GucSetting::<Tokens>::new(Tokens::auto);
+static RECHECK: GucSetting<Recheck> = GucSetting::<Recheck>::new(Recheck::auto);
 static ACCEPT_SEALED: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// Values of `pgseal.kms_auth`.
@@ -48,6 +51,23 @@ enum KmsAuth {
 enum LogDecrypts {
     off,
     statement,
+}
+
+/// Values of `pgseal.tokens`.
+#[derive(Clone, Copy, PostgresGucEnum)]
+#[allow(non_camel_case_types, reason = "they are spelt so in the configuration")]
+enum Tokens {
+    auto,
+    decide,
+    narrow,
+}
+
+/// Values of `pgseal.recheck`.
+#[derive(Clone, Copy, PartialEq, PostgresGucEnum)]
+#[allow(non_camel_case_types, reason = "they are spelt so in the configuration")]
+enum Recheck {
+    auto,
+    always,
 }
 
 /// Values of `pgseal.ivf_order`.
@@ -120,6 +140,7 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    define_tokens();
     define_token();
     define_reveal();
     if xact::is_preloading() {
@@ -166,6 +187,26 @@ fn define_log_in() {
         c"An endpoint may name another one: vault+https://host:port/mount?namespace=team-a",
         &KMS_NAMESPACE,
         GucContext::Suset,
+    );
+}
+
+/// How tokens are made, and whether they decide.
+fn define_tokens() {
+    GucRegistry::define_enum_guc(
+        c"pgseal.tokens",
+        c"What the tokens of index keys made from now on are for.",
+        c"narrow: where to look, 8 bytes each. decide: 16 bytes, with which most filters need not decrypt the rows that they find. auto: as before, at first narrow.",
+        &TOKENS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"pgseal.recheck",
+        c"Which of the rows that the token index finds are decrypted to be compared.",
+        c"auto: those that tokens do not decide. always: all.",
+        &RECHECK,
+        GucContext::Suset,
+        GucFlags::default(),
     );
 }
 
@@ -261,6 +302,20 @@ pub fn kms_endpoint() -> Option<String> {
 /// `pgseal.keyring`, where set.
 pub fn keyring() -> Option<String> {
     string(&KEYRING)
+}
+
+/// `pgseal.tokens`, for the next index key after one with `before`.
+pub fn token_scheme(before: Scheme) -> Scheme {
+    match TOKENS.get() {
+        Tokens::auto => before,
+        Tokens::decide => Scheme::Decide,
+        Tokens::narrow => Scheme::Narrow,
+    }
+}
+
+/// `pgseal.recheck` is always.
+pub fn rechecks_always() -> bool {
+    RECHECK.get() == Recheck::always
 }
 
 /// `pgseal.accept_sealed`.

@@ -33,7 +33,8 @@ fn with(at: usize, byte: u8) -> Vec<u8> {
 #[test]
 fn every_structural_fault_has_its_own_error() {
     let cases = [
-        (with(0, 2), FormatError::UnknownFormat),
+        (with(0, 3), FormatError::UnknownFormat),
+        (with(0, 0), FormatError::UnknownFormat),
         (with(1, 2), FormatError::UnknownSuite),
         (with(1, 3), FormatError::UnknownSuite),
         (with(2, 0x08), FormatError::Reserved),
@@ -92,26 +93,27 @@ fn the_transit_bit_is_authenticated_both_ways() {
 
 #[test]
 fn a_filter_is_no_value_and_a_value_no_filter() {
-    let filter = a_filter(&vec![vec![marker(KEYRING_ID, 0), u64::MAX]], b"John Smith");
+    let filter = a_filter(&one_group(&[marker(KEYRING_ID, 0), u64::MAX]), b"John Smith");
     assert!(format_error(&filter).is_some());
-    assert_eq!(Filter::parse(&victim()).err(), Some(FormatError::UnknownContent));
+    assert_eq!(Filter::parse(&victim()).err(), Some(FormatError::UnknownFormat));
     let mut posing = seal(head(Content::Text, 0), &[], b"John Smith", Options::default());
     (posing[3], posing[14]) = (filter::CONTENT, QuestionKind::Contains as u8);
+    posing[0] = 2;
     let posing = Filter::parse(&posing).unwrap();
-    assert_eq!(posing.open(&data_key(1), &KEYRING).err(), Some(OpenError::Authentication));
+    assert_eq!(posing.open(&index_key(1), &KEYRING).err(), Some(OpenError::Authentication));
 }
 
 #[test]
 fn a_filter_opens_only_as_it_was_sealed() {
-    let bytes = a_filter(&vec![], b"John Smith");
-    let opens = |bytes: &[u8], key: &DataKey, keyring| Filter::parse(bytes).unwrap().open(key, keyring);
-    assert_eq!(opens(&bytes, &data_key(1), &KEYRING).unwrap().as_slice(), b"John Smith");
-    assert!(opens(&bytes, &data_key(2), &KEYRING).is_err());
-    assert!(opens(&bytes, &data_key(1), &[0; 16]).is_err());
+    let bytes = a_filter(&Groups::default(), b"John Smith");
+    let opens = |bytes: &[u8], key: &IndexKey, keyring| Filter::parse(bytes).unwrap().open(key, keyring);
+    assert_eq!(opens(&bytes, &index_key(1), &KEYRING).unwrap().as_slice(), b"John Smith");
+    assert!(opens(&bytes, &index_key(2), &KEYRING).is_err());
+    assert!(opens(&bytes, &index_key(1), &[0; 16]).is_err());
     let sealed = (4..10).chain([14]).chain(16..bytes.len());
     for at in sealed {
         let mut altered = bytes.clone();
         altered[at] ^= 3;
-        assert!(Filter::parse(&altered).is_ok_and(|f| f.open(&data_key(1), &KEYRING).is_err()), "byte {at}");
+        assert!(Filter::parse(&altered).is_ok_and(|f| f.open(&index_key(1), &KEYRING).is_err()), "byte {at}");
     }
 }

@@ -18,16 +18,16 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use pgseal::core::canonical::Kind;
 use pgseal::core::envelope::{self, Envelope, OpenError, Options};
 use pgseal::core::filter::{self, Binding, Filter};
-use pgseal::core::groups::{self, Groups, QueryVersion};
-use pgseal::core::header::{Content, FormatError, Head, TOKEN_BIT};
+use pgseal::core::groups::{self, Group, Groups, QueryVersion};
+use pgseal::core::header::{Content, FormatError, Head, TOKEN_BIT, TokenSet};
 use pgseal::core::jsonb::{JsonbError, walk};
 use pgseal::core::kdf::{DataKey, IndexKey};
-use pgseal::core::policy::{MAX_PATH_BYTES, Policy};
+use pgseal::core::policy::{MAX_PATH_BYTES, Policy, Scheme};
 use pgseal::core::question::{Question, QuestionKind};
 use pgseal::core::secret::Secret;
 use pgseal::core::text_form;
 use pgseal::core::text_query::{Accessor, TextQuery};
-use pgseal::core::token::{self, MAX_LEAVES, Tokenizer, marker, query_leaves};
+use pgseal::core::token::{self, AskedTokens, MAX_LEAVES, Tokenizer, marker, query_leaves};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -61,12 +61,32 @@ fn policy(version: u16) -> Policy {
     Policy::from_json(&json!({"scheme": 1, "paths": paths})).unwrap()
 }
 
+fn narrow(paths: &[&str]) -> Policy {
+    Policy::from_paths(Scheme::Narrow, paths).unwrap()
+}
+
 fn head(content: Content, index_version: u16) -> Head {
     Head { content, keyring: KEYRING_ID, data_version: 1, index_version, transit: false }
 }
 
 fn seal(head: Head, tokens: &[u64], plaintext: &[u8], options: Options<'_>) -> Vec<u8> {
-    envelope::seal(&data_key(head.data_version), &KEYRING, head, tokens, plaintext, options).unwrap()
+    let tokens = TokenSet::of_keys(tokens);
+    envelope::seal(&data_key(head.data_version), &KEYRING, head, &tokens, plaintext, options).unwrap()
+}
+
+/// Index key version 1 with a policy.
+fn tokenizer<'a>(key: &'a IndexKey, policy: &'a Policy) -> Tokenizer<'a> {
+    Tokenizer { version: 1, key, policy }
+}
+
+/// The tokens of a document under a version.
+fn tokens_of(version: u16, policy: &Policy, document: &[u8]) -> Vec<u64> {
+    let tokens = Tokenizer { version, key: &index_key(version), policy }.document(document).unwrap();
+    tokens.keys().collect()
+}
+
+fn asked(tokens: &AskedTokens) -> Vec<u64> {
+    tokens.keys().collect()
 }
 
 fn open(bytes: &[u8]) -> Result<Vec<u8>, OpenError> {
@@ -188,13 +208,12 @@ fn victim() -> Vec<u8> {
     seal(head(Content::Text, 1), &[TOKEN_BIT | 1, TOKEN_BIT | 2, u64::MAX], b"John Smith", options)
 }
 
+fn one_group(keys: &[u64]) -> Groups {
+    Groups::new(vec![Group { keys: keys.to_vec(), deciding: Vec::new() }], false)
+}
+
 fn a_filter(groups: &Groups, query: &[u8]) -> Vec<u8> {
-    let parts = filter::Parts {
-        keyring: KEYRING_ID,
-        binding: Binding::Fixed,
-        data_version: 1,
-        index_version: 1,
-        groups,
-    };
-    filter::seal(&data_key(1), &KEYRING, &Question::Contains(query), &parts).unwrap()
+    let parts =
+        filter::Parts { keyring: KEYRING_ID, binding: Binding::Fixed, sealed_by: 1, newest_index: 1, groups };
+    filter::seal(&index_key(1), &KEYRING, &Question::Contains(query), &parts).unwrap()
 }

@@ -11,7 +11,9 @@ fn nonce(value: &[u8]) -> &[u8] {
 fn a_bound_value_keeps_its_context_under_the_next_key() {
     let old = Envelope::parse(&victim()).unwrap().open(&data_key(1), &KEYRING).unwrap();
     let next = Head { data_version: 2, ..head(Content::Text, 1) };
-    let bytes = envelope::reseal(&data_key(2), &KEYRING, next, &[u64::MAX], &old, old.content()).unwrap();
+    let bytes =
+        envelope::reseal(&data_key(2), &KEYRING, next, &TokenSet::of_keys(&[u64::MAX]), &old, old.content())
+            .unwrap();
     let opened = Envelope::parse(&bytes).unwrap().open(&data_key(2), &KEYRING).unwrap();
     assert_eq!(opened.content(), b"John Smith");
     assert_eq!(opened.require_context(&data_key(2), Some(CONTEXT)), Ok(()));
@@ -164,16 +166,16 @@ proptest! {
     fn no_bytes_make_a_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = text_form::decode(&bytes);
         let _ = text_form::decode(&[b"pgseal:", &bytes[..]].concat());
-        let start = |content| [1, 1, 0, content, 0, 0, 0, 1, 0, 1, 0, 1, 0];
-        for start in [&[][..], &start(4), &start(5)] {
+        let start = |format, content| [format, 1, 0, content, 0, 0, 0, 1, 0, 1, 0, 1, 0];
+        for start in [&[][..], &start(1, 4), &start(2, 4), &start(2, 5)] {
             let bytes = [start, &bytes].concat();
             if let Ok(value) = Envelope::parse(&bytes) {
-                prop_assert!(value.tokens().all(|token| token >= TOKEN_BIT));
+                prop_assert!(value.keys().all(|token| token >= TOKEN_BIT));
                 prop_assert!(value.open(&data_key(1), &KEYRING).is_err());
             }
             if let Ok(filter) = Filter::parse(&bytes) {
                 prop_assert_eq!(filter.groups().count(), filter.group_count());
-                prop_assert!(filter.open(&data_key(1), &KEYRING).is_err());
+                prop_assert!(filter.open(&index_key(1), &KEYRING).is_err());
             }
         }
     }
@@ -185,7 +187,7 @@ proptest! {
 
     #[test]
     fn no_path_makes_the_parser_panic(path in r#"\$?([.*"$\[\]\\ aé]|\.\*|\."|\\u00){0,8}"#) {
-        let _ = Policy::from_paths(&[path]);
+        let _ = Policy::from_paths(Scheme::Decide, &[path]);
     }
 
     #[test]

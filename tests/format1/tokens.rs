@@ -33,7 +33,7 @@ fn token_line(text: &str, (path, bits, spread): (&str, u8, u16)) -> Option<Strin
     let leaf = leaves(&parse(text)).pop().unwrap();
     let query = query_leaves(&jsonb(&parse(text))).unwrap();
     let policy = token_policy(path, bits, spread);
-    let tokens = Tokenizer { key: &index_key(1), policy: &policy }.query(&query[0])?;
+    let tokens = asked(&tokenizer(&index_key(1), &policy).query(&query.leaves[0])?);
     Some([hex(&leaf.path), (leaf.kind as u8).to_string(), hex(&leaf.value), hex_tokens(&tokens)].join("\t"))
 }
 
@@ -135,10 +135,9 @@ fn declared_tokens_are_what_was_committed() {
     let mut computed = Vec::new();
     for (declared, documents) in declared_cases() {
         let policy = Policy::from_json(&json!({"scheme": 1, "paths": [declared]})).unwrap();
-        let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
         for document in documents {
             let text = document.to_string();
-            let tokens = tokenizer.document(&jsonb(&parse(&text))).unwrap();
+            let tokens = tokens_of(1, &policy, &jsonb(&parse(&text)));
             computed.push(format!("{declared}\t{text}\t{}", hex_tokens(&tokens)));
         }
     }
@@ -198,12 +197,12 @@ fn markers_never_look_like_tokens_and_name_keyring_and_version() {
 #[test]
 fn a_text_value_has_the_token_of_the_whole_text() {
     let (key, policy) = (index_key(1), policy(1));
-    let tokenizer = Tokenizer { key: &key, policy: &policy };
+    let tokenizer = tokenizer(&key, &policy);
     let expected = TOKEN_BIT | described_prf(Kind::String as u8, b"", 0, b"John Smith");
-    assert_eq!(tokenizer.text(b"John Smith").unwrap(), [expected]);
+    assert_eq!(tokenizer.text(b"John Smith").unwrap(), TokenSet::of_keys(&[expected]));
     let whole = TextQuery::of_one(Accessor::Whole, Vec::new(), &b"John Smith"[..]);
     let leaves = whole.leaves().unwrap();
-    assert_eq!(tokenizer.query(&leaves[0]), Some(vec![expected]));
+    assert_eq!(tokenizer.query(&leaves[0]).map(|tokens| asked(&tokens)), Some(vec![expected]));
 }
 
 fn key_path(key: &str) -> Vec<u8> {
@@ -216,11 +215,8 @@ fn described_bucket(key: &str, level: u8, number: u64) -> u64 {
 
 #[test]
 fn a_number_in_a_declared_range_has_tokens_of_its_buckets_only() {
-    let policy =
-        Policy::from_paths(&[r#"{"path": "$.age", "range": {"min": 0, "max": 150, "step": 1}}"#]).unwrap();
-    let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
-    let tokens =
-        |number: Json| tokenizer.document(&jsonb(&Json::Object(vec![("age".into(), number)]))).unwrap();
+    let policy = narrow(&[r#"{"path": "$.age", "range": {"min": 0, "max": 150, "step": 1}}"#]);
+    let tokens = |number: Json| tokens_of(1, &policy, &jsonb(&Json::Object(vec![("age".into(), number)])));
     let mut buckets: Vec<u64> = [(0, 52), (1, 13), (2, 3), (3, 0)]
         .map(|(level, number)| described_bucket("age", level, number))
         .into();
@@ -236,23 +232,22 @@ fn a_number_in_a_declared_range_has_tokens_of_its_buckets_only() {
 
 #[test]
 fn a_string_of_any_case_has_the_token_of_its_folded_form() {
-    let policy = Policy::from_paths(&[r#"{"path": "$.city", "casefold": true}"#]).unwrap();
-    let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
+    let policy = narrow(&[r#"{"path": "$.city", "casefold": true}"#]);
     let expected =
         TOKEN_BIT | described_prf(Kind::String as u8, &key_path("city"), 0, "strasse köln".as_bytes());
     for city in ["Straße KÖLN", "strasse köln"] {
         let document = jsonb(&Json::Object(vec![("city".into(), Json::String(city.into()))]));
-        assert_eq!(tokenizer.document(&document).unwrap(), [expected], "{city}");
+        assert_eq!(tokens_of(1, &policy, &document), [expected], "{city}");
     }
 }
 
 #[test]
 fn an_overlong_path_is_left_to_the_recheck_on_both_sides() {
-    let policy = Policy::from_paths(&["$.**"]).unwrap();
-    let tokenizer = Tokenizer { key: &index_key(1), policy: &policy };
+    let (key, policy) = (index_key(1), narrow(&["$.**"]));
+    let tokenizer = tokenizer(&key, &policy);
     for (length, tokens) in [(MAX_PATH_BYTES - 5, 1), (MAX_PATH_BYTES - 4, 0)] {
         let document = jsonb(&Json::Object(vec![("k".repeat(length), Json::Null)]));
-        assert_eq!(tokenizer.document(&document).unwrap().len(), tokens);
-        assert_eq!(tokenizer.query(&query_leaves(&document).unwrap()[0]).is_some(), tokens == 1);
+        assert_eq!(tokenizer.document(&document).unwrap().count(), tokens);
+        assert_eq!(tokenizer.query(&query_leaves(&document).unwrap().leaves[0]).is_some(), tokens == 1);
     }
 }

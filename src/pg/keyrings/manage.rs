@@ -8,7 +8,7 @@ use pgrx::{notice, warning};
 use crate::core::Uuid;
 use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::modifier;
-use crate::core::policy::Policy;
+use crate::core::policy::{Policy, Scheme};
 use crate::core::rng;
 use crate::core::secret::RootKey;
 use crate::core::token::Tokenizer;
@@ -35,7 +35,7 @@ pub fn create_keyring(call: Call) -> Returned {
     require_coordinator()?;
     let name = call.optional_text(0)?.ok_or_else(|| PgError::Argument("a keyring needs a name".into()))?;
     check_name(&name)?;
-    let policy = policy_argument(call, 1)?;
+    let policy = policy_argument(call, 1, Scheme::Narrow)?;
     let kms_key = call.optional_text(2)?.unwrap_or_else(|| DEFAULT_KMS_KEY.into());
     let endpoint = call.optional_text(3)?;
     let tables = session::tables()?;
@@ -92,10 +92,12 @@ fn check_name(name: &str) -> Result<(), PgError> {
     Ok(())
 }
 
-fn policy_argument(call: Call, index: usize) -> Result<Policy, PgError> {
+/// `before` is what the tokens of the keyring are for so far.
+fn policy_argument(call: Call, index: usize, before: Scheme) -> Result<Policy, PgError> {
     let paths = if call.is_null(index) { Vec::new() } else { array::texts(call.datum(index))? };
     let paths: Option<Vec<String>> = paths.into_iter().collect();
-    Ok(Policy::from_paths(&paths.ok_or_else(|| PgError::Argument("a searchable path is NULL".into()))?)?)
+    let paths = paths.ok_or_else(|| PgError::Argument("a searchable path is NULL".into()))?;
+    Ok(Policy::from_paths(settings::token_scheme(before), &paths)?)
 }
 
 /// The server's credentials go to the endpoint, so a new one is for superusers to name, not for those who may only
@@ -186,7 +188,9 @@ pub fn rotate_key(call: Call) -> Returned {
 pub fn rotate_index_key(call: Call) -> Returned {
     xact::require_writable(c"pgseal.rotate_index_key()");
     let keyring = locked_keyring(call)?;
-    let policy = Policy::clone(&keyring.active_index()?.1).renewed();
+    let policy = Policy::clone(&keyring.active_index()?.1);
+    let scheme = settings::token_scheme(policy.scheme);
+    let policy = policy.renewed(scheme);
     new_index_key(&keyring, &policy)
 }
 
@@ -202,7 +206,7 @@ pub fn with_searchable_values(call: Call, show: impl FnOnce(&[(&str, u64)]) -> R
     let value = seal::open_for(call.varlena(0).bytes(), &JSONB, Privilege::Decrypt)?;
     let (row, policy) = value.keyring.active_index()?;
     let key = session::index_key(&value.keyring, row)?;
-    let tokenizer = Tokenizer { key: &key, policy };
+    let tokenizer = Tokenizer { version: row.version, key: &key, policy };
     let mut found = tokenizer.values(value.datum()?.bytes())?;
     found.retain(|(path, _)| !policy.hides_frequency(path));
     show(&found)
@@ -211,8 +215,9 @@ pub fn with_searchable_values(call: Call, show: impl FnOnce(&[(&str, u64)]) -> R
 /// `set_searchable(keyring text, searchable text[])`: a new index key, with these searchable paths.
 pub fn set_searchable(call: Call) -> Returned {
     xact::require_writable(c"pgseal.set_searchable()");
-    let policy = policy_argument(call, 1)?;
-    let version = new_index_key(&*locked_keyring(call)?, &policy)?;
+    let keyring = locked_keyring(call)?;
+    let policy = policy_argument(call, 1, keyring.active_index()?.1.scheme)?;
+    let version = new_index_key(&keyring, &policy)?;
     if !policy.is_empty() {
         notice!(
             "searchable paths with few different values, such as booleans, are easily guessed from their tokens; pgseal.check_searchable(table, column) tells which"

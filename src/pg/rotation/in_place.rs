@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys::TransactionId;
 
-use crate::core::header::{DATA_VERSION, Head, parse_head};
+use crate::core::header::{DATA_VERSION, parse_head};
 use crate::pg::catalog::{self, Keyring};
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
@@ -236,8 +236,8 @@ fn renew(
 
 /// Same length, header but for the data key version, and tokens: no index, constraint or reader can tell.
 fn differs_in_key_only(old: &[u8], new: &[u8]) -> bool {
-    let Ok((_, tokens)) = parse_head(old) else { return false };
-    let end = Head::token_section(tokens).end;
+    let Ok((_, section)) = parse_head(old) else { return false };
+    let end = section.end();
     old.len() == new.len()
         && old[..DATA_VERSION.start] == new[..DATA_VERSION.start]
         && old[DATA_VERSION.end..end] == new[DATA_VERSION.end..end]

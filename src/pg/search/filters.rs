@@ -20,6 +20,7 @@ use crate::pg::raw::datum::{Owned, Varlena, cstring, varlena};
 use crate::pg::raw::definition;
 use crate::pg::raw::encoding;
 use crate::pg::session;
+use crate::pg::settings;
 use crate::pg::values::accessor;
 use crate::pg::values::seal::OpenValue;
 
@@ -84,13 +85,13 @@ fn seal<D: AsRef<[u8]>>(target: Target, question: &Question<D>) -> Result<Vec<u8
     session::require_search(&keyring, |policy| Ok(question.is_declared(policy)?))?;
     let groups = groups(&keyring, question)?;
     counters::count(Counter::FiltersMade);
-    let data_version = keyring.active_data()?.version;
-    let key = session::data_key(&keyring, data_version)?;
+    let row = &keyring.active_index()?.0;
+    let key = session::index_key(&keyring, row)?;
     let parts = Parts {
         keyring: keyring.id,
         binding: target.binding,
-        data_version,
-        index_version: keyring.newest_index(),
+        sealed_by: row.version,
+        newest_index: keyring.newest_index(),
         groups: &groups,
     };
     Ok(filter::seal(&key, &keyring.uuid, question, &parts)?)
@@ -107,7 +108,7 @@ fn groups<D: AsRef<[u8]>>(keyring: &Keyring, question: &Question<D>) -> Result<G
         .iter()
         .map(|(row, _)| {
             let live = keys.iter().find(|(version, ..)| *version == row.version);
-            let tokenizer = live.map(|(_, key, policy)| Tokenizer { key, policy });
+            let tokenizer = live.map(|(version, key, policy)| Tokenizer { version: *version, key, policy });
             QueryVersion { version: row.version, tokenizer }
         })
         .collect();
@@ -335,7 +336,7 @@ fn renew(bytes: &[u8]) -> Result<Option<Vec<u8>>, PgError> {
     let Some(keyring) = chosen else { return Ok(Some(filter.for_every_keyring()?)) };
     if keyring == filter.keyring() && !filter.every_keyring() {
         require_asking(&filter)?;
-        if session::keyring(keyring)?.newest_index() == filter.index_version() {
+        if session::keyring(keyring)?.newest_index() == filter.newest_index() {
             return Ok(None);
         }
     }
@@ -376,7 +377,7 @@ pub fn with_question<R>(
     work: impl FnOnce(Question<&[u8]>) -> Result<R, PgError>,
 ) -> Result<R, PgError> {
     let keyring = session::keyring(filter.keyring())?;
-    let key = session::data_key(&keyring, filter.data_version())?;
+    let key = session::index_key(&keyring, keyring.index_key(filter.sealed_by())?)?;
     let plaintext = filter.open(&key, &keyring.uuid)?;
     work(Question::decode(filter.kind(), &plaintext)?.ok_or(FormatError::UnknownContent)?)
 }
@@ -411,5 +412,6 @@ pub fn filter_out(call: Call) -> Returned {
         1 => "1 group".to_owned(),
         count => format!("{count} groups"),
     };
-    Ok(Some(cstring(&format!("<filter: {owner}, {groups}>"))))
+    let how = if filter.decides() && !settings::rechecks_always() { "decided" } else { "rechecked" };
+    Ok(Some(cstring(&format!("<filter: {owner}, {groups}, {how}>"))))
 }

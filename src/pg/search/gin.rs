@@ -1,7 +1,7 @@
-//! The GIN operator class: keys are tokens and one marker per value. No function here needs a key.
+//! The GIN operator class: keys are those of tokens, and one marker per value. No function here needs a key.
 
 use crate::core::filter::Filter;
-use crate::core::header::{HEADER_BYTES, Head, parse_head, tokens_of};
+use crate::core::header::{HEADER_BYTES, parse_head};
 use crate::core::token::marker;
 use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::gin::{key_states, return_query_keys, return_value_keys, set_recheck};
@@ -13,14 +13,13 @@ const MAYBE: i8 = pgrx::pg_sys::GIN_MAYBE as i8;
 
 /// `gin_extract_value(encrypted_jsonb, internal, internal)`: reads no more than header and tokens.
 pub fn extract_value(call: Call) -> Returned {
-    let (head, count) = parse_head(call.prefix(0, HEADER_BYTES).bytes())?;
+    let (head, section) = parse_head(call.prefix(0, HEADER_BYTES).bytes())?;
     seal::with_kind(call, |kind, (): &mut ()| kind.require(&head))?;
-    let section = Head::token_section(count);
-    let value = call.prefix(0, section.end);
-    let section = value.bytes().get(section).unwrap_or_default();
-    let mut keys: Vec<u64> = Vec::with_capacity(count + 1);
+    let value = call.prefix(0, section.tokens().end);
+    let tokens = value.bytes().get(section.tokens()).unwrap_or_default();
+    let mut keys: Vec<u64> = Vec::with_capacity(section.count() + 1);
     keys.push(marker(head.keyring, head.index_version));
-    keys.extend(tokens_of(section));
+    keys.extend(section.keys(tokens));
     Ok(Some(return_value_keys(call, keys.into_iter())))
 }
 

@@ -4,7 +4,7 @@
 use pgrx::pg_sys::Datum;
 
 use crate::core::filter::{Binding, Filter};
-use crate::core::header::{Head, parse_head};
+use crate::core::header::{HEADER_BYTES, TokenSection, parse_head};
 use crate::core::token::marker;
 use crate::pg::error::PgError;
 use crate::pg::raw::call::{Call, Returned};
@@ -13,9 +13,6 @@ use crate::pg::search::recheck::{OpenDocument, OpenFilter};
 use crate::pg::values::choice;
 use crate::pg::values::seal::{self, JSONB};
 
-/// Tokens that are read with the header in one piece.
-const TOKENS_AT_ONCE: usize = 64;
-
 /// `token_match(encrypted_jsonb, encrypted_filter)`, operator `@~`.
 ///
 /// LEAKPROOF: it reads the value's header and tokens, and every malformed value counts as a match, so that
@@ -23,30 +20,25 @@ const TOKENS_AT_ONCE: usize = 64;
 pub fn token_match(call: Call) -> Returned {
     let bytes = call.varlena(1);
     let Ok(filter) = Filter::parse(bytes.bytes()) else { return boolean(true) };
-    let mut value = call.prefix(0, Head::token_section(TOKENS_AT_ONCE).end);
-    let Ok((head, count)) = parse_head(value.bytes()) else { return boolean(true) };
+    let mut value = call.prefix(0, TokenSection::AT_ONCE.end());
+    let Ok((head, section)) = parse_head(value.bytes()) else { return boolean(true) };
     if filter.every_keyring() {
         return boolean(true);
     }
     if head.keyring != filter.keyring() {
         return Ok(None);
     }
-    let section = Head::token_section(count);
-    if value.bytes().len() < section.end {
-        value = call.prefix(0, section.end);
+    if value.bytes().len() < section.tokens().end {
+        value = call.prefix(0, section.tokens().end);
     }
-    let Some(section) = value.bytes().get(section) else { return boolean(true) };
-    let admitted = filter.admits(marker(head.keyring, head.index_version), |token| has_token(section, token));
+    let Some(tokens) = value.bytes().get(section.tokens()) else { return boolean(true) };
+    let marker = marker(head.keyring, head.index_version);
+    let admitted = filter.admits(marker, |key| section.has_key(tokens, key));
     if admitted || !filter.has_nulls() { boolean(admitted) } else { Ok(None) }
 }
 
-/// Is the token in the section, whose big-endian tokens ascend as their bytes do?
-fn has_token(section: &[u8], token: u64) -> bool {
-    section.as_chunks::<8>().0.binary_search(&token.to_be_bytes()).is_ok()
-}
-
-/// `exact_match(encrypted_*, encrypted_filter)`, operator `@>#`: decrypts and asks jsonb. A filter of the session is for
-/// the values that the session chooses.
+/// `exact_match(encrypted_*, encrypted_filter)`, operator `@>#`: decrypts and asks jsonb, unless tokens decide. A filter of the
+/// session is for the values that the session chooses.
 pub fn exact_match(call: Call) -> Returned {
     ask(call, |filter, keyring| match filter.binding() {
         Binding::Fixed => keyring == filter.keyring(),
@@ -90,14 +82,25 @@ pub fn matches(call: Call) -> Returned {
 }
 
 fn ask(call: Call, answers: impl FnOnce(&Filter<'_>, i32) -> bool) -> Returned {
-    let (value, bytes) = (call.varlena(0), call.varlena(1));
+    let bytes = call.varlena(1);
     let filter = Filter::parse(bytes.bytes())?;
-    if !answers(&filter, parse_head(value.bytes())?.0.keyring) {
+    let at_once = if filter.decides() { TokenSection::AT_ONCE.end() } else { HEADER_BYTES };
+    let mut front = call.prefix(0, at_once);
+    let (head, section) = parse_head(front.bytes())?;
+    if !answers(&filter, head.keyring) {
         return Ok(None);
     }
     seal::with_kind(call, |kind, open: &mut OpenFilter| {
         open.open(&filter)?;
-        open.load(value.bytes(), kind)?;
+        if filter.decides() && section.decides() {
+            if front.bytes().len() < section.end() {
+                front = call.prefix(0, section.end());
+            }
+            if open.is_decided(&filter, front.bytes(), kind)? {
+                return boolean(true);
+            }
+        }
+        open.load(call.varlena(0).bytes(), kind)?;
         Ok(open.answer()?.map(Into::into))
     })
 }

@@ -19,6 +19,7 @@ use crate::pg::raw::datum::Owned;
 use crate::pg::raw::jsonb::{self, Function};
 use crate::pg::search::filters;
 use crate::pg::session::Checked;
+use crate::pg::settings;
 use crate::pg::values::accessor;
 use crate::pg::values::seal::{self, Kind};
 
@@ -101,13 +102,32 @@ impl OpenFilter {
         Ok(())
     }
 
+    /// Do the tokens of a value say that the answer is yes? `front` has its header and tokens, of a value whose tokens decide.
+    /// The role must be one that may have it decrypted.
+    pub fn is_decided(&mut self, filter: &Filter<'_>, front: &[u8], kind: &Kind) -> Result<bool, PgError> {
+        let (head, section) = parse_head(front)?;
+        let Some(tokens) = front.get(section.tokens()) else { return Ok(false) };
+        if head.keyring != filter.keyring() || !filter.is_decided_by(tokens) || settings::rechecks_always() {
+            return Ok(false);
+        }
+        self.require_kind(kind)?;
+        seal::vouches_for(front, kind, &mut self.value.checked, |policy| {
+            Ok(self.question.is_declared(policy)?)
+        })
+    }
+
     /// Decrypts a value for the recheck.
     pub fn load(&mut self, value: &[u8], kind: &Kind) -> Result<(), PgError> {
-        // Only our own operators get here with a filter of the other kind; jsonb's functions trust their input.
+        self.require_kind(kind)?;
+        self.value.load(value, kind, |policy| Ok(self.question.is_declared(policy)?))
+    }
+
+    /// Only our own operators get here with a filter of the other kind; jsonb's functions trust their input.
+    fn require_kind(&self, kind: &Kind) -> Result<(), PgError> {
         if kind.holds(Content::Text) != self.question.is_of_text() {
             return Err(PgError::Argument("the filter is not one for values of this type".into()));
         }
-        self.value.load(value, kind, |policy| Ok(self.question.is_declared(policy)?))
+        Ok(())
     }
 
     /// What the question's answer is for the loaded value; `None` is NULL.

@@ -147,7 +147,8 @@ fn contains(request: &SimplifyRequest) -> Result<Option<Expr>, PgError> {
             let filter = filters::make_planned(asked.target()?, &Question::Contains(document))?;
             (refreshed(&objects, filter), None)
         }
-        None => (filter_for(&objects, query, asked.keyring()), Some(query)),
+        // Made for each row, a filter is asked by the index alone.
+        None => (filter_for(&objects, query, asked.keyring()), query.has_columns().then_some(query)),
     };
     Ok(filter.and_then(|filter| both(asked.halves(&objects, filter, query))))
 }

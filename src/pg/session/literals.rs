@@ -6,7 +6,7 @@ use once_cell::unsync::OnceCell;
 use zeroize::Zeroizing;
 
 use crate::core::envelope::{self, Envelope, Options};
-use crate::core::header::{Content, Head};
+use crate::core::header::{Content, Head, TokenSet};
 use crate::core::kdf::DataKey;
 use crate::core::rng::{self, RandomError};
 use crate::core::{Uuid, header};
@@ -72,7 +72,7 @@ pub fn seal_unbound(content: Content, plaintext: &[u8]) -> Result<Vec<u8>, PgErr
     untyped::literal_unbound();
     UNBOUND.with(|unbound| {
         let Unbound { key, uuid } = unbound.get_or_try_init(Unbound::new)?;
-        Ok(envelope::seal(key, uuid, head, &[], plaintext, options)?)
+        Ok(envelope::seal(key, uuid, head, &TokenSet::NONE, plaintext, options)?)
     })
 }
 

@@ -5,7 +5,7 @@
 //! coercion seals them anew when the statement runs.
 
 use crate::core::envelope::{Envelope, Options};
-use crate::core::header::{Content, FORMAT, Head, parse_head};
+use crate::core::header::{Content, DECIDING_FORMAT, FORMAT, Head, parse_head};
 use crate::core::modifier::Column;
 use crate::core::text_form;
 use crate::pg::error::PgError;
@@ -118,7 +118,7 @@ fn begins_json(document: &[u8]) -> bool {
 pub fn text_recv(call: Call) -> Returned {
     let (bytes, typmod) = (call.message(), call.int4(2));
     Call::without_context(|| {
-        if bytes.contains(&0) || bytes.first() == Some(&FORMAT) {
+        if bytes.contains(&0) || matches!(bytes.first(), Some(&(FORMAT | DECIDING_FORMAT))) {
             return sealed_bytes(call, bytes, typmod, &TEXT);
         }
         seal_input(Content::Text, &encoding::from_client(bytes)?, TEXT.column(typmod), false)

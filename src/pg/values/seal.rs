@@ -5,10 +5,10 @@ use std::rc::Rc;
 use zeroize::Zeroizing;
 
 use crate::core::envelope::{self, Envelope, Opened, Options};
-use crate::core::header::{Content, Head, parse_head};
+use crate::core::header::{Content, Head, TokenSet, parse_head};
 use crate::core::jsonb::all_strings;
 use crate::core::modifier::Column;
-use crate::core::policy::Policy;
+use crate::core::policy::{Policy, Scheme};
 use crate::core::token::Tokenizer;
 use crate::keys::cache::HeldDataKey;
 use crate::pg::catalog::Keyring;
@@ -17,7 +17,7 @@ use crate::pg::error::PgError;
 use crate::pg::raw::call::Call;
 use crate::pg::raw::datum::{Owned, Varlena, fill_varlena, jsonb_from_text, type_id_name, varlena};
 use crate::pg::raw::encoding;
-use crate::pg::session::decrypt_log;
+use crate::pg::session::decrypt_log::{self, Done};
 use crate::pg::session::{self, Checked, Privilege};
 use crate::pg::values::plain_vector;
 
@@ -107,7 +107,7 @@ pub fn seal_literal(keyring: i32, content: Content, plaintext: &[u8]) -> Result<
     let options = Options { deterministic: true, maker: Some(&maker), compared, ..Options::default() };
     let head = Head { content, keyring: keyring.id, data_version, index_version: 0, transit: true };
     counters::count(Counter::ValuesSealed);
-    Ok(varlena(&envelope::seal(&key, &keyring.uuid, head, &[], plaintext, options)?))
+    Ok(varlena(&envelope::seal(&key, &keyring.uuid, head, &TokenSet::NONE, plaintext, options)?))
 }
 
 /// Seals an opened value anew under the active keys of its own keyring.
@@ -193,7 +193,7 @@ impl Renewer {
     /// Appends the value under the active data key to `out`; on error there may be bytes that mean nothing.
     pub fn renew(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PgError> {
         counters::count(Counter::ValuesDecrypted);
-        decrypt_log::record(&self.keyring, self.from);
+        decrypt_log::record(Done::Decrypted, &self.keyring, self.from);
         Envelope::parse(bytes)?.renew(&self.old, &self.new, &self.keyring.uuid, self.to, out)?;
         counters::count(Counter::ValuesSealed);
         Ok(())
@@ -215,7 +215,7 @@ pub fn seal_part(
         let maker = session::maker()?;
         envelope::seal_part(&maker, &key, &keyring.uuid, head, &value.opened, plaintext)?
     } else {
-        envelope::reseal(&key, &keyring.uuid, head, &[], &value.opened, plaintext)?
+        envelope::reseal(&key, &keyring.uuid, head, &TokenSet::NONE, &value.opened, plaintext)?
     };
     Ok(varlena(&sealed))
 }
@@ -230,15 +230,15 @@ pub fn seal_changed(value: &OpenValue, document: &[u8]) -> Result<Varlena, PgErr
     Ok(varlena(&envelope::reseal(&key, &keyring.uuid, head, &tokens, &value.opened, document)?))
 }
 
-fn tokenise(keyring: &Keyring, content: Content, plaintext: &[u8]) -> Result<(u16, Vec<u64>), PgError> {
+fn tokenise(keyring: &Keyring, content: Content, plaintext: &[u8]) -> Result<(u16, TokenSet), PgError> {
     let (row, policy) = keyring.active_index()?;
     let key = session::index_key(keyring, row)?;
-    let tokenizer = Tokenizer { key: &key, policy };
+    let tokenizer = Tokenizer { version: row.version, key: &key, policy };
     match content {
         Content::Jsonb => Ok((row.version, tokenizer.document(plaintext)?)),
         Content::Text => Ok((row.version, tokenizer.text(plaintext)?)),
         // Version 0 says "not tokenised": such values are always rechecked.
-        Content::JsonText | Content::Vector => Ok((0, Vec::new())),
+        Content::JsonText | Content::Vector => Ok((0, TokenSet::NONE)),
     }
 }
 
@@ -326,7 +326,7 @@ pub fn locate_any(
     let head = envelope.head();
     let (keyring, key) = opening_key(&head, |keyring| permit(keyring, &head))?;
     counters::count(Counter::ValuesDecrypted);
-    decrypt_log::record(&keyring, head.data_version);
+    decrypt_log::record(Done::Decrypted, &keyring, head.data_version);
     Ok(Located { keyring, key, envelope })
 }
 
@@ -565,4 +565,34 @@ pub fn locate_to_look<'a>(
     locate(bytes, kind, |keyring, head| {
         checked.require_look(keyring, |policy| Ok(head.index_version != 0 && declared(policy)?))
     })
+}
+
+/// Was the token section of a value, whose header and tokens these are, made by its index key as a whole? For a role that may
+/// look into the value, since something is answered from it in place of decrypting. Without the key nobody can tell.
+pub fn vouches_for(
+    front: &[u8],
+    kind: &Kind,
+    checked: &mut Checked,
+    declared: impl FnOnce(&Policy) -> Result<bool, PgError>,
+) -> Result<bool, PgError> {
+    let (head, section) = parse_head(front)?;
+    kind.require(&head)?;
+    checked.start();
+    let keyring = session::keyring(head.keyring)?;
+    checked.require_look(&keyring, declared)?;
+    // What its data key does not open any more is an error, decided or not.
+    let opens = keyring.data_key(head.data_version).is_ok_and(|row| row.state.opens());
+    let made_by = keyring.index_keys.iter().find(|(row, _)| row.version == head.index_version);
+    let Some((row, policy)) = made_by.filter(|(row, _)| opens && row.state.opens()) else { return Ok(false) };
+    let (true, Some(tokens)) =
+        (policy.scheme == Scheme::Decide, front.get(section.tokens().start..section.end()))
+    else {
+        return Ok(false);
+    };
+    let is_whole = session::index_key(&keyring, row)?.vouches_for(row.version, tokens);
+    if is_whole {
+        counters::count(Counter::ValuesDecided);
+        decrypt_log::record(Done::Decided, &keyring, row.version);
+    }
+    Ok(is_whole)
 }

@@ -2,6 +2,7 @@
 
 mod collations;
 mod contexts;
+mod deciding;
 mod grouping;
 mod lists;
 mod operators;

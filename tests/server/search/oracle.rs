@@ -16,53 +16,98 @@ fn queries() -> usize {
 
 #[test]
 fn random_queries_without_searchable_paths() {
-    compare_with_jsonb(1, &[], false);
+    compare_with_jsonb(1, &[], false, Tokens::Decide);
 }
 
 #[test]
 fn random_queries_with_some_searchable_paths() {
     let paths = ["$.a", "$.b.a", r#"$."k.d""#, r#"$."sp ace""#, r#"$."q\"t""#, r#"$."é""#, r#"$."""#];
-    compare_with_jsonb(2, &paths, true);
+    compare_with_jsonb(2, &paths, true, Tokens::Decide);
 }
 
 #[test]
 fn random_queries_with_everything_searchable() {
-    compare_with_jsonb(3, &["$.**"], false);
+    compare_with_jsonb(3, &["$.**"], false, Tokens::Decide);
 }
 
 #[test]
 fn random_queries_with_searchable_scalars_and_arrays() {
-    compare_with_jsonb(4, &["$"], true);
+    compare_with_jsonb(4, &["$"], true, Tokens::Decide);
 }
 
 #[test]
 fn random_queries_with_one_searchable_level() {
-    compare_with_jsonb(5, &["$.*"], false);
+    compare_with_jsonb(5, &["$.*"], false, Tokens::Decide);
 }
+
+const WITH_OPTIONS: [&str; 5] = [
+    r#"{"path": "$.a", "bits": 8}"#,
+    r#"{"path": "$.b.a", "spread": 4}"#,
+    r#"{"path": "$.\"k.d\"", "range": {"min": 0, "max": 2, "step": 0.05}}"#,
+    r#"{"path": "$.\"sp ace\"", "casefold": true}"#,
+    r#"{"path": "$.**", "casefold": true, "bits": 20, "spread": 2}"#,
+];
 
 #[test]
 fn random_queries_with_paths_that_have_options() {
-    let paths = [
-        r#"{"path": "$.a", "bits": 8}"#,
-        r#"{"path": "$.b.a", "spread": 4}"#,
-        r#"{"path": "$.\"k.d\"", "range": {"min": 0, "max": 2, "step": 0.05}}"#,
-        r#"{"path": "$.**", "casefold": true, "bits": 20, "spread": 2}"#,
-    ];
-    compare_with_jsonb(6, &paths, true);
+    compare_with_jsonb(6, &WITH_OPTIONS, true, Tokens::Decide);
+}
+
+#[test]
+fn random_queries_by_narrow_tokens() {
+    compare_with_jsonb(7, &["$.**"], true, Tokens::Narrow);
+}
+
+#[test]
+fn random_queries_while_tokens_begin_to_decide() {
+    compare_with_jsonb(8, &["$.**"], false, Tokens::Mixed);
+}
+
+#[test]
+fn random_queries_with_options_while_tokens_begin_to_decide() {
+    compare_with_jsonb(9, &WITH_OPTIONS, true, Tokens::Mixed);
+}
+
+/// What the tokens of keyring a are for.
+#[derive(Clone, Copy, PartialEq)]
+enum Tokens {
+    Narrow,
+    Decide,
+    /// Narrow ones at first, and rows of both kinds beside one another.
+    Mixed,
+}
+
+impl Tokens {
+    fn at_first(self) -> &'static str {
+        if self == Tokens::Decide { "SET pgseal.tokens = decide" } else { "SET pgseal.tokens = narrow" }
+    }
+
+    fn later(self) -> &'static str {
+        if self == Tokens::Narrow { "SET pgseal.tokens = narrow" } else { "SET pgseal.tokens = decide" }
+    }
 }
 
 /// Before, during and after a rotation by another session, with statements that were prepared before it.
-fn compare_with_jsonb(number: u64, searchable: &[&str], second_keyring: bool) {
-    let mut oracle = Oracle::new(number, searchable, second_keyring);
+fn compare_with_jsonb(number: u64, searchable: &[&str], second_keyring: bool, tokens: Tokens) {
+    let mut oracle = Oracle::new(number, searchable, second_keyring, tokens);
     oracle.compare("before rotation");
 
     let mut other = oracle.other_session();
+    other.batch_execute(tokens.later()).unwrap();
     let rotate = "SELECT pgseal.rotate_key('a'), pgseal.rotate_index_key('a')";
     other.batch_execute(rotate).unwrap();
     oracle.compare("after rotation, nothing re-encrypted");
 
     // Two index key versions ahead of what the other sessions know, and rows under all of them.
-    other.batch_execute("SELECT pgseal.rotate_index_key('a')").unwrap();
+    match tokens {
+        // Rows whose tokens decide other paths, and others again.
+        Tokens::Mixed => {
+            other.batch_execute("SELECT pgseal.set_searchable('a', '{$.a, $.b.**}')").unwrap();
+            oracle.insert(&mut other, 50);
+            other.execute("SELECT pgseal.set_searchable('a', $1)", &[&searchable]).unwrap();
+        }
+        _ => other.batch_execute("SELECT pgseal.rotate_index_key('a')").unwrap(),
+    }
     other.batch_execute(rotate).unwrap();
     other
         .batch_execute(
@@ -77,6 +122,9 @@ fn compare_with_jsonb(number: u64, searchable: &[&str], second_keyring: bool) {
     oracle.compare("re-encrypted");
     other.batch_execute("VACUUM t").unwrap();
     oracle.compare("re-encrypted, without a pending list");
+    let decided: i64 = oracle.client.query_one("SELECT values_decided FROM pgseal.stat", &[]).unwrap().get(0);
+    eprintln!("seed {}: {decided} values decided", oracle.seed);
+    assert_eq!(decided > 0, tokens != Tokens::Narrow && !searchable.is_empty());
 }
 
 /// One database with the table `t (id, plain, sealed, loose)`, its random source, and what was prepared there.
@@ -98,11 +146,12 @@ struct Prepared {
 }
 
 impl Oracle {
-    fn new(number: u64, searchable: &[&str], second_keyring: bool) -> Oracle {
+    fn new(number: u64, searchable: &[&str], second_keyring: bool, tokens: Tokens) -> Oracle {
         let seed = std::env::var("PGSEAL_SEED").map_or(number, |seed| seed.parse().expect("PGSEAL_SEED"));
         let mut client = fresh_database();
         // Disabled scans look so costly that every plan would be compiled.
         client.batch_execute("SET jit = off").unwrap();
+        client.batch_execute(tokens.at_first()).unwrap();
         client.execute("SELECT pgseal.create_keyring('a', $1)", &[&searchable]).unwrap();
         let mut keyring = "SELECT 'a'";
         if second_keyring {

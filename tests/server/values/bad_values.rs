@@ -244,7 +244,7 @@ fn text_is_no_filter() {
     }
     client.refused("SELECT v::encrypted_filter FROM t", "42846");
     let shown = client.text(&format!("SELECT pgseal.filter('{document}', 'k')"));
-    assert_eq!(shown, "<filter: k, 1 group>");
+    assert_eq!(shown, "<filter: k, 1 group, rechecked>");
 }
 
 #[test]
