@@ -106,7 +106,12 @@ const CASES: &[Case] = &[
         "SELECT array_agg(body ORDER BY id), array_agg(metadata ORDER BY id) FROM docs WHERE id < 3"
     ),
     question!("groups", "SELECT metadata ->> 'p', count(*), max(body) FROM docs GROUP BY 1 ORDER BY 1"),
-    question!("insert", "INSERT INTO docs SELECT $1, $2, $3 RETURNING *", 9, "new", json!({"a": 1})),
+    question!(
+        "insert",
+        "INSERT INTO docs SELECT max(id) + 1, $1, $2 FROM docs RETURNING body, metadata",
+        "new",
+        json!({"a": 1})
+    ),
     question!(
         "upsert",
         "INSERT INTO docs (id, body, metadata) VALUES (1, $1, $2) ON CONFLICT (id) DO UPDATE SET body = excluded.body, metadata = $2 RETURNING *",

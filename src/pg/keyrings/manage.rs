@@ -293,8 +293,8 @@ pub fn check_active_keys(call: Call) -> Returned {
 
 /// The KMS has not said anything about the key.
 fn is_silent(error: &KmsError) -> bool {
-    use KmsError::{Local, Setting, TimedOut, Unreachable};
-    matches!(error, Unreachable(_) | TimedOut | Local(_) | Setting(_))
+    use KmsError::{File, Local, Setting, TimedOut, Unreachable};
+    matches!(error, Unreachable(_) | TimedOut | Local(_) | File { .. } | Setting(_))
 }
 
 fn unwrap_active(keyring: &Keyring) -> Result<(), PgError> {
