@@ -245,7 +245,7 @@ CREATE FUNCTION pgseal.audit_catalogs(max_key_age interval) RETURNS TABLE (sever
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
      WHERE c.relkind IN ('r', 'p', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
        AND EXISTS (SELECT FROM pg_type b WHERE b.oid = coalesce(nullif(t.typelem, 0), nullif(t.typbasetype, 0), t.oid)
-                     AND (b.typcategory = 'S' OR b.oid IN ('json'::regtype, 'jsonb'::regtype, 'xml'::regtype)))
+                     AND (b.typcategory = 'S' AND b.oid <> pgseal.own_type('encrypted_text') OR b.oid IN ('json'::regtype, 'jsonb'::regtype, 'xml'::regtype)))
        AND EXISTS (SELECT FROM pg_attribute v JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = v.atttypid AND d.deptype = 'e'
                      JOIN pg_extension e ON e.oid = d.refobjid
                     WHERE v.attrelid = a.attrelid AND NOT v.attisdropped
