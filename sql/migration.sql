@@ -183,7 +183,7 @@ COMMENT ON FUNCTION pgseal.row_triggers(regclass) IS 'internal: triggers of a ta
 
 CREATE FUNCTION pgseal.comparison_hint() RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-    RETURN 'compares whole rows, which fails with an encrypted column: compare named columns, OLD.* *<> NEW.* (bytes) or to_jsonb(OLD) IS DISTINCT FROM to_jsonb(NEW)';
+    RETURN 'compares whole rows, which decrypts an encrypted column, or fails for a role that may not: compare named columns, OLD.* *<> NEW.* (bytes) or to_jsonb(OLD) IS DISTINCT FROM to_jsonb(NEW)';
 COMMENT ON FUNCTION pgseal.comparison_hint() IS 'internal: what to write in place of a comparison of rows';
 
 CREATE FUNCTION pgseal.refuse_row_comparisons(target_table regclass) RETURNS void

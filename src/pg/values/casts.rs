@@ -220,9 +220,12 @@ pub fn plain_varchar(call: Call) -> Returned {
 /// no keyring, under the one of the document that it was.
 pub fn assigned(call: Call) -> Returned {
     let Some(document) = call.optional(0) else { return Ok(None) };
-    let keyring = match (column::keyring(JSONB.column(call.int4(2)))?, call.optional(1)) {
+    let before =
+        call.optional(1).map(|before| Ok::<_, PgError>(parse_head(before.bytes())?.0)).transpose()?;
+    before.as_ref().map_or(Ok(()), |before| JSONB.require(before))?;
+    let keyring = match (column::keyring(JSONB.column(call.int4(2)))?, before) {
         (Some(keyring), _) => keyring,
-        (None, Some(before)) => parse_head(before.bytes())?.0.keyring,
+        (None, Some(before)) => before.keyring,
         (None, None) => session::keyring_for_input()?,
     };
     Ok(Some(seal::seal(keyring, Content::Jsonb, document.bytes(), false, Options::default())?.datum()))
