@@ -24,6 +24,6 @@ SET pgseal.keyring = 'other';
 SELECT id FROM docs WHERE sealed @@ pgseal.filter('{"name": "John Smith"}') ORDER BY id;
 EXPLAIN (COSTS OFF) SELECT id FROM docs WHERE sealed @@ pgseal.filter('{"name": "John Smith"}');
 RESET pgseal.keyring;
--- A filter is no text.
+-- A filter is no text; what stands there is a jsonpath.
 SELECT id FROM docs WHERE sealed @@ '{"name": "John Smith"}';
 SELECT pgseal.filter('{"name": "John Smith"}', 'nobody');

@@ -124,7 +124,10 @@ fn compare_with_jsonb(number: u64, searchable: &[&str], second_keyring: bool, to
     oracle.compare("re-encrypted, without a pending list");
     let decided: i64 = oracle.client.query_one("SELECT values_decided FROM pgseal.stat", &[]).unwrap().get(0);
     eprintln!("seed {}: {decided} values decided", oracle.seed);
-    assert_eq!(decided > 0, tokens != Tokens::Narrow && !searchable.is_empty());
+    let may_decide = tokens != Tokens::Narrow && !searchable.is_empty();
+    // Short tokens never decide, and few of the questions are about the one path of the options that could.
+    assert!(may_decide || decided == 0, "{decided} decided");
+    assert!(decided > 0 || !may_decide || searchable == WITH_OPTIONS, "none decided");
 }
 
 /// One database with the table `t (id, plain, sealed, loose)`, its random source, and what was prepared there.
