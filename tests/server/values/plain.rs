@@ -432,7 +432,7 @@ fn prepared_statements_go_on_while_keys_rotate_and_retire() {
 fn binary_copy_of_the_plain_types_is_sealed() {
     let client = &mut database();
     let documents = [json!({"p": "x"}), json!("text"), json!(1.5), json!(null), json!([true])];
-    let texts = ["", "one", " ", "été 漢", "pgseal:", "{\"p\": 1}", "\u{2}"];
+    let texts = ["", "one", " ", "été 漢", "pgseal:", "{\"p\": 1}", "\u{3}"];
     let copy = client.copy_in("COPY docs (id, m, body) FROM STDIN (FORMAT binary)").unwrap();
     let mut writer = BinaryCopyInWriter::new(copy, &[Type::INT4, Type::JSONB, Type::TEXT]);
     for (at, text) in texts.iter().enumerate() {

@@ -77,7 +77,8 @@ fn plaintext_never_goes_into_a_plain_column_by_assignment() {
             ["text", "varchar", "varchar(200)", "char(200)", "name", "json", "jsonb", "bytea", "text[]", "d"]
         {
             client.run(&format!("CREATE TABLE p (v {target})"));
-            let implied = kind.plain.name() == target || (kind.plain.name(), target) == ("text", "d");
+            let is_text = kind.plain.name() == "text" && ["d", "varchar", "varchar(200)"].contains(&target);
+            let implied = kind.plain.name() == target || is_text;
             client.refused("INSERT INTO p SELECT v FROM t", if implied { "42846" } else { "42804" });
             client.run("DROP TABLE p");
         }
@@ -87,15 +88,16 @@ fn plaintext_never_goes_into_a_plain_column_by_assignment() {
 }
 
 #[test]
-fn there_is_no_cast_to_json() {
+fn nothing_is_cast_to_json_but_for_the_client() {
     for kind in &KINDS {
         let client = &mut kind.table();
+        kind.run(client, "INSERT INTO t (v) VALUES (LITERAL)");
         client.refused("SELECT v::json FROM t", "42846");
-        let casts = "SELECT count(*) FROM pg_cast WHERE castsource = 'KIND'::regtype AND casttarget = 'json'::regtype";
-        assert_eq!(client.one::<i64>(&kind.sql(casts)), 0);
-        let implicit = "SELECT string_agg(casttarget::regtype::text, ' ') FROM pg_cast
+        client.refused("CREATE TABLE p AS SELECT v::json FROM t", "42846");
+        let implicit = "SELECT string_agg(casttarget::regtype::text, ' ' ORDER BY casttarget::regtype::text) FROM pg_cast
                          WHERE castsource = 'KIND'::regtype AND castcontext <> 'e' AND casttarget <> castsource";
-        assert_eq!(client.one::<String>(&kind.sql(implicit)), kind.plain.name());
+        let plain = if kind.plain.name() == "text" { "character varying text" } else { kind.plain.name() };
+        assert_eq!(client.one::<String>(&kind.sql(implicit)), plain);
     }
 }
 

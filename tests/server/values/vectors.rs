@@ -356,7 +356,8 @@ fn what_ciphertext_cannot_answer_is_refused() {
         assert!(error.hint().is_some(), "{question}: {error:?}");
     }
     for sql in ["SELECT DISTINCT e FROM t", "SELECT 1 FROM t GROUP BY e", "SELECT 1 FROM t ORDER BY e"] {
-        assert_eq!(client.state(sql), "42883", "{sql}");
+        // By classes that no index can have, decrypted.
+        assert_eq!(client.query(sql, &[]).unwrap().len(), 1, "{sql}");
     }
     for literal in ["quote_literal(e)", "quote_nullable(e)", "format('%L', e)", "concat(e)"] {
         let text: String = client.one(&format!("SELECT {literal} FROM t"));
