@@ -276,9 +276,8 @@ fn values_of_the_other_type() {
 fn the_types_do_not_mix() {
     let client = &mut tables();
     client.refused("INSERT INTO t (v) SELECT x FROM t", "42804");
-    // Decrypted, and sealed again as a text.
-    let cast = r#"SELECT pgseal.decrypt('{"a": 1}'::jsonb::encrypted_jsonb(k)::encrypted_text(k))"#;
-    assert_eq!(client.one::<String>(cast), r#"{"a": 1}"#);
+    // Only for who is shown it.
+    client.refused(r#"SELECT '{"a": 1}'::jsonb::encrypted_jsonb(k)::encrypted_text(k)"#, "42846");
     client.refused("SELECT x @> '{}' FROM t", "42883");
     client.refused("SELECT pgseal.filter(x) FROM t", "42883");
 }
