@@ -111,9 +111,10 @@ pub struct Bounds {
 }
 
 impl Decimal {
-    /// Takes canonical bytes.
+    /// Takes canonical bytes; `None` for what is cut short or has other bytes than digits behind its head.
     pub fn new(canonical: Vec<u8>) -> Option<Self> {
-        (canonical.len() >= NUMBER_HEAD_BYTES).then_some(Decimal(canonical))
+        let digits = canonical.get(NUMBER_HEAD_BYTES..)?;
+        digits.iter().all(u8::is_ascii_digit).then_some(Decimal(canonical))
     }
 
     fn parts(&self) -> (bool, i64, &[u8]) {
@@ -414,6 +415,15 @@ mod tests {
         }
         assert_eq!(number("1.0").compare(&number("1")), Some(Ordering::Equal));
         assert_eq!(number("-0").compare(&number("0.00")), Some(Ordering::Equal));
+    }
+
+    #[test]
+    fn a_number_has_a_head_and_digits_alone() {
+        assert!(Decimal::new(vec![0; NUMBER_HEAD_BYTES - 1]).is_none());
+        assert!(Decimal::new(vec![0; NUMBER_HEAD_BYTES]).is_some());
+        for byte in [0, b'0' - 1, b'9' + 1, 0xFF] {
+            assert!(Decimal::new(vec![0, 0, 0, 0, 0, b'7', byte]).is_none(), "{byte}");
+        }
     }
 
     #[test]
