@@ -797,11 +797,11 @@ CREATE FUNCTION pgseal.vector_subscript(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'pgseal_unsupported_vector' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION pgseal.vector_subscript(internal) IS 'refuses a subscript';
 
--- STORAGE external, as the other types.
+-- STORAGE external, as the other types. ANALYZE would else decrypt, and keep the order of the plaintexts.
 CREATE TYPE @extschema@.encrypted_vector (
     INPUT = pgseal.encrypted_vector_in, OUTPUT = pgseal.encrypted_vector_out,
     RECEIVE = pgseal.encrypted_vector_recv, SEND = pgseal.encrypted_vector_send,
-    TYPMOD_IN = pgseal.vector_typmod_in, TYPMOD_OUT = pgseal.vector_typmod_out,
+    TYPMOD_IN = pgseal.vector_typmod_in, TYPMOD_OUT = pgseal.vector_typmod_out, ANALYZE = pgseal.typanalyze,
     SUBSCRIPT = pgseal.vector_subscript, STORAGE = external
 );
 COMMENT ON TYPE @extschema@.encrypted_vector
