@@ -11,6 +11,7 @@ mod fidelity;
 mod kinds;
 mod literals;
 mod logs;
+mod mutations;
 mod plain;
 mod prepared;
 mod protect;
