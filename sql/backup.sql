@@ -6,6 +6,7 @@ DECLARE
 BEGIN
     RETURN (
         SELECT json_build_object('pgseal_keyring', 1, 'id', k.id, 'uuid', k.uuid, 'name', k.name, 'kms_endpoint', k.kms_endpoint, 'kms_key', k.kms_key,
+            'kms_search_key', k.kms_search_key,
             'data_keys', (SELECT json_agg(json_build_object('version', d.version, 'state', d.state, 'wrapped', encode(d.wrapped, 'hex'),
                                  'commitment', encode(d.commitment, 'hex'), 'created', d.created, 'retired', d.retired) ORDER BY d.version)
                             FROM pgseal.data_key d WHERE d.keyring = k.id),
@@ -48,7 +49,8 @@ BEGIN
         RETURN 'its name is missing or no name of a keyring';
     END IF;
     IF json_typeof(exported -> 'kms_key') IS DISTINCT FROM 'string' OR exported ->> 'kms_key' = ''
-        OR coalesce(json_typeof(exported -> 'kms_endpoint'), 'null') NOT IN ('null', 'string') THEN
+        OR coalesce(json_typeof(exported -> 'kms_endpoint'), 'null') NOT IN ('null', 'string')
+        OR coalesce(json_typeof(exported -> 'kms_search_key'), 'null') NOT IN ('null', 'string') OR exported ->> 'kms_search_key' = '' THEN
         RETURN 'its KMS key or endpoint is missing or no text';
     END IF;
     FOREACH purpose IN ARRAY ARRAY['data', 'index'] LOOP
@@ -154,8 +156,8 @@ BEGIN
     LOCK TABLE pgseal.keyring, pgseal.data_key, pgseal.index_key IN SHARE ROW EXCLUSIVE MODE;
     PERFORM pgseal.refuse_import(exported);
     IF NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.id = new_id) THEN
-        INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
-        VALUES (new_id, (exported ->> 'uuid')::uuid, exported ->> 'name', exported ->> 'kms_endpoint', exported ->> 'kms_key',
+        INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, kms_search_key, is_default)
+        VALUES (new_id, (exported ->> 'uuid')::uuid, exported ->> 'name', exported ->> 'kms_endpoint', exported ->> 'kms_key', exported ->> 'kms_search_key',
                 NOT EXISTS (SELECT FROM pgseal.keyring));
         INSERT INTO pgseal.privilege (keyring, role, encrypt, search, decrypt) VALUES (new_id, quote_ident(importer)::regrole, true, true, true);
     END IF;
@@ -171,7 +173,8 @@ CREATE FUNCTION pgseal.backup_manifest()
     RETURNS TABLE (keyring name, uuid uuid, purpose text, version int4, kms_endpoint text, kms_key text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-    SELECT k.name, k.uuid, v.purpose, v.version, coalesce(k.kms_endpoint, pgseal.kms_endpoint()), k.kms_key
+    SELECT k.name, k.uuid, v.purpose, v.version, coalesce(k.kms_endpoint, pgseal.kms_endpoint()),
+           CASE v.purpose WHEN 'index' THEN coalesce(k.kms_search_key, k.kms_key) ELSE k.kms_key END
       FROM pgseal.keyring k
       JOIN (SELECT d.keyring, 'data' AS purpose, d.version, d.state FROM pgseal.data_key d
             UNION ALL SELECT i.keyring, 'index', i.version, i.state FROM pgseal.index_key i) v ON v.keyring = k.id

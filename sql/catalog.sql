@@ -20,12 +20,14 @@ CREATE TABLE pgseal.keyring (
     kms_endpoint text,
     kms_key text NOT NULL,
     is_default boolean NOT NULL DEFAULT false,
-    created timestamptz NOT NULL DEFAULT now()
+    created timestamptz NOT NULL DEFAULT now(),
+    kms_search_key text
 );
 COMMENT ON TABLE pgseal.keyring IS 'keyrings; each has its own data keys and index keys';
 COMMENT ON COLUMN pgseal.keyring.id IS 'the number in every value and in type modifiers, derived from the uuid';
 COMMENT ON COLUMN pgseal.keyring.kms_endpoint IS 'where its wrapping key is; NULL for pgseal.kms_endpoint';
 COMMENT ON COLUMN pgseal.keyring.kms_key IS 'name of the wrapping key at the KMS';
+COMMENT ON COLUMN pgseal.keyring.kms_search_key IS 'name of the wrapping key of the index keys; NULL where it is the same';
 COMMENT ON COLUMN pgseal.keyring.is_default IS 'used for values whose column and session name no keyring';
 
 CREATE UNIQUE INDEX keyring_default ON pgseal.keyring (is_default) WHERE is_default;

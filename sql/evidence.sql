@@ -88,7 +88,8 @@ COMMENT ON FUNCTION pgseal.verified(regclass, name, text) IS 'internal: verify o
 CREATE FUNCTION pgseal.keys_in_use(usage jsonb) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('keyring', k.keyring, 'purpose', k.purpose, 'version', k.version, 'state', k.state,
-               'created', k.created, 'retired', k.retired, 'kms_key', r.kms_key,
+               'created', k.created, 'retired', k.retired,
+               'kms_key', CASE k.purpose WHEN 'index' THEN coalesce(r.kms_search_key, r.kms_key) ELSE r.kms_key END,
                'kms_endpoint', coalesce(r.kms_endpoint, pgseal.kms_endpoint())) ORDER BY k.keyring, k.purpose, k.version), '[]')
       FROM pgseal.keys k JOIN pgseal.keyring r ON r.name = k.keyring
      WHERE k.keyring::text IN (SELECT u ->> 'keyring' FROM jsonb_each(usage) c, jsonb_array_elements(c.value) u)

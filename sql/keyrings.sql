@@ -1,10 +1,11 @@
-CREATE FUNCTION pgseal.create_keyring(name text, searchable text[] DEFAULT '{}', kms_key text DEFAULT NULL, kms_endpoint text DEFAULT NULL) RETURNS int4
+CREATE FUNCTION pgseal.create_keyring(name text, searchable text[] DEFAULT '{}', kms_key text DEFAULT NULL, kms_endpoint text DEFAULT NULL,
+        kms_search_key text DEFAULT NULL) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text)
-    IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint; returns its id';
+COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text, text)
+    IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint, name of another wrapping key for index keys; returns its id';
 CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
-    AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pgseal_create_numbered_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4)
     IS 'make a keyring with the id that the types of a schema name which was restored without rows';
@@ -31,6 +32,11 @@ CREATE FUNCTION pgseal.rewrap_keys(keyring text) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_rewrap_keys' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION pgseal.rewrap_keys(text) IS 'wrap the keyring''s keys under the newest version of the KMS key; no row is touched; returns how many keys';
+CREATE FUNCTION pgseal.set_search_key(keyring text, kms_search_key text) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_set_search_key' LANGUAGE C VOLATILE PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.set_search_key(text, text)
+    IS 'wrap the index keys by another key at the KMS than the data keys, NULL for the same; no row is touched; returns how many keys';
 CREATE FUNCTION pgseal.flush_keys() RETURNS void
     AS 'MODULE_PATHNAME', 'pgseal_flush_keys' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.flush_keys() IS 'have every session drop its unwrapped keys at its next statement';
@@ -134,7 +140,8 @@ CREATE VIEW pgseal.keyrings AS
            ARRAY(SELECT CASE WHEN (SELECT count(*) FROM pg_catalog.json_object_keys(p)) = 1 THEN p ->> 'path' ELSE p::text END
                    FROM pg_catalog.json_array_elements(i.policy -> 'paths') p) AS searchable,
            k.created,
-           CASE i.policy ->> 'scheme' WHEN '1' THEN 'narrow' ELSE 'decide' END AS tokens
+           CASE i.policy ->> 'scheme' WHEN '1' THEN 'narrow' ELSE 'decide' END AS tokens,
+           k.kms_search_key
       FROM pgseal.keyring k
       LEFT JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
       LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active';
@@ -198,7 +205,7 @@ DECLARE
     place text;
     key_version int4;
 BEGIN
-    SELECT k.id, k.kms_key, coalesce(k.kms_endpoint, pgseal.kms_endpoint()) AS endpoint INTO dropped
+    SELECT k.id, concat_ws('" and "', k.kms_key, k.kms_search_key) AS kms_key, coalesce(k.kms_endpoint, pgseal.kms_endpoint()) AS endpoint INTO dropped
       FROM pgseal.keyring k WHERE k.id = pgseal.keyring_named(keyring) FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'keyring "%" was dropped meanwhile', keyring USING ERRCODE = 'undefined_object';

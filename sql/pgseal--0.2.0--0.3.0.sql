@@ -11,7 +11,7 @@ DECLARE
 BEGIN
     FOREACH changed IN ARRAY ARRAY['pgseal.searchable_values(@extschema@.encrypted_jsonb)', 'pgseal.column_keys(regclass, text)',
         'pgseal.rewrite_pages(regclass, int2, int8, int8, boolean)', 'pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean)',
-        'pgseal.kms_problem(text)', 'pgseal.check_pages(regclass, int8, int8, text)',
+        'pgseal.create_keyring(text, text[], text, text)', 'pgseal.kms_problem(text)', 'pgseal.check_pages(regclass, int8, int8, text)',
         'pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean)', 'pgseal.check_value(@extschema@.encrypted_text, text, boolean)']::regprocedure[]
     LOOP
         changes := changes || (
@@ -37,11 +37,14 @@ BEGIN
                    ) r (is_granted, grantee));
         EXECUTE format('DROP FUNCTION %s', changed);
     END LOOP;
+    changes := replace(changes, 'pgseal.create_keyring(text,text[],text,text)', 'pgseal.create_keyring(text,text[],text,text,text)');
     PERFORM set_config('pgseal_update.changes', changes, true);
 END $$;
 
 DROP FUNCTION pgseal.check_rows(regclass, int8, text);
 DROP FUNCTION pgseal.read_verdict(text[]);
+ALTER TABLE pgseal.keyring ADD COLUMN kms_search_key text;
+COMMENT ON COLUMN pgseal.keyring.kms_search_key IS 'name of the wrapping key of the index keys; NULL where it is the same';
 ALTER TABLE pgseal.data_key DROP CONSTRAINT data_key_keyring_fkey;
 ALTER TABLE pgseal.index_key DROP CONSTRAINT index_key_keyring_fkey;
 -- A role by its number, written as its name; a restore keeps the name of a role that is missing.
@@ -482,11 +485,22 @@ CREATE OR REPLACE FUNCTION pgseal.jsonb_path_exists(@extschema@.encrypted_jsonb,
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_path_exists(pgseal.decrypt($1), $2, $3, $4);
 CREATE OR REPLACE FUNCTION pgseal.jsonb_path_match(@extschema@.encrypted_jsonb, jsonpath, jsonb DEFAULT '{}', boolean DEFAULT false) RETURNS boolean
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 100 RETURN pg_catalog.jsonb_path_match(pgseal.decrypt($1), $2, $3, $4);
-CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
+CREATE FUNCTION pgseal.create_keyring(name text, searchable text[] DEFAULT '{}', kms_key text DEFAULT NULL, kms_endpoint text DEFAULT NULL,
+        kms_search_key text DEFAULT NULL) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_create_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.create_keyring(text, text[], text, text, text)
+    IS 'make a keyring: searchable paths, name of the wrapping key at the KMS, its endpoint, name of another wrapping key for index keys; returns its id';
+CREATE FUNCTION pgseal.create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_create_numbered_keyring' LANGUAGE C VOLATILE PARALLEL UNSAFE
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION pgseal.create_numbered_keyring(text, text[], text, text, int4)
     IS 'make a keyring with the id that the types of a schema name which was restored without rows';
+CREATE FUNCTION pgseal.set_search_key(keyring text, kms_search_key text) RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_set_search_key' LANGUAGE C VOLATILE PARALLEL UNSAFE
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION pgseal.set_search_key(text, text)
+    IS 'wrap the index keys by another key at the KMS than the data keys, NULL for the same; no row is touched; returns how many keys';
 CREATE FUNCTION pgseal.keyring_named(name text) RETURNS int4
     AS 'MODULE_PATHNAME', 'pgseal_keyring_named' LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.keyring_named(text) IS 'internal: the id of a keyring; an error where there is none of the name';
@@ -555,7 +569,8 @@ CREATE OR REPLACE VIEW pgseal.keyrings AS
            ARRAY(SELECT CASE WHEN (SELECT count(*) FROM pg_catalog.json_object_keys(p)) = 1 THEN p ->> 'path' ELSE p::text END
                    FROM pg_catalog.json_array_elements(i.policy -> 'paths') p) AS searchable,
            k.created,
-           CASE i.policy ->> 'scheme' WHEN '1' THEN 'narrow' ELSE 'decide' END AS tokens
+           CASE i.policy ->> 'scheme' WHEN '1' THEN 'narrow' ELSE 'decide' END AS tokens,
+           k.kms_search_key
       FROM pgseal.keyring k
       LEFT JOIN pgseal.data_key d ON d.keyring = k.id AND d.state = 'active'
       LEFT JOIN pgseal.index_key i ON i.keyring = k.id AND i.state = 'active';
@@ -2025,7 +2040,7 @@ DECLARE
     place text;
     key_version int4;
 BEGIN
-    SELECT k.id, k.kms_key, coalesce(k.kms_endpoint, pgseal.kms_endpoint()) AS endpoint INTO dropped
+    SELECT k.id, concat_ws('" and "', k.kms_key, k.kms_search_key) AS kms_key, coalesce(k.kms_endpoint, pgseal.kms_endpoint()) AS endpoint INTO dropped
       FROM pgseal.keyring k WHERE k.id = pgseal.keyring_named(keyring) FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'keyring "%" was dropped meanwhile', keyring USING ERRCODE = 'undefined_object';
@@ -3141,6 +3156,7 @@ DECLARE
 BEGIN
     RETURN (
         SELECT json_build_object('pgseal_keyring', 1, 'id', k.id, 'uuid', k.uuid, 'name', k.name, 'kms_endpoint', k.kms_endpoint, 'kms_key', k.kms_key,
+            'kms_search_key', k.kms_search_key,
             'data_keys', (SELECT json_agg(json_build_object('version', d.version, 'state', d.state, 'wrapped', encode(d.wrapped, 'hex'),
                                  'commitment', encode(d.commitment, 'hex'), 'created', d.created, 'retired', d.retired) ORDER BY d.version)
                             FROM pgseal.data_key d WHERE d.keyring = k.id),
@@ -3181,7 +3197,8 @@ BEGIN
         RETURN 'its name is missing or no name of a keyring';
     END IF;
     IF json_typeof(exported -> 'kms_key') IS DISTINCT FROM 'string' OR exported ->> 'kms_key' = ''
-        OR coalesce(json_typeof(exported -> 'kms_endpoint'), 'null') NOT IN ('null', 'string') THEN
+        OR coalesce(json_typeof(exported -> 'kms_endpoint'), 'null') NOT IN ('null', 'string')
+        OR coalesce(json_typeof(exported -> 'kms_search_key'), 'null') NOT IN ('null', 'string') OR exported ->> 'kms_search_key' = '' THEN
         RETURN 'its KMS key or endpoint is missing or no text';
     END IF;
     FOREACH purpose IN ARRAY ARRAY['data', 'index'] LOOP
@@ -3286,8 +3303,8 @@ BEGIN
     LOCK TABLE pgseal.keyring, pgseal.data_key, pgseal.index_key IN SHARE ROW EXCLUSIVE MODE;
     PERFORM pgseal.refuse_import(exported);
     IF NOT EXISTS (SELECT FROM pgseal.keyring k WHERE k.id = new_id) THEN
-        INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
-        VALUES (new_id, (exported ->> 'uuid')::uuid, exported ->> 'name', exported ->> 'kms_endpoint', exported ->> 'kms_key',
+        INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, kms_search_key, is_default)
+        VALUES (new_id, (exported ->> 'uuid')::uuid, exported ->> 'name', exported ->> 'kms_endpoint', exported ->> 'kms_key', exported ->> 'kms_search_key',
                 NOT EXISTS (SELECT FROM pgseal.keyring));
         INSERT INTO pgseal.privilege (keyring, role, encrypt, search, decrypt) VALUES (new_id, quote_ident(importer)::regrole, true, true, true);
     END IF;
@@ -3302,7 +3319,8 @@ CREATE OR REPLACE FUNCTION pgseal.backup_manifest()
     RETURNS TABLE (keyring name, uuid uuid, purpose text, version int4, kms_endpoint text, kms_key text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-    SELECT k.name, k.uuid, v.purpose, v.version, coalesce(k.kms_endpoint, pgseal.kms_endpoint()), k.kms_key
+    SELECT k.name, k.uuid, v.purpose, v.version, coalesce(k.kms_endpoint, pgseal.kms_endpoint()),
+           CASE v.purpose WHEN 'index' THEN coalesce(k.kms_search_key, k.kms_key) ELSE k.kms_key END
       FROM pgseal.keyring k
       JOIN (SELECT d.keyring, 'data' AS purpose, d.version, d.state FROM pgseal.data_key d
             UNION ALL SELECT i.keyring, 'index', i.version, i.state FROM pgseal.index_key i) v ON v.keyring = k.id
@@ -3800,7 +3818,8 @@ END $$;
 CREATE FUNCTION pgseal.keys_in_use(usage jsonb) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('keyring', k.keyring, 'purpose', k.purpose, 'version', k.version, 'state', k.state,
-               'created', k.created, 'retired', k.retired, 'kms_key', r.kms_key,
+               'created', k.created, 'retired', k.retired,
+               'kms_key', CASE k.purpose WHEN 'index' THEN coalesce(r.kms_search_key, r.kms_key) ELSE r.kms_key END,
                'kms_endpoint', coalesce(r.kms_endpoint, pgseal.kms_endpoint())) ORDER BY k.keyring, k.purpose, k.version), '[]')
       FROM pgseal.keys k JOIN pgseal.keyring r ON r.name = k.keyring
      WHERE k.keyring::text IN (SELECT u ->> 'keyring' FROM jsonb_each(usage) c, jsonb_array_elements(c.value) u)

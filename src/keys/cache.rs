@@ -11,6 +11,7 @@ use crate::core::ivf::index::Index;
 use crate::core::ivf::key::{HeldPageKey, Identity, PageKey};
 use crate::core::ivf::meta::Meta;
 use crate::core::kdf::{DataKey, IndexKey};
+use crate::keys::context::Purpose;
 
 /// How long a denial is remembered, so that a revoked key costs no KMS call per row or statement.
 pub const DENIAL_MEMORY: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ pub struct Cache<C> {
     guard: Guard,
     data: Shelf<DataKey>,
     index: Shelf<IndexKey>,
-    denied: BTreeMap<i32, Duration>,
+    denied: BTreeMap<(i32, Purpose), Duration>,
 }
 
 impl<K> Entry<K> {
@@ -201,23 +202,20 @@ impl<C: Clock> Cache<C> {
         }
     }
 
-    /// The KMS refused this keyring: forget its keys at once and remember the refusal for a moment.
-    pub fn deny(&mut self, keyring: i32) {
-        self.forget(keyring);
-        self.denied.insert(keyring, self.clock.now());
+    /// The KMS refused these keys of a keyring: forget them at once and remember the refusal for a moment.
+    pub fn deny(&mut self, keyring: i32, purpose: Purpose) {
+        match purpose {
+            Purpose::Data => self.data.0.retain(|id, _| id.0 != keyring),
+            Purpose::Index => self.index.0.retain(|id, _| id.0 != keyring),
+        }
+        self.denied.insert((keyring, purpose), self.clock.now());
     }
 
-    /// The KMS refused this keyring less than [`DENIAL_MEMORY`] ago.
-    pub fn is_denied(&mut self, keyring: i32) -> bool {
+    /// The KMS refused these keys less than [`DENIAL_MEMORY`] ago.
+    pub fn is_denied(&mut self, keyring: i32, purpose: Purpose) -> bool {
         let now = self.clock.now();
         self.denied.retain(|_, since| now.saturating_sub(*since) < DENIAL_MEMORY);
-        self.denied.contains_key(&keyring)
-    }
-
-    /// Drops the keys of one keyring.
-    pub fn forget(&mut self, keyring: i32) {
-        self.data.0.retain(|id, _| id.0 != keyring);
-        self.index.0.retain(|id, _| id.0 != keyring);
+        self.denied.contains_key(&(keyring, purpose))
     }
 
     /// Drops everything, refusals included.
@@ -328,16 +326,18 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_drops_its_keyring_only_and_is_kept_for_a_moment() {
+    fn a_denial_drops_those_keys_only_and_is_kept_for_a_moment() {
         let (mut cache, now) = cache();
         put(&mut cache, (1, 1));
         put(&mut cache, (2, 1));
-        cache.deny(1);
-        assert!(cache.is_denied(1) && !cache.is_denied(2));
+        cache.deny(1, Purpose::Index);
+        assert!(cache.data((1, 1), TTL).is_some() && !cache.is_denied(1, Purpose::Data));
+        cache.deny(1, Purpose::Data);
+        assert!(cache.is_denied(1, Purpose::Data) && !cache.is_denied(2, Purpose::Data));
         assert!(cache.data((1, 1), TTL).is_none());
         assert!(cache.data((2, 1), TTL).is_some());
         now.set(now.get() + DENIAL_MEMORY);
-        assert!(!cache.is_denied(1));
+        assert!(!cache.is_denied(1, Purpose::Data));
     }
 
     #[test]

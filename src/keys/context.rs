@@ -3,7 +3,7 @@
 use crate::core::Uuid;
 
 /// What a root key is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
     /// Seals values and filters.
     Data,
@@ -24,6 +24,9 @@ pub struct WrapContext {
 }
 
 impl Purpose {
+    /// Each.
+    pub const ALL: [Purpose; 2] = [Purpose::Data, Purpose::Index];
+
     /// As it stands in a context.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -107,9 +107,12 @@ pub fn put(slots: &mut [Slot], id: &KeyId, commitment: &Commitment, root: &RootK
     };
 }
 
-/// Wipes the keys of one keyring, or of all keyrings of the database.
-pub fn forget(slots: &mut [Slot], database: u32, keyring: Option<i32>) {
-    let ours = |slot: &&mut Slot| slot.database == database && keyring.is_none_or(|id| slot.keyring == id);
+/// Wipes the keys of all keyrings of the database, or those of one that have this purpose.
+pub fn forget(slots: &mut [Slot], database: u32, of: Option<(i32, Purpose)>) {
+    let is_of = |slot: &Slot| {
+        of.is_none_or(|(keyring, purpose)| slot.keyring == keyring && slot.purpose == purpose as u16)
+    };
+    let ours = |slot: &&mut Slot| slot.database == database && is_of(slot);
     slots.iter_mut().filter(ours).for_each(Slot::clear);
 }
 
@@ -199,13 +202,15 @@ mod tests {
     }
 
     #[test]
-    fn forgetting_takes_one_keyring_or_one_database() {
+    fn forgetting_takes_one_purpose_or_one_database() {
         let mut slots = slots(64);
         let elsewhere = KeyId { database: 6, ..id(1, 1) };
         for id in [id(1, 1), id(2, 1), elsewhere] {
             put(&mut slots, &id, &COMMITMENT, &rng::root_key().unwrap(), START);
         }
-        forget(&mut slots, 5, Some(1));
+        forget(&mut slots, 5, Some((1, Purpose::Index)));
+        assert!(finds(&slots, &id(1, 1), START));
+        forget(&mut slots, 5, Some((1, Purpose::Data)));
         assert_eq!([id(1, 1), id(2, 1), elsewhere].map(|id| finds(&slots, &id, START)), [false, true, true]);
         forget(&mut slots, 5, None);
         assert_eq!([id(1, 1), id(2, 1), elsewhere].map(|id| finds(&slots, &id, START)), [false, false, true]);

@@ -68,6 +68,8 @@ pub struct Keyring {
     pub kms_endpoint: Option<String>,
     /// Name of the wrapping key at the KMS.
     pub kms_key: String,
+    /// That of the index keys, where it is another.
+    pub kms_search_key: Option<String>,
     /// By version.
     pub data_keys: Vec<KeyRow>,
     /// By version, each with what it makes searchable.
@@ -77,6 +79,14 @@ pub struct Keyring {
 }
 
 impl Keyring {
+    /// Name of the key at the KMS that wraps the keys of this purpose.
+    pub fn wrapping_key(&self, purpose: Purpose) -> &str {
+        match purpose {
+            Purpose::Data => &self.kms_key,
+            Purpose::Index => self.kms_search_key.as_deref().unwrap_or(&self.kms_key),
+        }
+    }
+
     /// The version that seals now.
     pub fn active_data(&self) -> Result<&KeyRow, PgError> {
         let active = self.data_keys.iter().find(|key| key.state == KeyState::Active);
@@ -204,10 +214,12 @@ impl Tables {
     pub fn keyring(&self, id: i32) -> Result<Keyring, PgError> {
         let key = || Key::Int4(1, id);
         let found = read(self.keyring, self.keyring_pkey, key(), 1, |row| {
-            Ok((row.uuid(2), row.name(3), row.text(4)?, row.text(5)?.unwrap_or_default()))
+            // Databases that have not been updated to 0.3.0 do not have the last column.
+            let search_key = if row.columns() < 8 { None } else { row.text(8)? };
+            Ok((row.uuid(2), row.name(3), row.text(4)?, row.text(5)?.unwrap_or_default(), search_key))
         });
         let found = found.into_iter().next().unwrap_or(Err(PgError::UnknownKeyringId(id)));
-        let (uuid, name, kms_endpoint, kms_key) = found?;
+        let (uuid, name, kms_endpoint, kms_key, kms_search_key) = found?;
         let data_keys = read(self.data_key, self.data_key_pkey, key(), usize::MAX, key_row);
         let index_keys = read(self.index_key, self.index_key_pkey, key(), usize::MAX, |row| {
             Ok((key_row(row)?, policy(row)?))
@@ -219,6 +231,7 @@ impl Tables {
             name,
             kms_endpoint,
             kms_key,
+            kms_search_key,
             data_keys: data_keys.into_iter().collect::<Result<_, _>>()?,
             index_keys: index_keys.into_iter().collect::<Result<_, PgError>>()?,
             privileges: privileges.into_iter().collect::<Result<_, PgError>>()?,
@@ -302,12 +315,21 @@ pub fn insert_keyring(
     name: &str,
     kms_endpoint: Option<&str>,
     kms_key: &str,
+    kms_search_key: Option<&str>,
 ) -> Result<(), PgError> {
     let uuid = pgrx::datum::Uuid::from_bytes(uuid);
     run(
-        "INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
-         VALUES ($1, $2, $3, $4, $5, NOT EXISTS (SELECT FROM pgseal.keyring))",
-        &[id.into(), uuid.into(), name.into(), kms_endpoint.into(), kms_key.into()],
+        "INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, kms_search_key, is_default)
+         VALUES ($1, $2, $3, $4, $5, $6, NOT EXISTS (SELECT FROM pgseal.keyring))",
+        &[id.into(), uuid.into(), name.into(), kms_endpoint.into(), kms_key.into(), kms_search_key.into()],
+    )
+}
+
+/// Names the key at the KMS that wraps the index keys from now on; none is that of the data keys.
+pub fn set_search_key(id: i32, kms_search_key: Option<&str>) -> Result<(), PgError> {
+    run(
+        "UPDATE pgseal.keyring SET kms_search_key = $2 WHERE id OPERATOR(pg_catalog.=) $1",
+        &[id.into(), kms_search_key.into()],
     )
 }
 

@@ -194,6 +194,8 @@ sql_functions! {
     pgseal_kms_endpoint => monitor::kms_endpoint;
 
     pgseal_create_keyring => manage::create_keyring;
+    pgseal_create_numbered_keyring => manage::create_numbered_keyring;
+    pgseal_set_search_key => manage::set_search_key;
     pgseal_keyring_named => manage::keyring_named;
     pgseal_set_default_keyring => manage::set_default_keyring;
     pgseal_check_active_keys => manage::check_active_keys;

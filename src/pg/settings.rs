@@ -195,7 +195,7 @@ fn define_tokens() {
     GucRegistry::define_enum_guc(
         c"pgseal.tokens",
         c"What the tokens of index keys made from now on are for.",
-        c"narrow: where to look, 8 bytes each. decide: 16 bytes, with which most filters need not decrypt the rows that they find. auto: as before, at first narrow.",
+        c"narrow: where to look, 8 bytes each. decide: 16 bytes, with which most filters need not decrypt the rows that they find. auto: as before, at first decide.",
         &TOKENS,
         GucContext::Userset,
         GucFlags::default(),

@@ -15,7 +15,7 @@ use crate::core::token::Tokenizer;
 use crate::keys::context::{Purpose, WrapContext};
 use crate::keys::state::KeyState;
 use crate::kms::KmsError;
-use crate::pg::catalog::{self, KeyRow, Keyring, NewKey};
+use crate::pg::catalog::{self, Keyring, NewKey};
 use crate::pg::error::PgError;
 use crate::pg::raw::array;
 use crate::pg::raw::call::{Call, Returned};
@@ -29,13 +29,23 @@ use crate::pg::values::seal::{self, JSONB};
 /// Name of the wrapping key where `create_keyring` is given none.
 const DEFAULT_KMS_KEY: &str = "pgseal";
 
-/// `create_keyring(name text, searchable text[], kms_key text, kms_endpoint text [, id int4])`.
+/// `create_keyring(name text, searchable text[], kms_key text, kms_endpoint text, kms_search_key text)`. That of 0.2.0 has no
+/// last argument.
 pub fn create_keyring(call: Call) -> Returned {
+    create(call, None, call.optional_text(4)?)
+}
+
+/// `create_numbered_keyring(name text, searchable text[], kms_key text, kms_endpoint text, id int4)`.
+pub fn create_numbered_keyring(call: Call) -> Returned {
+    create(call, (!call.is_null(4)).then(|| call.int4(4)), None)
+}
+
+fn create(call: Call, wanted: Option<i32>, search_key: Option<String>) -> Returned {
     xact::require_writable(c"pgseal.create_keyring()");
     require_coordinator()?;
     let name = call.optional_text(0)?.ok_or_else(|| PgError::Argument("a keyring needs a name".into()))?;
     check_name(&name)?;
-    let policy = policy_argument(call, 1, Scheme::Narrow)?;
+    let policy = policy_argument(call, 1, Scheme::Decide)?;
     let kms_key = call.optional_text(2)?.unwrap_or_else(|| DEFAULT_KMS_KEY.into());
     let endpoint = call.optional_text(3)?;
     let tables = session::tables()?;
@@ -47,7 +57,9 @@ pub fn create_keyring(call: Call) -> Returned {
     }
     let at_kms = |error: KmsError| PgError::Kms(name.clone(), error);
     let service = kms::open(endpoint.as_deref()).map_err(at_kms)?;
-    kms::counted(|| service.ensure_key(&kms_key)).map_err(at_kms)?;
+    for key in search_key.iter().chain([&kms_key]) {
+        kms::counted(|| service.ensure_key(key)).map_err(at_kms)?;
+    }
     warn_of_key_files(endpoint.as_deref());
     if endpoint.is_none() && catalog::is_endpoint_of_session()? {
         warning!(
@@ -56,19 +68,20 @@ pub fn create_keyring(call: Call) -> Returned {
         );
     }
 
-    let wanted = (!call.is_null(4)).then(|| call.int4(4));
     let tags: HashSet<i32> = tables.keyring_ids(usize::MAX).into_iter().map(modifier::tag).collect();
     let has_free_tags = wanted.is_none() && tags.len() < modifier::TAGS;
     // A column of vectors tells keyrings apart by their tags.
     let has_own_tag = |id| modifier::tag(id) != 0 && !tags.contains(&modifier::tag(id));
     let taken = |id| tables.keyring_exists(id) || has_free_tags && !has_own_tag(id);
     let (id, uuid) = new_identity(wanted, taken)?;
-    let wrap = |context: &WrapContext, root: &RootKey| {
-        kms::counted(|| service.wrap(&kms_key, context, root)).map_err(at_kms)
+    let new_key = |purpose, wrapping: &str| {
+        new_key(uuid, purpose, 1, |context, root| {
+            kms::counted(|| service.wrap(wrapping, context, root)).map_err(at_kms)
+        })
     };
-    let data = new_key(uuid, Purpose::Data, 1, wrap)?;
-    let index = new_key(uuid, Purpose::Index, 1, wrap)?;
-    catalog::insert_keyring(id, uuid, &name, endpoint.as_deref(), &kms_key)?;
+    let data = new_key(Purpose::Data, &kms_key)?;
+    let index = new_key(Purpose::Index, search_key.as_ref().unwrap_or(&kms_key))?;
+    catalog::insert_keyring(id, uuid, &name, endpoint.as_deref(), &kms_key, search_key.as_deref())?;
     catalog::insert_data_key(id, &data)?;
     catalog::insert_index_key(id, &index, &policy)?;
     catalog::insert_all_privileges(id, xact::outer_role())?;
@@ -250,7 +263,7 @@ fn locked_keyring(call: Call) -> Result<std::rc::Rc<Keyring>, PgError> {
 
 fn next_key(keyring: &Keyring, purpose: Purpose, version: u16) -> Result<NewKey, PgError> {
     new_key(keyring.uuid, purpose, version, |context, root| {
-        session::ask_kms(keyring, |kms| kms.wrap(&keyring.kms_key, context, root))
+        session::ask_kms(keyring, purpose, |kms, name| kms.wrap(name, context, root))
     })
 }
 
@@ -263,10 +276,33 @@ pub fn rewrap_keys(call: Call) -> Returned {
     let mut count = 0;
     for (purpose, row) in data.chain(index).filter(|(_, row)| !row.wrapped.is_empty()) {
         let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
-        let wrapped = session::ask_kms(&keyring, |kms| kms.rewrap(&keyring.kms_key, &context, &row.wrapped))?;
+        let wrapped =
+            session::ask_kms(&keyring, purpose, |kms, name| kms.rewrap(name, &context, &row.wrapped))?;
         catalog::update_wrapped(keyring.id, purpose, row.version, &wrapped)?;
         count += 1;
     }
+    session::invalidate()?;
+    Ok(Some(count.into()))
+}
+
+/// `set_search_key(keyring text, kms_search_key text)`: the index keys are wrapped by that key from now on, by the one of the
+/// data keys where it is NULL; no row is touched.
+pub fn set_search_key(call: Call) -> Returned {
+    xact::require_writable(c"pgseal.set_search_key()");
+    let keyring = locked_keyring(call)?;
+    let search_key = call.optional_text(1)?;
+    let wrapping = search_key.as_ref().unwrap_or(&keyring.kms_key);
+    session::ask_kms(&keyring, Purpose::Index, |kms, _| kms.ensure_key(wrapping))?;
+    let mut count = 0;
+    for (row, _) in keyring.index_keys.iter().filter(|(row, _)| !row.wrapped.is_empty()) {
+        let root = session::unwrapped(&keyring, Purpose::Index, row)?;
+        let context = WrapContext { keyring: keyring.uuid, purpose: Purpose::Index, version: row.version };
+        let wrapped =
+            session::ask_kms(&keyring, Purpose::Index, |kms, _| kms.wrap(wrapping, &context, &root))?;
+        catalog::update_wrapped(keyring.id, Purpose::Index, row.version, &wrapped)?;
+        count += 1;
+    }
+    catalog::set_search_key(keyring.id, search_key.as_deref())?;
     session::invalidate()?;
     Ok(Some(count.into()))
 }
@@ -298,16 +334,21 @@ fn is_silent(error: &KmsError) -> bool {
 }
 
 fn unwrap_active(keyring: &Keyring) -> Result<(), PgError> {
-    let unwrap = |row: &KeyRow, purpose| {
-        let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
-        session::ask_kms(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))
-    };
     let other = |error| PgError::Commitment(keyring.name.clone(), error);
     let data = keyring.active_data()?;
-    DataKey::derive(&unwrap(data, Purpose::Data)?, &keyring.uuid, Some(&data.commitment)).map_err(other)?;
+    DataKey::derive(
+        &session::unwrapped(keyring, Purpose::Data, data)?,
+        &keyring.uuid,
+        Some(&data.commitment),
+    )
+    .map_err(other)?;
     let index = &keyring.active_index()?.0;
-    IndexKey::derive(&unwrap(index, Purpose::Index)?, &keyring.uuid, Some(&index.commitment))
-        .map_err(other)?;
+    IndexKey::derive(
+        &session::unwrapped(keyring, Purpose::Index, index)?,
+        &keyring.uuid,
+        Some(&index.commitment),
+    )
+    .map_err(other)?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::keys::context::{Purpose, WrapContext};
+use crate::keys::context::Purpose;
 use crate::keys::shared;
 use crate::kms::Token;
 use crate::pg::counters;
@@ -68,12 +68,14 @@ pub fn kms_problem(call: Call) -> Returned {
     record::row(call, [Field::Text(said.as_deref()), Field::Text(hint.as_deref())])
 }
 
-/// Asks a keyring's KMS for its active data key, whatever is cached.
+/// Asks a keyring's KMS for its active data key, and its index key where another one wraps it, whatever is cached.
 pub fn problem_of_kms(keyring: &str) -> Result<Option<PgError>, PgError> {
     let keyring = session::keyring(session::keyring_id(keyring)?)?;
-    let row = keyring.active_data()?;
-    let context = WrapContext { keyring: keyring.uuid, purpose: Purpose::Data, version: row.version };
-    Ok(session::ask_kms(&keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped)).err())
+    let mut rows = vec![(Purpose::Data, keyring.active_data()?)];
+    if keyring.kms_search_key.is_some() {
+        rows.push((Purpose::Index, &keyring.active_index()?.0));
+    }
+    Ok(rows.into_iter().find_map(|(purpose, row)| session::unwrapped(&keyring, purpose, row).err()))
 }
 
 /// `shared_keys_held()`: how many keys are shared now; NULL where the library is not preloaded.

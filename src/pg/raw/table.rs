@@ -126,6 +126,12 @@ impl Row {
         unsafe { pg_sys::SPI_gettypeid(self.description, column) }
     }
 
+    /// How many columns the table has, dropped ones too.
+    pub fn columns(&self) -> i32 {
+        // SAFETY: the descriptor is that of the relation that is open as long as the row.
+        unsafe { (*self.description).natts }
+    }
+
     /// An oid column.
     pub fn oid(&self, column: i32) -> pg_sys::Oid {
         pg_sys::Oid::from(self.int4(column) as u32)

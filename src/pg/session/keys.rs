@@ -19,6 +19,9 @@ use crate::pg::error::PgError;
 use crate::pg::raw::{lock, locked_memory, shmem, timer, xact};
 use crate::pg::settings;
 
+const SEARCH_ONLY: &str =
+    "these credentials unwrap no data key of it; what tokens decide can be searched without";
+
 thread_local! {
     static KEYS: RefCell<Cache<SystemClock>> = RefCell::new(Cache::new(SystemClock, locked_memory::GUARD));
 }
@@ -42,11 +45,15 @@ pub fn forget_keys() {
     wipe_stack();
 }
 
-/// The KMS refused a keyring: its keys go at once. What a session's own token may not do says nothing about others.
-fn denied(keyring: i32) {
-    KEYS.with_borrow_mut(|keys| keys.deny(keyring));
-    if !kms::has_token() {
-        shared_keys::forget(Some(keyring));
+/// The KMS refused a key: all that the same one wraps go at once. What a session's own token may not do says nothing about
+/// others.
+fn denied(keyring: &Keyring, purpose: Purpose) {
+    let wrapping = keyring.wrapping_key(purpose);
+    for purpose in Purpose::ALL.into_iter().filter(|other| keyring.wrapping_key(*other) == wrapping) {
+        KEYS.with_borrow_mut(|keys| keys.deny(keyring.id, purpose));
+        if !kms::has_token() {
+            shared_keys::forget(keyring.id, purpose);
+        }
     }
 }
 
@@ -79,21 +86,33 @@ pub fn token_taken() {
     use_token(None, false);
 }
 
-/// Runs one call at a keyring's KMS; a denial drops the keyring's unwrapped keys at once.
+/// Runs one call about keys of a purpose at a keyring's KMS, with the name of their wrapping key; a denial drops what that one
+/// wraps at once.
 pub fn ask_kms<T>(
     keyring: &Keyring,
-    call: impl FnOnce(&dyn Kms) -> Result<T, KmsError>,
+    purpose: Purpose,
+    call: impl FnOnce(&dyn Kms, &str) -> Result<T, KmsError>,
 ) -> Result<T, PgError> {
     let kms = kms::open(keyring.kms_endpoint.as_deref());
-    let answer = kms.and_then(|kms| kms::counted(|| call(&*kms)));
+    let answer = kms.and_then(|kms| kms::counted(|| call(&*kms, keyring.wrapping_key(purpose))));
     answer.map_err(|error| {
         if error.class() == Class::Denied {
-            denied(keyring.id);
+            denied(keyring, purpose);
         }
         // A cancel that is waiting is PostgreSQL's to report, in its own words.
         xact::check_interrupts();
-        PgError::Kms(keyring.name.clone(), error)
+        PgError::Kms(keyring.name.clone(), said(keyring, purpose, error))
     })
+}
+
+/// Where the index keys have a wrapping key of their own, data keys may be denied to a server that is to search only.
+fn said(keyring: &Keyring, purpose: Purpose, error: KmsError) -> KmsError {
+    match error {
+        KmsError::Denied(_) if purpose == Purpose::Data && keyring.kms_search_key.is_some() => {
+            KmsError::Denied(SEARCH_ONLY)
+        }
+        error => error,
+    }
 }
 
 /// The active data key for sealing, with its version locked against retiring until the transaction ends.
@@ -210,15 +229,21 @@ pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<HeldIndexKey, PgErro
 /// A root key and when the KMS was asked for it: from what all sessions share, or from the KMS.
 fn root_key(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(RootKey, Duration), PgError> {
     require_live(keyring, row, purpose)?;
-    if KEYS.with_borrow_mut(|keys| keys.is_denied(keyring.id)) {
-        return Err(PgError::Kms(keyring.name.clone(), KmsError::Denied("it was refused a moment ago")));
+    if KEYS.with_borrow_mut(|keys| keys.is_denied(keyring.id, purpose)) {
+        let refused = KmsError::Denied("it was refused a moment ago");
+        return Err(PgError::Kms(keyring.name.clone(), said(keyring, purpose, refused)));
     }
     if let Some(found) = shared_keys::find(keyring, row, purpose) {
         return Ok(found);
     }
     let (asked, epoch) = (SystemClock.now(), shmem::epoch());
-    let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
-    let root = ask_kms(keyring, |kms| kms.unwrap(&keyring.kms_key, &context, &row.wrapped))?;
+    let root = unwrapped(keyring, purpose, row)?;
     shared_keys::put(keyring, row, purpose, &root, asked, epoch);
     Ok((root, asked))
+}
+
+/// A root key from the KMS, whatever is cached.
+pub fn unwrapped(keyring: &Keyring, purpose: Purpose, row: &KeyRow) -> Result<RootKey, PgError> {
+    let context = WrapContext { keyring: keyring.uuid, purpose, version: row.version };
+    ask_kms(keyring, purpose, |kms, name| kms.unwrap(name, &context, &row.wrapped))
 }

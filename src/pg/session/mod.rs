@@ -30,8 +30,8 @@ pub use self::keyrings::{
     keyring_id, keyring_label,
 };
 pub use self::keys::{
-    ask_kms, data_key, index_key, keep_lists, lists, page_key, require_storable, token_taken, use_token,
-    writer_key,
+    ask_kms, data_key, index_key, keep_lists, lists, page_key, require_storable, token_taken, unwrapped,
+    use_token, writer_key,
 };
 pub use self::kms::is_token_local;
 pub use self::literals::{has_made_literals, holds_unbound, literal_made, maker, open_unbound, seal_unbound};
@@ -129,7 +129,7 @@ fn forget_if_stale() {
             keys::forget_keys();
             // Whoever flushes wipes the shared keys, except for a standby, where nobody does.
             if !flushed || xact::in_recovery() {
-                shared_keys::forget(None);
+                shared_keys::forget_all();
             }
         } else if flushed {
             keys::forget_keys();

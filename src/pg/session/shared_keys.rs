@@ -44,9 +44,14 @@ pub fn put(keyring: &Keyring, row: &KeyRow, purpose: Purpose, root: &RootKey, as
     });
 }
 
-/// Wipes the keys of a keyring, or of all keyrings of this database.
-pub fn forget(keyring: Option<i32>) {
-    shmem::write(|slots| shared::forget(slots, xact::database(), keyring));
+/// Wipes the keys of a keyring that have this purpose.
+pub fn forget(keyring: i32, purpose: Purpose) {
+    shmem::write(|slots| shared::forget(slots, xact::database(), Some((keyring, purpose))));
+}
+
+/// Wipes this database's keys.
+pub fn forget_all() {
+    shmem::write(|slots| shared::forget(slots, xact::database(), None));
 }
 
 /// Wipes this database's keys and has every session drop its own, also in the middle of a statement.

@@ -301,7 +301,7 @@ fn a_new_endpoint_is_for_superusers_whatever_a_role_set_before() {
     let second = other(&first, true);
     let mut client = second.connect("postgres");
     client.run("CREATE EXTENSION pgseal CASCADE; CREATE ROLE key_admin LOGIN;
-        GRANT EXECUTE ON FUNCTION pgseal.import_keyring(json), pgseal.create_keyring(text, text[], text, text) TO key_admin; GRANT pg_monitor TO key_admin");
+        GRANT EXECUTE ON FUNCTION pgseal.import_keyring(json), pgseal.create_keyring(text, text[], text, text, text) TO key_admin; GRANT pg_monitor TO key_admin");
     let mut elsewhere = export(&mut first.connect("postgres"));
     elsewhere["kms_endpoint"] = json!("vault+https://elsewhere.example/transit");
     // Before the library is there, a setting of its name is anybody's.
@@ -332,7 +332,7 @@ fn a_superuser_at_a_table_lends_its_owner_no_endpoint() {
     let second = other(&first, true);
     let mut client = second.connect("postgres");
     client.run("CREATE EXTENSION pgseal CASCADE; CREATE ROLE key_admin LOGIN; GRANT CREATE ON SCHEMA public TO key_admin;
-        GRANT EXECUTE ON FUNCTION pgseal.import_keyring(json), pgseal.create_keyring(text, text[], text, text) TO key_admin");
+        GRANT EXECUTE ON FUNCTION pgseal.import_keyring(json), pgseal.create_keyring(text, text[], text, text, text) TO key_admin");
     let mut elsewhere = export(&mut first.connect("postgres"));
     elsewhere["kms_endpoint"] = json!("vault+https://elsewhere.example/transit");
     let create =

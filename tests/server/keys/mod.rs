@@ -8,6 +8,7 @@ mod keyrings;
 mod kms_loss;
 mod memory;
 mod privileges;
+mod search_only;
 pub mod search_path;
 mod shared_keys;
 mod tenant_keys;
