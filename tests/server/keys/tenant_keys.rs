@@ -159,7 +159,9 @@ fn a_writer_that_has_not_committed_keeps_its_keyring() {
 fn credentials_go_to_a_new_endpoint_for_a_superuser_only() {
     let mut client = fresh_database();
     client.run("CREATE ROLE key_admin_1 LOGIN");
-    client.run("GRANT EXECUTE ON FUNCTION pgseal.create_keyring(text, text[], text, text, text) TO key_admin_1");
+    client.run(
+        "GRANT EXECUTE ON FUNCTION pgseal.create_keyring(text, text[], text, text, text) TO key_admin_1",
+    );
     let database: String = client.one("SELECT current_database()");
     let mut admin = shared().connect_as("key_admin_1", &database);
     let elsewhere = "'vault+http://127.0.0.1:1/transit'";
