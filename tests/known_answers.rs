@@ -318,7 +318,11 @@ fn values_and_filters_are_sealed_under_hkdf_of_their_labels() {
         (key.seal(&[9; 24], b"aad", &mut data).unwrap(), data)
     };
     let expected = |key: &[u8]| sealed_with(&Xaes256Gcm::new(&secret(key)));
-    assert_eq!(sealed_with(&key.aead), expected(&straight_hkdf("pgseal/v1/data/aead", 1)));
+    for _ in 0..3 {
+        let mut data = *b"message";
+        let sealed = (key.aead.seal(&[9; 24], b"aad", &mut data).unwrap(), data);
+        assert_eq!(sealed, expected(&straight_hkdf("pgseal/v1/data/aead", 1)), "by a kept subkey, too");
+    }
     assert_eq!(sealed_with(&key.filter), expected(&straight_hkdf("pgseal/v1/data/filter", 2)[..32]));
     assert_eq!(sealed_with(&index.filter), expected(&straight_hkdf("pgseal/v1/index/filter", 2)[..32]));
 }

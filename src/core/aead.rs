@@ -2,7 +2,7 @@
 //!
 //! A value stores 16 random nonce bytes and puts 8 zero bytes before them ([`expand_nonce`]), so that a
 //! key may seal 2^48 values before two of them share a nonce with probability 2^-33. Never use the zero
-//! prefix for anything but values and filters.
+//! prefix for anything but values and filters. How values share a part of it, and their subkey, is in [`super::batch`].
 //!
 //! Long messages go through ring, which takes half the time for a page of an index; short ones through RustCrypto, where the
 //! preparation of a key is cheaper. Both are given the subkey of one nonce only.
@@ -10,7 +10,7 @@
 use aes::Aes256;
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit};
-use aes_gcm::{Aes256Gcm, Key, Nonce};
+use aes_gcm::{Aes256Gcm, Key};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, UnboundKey};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -23,6 +23,8 @@ pub const COMPACT_NONCE_BYTES: usize = 16;
 /// Bytes of the GCM tag.
 pub const TAG_BYTES: usize = 16;
 
+/// Bytes of a nonce that the subkey is derived from; the others are GCM's nonce.
+pub(super) const PREFIX_BYTES: usize = 12;
 /// Bytes from which on a message goes through ring.
 const LONG: usize = 1024;
 
@@ -61,8 +63,7 @@ impl Xaes256Gcm {
             wipe_frame();
             return sealed;
         }
-        let (gcm, tail) = self.subkey(nonce);
-        let tag = gcm.encrypt_inout_detached(&tail, aad, data.into());
+        let tag = self.subkey(nonce).encrypt_inout_detached(&tail(nonce).into(), aad, data.into());
         tag.map(Into::into).map_err(|_| AeadError)
     }
 
@@ -82,13 +83,8 @@ impl Xaes256Gcm {
             out.copy_from_slice(data);
             return self.open_in_place(nonce, aad, tag, out);
         }
-        let (gcm, tail) = self.subkey(nonce);
         let buffer = InOutBuf::new(data, out).map_err(|_| AeadError)?;
-        let opened = gcm.decrypt_inout_detached(&tail, aad, buffer, tag.into());
-        opened.map_err(|_| {
-            out.zeroize();
-            AeadError
-        })
+        self.open_short(nonce, aad, tag, buffer).inspect_err(|_| out.zeroize())
     }
 
     /// Decrypts `data` where it stands; on error it is wiped.
@@ -104,12 +100,19 @@ impl Xaes256Gcm {
             wipe_frame();
             return opened.inspect_err(|_| data.zeroize());
         }
-        let (gcm, tail) = self.subkey(nonce);
-        let opened = gcm.decrypt_inout_detached(&tail, aad, InOutBuf::from(&mut *data), tag.into());
-        opened.map_err(|_| {
-            data.zeroize();
-            AeadError
-        })
+        self.open_short(nonce, aad, tag, InOutBuf::from(&mut *data)).inspect_err(|_| data.zeroize())
+    }
+
+    #[inline(always)]
+    fn open_short(
+        &self,
+        nonce: &[u8; NONCE_BYTES],
+        aad: &[u8],
+        tag: &[u8; TAG_BYTES],
+        data: InOutBuf<'_, '_, u8>,
+    ) -> Result<(), AeadError> {
+        let opened = self.subkey(nonce).decrypt_inout_detached(&tail(nonce).into(), aad, data, tag.into());
+        opened.map_err(|_| AeadError)
     }
 
     // Not inlined: what ring leaves on the stack lies below the caller, who wipes it.
@@ -120,9 +123,7 @@ impl Xaes256Gcm {
         aad: &[u8],
         data: &mut [u8],
     ) -> Result<[u8; TAG_BYTES], AeadError> {
-        let (key, tail) = self.long_subkey(nonce)?;
-        let tag = key.seal_in_place_separate_tag(tail, Aad::from(aad), data).map_err(|_| AeadError)?;
-        tag.as_ref().try_into().map_err(|_| AeadError)
+        seal_with(&self.ring_subkey(nonce)?, nonce, aad, data)
     }
 
     #[inline(never)]
@@ -133,34 +134,24 @@ impl Xaes256Gcm {
         tag: &[u8; TAG_BYTES],
         data: &mut [u8],
     ) -> Result<(), AeadError> {
-        let (key, tail) = self.long_subkey(nonce)?;
-        let opened = key.open_in_place_separate_tag(tail, Aad::from(aad), (*tag).into(), data, 0..);
-        opened.map(|_| ()).map_err(|_| AeadError)
+        open_with(&self.ring_subkey(nonce)?, nonce, aad, data, tag)
     }
 
     #[inline(always)]
-    fn long_subkey(&self, nonce: &[u8; NONCE_BYTES]) -> Result<(LessSafeKey, ring::aead::Nonce), AeadError> {
+    pub(super) fn ring_subkey(&self, nonce: &[u8; NONCE_BYTES]) -> Result<LessSafeKey, AeadError> {
         let mut key = self.derive(nonce);
         let unbound = UnboundKey::new(&AES_256_GCM, &key);
         key.as_mut_slice().zeroize();
-        let mut tail = [0; 12];
-        tail.copy_from_slice(&nonce[12..]);
-        Ok((
-            LessSafeKey::new(unbound.map_err(|_| AeadError)?),
-            ring::aead::Nonce::assume_unique_for_key(tail),
-        ))
+        Ok(LessSafeKey::new(unbound.map_err(|_| AeadError)?))
     }
 
-    /// The subkey with the nonce's last 12 bytes.
     // Inlined so that the key schedule is made where it is used: a move would leave a copy behind.
     #[inline(always)]
-    fn subkey(&self, nonce: &[u8; NONCE_BYTES]) -> (Aes256Gcm, Nonce<aes_gcm::aead::consts::U12>) {
+    fn subkey(&self, nonce: &[u8; NONCE_BYTES]) -> Aes256Gcm {
         let mut key = self.derive(nonce);
         let gcm = Aes256Gcm::new(&key);
         key.as_mut_slice().zeroize();
-        let mut tail = Nonce::default();
-        tail.copy_from_slice(&nonce[12..]);
-        (gcm, tail)
+        gcm
     }
 
     /// AES(key, M1 ^ K1) || AES(key, M2 ^ K1).
@@ -169,7 +160,7 @@ impl Xaes256Gcm {
         let mut key = Key::<Aes256Gcm>::default();
         for (counter, half) in key.chunks_exact_mut(16).enumerate() {
             let mut block = [0, counter as u8 + 1, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            block[4..].copy_from_slice(&nonce[..12]);
+            block[4..].copy_from_slice(&nonce[..PREFIX_BYTES]);
             for (byte, mask) in block.iter_mut().zip(self.k1.iter()) {
                 *byte ^= mask;
             }
@@ -181,12 +172,43 @@ impl Xaes256Gcm {
     }
 }
 
+/// GCM's nonce below the subkey.
+fn tail(nonce: &[u8; NONCE_BYTES]) -> [u8; NONCE_BYTES - PREFIX_BYTES] {
+    std::array::from_fn(|at| nonce[PREFIX_BYTES + at])
+}
+
+#[inline(always)]
+pub(super) fn seal_with(
+    key: &LessSafeKey,
+    nonce: &[u8; NONCE_BYTES],
+    aad: &[u8],
+    data: &mut [u8],
+) -> Result<[u8; TAG_BYTES], AeadError> {
+    let tail = ring::aead::Nonce::assume_unique_for_key(tail(nonce));
+    let tag = key.seal_in_place_separate_tag(tail, Aad::from(aad), data).map_err(|_| AeadError)?;
+    tag.as_ref().try_into().map_err(|_| AeadError)
+}
+
+/// On error what stands in `data` is to be wiped.
+#[inline(always)]
+pub(super) fn open_with(
+    key: &LessSafeKey,
+    nonce: &[u8; NONCE_BYTES],
+    aad: &[u8],
+    data: &mut [u8],
+    tag: &[u8; TAG_BYTES],
+) -> Result<(), AeadError> {
+    let tail = ring::aead::Nonce::assume_unique_for_key(tail(nonce));
+    let opened = key.open_in_place_separate_tag(tail, Aad::from(aad), (*tag).into(), data, 0..);
+    opened.map(|_| ()).map_err(|_| AeadError)
+}
+
 /// Bytes of stack that ring's calls use, at most: it does not wipe a key's schedule, nor what it moves.
 const FRAME_BYTES: usize = 6 * 1024;
 
 /// Overwrites the stack below the caller that a call before has used.
 #[inline(never)]
-fn wipe_frame() {
+pub(super) fn wipe_frame() {
     std::hint::black_box(&mut [0_u64; FRAME_BYTES / size_of::<u64>()]);
 }
 

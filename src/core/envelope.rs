@@ -27,7 +27,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::Uuid;
-use super::aead::{AeadError, COMPACT_NONCE_BYTES, TAG_BYTES, Xaes256Gcm, expand_nonce};
+use super::aead::{AeadError, COMPACT_NONCE_BYTES, NONCE_BYTES, TAG_BYTES, expand_nonce};
+use super::batch;
 use super::bytes::joined;
 use super::header::{
     BOUND, COMPRESSED, DATA_VERSION, FormatError, HEADER_BYTES, Head, KEY_BYTES, MAX_TOKENS, PADDED,
@@ -171,7 +172,8 @@ impl<'a> Envelope<'a> {
     /// The same for a value that was sealed to be compared, and for no other.
     pub fn open_compared(&self, key: &DataKey, keyring: &Uuid) -> Result<Opened, OpenError> {
         let mut inner = Zeroizing::new(memory::zeroed(self.body().len())?);
-        self.decrypt_with(&key.filter, keyring, &mut inner)?;
+        let (nonce, aad, tag) = self.beside(keyring)?;
+        key.filter.open(&nonce, &aad, self.body(), tag, &mut inner).map_err(OpenError::from)?;
         Opened::unwrap_content(inner, self.flags())
     }
 
@@ -212,7 +214,7 @@ impl<'a> Envelope<'a> {
         let (front, sealed) = out[start..].split_at_mut(head);
         front.copy_from_slice(&self.bytes[..head]);
         front[DATA_VERSION].copy_from_slice(&data_version.to_be_bytes());
-        let nonce = rng::bytes::<COMPACT_NONCE_BYTES>().map_err(SealError::from)?;
+        let nonce = batch::fresh_nonce().map_err(SealError::from)?;
         let (nonce_room, sealed) = sealed.split_at_mut(COMPACT_NONCE_BYTES);
         nonce_room.copy_from_slice(&nonce);
         let (body, tag) = sealed.split_at_mut(self.body().len());
@@ -231,17 +233,17 @@ impl<'a> Envelope<'a> {
     }
 
     fn decrypt(&self, key: &DataKey, keyring: &Uuid, out: &mut [u8]) -> Result<(), OpenError> {
-        self.decrypt_with(&key.aead, keyring, out)
+        let (nonce, aad, tag) = self.beside(keyring)?;
+        Ok(key.aead.open(&nonce, &aad, self.body(), tag, out)?)
     }
 
-    fn decrypt_with(&self, key: &Xaes256Gcm, keyring: &Uuid, out: &mut [u8]) -> Result<(), OpenError> {
-        let (Some(nonce), Some(tag)) =
-            (self.bytes[self.sealed_start()..].first_chunk(), self.bytes.last_chunk::<TAG_BYTES>())
-        else {
+    /// Nonce, additional data and tag; `parse` has checked that all are there.
+    fn beside(&self, keyring: &Uuid) -> Result<([u8; NONCE_BYTES], Vec<u8>, &'a [u8; TAG_BYTES]), OpenError> {
+        let (front, sealed) = self.bytes.split_at(self.sealed_start());
+        let (Some(nonce), Some(tag)) = (sealed.first_chunk(), sealed.last_chunk()) else {
             return Err(OpenError::Authentication);
         };
-        let aad = aad(&self.bytes[..self.sealed_start()], keyring);
-        Ok(key.open(&expand_nonce(nonce), &aad, self.body(), tag, out)?)
+        Ok((expand_nonce(nonce), aad(front, keyring), tag))
     }
 
     /// The ciphertext without nonce and tag; `parse` has checked that all three are there.
@@ -344,7 +346,8 @@ fn seal_tagged(
     let mut out = memory::room(sealed_start + room)?;
     push_head(&mut out, head, flags, tokens);
     let aad = aad(&out, keyring);
-    let mut nonce = rng::bytes::<COMPACT_NONCE_BYTES>()?;
+    // What is only passed on shares nothing with stored values.
+    let mut nonce = if options.maker.is_none() { batch::fresh_nonce()? } else { rng::bytes()? };
     out.extend_from_slice(&nonce);
     let body = out.len();
     out.extend_from_slice(context_tag.as_ref().map_or(&[], |tag| tag.as_slice()));
@@ -362,8 +365,12 @@ fn seal_tagged(
         proof.copy_from_slice(&proof_of(maker, key, &aad, free, &out[body..]));
     }
     out[body - COMPACT_NONCE_BYTES..body].copy_from_slice(&nonce);
-    let aead = if options.compared { &key.filter } else { &key.aead };
-    let tag = aead.seal(&expand_nonce(&nonce), &aad, &mut out[body..]).map_err(|_| SealError::TooLarge)?;
+    let (nonce, inside) = (expand_nonce(&nonce), &mut out[body..]);
+    let sealed = match options.compared {
+        true => key.filter.seal(&nonce, &aad, inside),
+        false => key.aead.seal(&nonce, &aad, inside),
+    };
+    let tag = sealed.map_err(|_| SealError::TooLarge)?;
     out.extend_from_slice(&tag);
     Ok(out)
 }

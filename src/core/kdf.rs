@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Uuid;
 use super::aead::Xaes256Gcm;
+use super::batch::BatchAead;
 use super::header::{TOKEN_BYTES, TOKEN_TAG_BYTES};
 use super::secret::{RootKey, Secret};
 
@@ -37,7 +38,7 @@ pub struct CommitmentMismatch;
 /// Everything derived from one data key version.
 pub struct DataKey {
     /// Seals values.
-    pub aead: Xaes256Gcm,
+    pub aead: BatchAead,
     /// Seals literals that are only compared; its own key so that none can ever pass for a value.
     pub filter: Xaes256Gcm,
     // Has taken the keyring uuid and the label in already.
@@ -68,7 +69,7 @@ impl DataKey {
         prk.check(DATA_COMMIT, expected)?;
         let (filter, nonce) = prk.sealer(DATA_FILTER);
         Ok(DataKey {
-            aead: Xaes256Gcm::new(&prk.expand(DATA_AEAD)),
+            aead: BatchAead::new(Xaes256Gcm::new(&prk.expand(DATA_AEAD))),
             filter,
             context: mac(keyring).chain_update(DATA_CONTEXT),
             nonce,

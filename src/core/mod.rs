@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod aead;
+pub mod batch;
 pub mod between;
 pub mod bytes;
 pub mod canonical;

@@ -33,8 +33,13 @@ const KEYRING: [u8; 16] = *b"\x01\x23\x45\x67\x89\xab\x4d\xef\x80\x11\x22\x33\x4
 const KEYRING_ID: i32 = 0x0123_4567;
 
 /// The root key is the byte 1, 32 times.
-static DATA_KEY: LazyLock<DataKey> =
-    LazyLock::new(|| DataKey::derive(&Secret::from_slice(&[1; 32]).unwrap(), &KEYRING, None).unwrap());
+fn data_key() -> &'static DataKey {
+    thread_local! {
+        static KEY: &'static DataKey =
+            Box::leak(Box::new(DataKey::derive(&Secret::from_slice(&[1; 32]).unwrap(), &KEYRING, None).unwrap()));
+    }
+    KEY.with(|key| *key)
+}
 
 /// The root key of version v is the byte 0x80 + v, 32 times.
 static INDEX_KEYS: LazyLock<[IndexKey; 4]> = LazyLock::new(|| {
@@ -59,7 +64,7 @@ fn head(content: Content, index_version: u16) -> Head {
 }
 
 fn seal(head: Head, tokens: &TokenSet, plaintext: &[u8]) -> Vec<u8> {
-    envelope::seal(&DATA_KEY, &KEYRING, head, tokens, plaintext, Options::default()).unwrap()
+    envelope::seal(data_key(), &KEYRING, head, tokens, plaintext, Options::default()).unwrap()
 }
 
 /// A document as a row has it under this version.

@@ -75,7 +75,7 @@ fn a_value_with_any_bit_flipped_never_opens() {
     let (policy, _) = admins();
     let row = row(1, &policy, &document("root", "admin"));
     let opens =
-        |bytes: &[u8]| Envelope::parse(bytes).is_ok_and(|value| value.open(&DATA_KEY, &KEYRING).is_ok());
+        |bytes: &[u8]| Envelope::parse(bytes).is_ok_and(|value| value.open(data_key(), &KEYRING).is_ok());
     assert!(opens(&row));
     for bit in 0..row.len() * 8 {
         let mut altered = row.clone();
@@ -117,7 +117,7 @@ fn the_data_key_changes_below_tokens_that_stay() {
     let old = row(1, &policy, &document("root", "admin"));
     let next = DataKey::derive(&Secret::from_slice(&[2; 32]).unwrap(), &KEYRING, None).unwrap();
     let mut new = Vec::new();
-    Envelope::parse(&old).unwrap().renew(&DATA_KEY, &next, &KEYRING, 2, &mut new).unwrap();
+    Envelope::parse(&old).unwrap().renew(data_key(), &next, &KEYRING, 2, &mut new).unwrap();
     let section = parse_head(&old).unwrap().1;
     assert_eq!(new.len(), old.len());
     assert_eq!(section_of(&new, section), section_of(&old, section));
@@ -139,7 +139,7 @@ proptest! {
             prop_assert!(!index_key(1).vouches_for(1, section));
         }
         if let Ok(value) = Envelope::parse(&value) {
-            prop_assert!(value.open(&DATA_KEY, &KEYRING).is_err());
+            prop_assert!(value.open(data_key(), &KEYRING).is_err());
         }
     }
 }

@@ -67,7 +67,7 @@ fn every_committed_value_opens_and_has_todays_tokens() {
     for fields in lines() {
         let (sealed, document) = (unhex(&fields[2]), jsonb(&parse(&fields[1])));
         let value = Envelope::parse(&sealed).unwrap();
-        assert_eq!(value.open(&DATA_KEY, &KEYRING).unwrap().content(), document, "{fields:?}");
+        assert_eq!(value.open(data_key(), &KEYRING).unwrap().content(), document, "{fields:?}");
         let (head, section) = parse_head(&sealed).unwrap();
         assert_eq!((head.index_version, section.decides()), (1, sealed[0] == 2), "{fields:?}");
         if fields[0].contains("spread") {
@@ -160,8 +160,8 @@ fn a_value_assembled_by_hand_opens() {
     }
     let nonce = [[0; 8], [5; 8], [6; 8]].concat();
     let mut body = *b"text";
-    let sealed = DATA_KEY.aead.seal(nonce[..].try_into().unwrap(), &aad, &mut body).unwrap();
+    let sealed = data_key().aead.seal(nonce[..].try_into().unwrap(), &aad, &mut body).unwrap();
     let value = [&bytes, &nonce[8..], &body, &sealed].concat();
-    assert_eq!(Envelope::parse(&value).unwrap().open(&DATA_KEY, &KEYRING).unwrap().content(), b"text");
+    assert_eq!(Envelope::parse(&value).unwrap().open(data_key(), &KEYRING).unwrap().content(), b"text");
     assert!(index_key(1).vouches_for(1, &value[16..64]));
 }

@@ -21,6 +21,7 @@ use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 
 use self::keyrings::Ids;
+use crate::core::batch;
 use crate::pg::catalog::{Keyring, Tables};
 use crate::pg::error::PgError;
 use crate::pg::raw::{lock, shmem, xact};
@@ -160,6 +161,7 @@ pub fn before_prepare() {
 /// A transaction has ended. Its invalidation messages go out after this.
 pub fn transaction_ended(committed: bool) {
     lock::transaction_ended();
+    batch::end_batch();
     if !committed {
         decrypt_log::statement_ended();
     }
