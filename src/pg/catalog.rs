@@ -315,13 +315,12 @@ pub fn insert_keyring(
     name: &str,
     kms_endpoint: Option<&str>,
     kms_key: &str,
-    kms_search_key: Option<&str>,
 ) -> Result<(), PgError> {
     let uuid = pgrx::datum::Uuid::from_bytes(uuid);
     run(
-        "INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, kms_search_key, is_default)
-         VALUES ($1, $2, $3, $4, $5, $6, NOT EXISTS (SELECT FROM pgseal.keyring))",
-        &[id.into(), uuid.into(), name.into(), kms_endpoint.into(), kms_key.into(), kms_search_key.into()],
+        "INSERT INTO pgseal.keyring (id, uuid, name, kms_endpoint, kms_key, is_default)
+         VALUES ($1, $2, $3, $4, $5, NOT EXISTS (SELECT FROM pgseal.keyring))",
+        &[id.into(), uuid.into(), name.into(), kms_endpoint.into(), kms_key.into()],
     )
 }
 

@@ -81,7 +81,11 @@ fn create(call: Call, wanted: Option<i32>, search_key: Option<String>) -> Return
     };
     let data = new_key(Purpose::Data, &kms_key)?;
     let index = new_key(Purpose::Index, search_key.as_ref().unwrap_or(&kms_key))?;
-    catalog::insert_keyring(id, uuid, &name, endpoint.as_deref(), &kms_key, search_key.as_deref())?;
+    catalog::insert_keyring(id, uuid, &name, endpoint.as_deref(), &kms_key)?;
+    // Databases that have not been updated to 0.3.0 have no place for it.
+    if search_key.is_some() {
+        catalog::set_search_key(id, search_key.as_deref())?;
+    }
     catalog::insert_data_key(id, &data)?;
     catalog::insert_index_key(id, &index, &policy)?;
     catalog::insert_all_privileges(id, xact::outer_role())?;

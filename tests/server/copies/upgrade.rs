@@ -254,7 +254,7 @@ fn default_privileges_give_nothing_to_an_update() {
 /// What a database's administrator may have changed in 0.2.0, each way that ends elsewhere.
 const ADMINISTRATION: &str = "GRANT EXECUTE ON FUNCTION pgseal.rotate_key(text) TO app WITH GRANT OPTION;
     SET ROLE app; GRANT EXECUTE ON FUNCTION pgseal.rotate_key(text) TO other; RESET ROLE;
-    GRANT EXECUTE ON FUNCTION pgseal.retire_key(text, int4), pgseal.create_keyring(text, text[], text, text), pgseal.check_kms(text) TO app;
+    GRANT EXECUTE ON FUNCTION pgseal.retire_key(text, int4), pgseal.create_keyring, pgseal.check_kms(text) TO app;
     GRANT EXECUTE ON FUNCTION pgseal.flush_keys() TO PUBLIC;
     REVOKE EXECUTE ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) FROM PUBLIC;
     GRANT EXECUTE ON PROCEDURE pgseal.encrypt_column(regclass, name, text, int4, boolean, text[]) TO app;
