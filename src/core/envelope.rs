@@ -117,6 +117,9 @@ pub struct Options<'a> {
     pub compared: bool,
 }
 
+/// Nonce, additional data and tag.
+type Beside<'a> = ([u8; NONCE_BYTES], Vec<u8>, &'a [u8; TAG_BYTES]);
+
 /// A value whose structure has been checked, but not its tag.
 #[derive(Clone, Copy)]
 pub struct Envelope<'a> {
@@ -237,8 +240,8 @@ impl<'a> Envelope<'a> {
         Ok(key.aead.open(&nonce, &aad, self.body(), tag, out)?)
     }
 
-    /// Nonce, additional data and tag; `parse` has checked that all are there.
-    fn beside(&self, keyring: &Uuid) -> Result<([u8; NONCE_BYTES], Vec<u8>, &'a [u8; TAG_BYTES]), OpenError> {
+    /// What is needed beside the ciphertext; `parse` has checked that all is there.
+    fn beside(&self, keyring: &Uuid) -> Result<Beside<'a>, OpenError> {
         let (front, sealed) = self.bytes.split_at(self.sealed_start());
         let (Some(nonce), Some(tag)) = (sealed.first_chunk(), sealed.last_chunk()) else {
             return Err(OpenError::Authentication);
@@ -366,9 +369,10 @@ fn seal_tagged(
     }
     out[body - COMPACT_NONCE_BYTES..body].copy_from_slice(&nonce);
     let (nonce, inside) = (expand_nonce(&nonce), &mut out[body..]);
-    let sealed = match options.compared {
-        true => key.filter.seal(&nonce, &aad, inside),
-        false => key.aead.seal(&nonce, &aad, inside),
+    let sealed = if options.compared {
+        key.filter.seal(&nonce, &aad, inside)
+    } else {
+        key.aead.seal(&nonce, &aad, inside)
     };
     let tag = sealed.map_err(|_| SealError::TooLarge)?;
     out.extend_from_slice(&tag);
