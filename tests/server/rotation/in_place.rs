@@ -65,7 +65,7 @@ fn rows_keep_their_versions_tokens_and_places() {
     client.run("SELECT pgseal.rotate_key('k')");
     let places = "SELECT format('%s %s %s', id, ctid, xmin) FROM docs WHERE id <= 500 ORDER BY id";
     let size = "SELECT pg_relation_size('docs') + pg_indexes_size('docs')";
-    let tokens = "SELECT encode(substr(pgseal.encrypted_jsonb_send(m), 11, 14), 'hex') FROM docs ORDER BY id";
+    let tokens = "SELECT encode(substr(pgseal.encrypted_jsonb_send(m), 11, 38), 'hex') FROM docs ORDER BY id";
     let before = (client.column::<String>(places), client.one::<i64>(size), client.column::<String>(tokens));
     let said = start(&mut client, CALL).join().unwrap();
     assert!(said.contains("520 rows of docs.m re-encrypted"), "{said}");
@@ -183,8 +183,8 @@ fn only_the_owner_with_encrypt_may() {
 #[test]
 fn old_bytes_leave_the_file_also_where_rows_were_removed() {
     let mut client = database(300);
-    // The nonce and the first bytes of the ciphertext, after the header and the token.
-    let old: Vec<Vec<u8>> = client.column("SELECT substr(pgseal.encrypted_jsonb_send(m), 25, 24) FROM docs");
+    // The nonce and the first bytes of the ciphertext, after the header, the token and its tag.
+    let old: Vec<Vec<u8>> = client.column("SELECT substr(pgseal.encrypted_jsonb_send(m), 49, 24) FROM docs");
     client.run("DELETE FROM docs WHERE id % 7 = 0");
     client.run("VACUUM docs");
     client.run("UPDATE docs SET id = id WHERE id % 5 = 0");

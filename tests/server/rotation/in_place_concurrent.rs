@@ -204,7 +204,7 @@ fn free_space_of_pages_without_old_rows_is_emptied_too() {
     let cluster = Cluster::with_pgseal(&[]);
     let mut client = cluster.connect("postgres");
     set_up(&mut client, 300);
-    let old: Vec<Vec<u8>> = client.column("SELECT substr(pgseal.encrypted_jsonb_send(m), 25, 24) FROM docs");
+    let old: Vec<Vec<u8>> = client.column("SELECT substr(pgseal.encrypted_jsonb_send(m), 49, 24) FROM docs");
     // The last row keeps the file from being cut short.
     client.run("DELETE FROM docs WHERE id < 300");
     client.run("VACUUM docs");

@@ -265,7 +265,7 @@ fn a_deadlock_with_another_transaction_ends_a_batch_only() {
 fn tokens_stay_and_current_data_keys_are_left_without_index() {
     let mut client = database(50);
     let versions = "SELECT format('%s %s %s', key_version, index_key_version, number_of_values) FROM pgseal.key_usage('docs', 'm')";
-    let tokens = "SELECT encode(substr(pgseal.encrypted_jsonb_send(m), 11, 14), 'hex') FROM docs ORDER BY id";
+    let tokens = "SELECT encode(substr(pgseal.encrypted_jsonb_send(m), 11, 38), 'hex') FROM docs ORDER BY id";
     let before: Vec<String> = client.column(tokens);
     client.run("SELECT pgseal.rotate_index_key('k')");
     client.run("CALL pgseal.reencrypt('docs', 'm', index => false)");
