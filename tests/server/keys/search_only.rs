@@ -77,7 +77,7 @@ fn a_standby_with_the_search_key_alone_filters_and_counts() {
     let bao = OpenBao::start();
     let primary = primary(&bao);
     let mut client = primary.connect("postgres");
-    client.run("CREATE EXTENSION pgseal CASCADE; SET pgseal.tokens = decide");
+    client.run("CREATE EXTENSION pgseal CASCADE");
     client.run("SELECT pgseal.create_keyring('k', ARRAY['$.name', '$'], kms_key => 'data', kms_search_key => 'search')");
     fill(&mut client);
 
@@ -111,7 +111,7 @@ fn a_session_with_a_token_for_the_search_key_searches_only() {
     let bao = OpenBao::start();
     let server = primary(&bao);
     let mut client = server.connect("postgres");
-    client.run("CREATE EXTENSION pgseal CASCADE; SET pgseal.tokens = decide");
+    client.run("CREATE EXTENSION pgseal CASCADE");
     client.run("SELECT pgseal.create_keyring('k', ARRAY['$.name', '$'], kms_key => 'data')");
     fill(&mut client);
     let mut other = server.connect("postgres");
