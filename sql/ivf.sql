@@ -121,16 +121,22 @@ $$;
 COMMENT ON FUNCTION pgseal.sealed_indexes_of(regclass[], name) IS 'internal: sealed indexes on a column of these tables';
 
 -- Commits, so that vacuum waits for no more than a batch: all that it names is qualified.
-CREATE PROCEDURE pgseal.reencrypt_index(target_index regclass)
+CREATE PROCEDURE pgseal.reencrypt_index(target_index regclass, pace text DEFAULT 'gentle')
     LANGUAGE plpgsql AS $$
 DECLARE
+    gentle pg_catalog.bool := pgseal.is_gentle(pace);
+    pages pg_catalog.int8 := CASE WHEN gentle THEN 1 ELSE 64 END;
     next pg_catalog.int8 := 1;
+    began pg_catalog.timestamptz;
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt_index');
     PERFORM pgseal.require_rows_here(i.indrelid::pg_catalog.regclass) FROM pg_catalog.pg_index i WHERE i.indexrelid OPERATOR(pg_catalog.=) target_index;
-    WHILE next IS NOT NULL LOOP
-        next := pgseal.renew_index_pages(target_index, next, 64);
+    LOOP
+        began := pg_catalog.clock_timestamp();
+        next := pgseal.renew_index_pages(target_index, next, least(pages, 64)::pg_catalog.int4);
         COMMIT;
+        EXIT WHEN next IS NULL;
+        CALL pgseal.keep_pace(false, gentle, began, began, pages);
     END LOOP;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_index(regclass) IS 'seals the pages of an index anew under the active data key, and sorts in the rows that were put aside while no key was to be had; commits after every batch';
+COMMENT ON PROCEDURE pgseal.reencrypt_index(regclass, text) IS 'seals the pages of an index anew under the active data key, and sorts in the rows that were put aside while no key was to be had; commits after every batch';

@@ -3,7 +3,7 @@
 -- Nothing that a schema in the path holds has a say in what this script does.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
--- Functions whose result has other columns now go, and are made anew below. What was granted and revoked since 0.2.0 comes back at the end.
+-- Functions whose result or parameters are other ones now go, and are made anew below. What was granted and revoked since 0.2.0 comes back at the end.
 DO $$
 DECLARE
     changed regprocedure;
@@ -12,7 +12,8 @@ BEGIN
     FOREACH changed IN ARRAY ARRAY['pgseal.searchable_values(@extschema@.encrypted_jsonb)', 'pgseal.column_keys(regclass, text)',
         'pgseal.rewrite_pages(regclass, int2, int8, int8, boolean)', 'pgseal.rewrite_pages_of(regclass, name, int8, int8, boolean)',
         'pgseal.create_keyring(text, text[], text, text)', 'pgseal.kms_problem(text)', 'pgseal.check_pages(regclass, int8, int8, text)',
-        'pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean)', 'pgseal.check_value(@extschema@.encrypted_text, text, boolean)']::regprocedure[]
+        'pgseal.check_value(@extschema@.encrypted_jsonb, text, boolean)', 'pgseal.check_value(@extschema@.encrypted_text, text, boolean)',
+        'pgseal.reencrypt(regclass, name, int4, float8, boolean, text)']::regprocedure[]
     LOOP
         changes := changes || (
             WITH present AS (
@@ -27,17 +28,19 @@ BEGIN
                   FROM pg_proc p JOIN pg_default_acl d ON d.defaclrole = p.proowner AND d.defaclobjtype = 'f' AND d.defaclnamespace IN (0, p.pronamespace)
                  CROSS JOIN LATERAL aclexplode(d.defaclacl) a WHERE p.oid = changed
             )
-            SELECT concat(string_agg(format('REVOKE EXECUTE ON FUNCTION %s FROM %s;', changed, r.grantee), '') FILTER (WHERE NOT r.is_granted),
-                          string_agg(format('GRANT EXECUTE ON FUNCTION %s TO %s;', changed, r.grantee), '') FILTER (WHERE r.is_granted))
+            SELECT concat(string_agg(format('REVOKE EXECUTE ON ROUTINE %s FROM %s;', changed, r.grantee), '') FILTER (WHERE NOT r.is_granted),
+                          string_agg(format('GRANT EXECUTE ON ROUTINE %s TO %s;', changed, r.grantee), '') FILTER (WHERE r.is_granted))
               FROM (SELECT d.is_granted, CASE d.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(d.grantee)) END
                              || CASE WHEN d.is_granted AND d.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
                       FROM (SELECT true, p.* FROM present p EXCEPT SELECT true, f.* FROM at_first f
                             UNION ALL
                             (SELECT false, f.grantee, false FROM at_first f EXCEPT SELECT false, p.grantee, false FROM present p)) d (is_granted, grantee, is_grantable)
                    ) r (is_granted, grantee));
-        EXECUTE format('DROP FUNCTION %s', changed);
+        EXECUTE format('DROP ROUTINE %s', changed);
     END LOOP;
+    -- These have a parameter more.
     changes := replace(changes, 'pgseal.create_keyring(text,text[],text,text)', 'pgseal.create_keyring(text,text[],text,text,text)');
+    changes := replace(changes, 'double precision,boolean,text)', 'double precision,boolean,text,text)');
     PERFORM set_config('pgseal_update.changes', changes, true);
 END $$;
 
@@ -619,6 +622,25 @@ CREATE OR REPLACE VIEW pgseal.rotation_worker AS
      -- NULL where the reader may not see what the other session runs.
      WHERE (a.query_start = w.call_started AND a.state = 'active') IS NOT FALSE;
 
+-- Whoever naps holds a lock that nobody wants and that stands for the reason: others see it in pg_locks, without a write.
+CREATE FUNCTION pgseal.nap(reason text, seconds float8) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_nap' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.nap(text, float8) IS 'internal: sleeps, and says why in rotation_progress';
+CREATE FUNCTION pgseal.reason_of_nap(lock_class int4, lock_number int4) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reason_of_nap' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.reason_of_nap(int4, int4) IS 'internal: why whoever holds this lock of pg_locks naps; NULL for another lock';
+
+CREATE FUNCTION pgseal.rotation_waits(pids int4[]) RETURNS text
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT string_agg(DISTINCT w.reason, '; ')
+      FROM pg_locks l
+     CROSS JOIN LATERAL (SELECT CASE WHEN NOT l.granted THEN concat_ws(' of ', 'lock', nullif(array_to_string(pg_blocking_pids(l.pid), ', '), ''))
+                                     WHEN l.locktype = 'advisory' AND l.classid = 0 THEN pgseal.reason_of_nap(l.objsubid, l.objid::int8::int4) END) w (reason)
+     WHERE l.pid = ANY (pids);
+END;
+COMMENT ON FUNCTION pgseal.rotation_waits(int4[]) IS 'internal: what these sessions wait for';
+
 CREATE OR REPLACE VIEW pgseal.rotation_progress WITH (security_barrier) AS
     SELECT r.relation::regclass AS table_name, a.attname AS column_name,
            CASE WHEN r.stuck THEN 'stuck' WHEN r.finished IS NOT NULL THEN 'finished'
@@ -628,7 +650,8 @@ CREATE OR REPLACE VIEW pgseal.rotation_progress WITH (security_barrier) AS
            CASE WHEN r.finished IS NULL THEN
                pg_catalog.make_interval(secs => ((p.pages - p.pages_done) * s.seconds / nullif(p.pages_done - r.pages_then, 0))::float8)
            END AS remaining,
-           r.started, p.updated, r.finished, CASE WHEN r.finished IS NULL THEN w.pids END AS pids
+           r.started, p.updated, r.finished, CASE WHEN r.finished IS NULL THEN w.pids END AS pids,
+           CASE WHEN r.finished IS NULL THEN pgseal.rotation_waits(w.pids) END AS waits_for
       FROM pgseal.rotation r
       JOIN pg_catalog.pg_attribute a ON a.attrelid = r.relation AND a.attnum = r.attnum AND NOT a.attisdropped
      CROSS JOIN LATERAL (
@@ -641,6 +664,8 @@ CREATE OR REPLACE VIEW pgseal.rotation_progress WITH (security_barrier) AS
      CROSS JOIN LATERAL (SELECT pg_catalog.array_agg(w.pid) AS pids FROM pgseal.rotation_worker w
                           WHERE w.relation = r.relation AND w.attnum = r.attnum) w
      WHERE pg_catalog.has_any_column_privilege(r.relation, 'SELECT, UPDATE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON COLUMN pgseal.rotation_progress.waits_for
+    IS 'what they wait for now: pace (others work), max_rate, replica lag, checkpoint, older transactions or snapshots, a page in use, a lock of sessions';
 
 -- These run as the owner of the tables above; the role that counts is the one that called reencrypt.
 CREATE FUNCTION pgseal.runs_for_an_owner() RETURNS boolean
@@ -732,6 +757,45 @@ BEGIN
         coalesce(date_trunc('second', progress.remaining)::text, 'unknown time');
 END $$;
 COMMENT ON FUNCTION pgseal.report_rotation(regclass, name) IS 'internal: a NOTICE that says how far reencrypt is';
+
+CREATE FUNCTION pgseal.processors() RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_processors' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.processors() IS 'internal: how many processors the server may use';
+
+CREATE FUNCTION pgseal.share_of_others() RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_share_of_others' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.share_of_others() IS 'internal: the share of all processors that other processes of the machine use';
+
+-- 1 where as many other sessions work as there are processors, or where other processes use all of them: sessions with short
+-- queries are mostly idle when one looks, or wait for a processor before they are active. What the caller writes is no less to
+-- others than its time: where a standby is behind, or where it would bring a checkpoint before its time, that counts as much.
+CREATE FUNCTION pgseal.rotation_load(OUT load float8, OUT reason text)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    some_lag CONSTANT int8 := 16777216;
+    written float8;
+    elapsed float8;
+BEGIN
+    load := (SELECT count(*) FROM pg_stat_get_activity(NULL) a
+              WHERE a.state = 'active' AND a.pid <> pg_backend_pid() AND coalesce(a.wait_event_type, 'LWLock') IN ('LWLock', 'IO'))::float8
+        / pgseal.processors();
+    load := greatest(load, pgseal.share_of_others());
+    reason := 'pace';
+    IF pgseal.rotation_lag() > some_lag THEN
+        load := greatest(load, 1);
+        reason := 'replica lag';
+    ELSIF load BETWEEN 0.1 AND 1 THEN
+        SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), c.redo_lsn) / pg_size_bytes(current_setting('max_wal_size'))
+                   * (1 + current_setting('checkpoint_completion_target')::float8),
+               extract(epoch FROM clock_timestamp() - c.checkpoint_time) / extract(epoch FROM current_setting('checkpoint_timeout')::interval)
+          INTO written, elapsed FROM pg_control_checkpoint() c;
+        IF written > greatest(0.5, elapsed) THEN
+            load := 1;
+            reason := 'checkpoint';
+        END IF;
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.rotation_load() IS 'internal: how much others do, and what makes a rotation wait for them';
 
 -- Why values of a column must not be rewritten where they are: something else is made from their bytes.
 CREATE OR REPLACE FUNCTION pgseal.in_place_problem(target_table regclass, target_column name) RETURNS text
@@ -1429,8 +1493,8 @@ END;
 COMMENT ON FUNCTION pgseal.other_sessions_on(regclass) IS 'internal: sessions with a lock on a table';
 
 -- Refuses what cannot be re-encrypted; is it to be done in place?
-CREATE FUNCTION pgseal.check_reencrypt(target_table regclass, target_column name, batch_size int4, max_rate float8, index boolean, rotation text)
-    RETURNS boolean
+CREATE FUNCTION pgseal.check_reencrypt(target_table regclass, target_column name, batch_size int4, max_rate float8, index boolean, rotation text,
+        pace text) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     leaf regclass;
@@ -1438,7 +1502,7 @@ DECLARE
     is_ours boolean;
 BEGIN
     PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_rows_here(target_table),
-        pgseal.require_owner(target_table, or_run_as_owner => true);
+        pgseal.require_owner(target_table, or_run_as_owner => true), pgseal.is_gentle(pace);
     IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
         RAISE EXCEPTION '% is not a table', target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
@@ -1473,7 +1537,7 @@ BEGIN
     END IF;
     RETURN rotation = 'in_place';
 END $$;
-COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text)
+COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text, text)
     IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';
 
 CREATE FUNCTION pgseal.rows_to_reencrypt(leaf regclass, target_column name, index boolean) RETURNS boolean
@@ -1504,8 +1568,8 @@ COMMENT ON FUNCTION pgseal.report_unreadable(regclass, name, boolean) IS 'intern
 
 -- The procedures run with their caller's search_path, because they commit, and because the table's triggers expect it. So all
 -- that they name, types and operators too, is qualified.
-CREATE OR REPLACE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
-        max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update')
+CREATE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
+        max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update', pace text DEFAULT 'gentle')
     LANGUAGE plpgsql AS $$
 DECLARE
     leaf pg_catalog.regclass;
@@ -1518,7 +1582,7 @@ DECLARE
     report_due pg_catalog.timestamptz := pgseal.next_notice();
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt');
-    in_place := pgseal.check_reencrypt(target_table, target_column, batch_size, max_rate, index, rotation);
+    in_place := pgseal.check_reencrypt(target_table, target_column, batch_size, max_rate, index, rotation, pace);
     -- A row costs so much less in place that the commit would cost more.
     batch_size := coalesce(batch_size, CASE WHEN in_place THEN 20000 ELSE 1000 END);
     leaves := pgseal.tables_of(target_table);
@@ -1526,11 +1590,12 @@ BEGIN
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     FOREACH leaf IN ARRAY leaves LOOP
-        CALL pgseal.reencrypt_leaf(leaf, target_column, batch_size, max_rate, index, in_place, total, total_in_place, due, report_due);
+        CALL pgseal.reencrypt_leaf(leaf, target_column, batch_size, max_rate, index, in_place, pgseal.is_gentle(pace), total, total_in_place,
+                                   due, report_due);
     END LOOP;
     -- Rows that are gone have left their codes in an index.
     FOREACH leaf IN ARRAY pgseal.sealed_indexes_of(leaves, target_column) LOOP
-        CALL pgseal.reencrypt_index(leaf);
+        CALL pgseal.reencrypt_index(leaf, pace);
     END LOOP;
     -- In place no token changes.
     PERFORM pgseal.report_searchable(target_table, target_column) WHERE NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total;
@@ -1540,17 +1605,22 @@ BEGIN
             total_in_place, total OPERATOR(pg_catalog.-) total_in_place;
     END IF;
 END $$;
+COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text, text)
+    IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false '
+        'tokens stay as they are; rotation in_place writes no new row versions where only the data key changes; pace gentle gives way to other '
+        'sessions, full does not';
 
 -- Passes over one table, until one finds no old value. Whoever has read old bytes may write them back: a pass that finds none
 -- counts only if it began after their end.
 CREATE PROCEDURE pgseal.reencrypt_leaf(leaf regclass, target_column name, batch_size int4, max_rate float8, index boolean, in_place boolean,
-        INOUT total int8, INOUT total_in_place int8, INOUT due timestamptz, INOUT report_due timestamptz)
+        gentle boolean, INOUT total int8, INOUT total_in_place int8, INOUT due timestamptz, INOUT report_due timestamptz)
     LANGUAGE plpgsql AS $$
 DECLARE
     step pg_catalog.int8 := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
     -- UPDATE locks the rows of its batch, and writes them to every index.
-    step_by_update pg_catalog.int8 := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
-    goal pg_catalog.text;
+    most_by_update pg_catalog.int8 := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
+    pages pg_catalog.int8 := 1;
+    goal pg_catalog.text := pgseal.rotation_join(leaf, target_column, index, step);
     claim pg_catalog.record;
     has_waited boolean := false;
     by_update boolean := true;
@@ -1558,9 +1628,9 @@ DECLARE
     met_unreadable boolean := false;
     changed pg_catalog.int8;
     changed_in_place pg_catalog.int8;
+    began pg_catalog.timestamptz;
     notice_due pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    goal := pgseal.rotation_join(leaf, target_column, index, step);
     COMMIT AND CHAIN;
     IF in_place THEN
         CALL pgseal.wait_for_old_transactions();
@@ -1581,10 +1651,11 @@ BEGIN
             CALL pgseal.reencrypt_end_pass(leaf, target_column, index, claim.pass, claim.nothing_done, step);
         ELSE
             has_waited := false;
-            due := greatest(due, pg_catalog.clock_timestamp());
-            claim.end_page := least(claim.next_page OPERATOR(pg_catalog.+) CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
-            CALL pgseal.reencrypt_batch(leaf, target_column, index, in_place, claim.first_page, claim.next_page, claim.end_page,
-                                        by_update, careful, changed, changed_in_place, notice_due);
+            began := pg_catalog.clock_timestamp();
+            pages := least(CASE WHEN gentle THEN pages END, CASE WHEN by_update THEN most_by_update ELSE step END,
+                           claim.end_page OPERATOR(pg_catalog.-) claim.next_page);
+            CALL pgseal.reencrypt_batch(leaf, target_column, index, in_place, claim.first_page, claim.next_page,
+                                        pages, by_update, careful, changed, changed_in_place, notice_due);
             met_unreadable := met_unreadable OR careful;
             total := total OPERATOR(pg_catalog.+) changed;
             total_in_place := total_in_place OPERATOR(pg_catalog.+) changed_in_place;
@@ -1592,8 +1663,8 @@ BEGIN
                 report_due := pgseal.next_notice();
                 PERFORM pgseal.report_rotation(leaf, target_column);
             END IF;
-            due := due OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
-            CALL pgseal.keep_pace(in_place, due);
+            due := greatest(due, began) OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
+            CALL pgseal.keep_pace(in_place, gentle, began, due, pages);
         END IF;
     END LOOP;
     IF met_unreadable THEN
@@ -1601,7 +1672,7 @@ BEGIN
         COMMIT AND CHAIN;
     END IF;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, int8, int8, timestamptz, timestamptz)
+COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, boolean, int8, int8, timestamptz, timestamptz)
     IS 'internal: re-encrypts what one table stores';
 
 CREATE PROCEDURE pgseal.reencrypt_end_pass(leaf regclass, target_column name, index boolean, pass int4, nothing_done boolean, step int8)
@@ -1634,7 +1705,7 @@ BEGIN
             notice_due := pgseal.next_notice();
             RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %', sessions;
         END IF;
-        PERFORM pg_catalog.pg_sleep(0.02);
+        PERFORM pgseal.nap('older transactions', 0.02);
         COMMIT AND CHAIN;
     END LOOP;
 END $$;
@@ -1642,10 +1713,12 @@ COMMENT ON PROCEDURE pgseal.wait_for_old_transactions() IS 'internal: waits for 
 
 -- Some pages of a range: in place where that is asked for, and what is left by UPDATE. They are claimed again where they could
 -- not be done; careful then leaves out what cannot be read.
-CREATE PROCEDURE pgseal.reencrypt_batch(leaf regclass, target_column name, index boolean, in_place boolean, first_page int8, next_page int8, end_page int8,
-        INOUT by_update boolean, INOUT careful boolean, INOUT changed int8, INOUT changed_in_place int8, INOUT notice_due timestamptz)
+CREATE PROCEDURE pgseal.reencrypt_batch(leaf regclass, target_column name, index boolean, in_place boolean, first_page int8, next_page int8,
+        INOUT pages int8, INOUT by_update boolean, INOUT careful boolean, INOUT changed int8, INOUT changed_in_place int8, INOUT notice_due timestamptz)
     LANGUAGE plpgsql AS $$
 DECLARE
+    end_page CONSTANT pg_catalog.int8 := next_page OPERATOR(pg_catalog.+) pages;
+    few_pages CONSTANT pg_catalog.bool := by_update;
     done pg_catalog.record;
     refused pg_catalog.text;
 BEGIN
@@ -1667,6 +1740,14 @@ BEGIN
             notice_due := pgseal.next_notice();
             RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done.busy_page
                 USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.', pgseal.other_sessions_on(leaf));
+        END IF;
+        IF by_update AND NOT few_pages THEN
+            -- So many would be a long time by UPDATE.
+            changed := changed_in_place;
+            pages := 1;
+            PERFORM pgseal.rotation_advance(leaf, target_column, first_page, next_page, changed);
+            COMMIT AND CHAIN;
+            RETURN;
         END IF;
     END IF;
     BEGIN
@@ -1711,28 +1792,69 @@ BEGIN
         RAISE NOTICE 'waiting: %', refused;
     END IF;
     COMMIT AND CHAIN;
-    PERFORM pg_catalog.pg_sleep(0.02);
+    PERFORM pgseal.nap('older snapshots', 0.02);
     COMMIT AND CHAIN;
 END $$;
 COMMENT ON PROCEDURE pgseal.wait_for_snapshots(text, timestamptz) IS 'internal: gives sessions with older snapshots a moment';
 
--- Not faster than standbys replay what is written in place, nor than is wanted. A snapshot that sleeps would keep VACUUM from
--- removing what it still sees.
-CREATE PROCEDURE pgseal.keep_pace(in_place boolean, due timestamptz)
+CREATE FUNCTION pgseal.is_gentle(pace text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pace IS NULL OR pace NOT IN ('gentle', 'full') THEN
+        RAISE EXCEPTION 'pace must be gentle or full' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'gentle, the default, rests while other sessions work; full takes as much as it gets.';
+    END IF;
+    RETURN pace = 'gentle';
+END $$;
+COMMENT ON FUNCTION pgseal.is_gentle(text) IS 'internal: refuses what is no pace; is it gentle?';
+
+CREATE FUNCTION pgseal.waited_for_processor() RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_waited_for_processor' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.waited_for_processor() IS 'internal: for how many seconds since its last nap the caller was ready and others ran';
+
+-- Each slice of work is followed by a rest, which grows with the square of what others do to seven times the slice: an idle
+-- processor is used, and a run on a busy server ends in the end. HNSW inserts make a slice longer, hence the rest too; what
+-- else does, a lock that was waited for, is no reason to rest for more than a second.
+CREATE FUNCTION pgseal.rest_after(worked interval, INOUT pages int8, OUT seconds float8, OUT reason text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    most CONSTANT float8 := 7;
+    load float8;
+    took float8 := greatest(extract(epoch FROM worked) - pgseal.waited_for_processor(), 0.0001);
+BEGIN
+    SELECT l.load, l.reason INTO load, reason FROM pgseal.rotation_load() l;
+    seconds := least(took * most * least(1, load ^ 2), 1);
+    -- A reader waits for a slice at worst; a longer one costs fewer commits.
+    pages := greatest(1, pages * least(4, CASE WHEN load < 0.2 THEN 0.05 ELSE 0.01 END / took));
+END $$;
+COMMENT ON FUNCTION pgseal.rest_after(interval, int8) IS 'internal: how long to rest after some work on so many pages and why, and how many pages come next';
+
+-- Not faster than standbys replay what is written in place, than others leave room for, and than is wanted. A snapshot that
+-- sleeps would keep VACUUM from removing what it still sees.
+CREATE PROCEDURE pgseal.keep_pace(in_place boolean, gentle boolean, began timestamptz, due timestamptz, INOUT pages int8)
     LANGUAGE plpgsql AS $$
 DECLARE
     most_lag CONSTANT pg_catalog.int8 := 67108864;
+    worked pg_catalog.interval := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) began;
+    rest pg_catalog.record;
 BEGIN
     WHILE in_place AND pgseal.rotation_lag() OPERATOR(pg_catalog.>) most_lag LOOP
-        PERFORM pg_catalog.pg_sleep(0.05);
+        PERFORM pgseal.nap('replica lag', 0.05);
         COMMIT AND CHAIN;
     END LOOP;
+    IF gentle THEN
+        rest := pgseal.rest_after(worked, pages);
+        pages := rest.pages;
+        PERFORM pgseal.nap(rest.reason, rest.seconds);
+        COMMIT AND CHAIN;
+    END IF;
     WHILE NOT pgseal.is_past(due) LOOP
-        PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
+        PERFORM pgseal.nap('max_rate', least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
         COMMIT AND CHAIN;
     END LOOP;
 END $$;
-COMMENT ON PROCEDURE pgseal.keep_pace(boolean, timestamptz) IS 'internal: waits for standbys, and for the time that a batch is due';
+COMMENT ON PROCEDURE pgseal.keep_pace(boolean, boolean, timestamptz, timestamptz, int8)
+    IS 'internal: waits for standbys, for others, and for the time that a batch is due';
 
 -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
 CREATE FUNCTION pgseal.report_searchable(target_table regclass, target_column name) RETURNS void
@@ -4035,19 +4157,25 @@ $$;
 COMMENT ON FUNCTION pgseal.sealed_indexes_of(regclass[], name) IS 'internal: sealed indexes on a column of these tables';
 
 -- Commits, so that vacuum waits for no more than a batch: all that it names is qualified.
-CREATE PROCEDURE pgseal.reencrypt_index(target_index regclass)
+CREATE PROCEDURE pgseal.reencrypt_index(target_index regclass, pace text DEFAULT 'gentle')
     LANGUAGE plpgsql AS $$
 DECLARE
+    gentle pg_catalog.bool := pgseal.is_gentle(pace);
+    pages pg_catalog.int8 := CASE WHEN gentle THEN 1 ELSE 64 END;
     next pg_catalog.int8 := 1;
+    began pg_catalog.timestamptz;
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt_index');
     PERFORM pgseal.require_rows_here(i.indrelid::pg_catalog.regclass) FROM pg_catalog.pg_index i WHERE i.indexrelid OPERATOR(pg_catalog.=) target_index;
-    WHILE next IS NOT NULL LOOP
-        next := pgseal.renew_index_pages(target_index, next, 64);
+    LOOP
+        began := pg_catalog.clock_timestamp();
+        next := pgseal.renew_index_pages(target_index, next, least(pages, 64)::pg_catalog.int4);
         COMMIT;
+        EXIT WHEN next IS NULL;
+        CALL pgseal.keep_pace(false, gentle, began, began, pages);
     END LOOP;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_index(regclass) IS 'seals the pages of an index anew under the active data key, and sorts in the rows that were put aside while no key was to be had; commits after every batch';
+COMMENT ON PROCEDURE pgseal.reencrypt_index(regclass, text) IS 'seals the pages of an index anew under the active data key, and sorts in the rows that were put aside while no key was to be had; commits after every batch';
 
 -- PostgreSQL gives pg_write_all_data, and whoever default privileges name, rights on every table: these are written by pgseal's
 -- functions, which run as the owner, by a restore and by superusers.
@@ -4511,6 +4639,10 @@ BEGIN
             ('wait_for_old_transactions', 'reencrypt calls it'),
             ('wait_for_snapshots', 'reencrypt calls it'),
             ('keep_pace', 'reencrypt calls it'),
+            ('is_gentle', 'reencrypt calls it'),
+            ('rest_after', 'reencrypt calls it'),
+            ('waited_for_processor', 'reencrypt calls it'),
+            ('nap', 'reencrypt calls it; pg_sleep does as much'),
             ('report_searchable', 'reencrypt calls it'),
             ('rows_to_reencrypt', 'reencrypt calls it'),
             ('pages_of_rows', 'reencrypt calls it'),
@@ -4539,6 +4671,9 @@ BEGIN
             ('rotation_transactions', 'reencrypt calls it; pg_locks shows as much'),
             ('rotation_sessions', 'reencrypt calls it; pg_locks shows as much'),
             ('rotation_lag', 'reencrypt calls it'),
+            ('rotation_load', 'reencrypt calls it'),
+            ('rotation_waits', 'rotation_progress calls it; pg_locks shows as much'),
+            ('reason_of_nap', 'rotation_progress calls it'),
             ('report_rotation', 'reencrypt calls it'),
             ('protection_of', 'the event triggers of protect call it; reads the catalogs'),
             ('pattern_part', 'protection_of calls it'),

@@ -71,8 +71,8 @@ END;
 COMMENT ON FUNCTION pgseal.other_sessions_on(regclass) IS 'internal: sessions with a lock on a table';
 
 -- Refuses what cannot be re-encrypted; is it to be done in place?
-CREATE FUNCTION pgseal.check_reencrypt(target_table regclass, target_column name, batch_size int4, max_rate float8, index boolean, rotation text)
-    RETURNS boolean
+CREATE FUNCTION pgseal.check_reencrypt(target_table regclass, target_column name, batch_size int4, max_rate float8, index boolean, rotation text,
+        pace text) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     leaf regclass;
@@ -80,7 +80,7 @@ DECLARE
     is_ours boolean;
 BEGIN
     PERFORM pgseal.encrypted_column(target_table, target_column), pgseal.require_rows_here(target_table),
-        pgseal.require_owner(target_table, or_run_as_owner => true);
+        pgseal.require_owner(target_table, or_run_as_owner => true), pgseal.is_gentle(pace);
     IF (SELECT c.relkind NOT IN ('r', 'p') FROM pg_class c WHERE c.oid = target_table) THEN
         RAISE EXCEPTION '% is not a table', target_table
             USING ERRCODE = 'wrong_object_type', HINT = 'REFRESH a materialized view; re-encrypt the tables below a view.';
@@ -115,7 +115,7 @@ BEGIN
     END IF;
     RETURN rotation = 'in_place';
 END $$;
-COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text)
+COMMENT ON FUNCTION pgseal.check_reencrypt(regclass, name, int4, float8, boolean, text, text)
     IS 'internal: refuses what cannot be re-encrypted; is it to be done in place?';
 
 CREATE FUNCTION pgseal.rows_to_reencrypt(leaf regclass, target_column name, index boolean) RETURNS boolean
@@ -147,7 +147,7 @@ COMMENT ON FUNCTION pgseal.report_unreadable(regclass, name, boolean) IS 'intern
 -- The procedures run with their caller's search_path, because they commit, and because the table's triggers expect it. So all
 -- that they name, types and operators too, is qualified.
 CREATE PROCEDURE pgseal.reencrypt(target_table regclass, target_column name, batch_size int4 DEFAULT NULL,
-        max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update')
+        max_rate float8 DEFAULT NULL, index boolean DEFAULT true, rotation text DEFAULT 'update', pace text DEFAULT 'gentle')
     LANGUAGE plpgsql AS $$
 DECLARE
     leaf pg_catalog.regclass;
@@ -160,7 +160,7 @@ DECLARE
     report_due pg_catalog.timestamptz := pgseal.next_notice();
 BEGIN
     PERFORM pgseal.require_autocommit('pgseal.reencrypt');
-    in_place := pgseal.check_reencrypt(target_table, target_column, batch_size, max_rate, index, rotation);
+    in_place := pgseal.check_reencrypt(target_table, target_column, batch_size, max_rate, index, rotation, pace);
     -- A row costs so much less in place that the commit would cost more.
     batch_size := coalesce(batch_size, CASE WHEN in_place THEN 20000 ELSE 1000 END);
     leaves := pgseal.tables_of(target_table);
@@ -168,11 +168,12 @@ BEGIN
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     FOREACH leaf IN ARRAY leaves LOOP
-        CALL pgseal.reencrypt_leaf(leaf, target_column, batch_size, max_rate, index, in_place, total, total_in_place, due, report_due);
+        CALL pgseal.reencrypt_leaf(leaf, target_column, batch_size, max_rate, index, in_place, pgseal.is_gentle(pace), total, total_in_place,
+                                   due, report_due);
     END LOOP;
     -- Rows that are gone have left their codes in an index.
     FOREACH leaf IN ARRAY pgseal.sealed_indexes_of(leaves, target_column) LOOP
-        CALL pgseal.reencrypt_index(leaf);
+        CALL pgseal.reencrypt_index(leaf, pace);
     END LOOP;
     -- In place no token changes.
     PERFORM pgseal.report_searchable(target_table, target_column) WHERE NOT in_place OR total_in_place OPERATOR(pg_catalog.<) total;
@@ -182,20 +183,22 @@ BEGIN
             total_in_place, total OPERATOR(pg_catalog.-) total_in_place;
     END IF;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text)
+COMMENT ON PROCEDURE pgseal.reencrypt(regclass, name, int4, float8, boolean, text, text)
     IS 'encrypt the rows of a column anew under the active keys, in batches that are committed; at most max_rate rows a second; with index false '
-        'tokens stay as they are; rotation in_place writes no new row versions where only the data key changes';
+        'tokens stay as they are; rotation in_place writes no new row versions where only the data key changes; pace gentle gives way to other '
+        'sessions, full does not';
 
 -- Passes over one table, until one finds no old value. Whoever has read old bytes may write them back: a pass that finds none
 -- counts only if it began after their end.
 CREATE PROCEDURE pgseal.reencrypt_leaf(leaf regclass, target_column name, batch_size int4, max_rate float8, index boolean, in_place boolean,
-        INOUT total int8, INOUT total_in_place int8, INOUT due timestamptz, INOUT report_due timestamptz)
+        gentle boolean, INOUT total int8, INOUT total_in_place int8, INOUT due timestamptz, INOUT report_due timestamptz)
     LANGUAGE plpgsql AS $$
 DECLARE
     step pg_catalog.int8 := pgseal.pages_of_rows(leaf, least(batch_size, pg_catalog.ceil(max_rate)));
     -- UPDATE locks the rows of its batch, and writes them to every index.
-    step_by_update pg_catalog.int8 := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
-    goal pg_catalog.text;
+    most_by_update pg_catalog.int8 := CASE WHEN in_place THEN pgseal.pages_of_rows(leaf, least(batch_size, 1000, pg_catalog.ceil(max_rate))) ELSE step END;
+    pages pg_catalog.int8 := 1;
+    goal pg_catalog.text := pgseal.rotation_join(leaf, target_column, index, step);
     claim pg_catalog.record;
     has_waited boolean := false;
     by_update boolean := true;
@@ -203,9 +206,9 @@ DECLARE
     met_unreadable boolean := false;
     changed pg_catalog.int8;
     changed_in_place pg_catalog.int8;
+    began pg_catalog.timestamptz;
     notice_due pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 BEGIN
-    goal := pgseal.rotation_join(leaf, target_column, index, step);
     COMMIT AND CHAIN;
     IF in_place THEN
         CALL pgseal.wait_for_old_transactions();
@@ -226,10 +229,11 @@ BEGIN
             CALL pgseal.reencrypt_end_pass(leaf, target_column, index, claim.pass, claim.nothing_done, step);
         ELSE
             has_waited := false;
-            due := greatest(due, pg_catalog.clock_timestamp());
-            claim.end_page := least(claim.next_page OPERATOR(pg_catalog.+) CASE WHEN by_update THEN step_by_update ELSE step END, claim.end_page);
-            CALL pgseal.reencrypt_batch(leaf, target_column, index, in_place, claim.first_page, claim.next_page, claim.end_page,
-                                        by_update, careful, changed, changed_in_place, notice_due);
+            began := pg_catalog.clock_timestamp();
+            pages := least(CASE WHEN gentle THEN pages END, CASE WHEN by_update THEN most_by_update ELSE step END,
+                           claim.end_page OPERATOR(pg_catalog.-) claim.next_page);
+            CALL pgseal.reencrypt_batch(leaf, target_column, index, in_place, claim.first_page, claim.next_page,
+                                        pages, by_update, careful, changed, changed_in_place, notice_due);
             met_unreadable := met_unreadable OR careful;
             total := total OPERATOR(pg_catalog.+) changed;
             total_in_place := total_in_place OPERATOR(pg_catalog.+) changed_in_place;
@@ -237,8 +241,8 @@ BEGIN
                 report_due := pgseal.next_notice();
                 PERFORM pgseal.report_rotation(leaf, target_column);
             END IF;
-            due := due OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
-            CALL pgseal.keep_pace(in_place, due);
+            due := greatest(due, began) OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => changed OPERATOR(pg_catalog./) max_rate);
+            CALL pgseal.keep_pace(in_place, gentle, began, due, pages);
         END IF;
     END LOOP;
     IF met_unreadable THEN
@@ -246,7 +250,7 @@ BEGIN
         COMMIT AND CHAIN;
     END IF;
 END $$;
-COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, int8, int8, timestamptz, timestamptz)
+COMMENT ON PROCEDURE pgseal.reencrypt_leaf(regclass, name, int4, float8, boolean, boolean, boolean, int8, int8, timestamptz, timestamptz)
     IS 'internal: re-encrypts what one table stores';
 
 CREATE PROCEDURE pgseal.reencrypt_end_pass(leaf regclass, target_column name, index boolean, pass int4, nothing_done boolean, step int8)
@@ -279,7 +283,7 @@ BEGIN
             notice_due := pgseal.next_notice();
             RAISE NOTICE 'waiting for the end of transactions that may hold old values: sessions %', sessions;
         END IF;
-        PERFORM pg_catalog.pg_sleep(0.02);
+        PERFORM pgseal.nap('older transactions', 0.02);
         COMMIT AND CHAIN;
     END LOOP;
 END $$;
@@ -287,10 +291,12 @@ COMMENT ON PROCEDURE pgseal.wait_for_old_transactions() IS 'internal: waits for 
 
 -- Some pages of a range: in place where that is asked for, and what is left by UPDATE. They are claimed again where they could
 -- not be done; careful then leaves out what cannot be read.
-CREATE PROCEDURE pgseal.reencrypt_batch(leaf regclass, target_column name, index boolean, in_place boolean, first_page int8, next_page int8, end_page int8,
-        INOUT by_update boolean, INOUT careful boolean, INOUT changed int8, INOUT changed_in_place int8, INOUT notice_due timestamptz)
+CREATE PROCEDURE pgseal.reencrypt_batch(leaf regclass, target_column name, index boolean, in_place boolean, first_page int8, next_page int8,
+        INOUT pages int8, INOUT by_update boolean, INOUT careful boolean, INOUT changed int8, INOUT changed_in_place int8, INOUT notice_due timestamptz)
     LANGUAGE plpgsql AS $$
 DECLARE
+    end_page CONSTANT pg_catalog.int8 := next_page OPERATOR(pg_catalog.+) pages;
+    few_pages CONSTANT pg_catalog.bool := by_update;
     done pg_catalog.record;
     refused pg_catalog.text;
 BEGIN
@@ -312,6 +318,14 @@ BEGIN
             notice_due := pgseal.next_notice();
             RAISE NOTICE '%: page % is in use all the time, its rows go by UPDATE', leaf, done.busy_page
                 USING HINT = pg_catalog.format('Sessions with a lock on the table: %s.', pgseal.other_sessions_on(leaf));
+        END IF;
+        IF by_update AND NOT few_pages THEN
+            -- So many would be a long time by UPDATE.
+            changed := changed_in_place;
+            pages := 1;
+            PERFORM pgseal.rotation_advance(leaf, target_column, first_page, next_page, changed);
+            COMMIT AND CHAIN;
+            RETURN;
         END IF;
     END IF;
     BEGIN
@@ -356,28 +370,69 @@ BEGIN
         RAISE NOTICE 'waiting: %', refused;
     END IF;
     COMMIT AND CHAIN;
-    PERFORM pg_catalog.pg_sleep(0.02);
+    PERFORM pgseal.nap('older snapshots', 0.02);
     COMMIT AND CHAIN;
 END $$;
 COMMENT ON PROCEDURE pgseal.wait_for_snapshots(text, timestamptz) IS 'internal: gives sessions with older snapshots a moment';
 
--- Not faster than standbys replay what is written in place, nor than is wanted. A snapshot that sleeps would keep VACUUM from
--- removing what it still sees.
-CREATE PROCEDURE pgseal.keep_pace(in_place boolean, due timestamptz)
+CREATE FUNCTION pgseal.is_gentle(pace text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pace IS NULL OR pace NOT IN ('gentle', 'full') THEN
+        RAISE EXCEPTION 'pace must be gentle or full' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'gentle, the default, rests while other sessions work; full takes as much as it gets.';
+    END IF;
+    RETURN pace = 'gentle';
+END $$;
+COMMENT ON FUNCTION pgseal.is_gentle(text) IS 'internal: refuses what is no pace; is it gentle?';
+
+CREATE FUNCTION pgseal.waited_for_processor() RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_waited_for_processor' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.waited_for_processor() IS 'internal: for how many seconds since its last nap the caller was ready and others ran';
+
+-- Each slice of work is followed by a rest, which grows with the square of what others do to seven times the slice: an idle
+-- processor is used, and a run on a busy server ends in the end. HNSW inserts make a slice longer, hence the rest too; what
+-- else does, a lock that was waited for, is no reason to rest for more than a second.
+CREATE FUNCTION pgseal.rest_after(worked interval, INOUT pages int8, OUT seconds float8, OUT reason text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    most CONSTANT float8 := 7;
+    load float8;
+    took float8 := greatest(extract(epoch FROM worked) - pgseal.waited_for_processor(), 0.0001);
+BEGIN
+    SELECT l.load, l.reason INTO load, reason FROM pgseal.rotation_load() l;
+    seconds := least(took * most * least(1, load ^ 2), 1);
+    -- A reader waits for a slice at worst; a longer one costs fewer commits.
+    pages := greatest(1, pages * least(4, CASE WHEN load < 0.2 THEN 0.05 ELSE 0.01 END / took));
+END $$;
+COMMENT ON FUNCTION pgseal.rest_after(interval, int8) IS 'internal: how long to rest after some work on so many pages and why, and how many pages come next';
+
+-- Not faster than standbys replay what is written in place, than others leave room for, and than is wanted. A snapshot that
+-- sleeps would keep VACUUM from removing what it still sees.
+CREATE PROCEDURE pgseal.keep_pace(in_place boolean, gentle boolean, began timestamptz, due timestamptz, INOUT pages int8)
     LANGUAGE plpgsql AS $$
 DECLARE
     most_lag CONSTANT pg_catalog.int8 := 67108864;
+    worked pg_catalog.interval := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) began;
+    rest pg_catalog.record;
 BEGIN
     WHILE in_place AND pgseal.rotation_lag() OPERATOR(pg_catalog.>) most_lag LOOP
-        PERFORM pg_catalog.pg_sleep(0.05);
+        PERFORM pgseal.nap('replica lag', 0.05);
         COMMIT AND CHAIN;
     END LOOP;
+    IF gentle THEN
+        rest := pgseal.rest_after(worked, pages);
+        pages := rest.pages;
+        PERFORM pgseal.nap(rest.reason, rest.seconds);
+        COMMIT AND CHAIN;
+    END IF;
     WHILE NOT pgseal.is_past(due) LOOP
-        PERFORM pg_catalog.pg_sleep(least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
+        PERFORM pgseal.nap('max_rate', least(1, extract(epoch FROM due OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp())));
         COMMIT AND CHAIN;
     END LOOP;
 END $$;
-COMMENT ON PROCEDURE pgseal.keep_pace(boolean, timestamptz) IS 'internal: waits for standbys, and for the time that a batch is due';
+COMMENT ON PROCEDURE pgseal.keep_pace(boolean, boolean, timestamptz, timestamptz, int8)
+    IS 'internal: waits for standbys, for others, and for the time that a batch is due';
 
 -- What is already done does not fail for it: the role may not decrypt, or a value that was current cannot be read.
 CREATE FUNCTION pgseal.report_searchable(target_table regclass, target_column name) RETURNS void

@@ -46,6 +46,25 @@ CREATE VIEW pgseal.rotation_worker AS
      WHERE (a.query_start = w.call_started AND a.state = 'active') IS NOT FALSE;
 COMMENT ON VIEW pgseal.rotation_worker IS 'internal: sessions that run reencrypt now';
 
+-- Whoever naps holds a lock that nobody wants and that stands for the reason: others see it in pg_locks, without a write.
+CREATE FUNCTION pgseal.nap(reason text, seconds float8) RETURNS void
+    AS 'MODULE_PATHNAME', 'pgseal_nap' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.nap(text, float8) IS 'internal: sleeps, and says why in rotation_progress';
+CREATE FUNCTION pgseal.reason_of_nap(lock_class int4, lock_number int4) RETURNS text
+    AS 'MODULE_PATHNAME', 'pgseal_reason_of_nap' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.reason_of_nap(int4, int4) IS 'internal: why whoever holds this lock of pg_locks naps; NULL for another lock';
+
+CREATE FUNCTION pgseal.rotation_waits(pids int4[]) RETURNS text
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT string_agg(DISTINCT w.reason, '; ')
+      FROM pg_locks l
+     CROSS JOIN LATERAL (SELECT CASE WHEN NOT l.granted THEN concat_ws(' of ', 'lock', nullif(array_to_string(pg_blocking_pids(l.pid), ', '), ''))
+                                     WHEN l.locktype = 'advisory' AND l.classid = 0 THEN pgseal.reason_of_nap(l.objsubid, l.objid::int8::int4) END) w (reason)
+     WHERE l.pid = ANY (pids);
+END;
+COMMENT ON FUNCTION pgseal.rotation_waits(int4[]) IS 'internal: what these sessions wait for';
+
 CREATE VIEW pgseal.rotation_progress WITH (security_barrier) AS
     SELECT r.relation::regclass AS table_name, a.attname AS column_name,
            CASE WHEN r.stuck THEN 'stuck' WHEN r.finished IS NOT NULL THEN 'finished'
@@ -55,7 +74,8 @@ CREATE VIEW pgseal.rotation_progress WITH (security_barrier) AS
            CASE WHEN r.finished IS NULL THEN
                pg_catalog.make_interval(secs => ((p.pages - p.pages_done) * s.seconds / nullif(p.pages_done - r.pages_then, 0))::float8)
            END AS remaining,
-           r.started, p.updated, r.finished, CASE WHEN r.finished IS NULL THEN w.pids END AS pids
+           r.started, p.updated, r.finished, CASE WHEN r.finished IS NULL THEN w.pids END AS pids,
+           CASE WHEN r.finished IS NULL THEN pgseal.rotation_waits(w.pids) END AS waits_for
       FROM pgseal.rotation r
       JOIN pg_catalog.pg_attribute a ON a.attrelid = r.relation AND a.attnum = r.attnum AND NOT a.attisdropped
      CROSS JOIN LATERAL (
@@ -76,6 +96,8 @@ COMMENT ON COLUMN pgseal.rotation_progress.rows_done IS 'rows re-encrypted in al
 COMMENT ON COLUMN pgseal.rotation_progress.rows_per_second IS 'since the pass began, or since a worker joined';
 COMMENT ON COLUMN pgseal.rotation_progress.remaining IS 'of this pass, at the rate of its pages so far';
 COMMENT ON COLUMN pgseal.rotation_progress.pids IS 'sessions that work on it';
+COMMENT ON COLUMN pgseal.rotation_progress.waits_for
+    IS 'what they wait for now: pace (others work), max_rate, replica lag, checkpoint, older transactions or snapshots, a page in use, a lock of sessions';
 
 -- These run as the owner of the tables above; the role that counts is the one that called reencrypt.
 CREATE FUNCTION pgseal.runs_for_an_owner() RETURNS boolean
@@ -274,3 +296,42 @@ BEGIN
     RETURN lag;
 END $$;
 COMMENT ON FUNCTION pgseal.rotation_lag() IS 'internal: bytes of WAL that a standby has not replayed yet';
+
+CREATE FUNCTION pgseal.processors() RETURNS int4
+    AS 'MODULE_PATHNAME', 'pgseal_processors' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION pgseal.processors() IS 'internal: how many processors the server may use';
+
+CREATE FUNCTION pgseal.share_of_others() RETURNS float8
+    AS 'MODULE_PATHNAME', 'pgseal_share_of_others' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION pgseal.share_of_others() IS 'internal: the share of all processors that other processes of the machine use';
+
+-- 1 where as many other sessions work as there are processors, or where other processes use all of them: sessions with short
+-- queries are mostly idle when one looks, or wait for a processor before they are active. What the caller writes is no less to
+-- others than its time: where a standby is behind, or where it would bring a checkpoint before its time, that counts as much.
+CREATE FUNCTION pgseal.rotation_load(OUT load float8, OUT reason text)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    some_lag CONSTANT int8 := 16777216;
+    written float8;
+    elapsed float8;
+BEGIN
+    load := (SELECT count(*) FROM pg_stat_get_activity(NULL) a
+              WHERE a.state = 'active' AND a.pid <> pg_backend_pid() AND coalesce(a.wait_event_type, 'LWLock') IN ('LWLock', 'IO'))::float8
+        / pgseal.processors();
+    load := greatest(load, pgseal.share_of_others());
+    reason := 'pace';
+    IF pgseal.rotation_lag() > some_lag THEN
+        load := greatest(load, 1);
+        reason := 'replica lag';
+    ELSIF load BETWEEN 0.1 AND 1 THEN
+        SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), c.redo_lsn) / pg_size_bytes(current_setting('max_wal_size'))
+                   * (1 + current_setting('checkpoint_completion_target')::float8),
+               extract(epoch FROM clock_timestamp() - c.checkpoint_time) / extract(epoch FROM current_setting('checkpoint_timeout')::interval)
+          INTO written, elapsed FROM pg_control_checkpoint() c;
+        IF written > greatest(0.5, elapsed) THEN
+            load := 1;
+            reason := 'checkpoint';
+        END IF;
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgseal.rotation_load() IS 'internal: how much others do, and what makes a rotation wait for them';

@@ -7,7 +7,7 @@ use super::protect;
 use super::raw::call::sql_functions;
 use super::raw::subscript;
 use super::released;
-use super::rotation::{in_place, places, reencrypt, retire, verify};
+use super::rotation::{in_place, pace, places, reencrypt, retire, verify};
 use super::search::{between, filters, gin, lists, operators, rewrite, selectivity};
 use super::values::{casts, choice, equality, grouping, io, parts, reveal, vector};
 
@@ -210,6 +210,11 @@ sql_functions! {
     pgseal_key_tables_changed => manage::key_tables_changed;
 
     pgseal_rewrite_pages_record => in_place::rewrite_pages;
+    pgseal_nap => pace::nap;
+    pgseal_reason_of_nap => pace::reason_of_nap;
+    pgseal_processors => pace::processors;
+    pgseal_waited_for_processor => pace::waited_for_processor;
+    pgseal_share_of_others => pace::share_of_others;
     pgseal_reseal => reencrypt::reseal;
     pgseal_reseal_problem => reencrypt::reseal_problem;
     pgseal_is_current => reencrypt::is_current;

@@ -5,10 +5,15 @@ All tables hold the same documents.  How much an HNSW index costs an UPDATE depe
 two such tables: with those of the documents, which resemble each other, and with random ones.
 """
 
+import contextlib
+import json
 import os
+import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 from bench import Bench, machine, say, timed
@@ -28,13 +33,26 @@ TABLES = {
     "random": (SEALED, RANDOM, ["gin (metadata)", HNSW]),
 }
 
+CLIENTS = 8
+# What they ask, and how many times as long as without rotation their p99 may take at a gentle pace.
+SCRIPTS = {
+    "read": "\\set id random(1, {rows})\nSELECT pgseal.decrypt(metadata) FROM hnsw WHERE id = :id;\n",
+    "search": "SELECT pgseal.decrypt(metadata) FROM hnsw WHERE metadata @> '{filter}' ORDER BY embedding <=> '{target}' LIMIT 10;\n",
+}
+TARGETS = {"in_place": 1.2, "update": 1.5}
+
 KINDS = {"read": "one row by its id, decrypted", "search": "metadata @> one patient, the 10 nearest, decrypted"}
 
 
+def reencrypt(table, how, pace):
+    return f"CALL pgseal.reencrypt('{table}', 'metadata', rotation => '{how}', pace => '{pace}')"
+
+
 class Rotation(Bench):
-    def load(self):
+    def load(self, tables):
         self.prepare_staging()
-        for table, (column, embedding, indexes) in TABLES.items():
+        for table in tables:
+            column, embedding, indexes = TABLES[table]
             say(f"loading: {table}")
             self.run(f"CREATE TABLE {table} (id int PRIMARY KEY, embedding vector(384), metadata {column})")
             self.run(f"INSERT INTO {table} SELECT id, {embedding}, metadata FROM staging")
@@ -48,12 +66,12 @@ class Rotation(Bench):
     def size(self, table):
         return self.run("SELECT pg_table_size(%s), pg_indexes_size(%s)", table, table).fetchone()
 
-    def rotate(self, table, how, rest=""):
+    def rotate(self, table, how, pace="full"):
         """Rows a second, and how the sizes of table and indexes changed."""
         self.run("SELECT pgseal.rotate_key('bench')")
         self.run("CHECKPOINT")
         before = self.size(table)
-        seconds = timed(lambda: self.run(f"CALL pgseal.reencrypt('{table}', 'metadata', rotation => '{how}'{rest})"))
+        seconds = timed(lambda: self.run(reencrypt(table, how, pace)))
         return self.rows / seconds, self.growth(before, table)
 
     def growth(self, before, table):
@@ -114,7 +132,7 @@ def reads(bench, kind, seconds, meanwhile):
 
 def rotate_in_place(bench):
     bench.run("SELECT pgseal.rotate_key('bench')")
-    bench.run("CALL pgseal.reencrypt('hnsw', 'metadata', rotation => 'in_place')")
+    bench.run(reencrypt("hnsw", "in_place", "full"))
 
 
 # What another busy session costs on this machine, whatever it does, is no cost of rotation.
@@ -144,6 +162,13 @@ def report_rates(bench, rounds):
     for table in in_place:
         ratio = in_place[table][0] / by_update[table][0]
         say(f"in place / by UPDATE, {table}: {ratio:.0f}, target 300: {'met' if ratio >= 300 else 'missed'}")
+
+
+def report_idle(bench):
+    """What a gentle pace costs where nobody else works."""
+    for table, how in (("hnsw", "in_place"), ("fast", "update")):
+        gentle, full = (bench.rotate(table, how, pace)[0] for pace in ("gentle", "full"))
+        say(f"{f'{how}, gentle / full, nobody else works':48}{gentle:>10,.0f} / {full:,.0f} rows/s, {gentle / full:.2f}")
 
 
 def report_migration(bench):
@@ -183,18 +208,104 @@ def report_reads(bench, rounds):
         say(f"  target 1.5 times: {'met' if ratio <= 1.5 else 'missed'}")
 
 
+class Rotating(threading.Thread):
+    """Rotates again and again until told to stop; counts rows."""
+
+    def __init__(self, bench, how, pace):
+        super().__init__()
+        self.bench, self.call, self.rows = bench, reencrypt("hnsw", how, pace), 0
+        self.db = psycopg.connect("", autocommit=True)
+        self.stopped = False
+
+    def run(self):
+        self.db.execute("SET client_min_messages = error")
+        with contextlib.suppress(psycopg.errors.QueryCanceled):
+            while not self.stopped:
+                self.db.execute("SELECT pgseal.rotate_key('bench')")
+                self.db.execute(self.call)
+                self.rows += self.bench.rows
+
+    def stop(self):
+        self.stopped = True
+        self.db.cancel()
+        self.join()
+        self.db.close()
+        self.rows += self.bench.run("SELECT coalesce(sum(rows_done), 0)::int FROM pgseal.rotation_progress WHERE state = 'interrupted'").fetchone()[0]
+
+
+def scripts(bench, kind, folder):
+    """For pgbench, whose variables are numbers: a script for each patient."""
+    for number, name in enumerate(bench.patients[:20] if kind == "search" else [""]):
+        patient = json.dumps({"patient_name": name}).replace("'", "''")
+        script = Path(folder, f"script{number}")
+        script.write_text(SCRIPTS[kind].format(rows=bench.rows, filter=patient, target=bench.target))
+        yield f"--file={script}"
+
+
+def many_reads(bench, kind, seconds):
+    """Times of what many clients ask all the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["pgbench", "-n", "-M", "prepared", "-c", f"{CLIENTS}", "-j", "2", "-T", f"{seconds}", *scripts(bench, kind, folder)]
+        command += ["--log", f"--log-prefix={folder}/log"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lines = (line for log in Path(folder).glob("log*") for line in log.read_text().splitlines())
+        return [int(line.split()[2]) / 1e6 for line in lines]
+
+
+def reads_beside(bench, kind, seconds, how):
+    """The same while a rotation goes on, and how many rows that renewed."""
+    if how is None:
+        return many_reads(bench, kind, seconds), 0
+    rotating = Rotating(bench, *how)
+    rotating.start()
+    times = many_reads(bench, kind, seconds)
+    rotating.stop()
+    # What is left of the run, and of the row versions that it made, is nothing to what is measured next.
+    bench.run(reencrypt("hnsw", "in_place", "full"))
+    bench.run("VACUUM hnsw")
+    return times, rotating.rows
+
+
+def report_pace(bench, rounds):
+    """What eight clients notice of a rotation, at either pace."""
+    beside = [None, *((how, pace) for how in TARGETS for pace in ("gentle", "full"))]
+    for kind in SCRIPTS:
+        times, rows, seconds = {how: [] for how in beside}, dict.fromkeys(beside, 0), 8
+        for _ in range(rounds):
+            for how in beside:
+                taken, renewed = reads_beside(bench, kind, seconds, how)
+                times[how] += taken
+                rows[how] += renewed
+        say(f"\n{KINDS[kind]}; {CLIENTS} clients all the time; meanwhile:")
+        alone = [percentile(times[None], share) for share in (0.5, 0.99)]
+        for how, taken in times.items():
+            p50, p99 = (percentile(taken, share) for share in (0.5, 0.99))
+            name = "no rotation" if how is None else ", ".join(how)
+            target = TARGETS[how[0]] if how and how[1] == "gentle" else None
+            verdict = f", target {target}: {'met' if p99 <= target * alone[1] else 'missed'}" if target else ""
+            say(f"  {name:20} median {1e3 * p50:.2f} ms ({p50 / alone[0]:.2f}), p99 {1e3 * p99:.2f} ms ({p99 / alone[1]:.2f})"
+                f"   {rows[how] / rounds / seconds:>8,.0f} rows/s{verdict}")
+
+
 def main():
     rows, rounds = int(sys.argv[1]), int(sys.argv[2])
     bench = Rotation(rows, rounds)
     bench.run("SET client_min_messages = error")
-    bench.load()
+    only_pace = sys.argv[3:] == ["pace"]
+    bench.load(["fast", "hnsw"] if only_pace else TABLES)
     say(f"\n{machine(bench.db)}, load {os.getloadavg()[0]:.1f}")
     say(f"{rows} documents with vector(384), best of {rounds} in place\n")
+    if only_pace:
+        report_idle(bench)
+        report_pace(bench, rounds)
+        return
     report_rates(bench, rounds)
+    report_idle(bench)
     say("")
     report_migration(bench)
-    bench.run("CALL pgseal.reencrypt('hnsw', 'metadata', rotation => 'in_place')")
+    bench.run(reencrypt("hnsw", "in_place", "full"))
     report_reads(bench, rounds)
+    report_pace(bench, rounds)
 
 
 if __name__ == "__main__":

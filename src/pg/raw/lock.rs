@@ -21,6 +21,8 @@ pub enum Acquired {
 /// Locks of no data key: what one session at a time does, and the lock of all data keys.
 const RETIRING: (i32, u16) = (0, 0);
 const ALL: (i32, u16) = (0, 1);
+/// Locks that nobody waits for: whoever naps holds one, and its number says why.
+const FIRST_MARK: u16 = 2;
 /// A transaction that writes with more data keys than this takes the lock of all: the server has room for so many only.
 const SINGLE_LOCKS: u32 = 32;
 
@@ -57,6 +59,21 @@ pub fn retire_alone() -> bool {
     lock(RETIRING, pg_sys::ExclusiveLock, true) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
+/// Does something while pg_locks shows this mark to others.
+pub fn while_marked(number: u16, work: impl FnOnce()) {
+    let mark = (0, FIRST_MARK + number);
+    acquire(mark, pg_sys::ShareLock);
+    work();
+    // SAFETY: taken above; an error in between ends the transaction, and with it the lock.
+    unsafe { pg_sys::LockRelease(&tag(mark), pg_sys::ShareLock as i32, false) };
+}
+
+/// The mark that an advisory lock without a keyring is, as pg_locks names it.
+pub fn mark_of(class: i32, number: i32) -> Option<u16> {
+    let number = u16::try_from(number).ok().filter(|_| class == i32::from(LOCK_CLASS))?;
+    number.checked_sub(FIRST_MARK)
+}
+
 fn acquire(what: (i32, u16), mode: u32) -> Acquired {
     match lock(what, mode, false) {
         pg_sys::LockAcquireResult::LOCKACQUIRE_OK => Acquired::Now,
@@ -64,8 +81,13 @@ fn acquire(what: (i32, u16), mode: u32) -> Acquired {
     }
 }
 
-fn lock((keyring, version): (i32, u16), mode: u32, at_once: bool) -> pg_sys::LockAcquireResult::Type {
-    let tag = pg_sys::LOCKTAG {
+fn lock(what: (i32, u16), mode: u32, at_once: bool) -> pg_sys::LockAcquireResult::Type {
+    // SAFETY: the tag is valid for the call; the lock belongs to the current transaction.
+    unsafe { pg_sys::LockAcquire(&tag(what), mode as i32, false, at_once) }
+}
+
+fn tag((keyring, version): (i32, u16)) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
         // SAFETY: set before the first function of a session runs.
         locktag_field1: unsafe { pg_sys::MyDatabaseId }.into(),
         locktag_field2: keyring as u32,
@@ -73,9 +95,7 @@ fn lock((keyring, version): (i32, u16), mode: u32, at_once: bool) -> pg_sys::Loc
         locktag_field4: LOCK_CLASS,
         locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-    };
-    // SAFETY: the tag is valid for the call; the lock belongs to the current transaction.
-    unsafe { pg_sys::LockAcquire(&tag, mode as i32, false, at_once) }
+    }
 }
 
 /// A transaction of another session.

@@ -1,8 +1,10 @@
-//! Wakes an idle session when its keys have become too old, so that they are wiped though it does nothing.
+//! Wakes an idle session when its keys have become too old, so that they are wiped though it does nothing; and sleeps.
 
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::time::Duration;
+
+use pgrx::pg_sys;
 
 use super::version::USER_TIMEOUT;
 
@@ -32,5 +34,18 @@ pub fn start(delay: Duration) {
         let timer = TIMER.get().unwrap_or_else(|| RegisterTimeout(USER_TIMEOUT, HandleCatchupInterrupt));
         TIMER.set(Some(timer));
         enable_timeout_after(timer, delay.as_millis().clamp(1, c_int::MAX as u128) as c_int);
+    }
+}
+
+/// Sleeps as pg_sleep does: a cancel ends it.
+pub fn sleep(duration: Duration) {
+    let seconds = duration.as_secs_f64().to_bits() as usize;
+    // SAFETY: pg_sleep takes a float8, by value, and returns void.
+    unsafe {
+        pg_sys::OidFunctionCall1Coll(
+            pg_sys::Oid::from_u32(pg_sys::F_PG_SLEEP),
+            pg_sys::InvalidOid,
+            seconds.into(),
+        );
     }
 }

@@ -13,6 +13,7 @@ use crate::pg::raw::call::{Call, Returned};
 use crate::pg::raw::heap_page::{Page, PageImage, Patch, Replaced, Table, Value};
 use crate::pg::raw::table::Since;
 use crate::pg::raw::{lock, record, xact};
+use crate::pg::rotation::pace;
 use crate::pg::session;
 use crate::pg::values::seal::Renewer;
 
@@ -58,7 +59,7 @@ pub fn renew_pages(call: Call) -> Result<Done, PgError> {
     let (mut done, mut work) = (Done::default(), Work::default());
     for round in 0..ROUNDS {
         if round > 0 {
-            std::thread::sleep(PAUSE);
+            pace::wait_for_page(PAUSE);
         }
         for number in std::mem::take(&mut todo) {
             let page = table.page(number);

@@ -12,7 +12,7 @@ use crate::support::{
     Cluster, Sql, beside, document, fresh_database, output, rotated_docs, run, shared, wait_for,
 };
 
-pub const CALL: &str = "CALL pgseal.reencrypt('docs', 'm', rotation => 'in_place')";
+pub const CALL: &str = "CALL pgseal.reencrypt('docs', 'm', rotation => 'in_place', pace => 'full')";
 /// Rows that do not hold their own number. Decrypting a row with bytes of two values is an error.
 pub const WRONG: &str =
     "SELECT count(*) FROM docs WHERE (pgseal.decrypt(m) ->> 'n')::int IS DISTINCT FROM id";
@@ -386,7 +386,7 @@ fn a_kill_at_any_moment_leaves_each_row_old_or_new() {
         let rotation = std::thread::spawn(move || {
             // Again and again, since one run is over before most kills.
             let rotate = "SELECT pgseal.rotate_key('k')";
-            let renew = "CALL pgseal.reencrypt('docs', 'm', 300, rotation => 'in_place')";
+            let renew = "CALL pgseal.reencrypt('docs', 'm', 300, rotation => 'in_place', pace => 'full')";
             while [renew, rotate].into_iter().all(|step| session.batch_execute(step).is_ok()) {}
         });
         let mut session = cluster.connect("postgres");

@@ -365,10 +365,10 @@ fn a_run_waits_for_a_standby_that_lags_and_then_goes_on() {
     client.run("SELECT pgseal.rotate_key('k')");
     let mut session = primary.connect("postgres");
     let run = std::thread::spawn(move || {
-        session.run("CALL pgseal.reencrypt('docs', 'm', 500, rotation => 'in_place')");
+        session.run("CALL pgseal.reencrypt('docs', 'm', 500, rotation => 'in_place', pace => 'full')");
     });
-    let waits = "SELECT pgseal.rotation_lag() > 64 << 20 AND EXISTS (SELECT FROM pg_stat_activity
-        WHERE wait_event = 'PgSleep' AND query LIKE 'CALL pgseal.reencrypt%')";
+    let waits = "SELECT pgseal.rotation_lag() > 64 << 20
+        AND EXISTS (SELECT FROM pgseal.rotation_progress WHERE waits_for = 'replica lag')";
     wait_for("a run that waits", LIMIT, || client.one(waits));
     let done = "SELECT pages_done FROM pgseal.rotation_progress WHERE state = 'running' AND pass = 1";
     let pages: i64 = client.one(done);

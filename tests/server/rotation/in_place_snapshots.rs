@@ -254,7 +254,7 @@ fn a_dump_beside_rotation_in_place_is_whole_or_fails() {
             let _stopping = Stopping(&stop);
             while !stop.load(Ordering::Relaxed) {
                 client.run(ROTATE);
-                client.run("CALL pgseal.reencrypt('docs', 'm', 300, rotation => 'in_place')");
+                client.run("CALL pgseal.reencrypt('docs', 'm', 300, rotation => 'in_place', pace => 'full')");
                 rotations.fetch_add(1, Ordering::Relaxed);
             }
         });

@@ -10,6 +10,7 @@ mod migrate_refusals;
 mod migrate_scripts;
 mod migrate_table;
 mod others_tables;
+mod pace;
 mod reencrypt;
 mod retire;
 mod soak;

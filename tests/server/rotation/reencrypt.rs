@@ -138,7 +138,9 @@ fn a_killed_backend_or_server_loses_nothing() {
         let mut session = cluster.connect("postgres");
         let pid: i32 = session.one("SELECT pg_backend_pid()");
         let thread = std::thread::spawn(move || {
-            session.batch_execute("CALL pgseal.reencrypt('docs', 'm', 10, max_rate => 500)").is_err()
+            session
+                .batch_execute("CALL pgseal.reencrypt('docs', 'm', 10, max_rate => 500, pace => 'full')")
+                .is_err()
         });
         wait_for_progress(&mut client, done + 50);
         std::thread::sleep(Duration::from_millis(37 * (round % 6)));

@@ -84,7 +84,7 @@ fn rotate(client: &mut Client, round: usize) {
         _ => client.run("SELECT pgseal.rotate_key('k')"),
     }
     let way = if round.is_multiple_of(3) { "in_place" } else { "update" };
-    client.run(&format!("CALL pgseal.reencrypt('docs', 'm', rotation => '{way}')"));
+    client.run(&format!("CALL pgseal.reencrypt('docs', 'm', rotation => '{way}', pace => 'full')"));
     let old: Vec<i32> =
         client.column("SELECT version FROM pgseal.keys WHERE purpose = 'data' AND state = 'decrypt-only'");
     for version in old {
