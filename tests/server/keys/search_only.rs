@@ -157,6 +157,6 @@ fn a_search_key_is_for_who_manages_keyrings() {
     client.run("SELECT pgseal.create_keyring('k')");
     assert_eq!(client.state("SELECT pgseal.set_search_key('nope', 'search')"), "42704");
     assert_eq!(client.state("SELECT pgseal.set_search_key('k', '../search')"), "22023");
-    client.run("CREATE ROLE nobody_special; SET ROLE nobody_special");
+    client.run("CREATE ROLE no_key_admin; SET ROLE no_key_admin");
     assert_eq!(client.state("SELECT pgseal.set_search_key('k', 'search')"), "42501");
 }

@@ -96,7 +96,8 @@ fn hidden_rows_that_cannot_be_decrypted_raise_no_error() {
     }
     // One of the rows that the role does see is no silent loss.
     client.run(&damage("id = 1", "sealed"));
-    assert_eq!(session.state(r#"SELECT count(*) FROM docs WHERE sealed @> '{"a": "x"}'"#), "22000");
+    let read = r#"SELECT count(pgseal.decrypt(sealed)) FROM docs WHERE sealed @> '{"a": "x"}'"#;
+    assert_eq!(session.state(read), "22000");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Values, documents and keyrings that are refused, how, and that the refusal tells nothing.
 
+use postgres::Client;
+
 use crate::server::values::kinds::{copy_bytes, copy_text, with_state};
 use crate::server::values::quiet::{
     SECRET, TYPES, assert_does_not_open, assert_malformed, quietly_refused, sealed, state_of, tables,
@@ -34,14 +36,31 @@ fn text_that_is_not_base64() {
     }
 }
 
+/// For a value of each type with tokens that decide, and then with ones of format 1.
+fn in_both_formats(check: impl Fn(&mut Client, &str, &[u8])) {
+    let client = &mut tables();
+    for (format, choice) in [(2, "auto"), (1, "narrow")] {
+        client.run(&format!("SET pgseal.tokens = {choice}; SELECT pgseal.rotate_index_key('k')"));
+        for type_name in TYPES {
+            let whole = sealed(client, type_name);
+            assert_eq!(whole[0], format);
+            check(client, type_name, &whole);
+        }
+    }
+}
+
+/// Bytes of a token, and of the tag behind all.
+fn token_bytes(whole: &[u8]) -> (usize, usize) {
+    if whole[0] == 2 { (16, 16) } else { (8, 0) }
+}
+
 #[test]
 fn values_cut_at_every_length() {
-    let client = &mut tables();
-    for type_name in TYPES {
-        let whole = sealed(client, type_name);
+    in_both_formats(|client, type_name, whole| {
         let tokens = usize::from(whole[13]);
         assert!(tokens > 0);
-        let shortest = 16 + 8 * tokens + 16 + 16;
+        let (token, tag) = token_bytes(whole);
+        let shortest = 16 + token * tokens + tag + 16 + 16;
         // Nothing at all is what an empty text is sent as.
         for length in usize::from(type_name == "encrypted_text")..shortest {
             assert_malformed(client, type_name, &whole[..length]);
@@ -49,7 +68,7 @@ fn values_cut_at_every_length() {
         for length in shortest..whole.len() {
             assert_does_not_open(client, type_name, &whole[..length], &["22000"]);
         }
-    }
+    });
 }
 
 #[test]
@@ -105,41 +124,47 @@ fn stored_values_with_flipped_bits() {
     assert_eq!(client.one::<i32>("SELECT 1"), 1);
 }
 
-/// `whole` with other tokens, and a header that counts them.
+/// `whole` with other tokens, and a header that counts them; of format 1 where there is none.
 fn with_tokens(whole: &[u8], tokens: &[u64]) -> Vec<u8> {
+    let (token_bytes, tag) = token_bytes(whole);
     let mut changed = whole[..12].to_vec();
     changed.extend_from_slice(&(tokens.len() as u16).to_be_bytes());
     changed.extend_from_slice(&[0, 0]);
-    tokens.iter().for_each(|token| changed.extend_from_slice(&token.to_be_bytes()));
-    changed.extend_from_slice(&whole[16 + 8 * usize::from(whole[13])..]);
+    for token in tokens {
+        changed.extend_from_slice(&token.to_be_bytes());
+        changed.resize(changed.len() + token_bytes - 8, 0);
+    }
+    let end = 16 + token_bytes * usize::from(whole[13]);
+    if tokens.is_empty() {
+        changed[0] = 1;
+        changed.extend_from_slice(&whole[end + tag..]);
+    } else {
+        changed.extend_from_slice(&whole[end..]);
+    }
     changed
 }
 
 #[test]
 fn tokens_out_of_order_repeated_or_without_their_bit() {
-    let client = &mut tables();
-    for type_name in TYPES {
-        let whole = sealed(client, type_name);
+    in_both_formats(|client, type_name, whole| {
         let top = 1 << 63;
         for tokens in [&[top | 2, top | 1][..], &[top | 1, top | 1], &[1], &[0], &[1, top | 1], &[top | 1, 2]]
         {
-            assert_malformed(client, type_name, &with_tokens(&whole, tokens));
+            assert_malformed(client, type_name, &with_tokens(whole, tokens));
         }
-        let mut untokenised = with_tokens(&whole, &[top | 1]);
+        let mut untokenised = with_tokens(whole, &[top | 1]);
         untokenised[10..12].fill(0);
         assert_malformed(client, type_name, &untokenised);
-    }
+    });
 }
 
 #[test]
 fn forged_and_stripped_tokens() {
-    let client = &mut tables();
-    for type_name in TYPES {
-        let whole = sealed(client, type_name);
+    in_both_formats(|client, type_name, whole| {
         for tokens in [&[][..], &[1 << 63], &[1 << 63, u64::MAX]] {
-            assert_does_not_open(client, type_name, &with_tokens(&whole, tokens), &["22000"]);
+            assert_does_not_open(client, type_name, &with_tokens(whole, tokens), &["22000"]);
         }
-    }
+    });
 }
 
 #[test]
@@ -250,7 +275,7 @@ fn text_is_no_filter() {
     }
     client.refused("SELECT v::encrypted_filter FROM t", "42846");
     let shown = client.text(&format!("SELECT pgseal.filter('{document}', 'k')"));
-    assert_eq!(shown, "<filter: k, 1 group, rechecked>");
+    assert_eq!(shown, "<filter: k, 1 group, decided>");
 }
 
 #[test]
