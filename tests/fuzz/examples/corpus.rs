@@ -67,7 +67,7 @@ fn envelopes() -> Vec<Vec<u8>> {
     let bound = Options { context: Some(b"row 7"), deterministic: true, ..Options::default() };
     let plain = Options { deterministic: true, ..Options::default() };
     let sealed = |tokens: &TokenSet, options| {
-        [&[0], seal(&data_key(1), &KEYRING, head, tokens, text, options).unwrap().as_slice()].concat()
+        [&[0], seal(data_key(1), &KEYRING, head, tokens, text, options).unwrap().as_slice()].concat()
     };
     let whole = [0x7F, 0xFF];
     let changed = |options: u8, tokens: u8, length: [u8; 2], plan: &[u8]| {

@@ -22,7 +22,7 @@ fn from_anywhere(bytes: &[u8]) {
     assert!(head.is_ok_and(|(head, section)| head == value.head() && section.count() == value.keys().len()));
     assert!(value.keys().is_sorted() && value.keys().all(|key| key & TOKEN_BIT != 0));
     assert!(value.content_length().is_none_or(|length| length < bytes.len()));
-    if let Ok(opened) = value.open(&data_key(1), &KEYRING) {
+    if let Ok(opened) = value.open(data_key(1), &KEYRING) {
         comes_back(&value, &opened);
     }
 }
@@ -30,14 +30,14 @@ fn from_anywhere(bytes: &[u8]) {
 /// What a sealed value holds is the same after it was sealed anew.
 fn comes_back(value: &Envelope<'_>, opened: &Opened) {
     let (old, new) = (data_key(1), data_key(2));
-    let again = reseal(&new, &KEYRING, value.head(), &TokenSet::NONE, opened, opened.content()).unwrap();
-    same(&Envelope::parse(&again).unwrap().open(&new, &KEYRING).unwrap(), opened);
+    let again = reseal(new, &KEYRING, value.head(), &TokenSet::NONE, opened, opened.content()).unwrap();
+    same(&Envelope::parse(&again).unwrap().open(new, &KEYRING).unwrap(), opened);
     let mut renewed = Vec::new();
-    value.renew(&old, &new, &KEYRING, 2, &mut renewed).unwrap();
+    value.renew(old, new, &KEYRING, 2, &mut renewed).unwrap();
     let renewed = Envelope::parse(&renewed).unwrap();
     assert_eq!(renewed.head(), Head { data_version: 2, ..value.head() });
     assert!(renewed.keys().eq(value.keys()));
-    same(&renewed.open(&new, &KEYRING).unwrap(), opened);
+    same(&renewed.open(new, &KEYRING).unwrap(), opened);
 }
 
 fn same(one: &Opened, other: &Opened) {
@@ -66,7 +66,7 @@ fn changed(mut input: Input<'_>) {
     let content = CONTENTS[usize::from(content) % CONTENTS.len()];
     let head = Head { content, keyring: KEYRING_ID, data_version: 1, index_version: 1, transit: false };
     let key = data_key(1);
-    let sealed = seal(&key, &KEYRING, head, &tokens, plaintext, options).unwrap();
+    let sealed = seal(key, &KEYRING, head, &tokens, plaintext, options).unwrap();
     opens(&sealed, head, plaintext, options);
     let mut other = sealed.clone();
     other.resize(usize::from(input.half()).min(sealed.len() + 32), 0);
@@ -74,20 +74,20 @@ fn changed(mut input: Input<'_>) {
     if let Ok(value) = Envelope::parse(&other)
         && other != sealed
     {
-        assert!(value.open(&key, &KEYRING).is_err() && value.open_compared(&key, &KEYRING).is_err());
+        assert!(value.open(key, &KEYRING).is_err() && value.open_compared(key, &KEYRING).is_err());
     }
 }
 
 fn opens(sealed: &[u8], head: Head, plaintext: &[u8], options: Options<'_>) {
     let (value, key) = (Envelope::parse(sealed).unwrap(), data_key(1));
     assert_eq!(value.head(), head);
-    let (by_value, by_comparison) = (value.open(&key, &KEYRING), value.open_compared(&key, &KEYRING));
+    let (by_value, by_comparison) = (value.open(key, &KEYRING), value.open_compared(key, &KEYRING));
     let (opened, refused) =
         if options.compared { (by_comparison, by_value) } else { (by_value, by_comparison) };
     let opened = opened.unwrap();
     assert!(refused.is_err() && opened.content() == plaintext);
-    assert!(opened.require_context(&key, options.context).is_ok());
-    assert!(opened.require_context(&key, Some(b"row 8")).is_err());
+    assert!(opened.require_context(key, options.context).is_ok());
+    assert!(opened.require_context(key, Some(b"row 8")).is_err());
     if !options.compared {
         comes_back(&value, &opened);
     }

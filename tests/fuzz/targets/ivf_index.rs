@@ -1,7 +1,7 @@
 //! A whole index whose pages were changed: opening and searching end, and give rows of the table, each once.
 #![no_main]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
         change(&mut pages[number][DATA_AT..], input.part());
     }
     let Ok(meta) = Meta::read(&pages[0]) else { return };
-    let mut world = World { pages, meta, reads: 0 };
+    let mut world = World { pages, meta, reads: 0, keys: HashMap::new() };
     let Ok(index) = Index::open(meta, Guard::NONE, &mut world) else { return };
     let query = vec![0.5; meta.layout.dimensions];
     for query in [Some(query.as_slice()), None] {
@@ -65,6 +65,7 @@ struct World {
     pages: Vec<PageBytes>,
     meta: Meta,
     reads: usize,
+    keys: HashMap<u16, HeldPageKey>,
 }
 
 impl Pages for World {
@@ -82,7 +83,7 @@ impl Pages for World {
     }
 
     fn key(&mut self, version: u16) -> Result<HeldPageKey, PageError> {
-        Ok(key(&self.meta, version))
+        Ok(self.keys.entry(version).or_insert_with(|| key(&self.meta, version)).clone())
     }
 }
 
@@ -109,7 +110,7 @@ impl NewPages for World {
 }
 
 fn key(meta: &Meta, version: u16) -> HeldPageKey {
-    Held::new(PageKey::derive(&data_key(version), version, &meta.identity(KEYRING)), Guard::NONE)
+    Held::new(PageKey::derive(data_key(version), version, &meta.identity(KEYRING)), Guard::NONE)
 }
 
 fn tid(number: usize) -> Tid {
@@ -141,7 +142,7 @@ fn built(lists: usize) -> Vec<PageBytes> {
     let mut centroids = centres.collect::<Vec<_>>().concat();
     directory::round(&mut centroids);
     let index = Index::new(meta, HeldNumbers::copy(&centroids, Guard::NONE).unwrap()).unwrap();
-    let mut world = World { pages: vec![[0; PAGE_BYTES]], meta, reads: 0 };
+    let mut world = World { pages: vec![[0; PAGE_BYTES]], meta, reads: 0, keys: HashMap::new() };
     let key = key(&meta, 1);
     let mut builder = Builder::new(&index, key.clone(), &mut world).unwrap();
     for number in 0..ROWS - 3 {

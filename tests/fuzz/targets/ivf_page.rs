@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
 fn key(dimensions: usize, version: u16) -> PageKey {
     let layout = Layout::new(dimensions).unwrap();
     let identity = Identity { index: [1; 16], keyring: KEYRING, metric: Metric::L2, layout };
-    PageKey::derive(&data_key(version), version, &identity)
+    PageKey::derive(data_key(version), version, &identity)
 }
 
 /// The special area, then the data.
