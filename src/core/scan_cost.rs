@@ -85,6 +85,12 @@ mod tests {
     }
 
     #[test]
+    fn visits_cost_what_their_pages_do() {
+        let dear = IterativeScan { page_cost: 2.0, ..scan(10_000.0, Some(10.0)) };
+        assert!((limited(&dear) - limited(&scan(10_000.0, Some(10.0))) - 1.5 * 700.0).abs() < 1.0);
+    }
+
+    #[test]
     fn a_batch_costs_no_less_than_pgvectors_own_first() {
         let long_vectors = IterativeScan { startup: 5_000.0, ..scan(10_000.0, Some(10.0)) };
         assert!(limited(&long_vectors) > 5_000.0 + 1.5 * 5_000.0);
