@@ -22,11 +22,12 @@ pub const PATHS: [&str; 6] = [
     "$.**",
 ];
 
-/// Under its first versions, which stand in for those that come after them.
-static DATA_KEYS: LazyLock<[DataKey; 4]> = LazyLock::new(|| {
-    [0, 1, 2, 3]
-        .map(|version| DataKey::derive(&root(version), &KEYRING, None).expect("no commitment is asked for"))
-});
+thread_local! {
+    /// Under its first versions, which stand in for those that come after them. A data key is for one thread.
+    static DATA_KEYS: &'static [DataKey; 4] = Box::leak(Box::new([0, 1, 2, 3].map(|version| {
+        DataKey::derive(&root(version), &KEYRING, None).expect("no commitment is asked for")
+    })));
+}
 static INDEX_KEY: LazyLock<IndexKey> =
     LazyLock::new(|| IndexKey::derive(&root(9), &KEYRING, None).expect("no commitment is asked for"));
 static POLICIES: LazyLock<[Policy; 2]> = LazyLock::new(|| {
@@ -35,7 +36,7 @@ static POLICIES: LazyLock<[Policy; 2]> = LazyLock::new(|| {
 
 /// A data key of the keyring.
 pub fn data_key(version: u16) -> &'static DataKey {
-    &DATA_KEYS[usize::from(version) % DATA_KEYS.len()]
+    DATA_KEYS.with(|keys| &keys[usize::from(version) % keys.len()])
 }
 
 /// The index key of the keyring.

@@ -17,7 +17,8 @@ fuzz_target!(|data: &[u8]| {
     assert!(Link::decode(data).is_none_or(|link| link.encode() == data));
     assert!(!is_position(data) || from_utf8(data).is_ok());
     assert_eq!(jsonb::path_bytes(&[Some(data)]).len(), jsonb::key_bytes(data));
-    for start in 0..=data.len() + 1 {
+    // Each looks through all that follows.
+    for start in (0..=data.len() + 1).take(64) {
         let _ = (is_collated(data, start), is_cast(data, start));
     }
     stored_number(data);
