@@ -1812,20 +1812,20 @@ CREATE FUNCTION pgseal.waited_for_processor() RETURNS float8
     AS 'MODULE_PATHNAME', 'pgseal_waited_for_processor' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION pgseal.waited_for_processor() IS 'internal: for how many seconds since its last nap the caller was ready and others ran';
 
--- Each slice of work is followed by a rest, which grows with the square of what others do to seven times the slice: an idle
+-- Each slice of work is followed by a rest, which grows with the square of what others do to twenty times the slice: an idle
 -- processor is used, and a run on a busy server ends in the end. HNSW inserts make a slice longer, hence the rest too; what
 -- else does, a lock that was waited for, is no reason to rest for more than a second.
 CREATE FUNCTION pgseal.rest_after(worked interval, INOUT pages int8, OUT seconds float8, OUT reason text)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    most CONSTANT float8 := 7;
+    most CONSTANT float8 := 20;
     load float8;
     took float8 := greatest(extract(epoch FROM worked) - pgseal.waited_for_processor(), 0.0001);
 BEGIN
     SELECT l.load, l.reason INTO load, reason FROM pgseal.rotation_load() l;
-    seconds := least(took * most * least(1, load ^ 2), 1);
+    seconds := least(took * most * least(1, 2 * load ^ 2), 1);
     -- A reader waits for a slice at worst; a longer one costs fewer commits.
-    pages := greatest(1, pages * least(4, CASE WHEN load < 0.2 THEN 0.05 ELSE 0.01 END / took));
+    pages := greatest(1, pages * least(4, CASE WHEN load < 0.2 THEN 0.05 ELSE 0.005 END / took));
 END $$;
 COMMENT ON FUNCTION pgseal.rest_after(interval, int8) IS 'internal: how long to rest after some work on so many pages and why, and how many pages come next';
 
