@@ -202,6 +202,41 @@ fn frameworks_find_the_tables_that_they_make_encrypted() {
     }
 }
 
+/// The programs without the line that switches reveal on: a superuser has it stand for the role.
+#[test]
+fn programs_that_change_no_line_answer_as_on_plain_columns() {
+    const REVEAL: &str = "SET pgseal.reveal = on";
+    let folder = tempfile::tempdir().expect("a folder");
+    for beside in ["twins.py", "refused.txt"] {
+        std::fs::copy(script(beside), folder.path().join(beside)).expect("a copy");
+    }
+    for (name, scheme) in [
+        ("langchain.py", "postgresql+psycopg"),
+        ("llamaindex.py", "postgresql+psycopg2"),
+        ("haystack_client.py", "postgresql"),
+        ("mem0_client.py", "postgresql"),
+    ] {
+        let (cluster, databases) = twins();
+        let encrypted = &databases[1];
+        cluster.connect("postgres").run(&format!(
+            "ALTER ROLE postgres IN DATABASE {encrypted} SET pgseal.reveal = on;
+             ALTER ROLE postgres IN DATABASE {encrypted} SET search_path = public, pgseal"
+        ));
+        let text = std::fs::read_to_string(script(name)).expect("the script");
+        assert!(text.contains(REVEAL), "{name}");
+        let unchanged = folder.path().join(name);
+        std::fs::write(
+            &unchanged,
+            text.replace(REVEAL, "SELECT 1").replace("; SET search_path = public, pgseal", ""),
+        )
+        .expect("a script");
+        let socket = cluster.socket_dir().display();
+        run(program()
+            .arg(unchanged)
+            .args(databases.map(|database| format!("{scheme}://postgres@/{database}?host={socket}"))));
+    }
+}
+
 #[test]
 fn asyncpg_answers_as_on_plain_columns() {
     python_twins("asyncpg_client.py", "postgresql");
