@@ -198,8 +198,10 @@ fn a_cancelled_or_ended_copy_shows_no_line() {
     let error = refused(&mut client, "COPY e FROM stdin", b"1\t{\"n\":\"Ottilie\"}\n");
     assert_eq!(error.code().code(), "57014");
     client.run("RESET statement_timeout");
-    let error = refused(&mut client, "COPY e FROM stdin", b"2\t{\"n\":\"Ottilie\"}\n");
-    assert_eq!(error.code().code(), "57P01");
+    // A client that is still sending may find the connection closed before it reads why.
+    let error = copy(&mut client, "COPY e FROM stdin", b"2\t{\"n\":\"Ottilie\"}\n").expect_err("ended");
+    let state = error.code().map(|state| state.code().to_owned());
+    assert!(error.is_closed() || state.as_deref() == Some("57P01"), "{error:?}");
     let log = cluster.log();
     assert!(!log.contains(CANARY) && log.contains("COPY e, line 1"), "{log}");
 }
