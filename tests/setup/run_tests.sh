@@ -33,6 +33,8 @@ if [ $# -gt 0 ]; then
     for major in "$@"; do on_version "$major"; done
 else
     tests/setup/released.sh
+    PGSEAL_CORE_COUNTS=$(tests/setup/core_counts.sh)
+    export PGSEAL_CORE_COUNTS
     run "Core tests, without PostgreSQL"
     [ "$(pg_major)" -ge 18 ] || PGSEAL_PG18=$(tests/setup/postgresql18.sh)
     PGSEAL_SUITE=$(tests/setup/postgresql_suite.sh)
