@@ -1,7 +1,8 @@
-//! Format 2, whose tokens decide: committed values and tokens, a second implementation of both, tokens that somebody planted,
-//! and the promise that nothing is decided that jsonb would deny.
+//! Format 2, whose tokens decide: committed values and tokens, a second implementation of both, tokens that somebody planted or
+//! that were cut short, and the promise that nothing is decided that jsonb would deny.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod collisions;
 #[path = "../format1/document.rs"]
 mod document;
 #[path = "../format1/encode.rs"]
@@ -17,7 +18,7 @@ use std::sync::LazyLock;
 use pgseal::core::canonical::Kind;
 use pgseal::core::envelope::{self, Envelope, Options};
 use pgseal::core::filter::{self, Binding, Filter};
-use pgseal::core::groups::QueryVersion;
+use pgseal::core::groups::{Groups, QueryVersion};
 use pgseal::core::header::{Content, FormatError, Head, TokenSection, TokenSet, parse_head};
 use pgseal::core::kdf::{DataKey, IndexKey};
 use pgseal::core::policy::{Policy, Scheme};
@@ -76,10 +77,13 @@ fn row(version: u16, policy: &Policy, document: &Json) -> Vec<u8> {
 
 /// A filter of somebody who knows these versions.
 fn filter(question: &Question<Vec<u8>>, versions: &[QueryVersion<'_>]) -> Vec<u8> {
-    let groups = question.groups(KEYRING_ID, versions).unwrap();
     let newest_index = versions.iter().map(|known| known.version).max().unwrap_or(0);
+    filter_of(question, &question.groups(KEYRING_ID, versions).unwrap(), newest_index)
+}
+
+fn filter_of(question: &Question<Vec<u8>>, groups: &Groups, newest_index: u16) -> Vec<u8> {
     let (keyring, binding) = (KEYRING_ID, Binding::Fixed);
-    let parts = filter::Parts { keyring, binding, sealed_by: 1, newest_index, groups: &groups };
+    let parts = filter::Parts { keyring, binding, sealed_by: 1, newest_index, groups };
     filter::seal(index_key(1), &KEYRING, question, &parts).unwrap()
 }
 

@@ -147,11 +147,13 @@ fn what_a_short_token_checks_depends_on_the_path_alone() {
     assert_eq!(distinct(|half| half.1), 1);
 }
 
-#[test]
-fn a_value_assembled_by_hand_opens() {
-    let tokens = [1u128 << 127, u128::MAX].map(u128::to_be_bytes).concat();
+/// A value of this content with these tokens, put together as the formats are described.
+pub fn assembled(content: Content, tokens: &[u128], plaintext: &[u8]) -> Vec<u8> {
+    let count = (tokens.len() as u16).to_be_bytes();
+    let tokens: Vec<u8> = tokens.iter().flat_map(|token| token.to_be_bytes()).collect();
     let tag = described_mac("tag", &[&KEYRING[..], &[0, 1], &tokens].concat());
-    let mut bytes = vec![2, 1, 0, 4, 0x01, 0x23, 0x45, 0x67, 0, 1, 0, 1, 0, 2, 0, 0];
+    let mut bytes =
+        vec![2, 1, 0, content as u8, 0x01, 0x23, 0x45, 0x67, 0, 1, 0, 1, count[0], count[1], 0, 0];
     bytes.extend([&tokens[..], &tag].concat());
     let mut aad = Vec::new();
     for part in [&b"pgseal/v1/aad/value"[..], &bytes[..16], &KEYRING, &bytes[16..]] {
@@ -159,9 +161,14 @@ fn a_value_assembled_by_hand_opens() {
         aad.extend(part);
     }
     let nonce = [[0; 8], [5; 8], [6; 8]].concat();
-    let mut body = *b"text";
+    let mut body = plaintext.to_vec();
     let sealed = data_key().aead.seal(nonce[..].try_into().unwrap(), &aad, &mut body).unwrap();
-    let value = [&bytes, &nonce[8..], &body, &sealed].concat();
+    [&bytes, &nonce[8..], &body, &sealed].concat()
+}
+
+#[test]
+fn a_value_assembled_by_hand_opens() {
+    let value = assembled(Content::Text, &[1u128 << 127, u128::MAX], b"text");
     assert_eq!(Envelope::parse(&value).unwrap().open(data_key(), &KEYRING).unwrap().content(), b"text");
     assert!(index_key(1).vouches_for(1, &value[16..64]));
 }
