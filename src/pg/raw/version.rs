@@ -288,7 +288,7 @@ pub unsafe fn count_scan(scan: pg_sys::IndexScanDesc) {
 pub type Told = unsafe fn(pg_sys::IndexScanDesc) -> Vec<(&'static std::ffi::CStr, u64)>;
 
 /// Has EXPLAIN (ANALYZE) show more of scans along indexes (commands/explain.h): nobody is asked here.
-#[cfg(any(feature = "pg15", feature = "pg17"))]
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
 pub fn explain_scans(_: Told) {}
 
 /// Has EXPLAIN (ANALYZE) show more of scans along indexes (commands/explain.h); from `_PG_init`.
