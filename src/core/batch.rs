@@ -53,10 +53,11 @@ pub struct BatchAead {
     kept: RefCell<Kept>,
 }
 
-/// The subkey of the nonces that begin as the last one did, made when such a one comes a second time. Always ring's, which is
-/// slower to prepare and faster to use.
+/// The subkey of the nonces that begin alike, made when such a one comes twice in a row: a part of a document, sealed under a
+/// nonce of its own, does not take the subkey of the documents away. Always ring's, which is slower to prepare and faster to use.
 #[derive(Default)]
 struct Kept {
+    last: [u8; PREFIX_BYTES],
     prefix: [u8; PREFIX_BYTES],
     // ring does not wipe it: the server's memory is wiped when it is freed, the stack below.
     subkey: Option<LessSafeKey>,
@@ -102,14 +103,16 @@ impl BatchAead {
 }
 
 impl Kept {
-    /// `None` where the nonce before began otherwise.
+    /// `None` where neither the kept subkey nor the nonce before has this start.
     fn subkey_of(&mut self, aead: &Xaes256Gcm, nonce: &[u8; NONCE_BYTES]) -> Option<&LessSafeKey> {
-        if self.prefix != nonce[..PREFIX_BYTES] {
-            self.prefix.copy_from_slice(&nonce[..PREFIX_BYTES]);
-            self.subkey = None;
+        let is_kept = self.subkey.is_some() && self.prefix == nonce[..PREFIX_BYTES];
+        let again = self.last == nonce[..PREFIX_BYTES];
+        self.last.copy_from_slice(&nonce[..PREFIX_BYTES]);
+        if !is_kept && !again {
             return None;
         }
-        if self.subkey.is_none() {
+        if !is_kept {
+            self.prefix = self.last;
             self.make(aead, nonce);
             wipe_frame();
         }

@@ -2,6 +2,8 @@
 //!
 //! Only the little-endian form is read; it is the same in every PostgreSQL version since 9.4.
 
+use std::ops::Range;
+
 use super::bytes::{prefixed_bytes, put_prefixed};
 use super::canonical::{Kind, NumberError, number};
 use super::memory::OutOfMemory;
@@ -110,16 +112,39 @@ pub fn walk_as_query<E: From<JsonbError>>(
 pub fn all_strings(document: &[u8], test: impl Fn(&[u8]) -> bool) -> Result<bool, JsonbError> {
     let mut containers = vec![document];
     while let Some(bytes) = containers.pop() {
-        let head = word(bytes, 0)?;
-        let count = (head & COUNT_MASK) as usize;
-        let children = if head & OBJECT == 0 { count } else { count * 2 };
-        let mut entries = Entries::new(bytes, children)?;
-        for _ in 0..children {
+        let mut entries = Entries::of(bytes)?;
+        for _ in 0..entries.count {
             match entries.next()? {
                 (STRING, text) if !test(text) => return Ok(false),
                 (CONTAINER, inner) => containers.push(inner),
                 _ => (),
             }
+        }
+    }
+    Ok(true)
+}
+
+/// [`all_strings`] for UTF-8, in less time: strings that stand side by side are looked at as one.
+pub fn is_utf8(document: &[u8]) -> Result<bool, JsonbError> {
+    let mut containers = vec![document];
+    while let Some(bytes) = containers.pop() {
+        let mut entries = Entries::of(bytes)?;
+        let mut run: Range<usize> = 0..0;
+        for _ in 0..entries.count {
+            let (kind, place) = entries.next_place()?;
+            let data = &bytes[place.clone()];
+            match kind {
+                // No string may end within a character that the next one goes on with.
+                STRING if data.first().is_some_and(|byte| byte & 0xC0 == 0x80) => return Ok(false),
+                STRING if place.start == run.end => run.end = place.end,
+                STRING if str::from_utf8(&bytes[run.clone()]).is_err() => return Ok(false),
+                STRING => run = place,
+                CONTAINER => containers.push(data),
+                _ => (),
+            }
+        }
+        if str::from_utf8(&bytes[run]).is_err() {
+            return Ok(false);
         }
     }
     Ok(true)
@@ -268,6 +293,13 @@ struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
+    /// All children of a container, keys first.
+    fn of(bytes: &'a [u8]) -> Result<Self, JsonbError> {
+        let head = word(bytes, 0)?;
+        let count = (head & COUNT_MASK) as usize;
+        Self::new(bytes, if head & OBJECT == 0 { count } else { count * 2 })
+    }
+
     fn new(bytes: &'a [u8], count: usize) -> Result<Self, JsonbError> {
         let data = 4 + count * 4;
         if bytes.len() < data {
@@ -286,6 +318,11 @@ impl<'a> Entries<'a> {
     }
 
     fn next(&mut self) -> Result<(u32, &'a [u8]), JsonbError> {
+        self.next_place().map(|(kind, place)| (kind, &self.bytes[place]))
+    }
+
+    /// The type bits of the next child, and where its bytes stand in the container.
+    fn next_place(&mut self) -> Result<(u32, Range<usize>), JsonbError> {
         if self.next == self.count {
             return Err(JsonbError::Malformed);
         }
@@ -300,8 +337,9 @@ impl<'a> Entries<'a> {
             _ => self.offset,
         };
         self.offset = end;
-        let data = self.bytes.get(self.data + start..self.data + end);
-        data.map(|data| (kind, data)).ok_or(JsonbError::Malformed)
+        let place = self.data + start..self.data + end;
+        let is_inside = place.start <= place.end && place.end <= self.bytes.len();
+        is_inside.then_some((kind, place)).ok_or(JsonbError::Malformed)
     }
 }
 
@@ -344,6 +382,13 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = leaves(&bytes);
             let _ = all_strings(&bytes, |_| true);
+            let _ = is_utf8(&bytes);
+        }
+
+        #[test]
+        fn utf8_side_by_side_is_utf8_one_by_one(parts in proptest::collection::vec(part(), 0..8)) {
+            let document = array(&parts);
+            prop_assert_eq!(is_utf8(&document), all_strings(&document, |text| str::from_utf8(text).is_ok()));
         }
 
         #[test]
@@ -353,6 +398,36 @@ mod tests {
             bytes[at] = value;
             let _ = leaves(&bytes);
         }
+    }
+
+    /// Type bits and bytes of an array's element: characters, pieces of some, and what stands between strings.
+    fn part() -> impl Strategy<Value = (u32, &'static [u8])> {
+        let pieces = ["a", "é", "€", "𝄞"].map(str::as_bytes);
+        let text = (0..pieces.len(), 0..5_usize, 0..5_usize).prop_map(move |(of, from, to)| {
+            let piece = pieces[of];
+            (STRING, &piece[from.min(to).min(piece.len())..from.max(to).min(piece.len())])
+        });
+        prop_oneof![8 => text, 1 => Just((NULL, &[][..])), 1 => Just((NUMERIC, &[0xFF; 8][..]))]
+    }
+
+    fn array(parts: &[(u32, &[u8])]) -> Vec<u8> {
+        let (mut heads, mut data) = ((ARRAY | parts.len() as u32).to_le_bytes().to_vec(), Vec::new());
+        for (kind, bytes) in parts {
+            let start = data.len();
+            if *kind == NUMERIC {
+                data.resize(start.next_multiple_of(4), 0);
+            }
+            data.extend_from_slice(bytes);
+            heads.extend((kind | (data.len() - start) as u32).to_le_bytes());
+        }
+        [heads, data].concat()
+    }
+
+    #[test]
+    fn halves_of_a_character_are_no_two_strings() {
+        let [first, second] = [&"é".as_bytes()[..1], &"é".as_bytes()[1..]];
+        assert_eq!(is_utf8(&array(&[(STRING, first), (STRING, second)])), Ok(false));
+        assert_eq!(is_utf8(&array(&[(STRING, "é".as_bytes()), (STRING, b""), (STRING, b"x")])), Ok(true));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Text as the server has it. New databases are UTF8; ones of pgseal before 0.3.0 may be of any encoding, and their bytes
 //! are never taken for something else.
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString, c_char};
 
 use pgrx::pg_sys;
@@ -9,10 +10,16 @@ use zeroize::Zeroizing;
 use crate::core::memory;
 use crate::pg::error::PgError;
 
+thread_local! {
+    // Asked for every value that is opened. A process has one database.
+    static IS_UTF8: OnceCell<bool> = const { OnceCell::new() };
+}
+
 /// This database's encoding is UTF8.
 pub fn is_utf8() -> bool {
-    // SAFETY: set when the session began.
-    unsafe { pg_sys::GetDatabaseEncoding() as u32 == pg_sys::pg_enc::PG_UTF8 }
+    // SAFETY: set when the process chose its database, before it sees a value.
+    let ask = || unsafe { pg_sys::GetDatabaseEncoding() as u32 == pg_sys::pg_enc::PG_UTF8 };
+    IS_UTF8.with(|known| *known.get_or_init(ask))
 }
 
 /// Is this text in the database's encoding?

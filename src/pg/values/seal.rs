@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::core::envelope::{self, Envelope, Opened, Options};
 use crate::core::header::{Content, Head, TokenSet, parse_head};
-use crate::core::jsonb::all_strings;
+use crate::core::jsonb;
 use crate::core::modifier::Column;
 use crate::core::policy::{Policy, Scheme};
 use crate::core::token::Tokenizer;
@@ -470,7 +470,8 @@ fn in_this_encoding(datum: Varlena, content: Content) -> Result<Varlena, PgError
 
 fn check_encoding(bytes: &[u8], content: Content) -> Result<(), PgError> {
     let valid = match content {
-        Content::Jsonb | Content::JsonText => all_strings(bytes, encoding::is_valid)?,
+        Content::Jsonb | Content::JsonText if encoding::is_utf8() => jsonb::is_utf8(bytes)?,
+        Content::Jsonb | Content::JsonText => jsonb::all_strings(bytes, encoding::is_valid)?,
         Content::Text => encoding::is_valid(bytes),
         Content::Vector => true,
     };

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use pgseal::core::filter::{Binding, Filter, Parts, seal};
 use pgseal::core::groups::QueryVersion;
-use pgseal::core::jsonb::{JsonbError, all_strings, is_empty, is_scalar, walk, walk_with_empties};
+use pgseal::core::jsonb::{JsonbError, all_strings, is_empty, is_scalar, is_utf8, walk, walk_with_empties};
 use pgseal::core::question::Question;
 use pgseal::core::token::{Tokenizer, marker, query_leaves};
 use pgseal_fuzz::{KEYRING, KEYRING_ID, index_key, tokenizers};
@@ -27,6 +27,11 @@ fuzz_target!(|document: &[u8]| {
     // Each has a word that says what it is, and so has the document.
     assert!(scalars <= leaves && 4 * leaves <= document.len().max(4));
     let strings = all_strings(document, |_| true);
+    if let (Ok(one_by_one), Ok(as_runs)) =
+        (all_strings(document, |text| str::from_utf8(text).is_ok()), is_utf8(document))
+    {
+        assert_eq!(one_by_one, as_runs);
+    }
     if walked.is_ok() {
         assert_eq!(strings, Ok(true));
         assert!(!is_empty(document) || (scalars, leaves) == (0, 1));
