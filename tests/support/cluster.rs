@@ -13,6 +13,15 @@ use super::{as_server, output, run, wait_for};
 /// The folder of PostgreSQL's programs, from `PG_CONFIG`.
 static BIN: LazyLock<PathBuf> = LazyLock::new(|| pg_config("--bindir").into());
 
+/// Has the PostgreSQL that is tested not this module of contrib? Some builds come without; said to who reads the output.
+pub fn lacks(module: &str) -> bool {
+    let has = Path::new(&pg_config("--pkglibdir")).join(module).with_extension("so").exists();
+    if !has {
+        println!("not run: this PostgreSQL has no {module}");
+    }
+    !has
+}
+
 /// What the program `PG_CONFIG` says about the PostgreSQL that is tested.
 pub fn pg_config(option: &str) -> String {
     let pg_config = std::env::var_os("PG_CONFIG").unwrap_or_else(|| "pg_config".into());

@@ -16,7 +16,7 @@ use std::ffi::OsStr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-pub use cluster::{Cluster, major_version, pg_config};
+pub use cluster::{Cluster, lacks, major_version, pg_config};
 pub use docs::{document, own_keyring, rotated_docs, with_keyring};
 pub use guard::Guard;
 pub use openbao::OpenBao;

@@ -5,7 +5,7 @@ use std::process::Command;
 use postgres::Client;
 
 use crate::server::rotation::migrate::{DECRYPT, DIFFERENT, ENCRYPT, prepare, type_of};
-use crate::support::{Cluster, Sql, fresh_database, run};
+use crate::support::{Cluster, Sql, fresh_database, lacks, run};
 
 /// One of the scripts in sql/scripts, as its head says to run it; `input` is psql's own.
 fn script(cluster: &Cluster, name: &str, variables: &[&str], input: &str) -> String {
@@ -134,12 +134,11 @@ fn the_script_for_llamaindex() {
 
 #[test]
 fn the_script_for_pgcrypto() {
-    let cluster = Cluster::with_pgseal(&["log_statement = all"]);
-    let mut client = cluster.connect("postgres");
-    if client.one::<i64>("SELECT count(*) FROM pg_available_extensions WHERE name = 'pgcrypto'") == 0 {
-        println!("not run: this PostgreSQL has no pgcrypto");
+    if lacks("pgcrypto") {
         return;
     }
+    let cluster = Cluster::with_pgseal(&["log_statement = all"]);
+    let mut client = cluster.connect("postgres");
     prepare(&mut client, 300);
     client.run("CREATE EXTENSION pgcrypto");
     client.run("SET log_statement = none");

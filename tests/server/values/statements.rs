@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::support::{Cluster, Sql, fresh_database, with_keyring};
+use crate::support::{Cluster, Sql, fresh_database, lacks, with_keyring};
 
 fn database() -> Client {
     let mut client = with_keyring("{$.a}");
@@ -110,6 +110,9 @@ fn a_parameter_makes_its_filter_once_and_not_for_each_row() {
 
 #[test]
 fn neither_explain_nor_auto_explain_shows_a_folded_constant() {
+    if lacks("auto_explain") {
+        return;
+    }
     let cluster = Cluster::with_pgseal(&[
         "shared_preload_libraries = 'auto_explain'",
         "auto_explain.log_min_duration = 0",
