@@ -70,7 +70,7 @@ pub struct Cache<C> {
     guard: Guard,
     data: Shelf<DataKey>,
     index: Shelf<IndexKey>,
-    denied: BTreeMap<(i32, Purpose), Duration>,
+    denied: BTreeMap<(i32, Purpose), (Duration, &'static str)>,
 }
 
 impl<K> Entry<K> {
@@ -202,20 +202,20 @@ impl<C: Clock> Cache<C> {
         }
     }
 
-    /// The KMS refused these keys of a keyring: forget them at once and remember the refusal for a moment.
-    pub fn deny(&mut self, keyring: i32, purpose: Purpose) {
+    /// The KMS refused these keys of a keyring: forget them at once and remember for a moment what it said.
+    pub fn deny(&mut self, keyring: i32, purpose: Purpose, why: &'static str) {
         match purpose {
             Purpose::Data => self.data.0.retain(|id, _| id.0 != keyring),
             Purpose::Index => self.index.0.retain(|id, _| id.0 != keyring),
         }
-        self.denied.insert((keyring, purpose), self.clock.now());
+        self.denied.insert((keyring, purpose), (self.clock.now(), why));
     }
 
-    /// The KMS refused these keys less than [`DENIAL_MEMORY`] ago.
-    pub fn is_denied(&mut self, keyring: i32, purpose: Purpose) -> bool {
+    /// Why the KMS refused these keys less than [`DENIAL_MEMORY`] ago.
+    pub fn refusal(&mut self, keyring: i32, purpose: Purpose) -> Option<&'static str> {
         let now = self.clock.now();
-        self.denied.retain(|_, since| now.saturating_sub(*since) < DENIAL_MEMORY);
-        self.denied.contains_key(&(keyring, purpose))
+        self.denied.retain(|_, (since, _)| now.saturating_sub(*since) < DENIAL_MEMORY);
+        self.denied.get(&(keyring, purpose)).map(|(_, why)| *why)
     }
 
     /// Drops everything, refusals included.
@@ -330,14 +330,15 @@ mod tests {
         let (mut cache, now) = cache();
         put(&mut cache, (1, 1));
         put(&mut cache, (2, 1));
-        cache.deny(1, Purpose::Index);
-        assert!(cache.data((1, 1), TTL).is_some() && !cache.is_denied(1, Purpose::Data));
-        cache.deny(1, Purpose::Data);
-        assert!(cache.is_denied(1, Purpose::Data) && !cache.is_denied(2, Purpose::Data));
+        cache.deny(1, Purpose::Index, "index");
+        assert!(cache.data((1, 1), TTL).is_some() && cache.refusal(1, Purpose::Data).is_none());
+        cache.deny(1, Purpose::Data, "data");
+        assert_eq!(cache.refusal(1, Purpose::Data), Some("data"));
+        assert_eq!(cache.refusal(2, Purpose::Data), None);
         assert!(cache.data((1, 1), TTL).is_none());
         assert!(cache.data((2, 1), TTL).is_some());
         now.set(now.get() + DENIAL_MEMORY);
-        assert!(!cache.is_denied(1, Purpose::Data));
+        assert_eq!(cache.refusal(1, Purpose::Data), None);
     }
 
     #[test]

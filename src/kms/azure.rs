@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use super::address::Url;
 use super::body::{FORM, JSON, form, json};
-use super::error::FOREIGN;
+use super::error::{FOREIGN, OF_ANOTHER_KMS};
 use super::files::read_token;
 use super::http::{Answer, Client, Failure, Method, Request, Watch};
 use super::oauth::{Bearer, Fresh, ask, check_source, judge_service};
@@ -222,8 +222,7 @@ impl Cipher for AzureKms {
 
     fn decrypt(&self, watch: Watch, key: &str, data: &[u8], wrapped: &[u8]) -> Result<RootKey, KmsError> {
         check_key(key)?;
-        let (version, bytes) = unpack(wrapped)
-            .ok_or(KmsError::Response("the stored key is not one that Azure Key Vault wrapped"))?;
+        let (version, bytes) = unpack(wrapped).ok_or(OF_ANOTHER_KMS)?;
         let value = URL_SAFE_NO_PAD.encode(bytes);
         let mut result = self.call(watch, &format!("{key}/{version}/unwrapkey"), &value, FOREIGN)?;
         let text = take(&mut result, "value");

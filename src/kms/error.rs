@@ -66,6 +66,8 @@ pub enum Class {
 
 /// What a service means that cannot decrypt a stored key.
 pub(super) const FOREIGN: KmsError = KmsError::Denied("wrong KMS key or context");
+/// A stored key that does not look like one of this service: mostly the endpoint was changed.
+pub(super) const OF_ANOTHER_KMS: KmsError = KmsError::Denied("the stored key was not wrapped by this KMS");
 
 impl KmsError {
     /// The class.
@@ -80,6 +82,11 @@ impl KmsError {
             | KmsError::Local(_)
             | KmsError::File { .. } => Class::Unavailable,
         }
+    }
+
+    /// The stored key is to be unwrapped by another key, or somewhere else.
+    pub fn is_foreign(&self) -> bool {
+        [FOREIGN, OF_ANOTHER_KMS].contains(self)
     }
 
     /// The error of this server about the file or directory that it was met with.

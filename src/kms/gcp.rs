@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::address::{Address, Url};
 use super::body::{FORM, JSON, form, json};
-use super::error::FOREIGN;
+use super::error::{FOREIGN, OF_ANOTHER_KMS};
 use super::files::read_file;
 use super::http::{Answer, Client, Failure, Method, Request, Watch};
 use super::oauth::{Bearer, Fresh, ask, check_source, judge_service, number, unix_time};
@@ -160,7 +160,7 @@ impl Cipher for GcpKms {
     fn decrypt(&self, watch: Watch, key: &str, data: &[u8], wrapped: &[u8]) -> Result<RootKey, KmsError> {
         check_key(key)?;
         if !(1..=WRAPPED_LIMIT).contains(&wrapped.len()) {
-            return Err(KmsError::Response("the stored key is not a ciphertext of Google Cloud KMS"));
+            return Err(OF_ANOTHER_KMS);
         }
         let body = json(&[
             ("ciphertext", &STANDARD.encode(wrapped)),

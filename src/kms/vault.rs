@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::address::Address;
 use super::body::{JSON, Pairs, json};
-use super::error::FOREIGN;
+use super::error::{FOREIGN, OF_ANOTHER_KMS};
 use super::files::read_token;
 use super::http::{Answer, Client, Failure, Method, Request, Watch, passing};
 use super::text::{check_name, is_segment, key_from_text, key_text, take};
@@ -361,7 +361,7 @@ fn stored(wrapped: &[u8]) -> Result<(&'static str, &str), KmsError> {
         None => ("context", text),
     };
     if !is_wrapped(text) {
-        return Err(KmsError::Response("the stored key is not vault:v<N>:<base64>"));
+        return Err(OF_ANOTHER_KMS);
     }
     Ok((binding, text))
 }

@@ -102,9 +102,9 @@ pub enum PgError {
     /// A version that may no longer be used.
     #[error("{1} key version {2} of keyring \"{0}\" is {3}")]
     KeyState(String, &'static str, u16, &'static str),
-    /// The role lacks a privilege.
+    /// The role, named last, lacks a privilege.
     #[error("permission denied for keyring \"{0}\": {1} privilege needed")]
-    Privilege(String, &'static str),
+    Privilege(String, &'static str, String),
     /// The role may search, but not decrypt, and asks about a path that is not searchable.
     #[error(
         "permission denied for keyring \"{0}\": without the decrypt privilege only searchable paths may be asked about"
@@ -149,6 +149,9 @@ pub enum PgError {
     /// Too many tokens, too large, versions used up.
     #[error("{0}")]
     Limit(String),
+    /// A searchable path that does not follow the grammar.
+    #[error("{0}")]
+    Path(PolicyError),
     /// An argument of a management function.
     #[error("{0}")]
     Argument(String),
@@ -291,6 +294,10 @@ pub enum PgError {
     SharedTag(String, String),
 }
 
+/// Why a keyring can be asked for that is not the column's.
+const UNTYPED: &str = " A parameter without a type is sealed under the session's keyring first: \
+     SET pgseal.keyring to the column's, or cast it to jsonb or text.";
+
 impl PgError {
     /// Raises the error in PostgreSQL. Our destructors run: pgrx unwinds before the C longjmp.
     pub fn raise(self) -> ! {
@@ -356,6 +363,7 @@ impl PgError {
             | PgError::NoKeyring => Code::ERRCODE_UNDEFINED_OBJECT,
             PgError::WrongKeyring { .. }
             | PgError::Argument(_)
+            | PgError::Path(_)
             | PgError::OpenBounds
             | PgError::UnreadableBounds => Code::ERRCODE_INVALID_PARAMETER_VALUE,
             PgError::KeyState(..)
@@ -419,10 +427,11 @@ impl PgError {
                 "SELECT pgseal.create_keyring({}) makes it; SELECT name FROM pgseal.keyrings lists the keyrings of this database.",
                 quoted(name)
             )),
-            PgError::Privilege(name, privilege) => Cow::Owned(format!(
-                "SELECT pgseal.grant_keyring({}, 'role', ARRAY['{privilege}']) grants it. A parameter without a type is sealed \
-                 under the session's keyring first: SET pgseal.keyring to the column's, or cast it to jsonb or text.",
-                quoted(name)
+            PgError::Privilege(name, privilege, role) => Cow::Owned(format!(
+                "SELECT pgseal.grant_keyring({}, {}, ARRAY['{privilege}']) grants it.{}",
+                quoted(name),
+                quoted(role),
+                if *privilege == "encrypt" { UNTYPED } else { "" }
             )),
             PgError::IndexedRow { error, .. } => return error.hint(),
             _ => return self.fixed_hint().map(Cow::Borrowed),
@@ -454,6 +463,12 @@ impl PgError {
                 "Only a keyring without searchable paths takes such a document. A stored one is named, with its ctid, by \
                  CALL pgseal.reencrypt(table, column): split it, or move it to another keyring."
             }
+            PgError::Path(_) => {
+                "Paths are $.name, $.author.name, $.\"odd name\", $.* and $.**; for elements of an array the array's own, $.tags."
+            }
+            PgError::KeyringExists(_) => {
+                "SELECT * FROM pgseal.keyrings shows it; pgseal.set_searchable(keyring, paths) changes its searchable paths."
+            }
             PgError::Context => {
                 "Call pgseal.decrypt(value, context) with that context; a value encrypted without one takes none."
             }
@@ -461,7 +476,8 @@ impl PgError {
                 "Call it again when that has ended: SELECT * FROM pg_stat_progress_vacuum; a longer lock_timeout waits longer."
             }
             PgError::UnknownKeyringId(_) => {
-                "The keyring was not restored with the data: restore pgseal's tables from the same dump."
+                "The keyring did not come with the data: SELECT pgseal.import_keyring(document), with what \
+                 SELECT pgseal.export_keyring(name) gives where it is; or restore pgseal's tables from the same dump."
             }
             PgError::SealedAsText => "Write $1::encrypted_text for a parameter that brings encrypted values.",
             PgError::NoKeyring => {
@@ -493,15 +509,24 @@ impl PgError {
                 "The operating system's user of the server, mostly postgres, must own or be able to read these files: sudo install -d \
                  -o postgres -m 700 directory. pgseal makes a key directory itself where that user may write to the one above it."
             }
+            PgError::Kms(_, KmsError::Endpoint(_)) => {
+                "pgseal.kms_endpoint belongs into postgresql.conf, then SELECT pg_reload_conf() and a new session. To try it out: \
+                 file:///var/lib/postgresql/pgseal-keys, which the server's user makes. Others: vault+https://vault.example:8200/transit, \
+                 aws-kms://eu-central-1, gcp-kms://projects/P/locations/L/keyRings/R, azure-kv://NAME.vault.azure.net."
+            }
+            PgError::Kms(_, error) if error.is_foreign() => {
+                "Was pgseal.kms_endpoint changed? Keyrings without an endpoint of their own follow it: set it back, and move to another KMS \
+                 by a new keyring. SELECT name, kms_endpoint, kms_key FROM pgseal.keyrings; SHOW pgseal.kms_endpoint."
+            }
             PgError::Kms(_, error) => match error.class() {
                 Class::Denied => "Access must be given back at the KMS; stored values are not touched.",
                 Class::Unavailable => {
                     "Nothing was changed. Try again when the KMS answers; pgseal.kms_timeout bounds the wait."
                 }
                 Class::Setting => {
-                    "pgseal.kms_endpoint belongs into postgresql.conf, then SELECT pg_reload_conf(). To try it out: \
-                     file:///var/lib/postgresql/pgseal-keys, which the server's user makes. Others: vault+https://vault.example:8200/transit, \
-                     aws-kms://eu-central-1, gcp-kms://projects/P/locations/L/keyRings/R, azure-kv://NAME.vault.azure.net. kms_key is the key's name as that KMS writes it."
+                    "Settings belong into postgresql.conf, then SELECT pg_reload_conf() and a new session; for Vault \
+                     pgseal.kms_token_file = '/etc/pgseal/token', which the server's user can read. kms_key of create_keyring is the \
+                     key's name as that KMS writes it."
                 }
                 Class::Cancelled => return None,
             },
@@ -674,6 +699,7 @@ impl From<PolicyError> for PgError {
     fn from(error: PolicyError) -> Self {
         match error {
             PolicyError::Stored(_) => PgError::Catalog(error.to_string()),
+            PolicyError::Path(..) => PgError::Path(error),
             _ => PgError::Argument(error.to_string()),
         }
     }

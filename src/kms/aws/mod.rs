@@ -17,7 +17,7 @@ use self::credentials::{Chain, Credentials};
 use self::sigv4::{Scope, authorization, stamp};
 use super::address::Url;
 use super::body::{Pairs, json_with};
-use super::error::FOREIGN;
+use super::error::{FOREIGN, OF_ANOTHER_KMS};
 use super::http::{Answer, Client, FAILING, Failure, LATER, Method, Request, Watch, passing};
 use super::text::{is_segment, key_from_text, key_text, take};
 use super::{Environment, Kms, KmsError, Settings};
@@ -209,7 +209,7 @@ fn texts<'a>(pairs: &'a [(&'static str, String); 5]) -> [(&'a str, &'a str); 5] 
 fn stored(wrapped: &[u8]) -> Result<String, KmsError> {
     match wrapped.len() {
         1..=WRAPPED_LIMIT => Ok(STANDARD.encode(wrapped)),
-        _ => Err(KmsError::Response("the stored key is not a ciphertext of AWS KMS")),
+        _ => Err(OF_ANOTHER_KMS),
     }
 }
 

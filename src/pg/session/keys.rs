@@ -13,7 +13,7 @@ use crate::core::kdf::{DataKey, IndexKey};
 use crate::core::secret::{RootKey, wipe_stack};
 use crate::keys::cache::{Cache, Clock, HeldDataKey, HeldIndexKey, SystemClock};
 use crate::keys::context::{Purpose, WrapContext};
-use crate::kms::{Class, Kms, KmsError, Token};
+use crate::kms::{Kms, KmsError, Token};
 use crate::pg::catalog::{KeyRow, Keyring};
 use crate::pg::error::PgError;
 use crate::pg::raw::{lock, locked_memory, shmem, timer, xact};
@@ -47,10 +47,10 @@ pub fn forget_keys() {
 
 /// The KMS refused a key: all that the same one wraps go at once. What a session's own token may not do says nothing about
 /// others.
-fn denied(keyring: &Keyring, purpose: Purpose) {
+fn denied(keyring: &Keyring, purpose: Purpose, why: &'static str) {
     let wrapping = keyring.wrapping_key(purpose);
     for purpose in Purpose::ALL.into_iter().filter(|other| keyring.wrapping_key(*other) == wrapping) {
-        KEYS.with_borrow_mut(|keys| keys.deny(keyring.id, purpose));
+        KEYS.with_borrow_mut(|keys| keys.deny(keyring.id, purpose, why));
         if !kms::has_token() {
             shared_keys::forget(keyring.id, purpose);
         }
@@ -96,8 +96,8 @@ pub fn ask_kms<T>(
     let kms = kms::open(keyring.kms_endpoint.as_deref());
     let answer = kms.and_then(|kms| kms::counted(|| call(&*kms, keyring.wrapping_key(purpose))));
     answer.map_err(|error| {
-        if error.class() == Class::Denied {
-            denied(keyring, purpose);
+        if let KmsError::Denied(why) = error {
+            denied(keyring, purpose, why);
         }
         // A cancel that is waiting is PostgreSQL's to report, in its own words.
         xact::check_interrupts();
@@ -229,8 +229,8 @@ pub fn index_key(keyring: &Keyring, row: &KeyRow) -> Result<HeldIndexKey, PgErro
 /// A root key and when the KMS was asked for it: from what all sessions share, or from the KMS.
 fn root_key(keyring: &Keyring, row: &KeyRow, purpose: Purpose) -> Result<(RootKey, Duration), PgError> {
     require_live(keyring, row, purpose)?;
-    if KEYS.with_borrow_mut(|keys| keys.is_denied(keyring.id, purpose)) {
-        let refused = KmsError::Denied("it was refused a moment ago");
+    if let Some(why) = KEYS.with_borrow_mut(|keys| keys.refusal(keyring.id, purpose)) {
+        let refused = KmsError::Denied(why);
         return Err(PgError::Kms(keyring.name.clone(), said(keyring, purpose, refused)));
     }
     if let Some(found) = shared_keys::find(keyring, row, purpose) {

@@ -48,7 +48,7 @@ pub fn counted<T>(call: impl FnOnce() -> Result<T, KmsError>) -> Result<T, KmsEr
 pub fn open(endpoint: Option<&str>) -> Result<Rc<dyn Kms>, KmsError> {
     let default = settings::kms_endpoint();
     let endpoint =
-        endpoint.or(default.as_deref()).ok_or(KmsError::Setting("pgseal.kms_endpoint is not set"))?;
+        endpoint.or(default.as_deref()).ok_or(KmsError::Endpoint("pgseal.kms_endpoint is not set"))?;
     if let (Some(path), Some(data)) = (endpoint.strip_prefix("file://"), xact::data_directory())
         && resolved(Path::new(path)).starts_with(resolved(&data))
     {

@@ -7,6 +7,7 @@ use super::{catch_up, generation};
 use crate::core::policy::Policy;
 use crate::pg::catalog::{Keyring, PrivilegeRow};
 use crate::pg::error::PgError;
+use crate::pg::raw::statement::role_name;
 use crate::pg::raw::xact;
 
 /// A privilege on a keyring.
@@ -56,7 +57,7 @@ pub fn require(keyring: &Keyring, privilege: Privilege) -> Result<(), PgError> {
 }
 
 fn refused(keyring: &Keyring, privilege: Privilege) -> PgError {
-    PgError::Privilege(keyring.name.clone(), privilege.name())
+    PgError::Privilege(keyring.name.clone(), privilege.name(), role_name(role()))
 }
 
 /// Refuses a role that may not ask this: with `search` alone only what `declared` finds searchable.

@@ -84,7 +84,9 @@ pub fn typmod_in(call: Call) -> Returned {
         Err(error @ PgError::SharedTag(..)) => return Err(error),
         // As a dump has it that is restored before its keyrings; or somebody who thinks of pgvector's type.
         Err(PgError::UnknownKeyringId(_)) if dimensions == 0 && number as usize <= MAX_DIMENSIONS => {
-            notice!("there is no keyring {number} yet; the number of dimensions is the second modifier");
+            notice!(
+                "there is no keyring {number} yet; dimensions are the second modifier: encrypted_vector(keyring, {number})"
+            );
         }
         _ => (),
     }
@@ -94,7 +96,8 @@ pub fn typmod_in(call: Call) -> Returned {
 fn declared(dimensions: &str) -> Result<usize, PgError> {
     let refused = |why: String| Err(PgError::Argument(format!("dimensions for type encrypted_vector {why}")));
     match dimensions.parse::<i64>() {
-        Ok(..=0) | Err(_) => refused("must be at least 1".into()),
+        Err(_) => refused("are a number, after the keyring: encrypted_vector(keyring, 384)".into()),
+        Ok(..=0) => refused("must be at least 1".into()),
         Ok(number) if number as usize > MAX_DIMENSIONS => refused(format!("cannot exceed {MAX_DIMENSIONS}")),
         Ok(number) => Ok(number as usize),
     }

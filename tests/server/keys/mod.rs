@@ -4,6 +4,7 @@ mod aws;
 mod decrypt_log;
 mod faults;
 pub mod grants;
+mod hints;
 mod keyrings;
 mod kms_loss;
 mod memory;
