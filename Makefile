@@ -73,6 +73,7 @@ bench: install ## compare speed with plain jsonb, pgcrypto and pgvector: ROWS=10
 	@tests/bench/bench.sh bench.py $(ROWS) $(ROUNDS)
 	@tests/bench/bench.sh selectivity.py $(ROWS) $(ROUNDS)
 	@tests/bench/bench.sh lists.py $(ROWS) $(ROUNDS)
+	@tests/bench/bench.sh clients.py $(ROWS) $(ROUNDS)
 	@tests/bench/bench.sh grouping.py $(ROWS) $(ROUNDS)
 	@tests/bench/bench.sh rotation.py $(ROWS) $(ROUNDS)
 	@tests/setup/python.sh embeddings --no-deps $(EMBEDDINGS)
