@@ -185,7 +185,7 @@ fn google_keys_go_and_come_back_bound_to_key_and_context() {
     let kms = clouds.google();
     goes_and_comes_back(&clouds, &*kms);
     for bad in [vec![], vec![1; 4097]] {
-        assert!(matches!(kms.unwrap("main", &CONTEXT, &bad), Err(KmsError::Response(_))));
+        assert!(kms.unwrap("main", &CONTEXT, &bad).err().unwrap().is_foreign());
     }
     assert!(clouds.calls().is_empty(), "what is no ciphertext is not sent");
 }
@@ -203,7 +203,7 @@ fn azure_keys_go_and_come_back_bound_to_key_and_context() {
     assert!(denied(kms.unwrap("other", &CONTEXT, &strange)).contains("no such version"));
     clouds.calls();
     for bad in [&wrapped[..34], &wrapped[..20], &wrapped[..1], b"", &[&[2], &wrapped[1..]].concat()] {
-        assert!(matches!(kms.unwrap("other", &CONTEXT, bad), Err(KmsError::Response(_))));
+        assert!(kms.unwrap("other", &CONTEXT, bad).err().unwrap().is_foreign());
     }
     assert!(clouds.calls().is_empty(), "what was not wrapped there is not sent");
 }
