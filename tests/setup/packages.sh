@@ -3,9 +3,9 @@
 . "$(dirname -- "$0")/common.sh"
 
 need="age clang libclang-dev pkg-config dpkg-dev xz-utils debian-archive-keyring"
-if [ "$PG_CONFIG" = /usr/lib/postgresql/15/bin/pg_config ]; then
-    need="$need postgresql-15 postgresql-server-dev-15"
-fi
+# Where Debian's own server is asked for, 15 on Debian 12, 17 on 13.
+major=$(expr "$PG_CONFIG" : '/usr/lib/postgresql/\([0-9]*\)/bin/pg_config$' || true)
+[ -z "$major" ] || need="$need postgresql-$major postgresql-server-dev-$major"
 python3 -c 'import ensurepip, venv' 2> /dev/null || need="$need python3-venv"
 
 if ! have apt-get; then
