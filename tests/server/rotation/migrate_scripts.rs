@@ -78,7 +78,7 @@ fn the_script_for_langchain() {
     assert_eq!(before, after);
     let stored: String =
         cluster.connect("postgres").one("SELECT string_agg(e::text, ' ') FROM langchain_pg_embedding e");
-    assert!(stored.contains("pgseal:") && !stored.contains("Note") && !stored.contains("patient"));
+    assert!(stored.contains("pgseal:") && !stored.contains("Note ") && !stored.contains("patient"));
 }
 
 const LLAMAINDEX: &str = r#"
@@ -126,7 +126,7 @@ fn the_script_for_llamaindex() {
         assert!(!deleted.contains("Note 10.") && deleted.contains("Note 3."), "{deleted}");
         let mut client = cluster.connect("postgres");
         let stored: String = client.one("SELECT string_agg(e::text, ' ') FROM data_notes e");
-        assert!(stored.contains("pgseal:") && !stored.contains("Note") && !stored.contains("patient"));
+        assert!(stored.contains("pgseal:") && !stored.contains("Note ") && !stored.contains("patient"));
         let indexes: i64 = client.one("SELECT count(*) FROM pg_indexes WHERE tablename = 'data_notes' AND indexdef LIKE '%gin (metadata_)'");
         assert_eq!(indexes, 1);
     }

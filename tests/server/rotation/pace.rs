@@ -1,6 +1,6 @@
 //! Rotation at a pace: it gives way to others, says what it waits for, and ends at once where it is told to.
 
-use std::thread::available_parallelism;
+use std::thread::{JoinHandle, available_parallelism};
 use std::time::Duration;
 
 use postgres::{CancelToken, Client, NoTls};
@@ -87,8 +87,10 @@ fn two_at_a_gentle_pace_share_the_table() {
         let mut client = database(1000);
         let busy = Busy::start(&mut client);
         let runs = [(); 2].map(|()| start(beside(&mut client), call));
+        // On a machine with much else to do the first may have ended before the second begins.
         wait_for("both", LIMIT, || {
             client.one("SELECT count(*) > 0 FROM pgseal.rotation_progress WHERE cardinality(pids) = 2")
+                || runs.iter().any(JoinHandle::is_finished)
         });
         drop(busy);
         for run in runs {
