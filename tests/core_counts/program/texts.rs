@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use pgseal::core::fold::fold;
 use pgseal::core::header::Content;
-use pgseal::core::jsonb::{JsonbError, walk};
+use pgseal::core::jsonb::{JsonbError, is_utf8, walk};
 use pgseal::core::range::{Bounds, Decimal, Domain, Range, Scalar};
 use pgseal::core::{iso8601, text_form};
 use serde_json::json;
@@ -14,6 +14,7 @@ use super::{Operation, document, jsonb, operation, parse, values};
 pub fn operations() -> Vec<Operation> {
     vec![
         operation("walk a jsonb of 40 scalars", walks()),
+        operation("check that a jsonb of 40 scalars is UTF-8", checks_utf8()),
         operation("fold the case of 100 B", folds()),
         operation("buckets of a number in a range of 10,000 steps", finds_buckets()),
         operation("buckets between two numbers of 10,000 steps", covers()),
@@ -23,10 +24,21 @@ pub fn operations() -> Vec<Operation> {
     ]
 }
 
-fn walks() -> impl FnMut() {
+fn forty_scalars() -> Vec<u8> {
     let members: Vec<_> =
         (0..20).map(|at| format!(r#""key{at}":"value {at}","number{at}":{at}.5"#)).collect();
-    let document = jsonb(&parse(&format!("{{{}}}", members.join(","))));
+    jsonb(&parse(&format!("{{{}}}", members.join(","))))
+}
+
+fn checks_utf8() -> impl FnMut() {
+    let document = forty_scalars();
+    move || {
+        assert!(is_utf8(black_box(&document)).unwrap());
+    }
+}
+
+fn walks() -> impl FnMut() {
+    let document = forty_scalars();
     move || {
         let mut bytes = 0;
         walk(black_box(&document), |leaf| {
